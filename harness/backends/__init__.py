@@ -1,0 +1,26 @@
+"""Backends, one file each: the file's name is the `--backend` value; a file is imported only when chosen."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import cast
+
+from harness.errors import ConfigError
+from harness.protocols import Backend
+
+
+def list_backends() -> tuple[str, ...]:
+    """Return the names of all backends, without importing any; `_` in a file's name reads `-`."""
+    return tuple(sorted(m.name.replace("_", "-") for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")))
+
+
+def load_backend(name: str) -> Backend:
+    """Import one adapter file and return its BACKEND. The runtime itself is imported by `probe` or `build`.
+
+    Raises: ConfigError for an unknown name.
+    """
+    if name not in list_backends():
+        raise ConfigError(f"no backend is called {name!r}; there are: {', '.join(list_backends())}")
+    module = importlib.import_module(f"harness.backends.{name.replace('-', '_')}")
+    return cast(Backend, module.BACKEND)

@@ -1,0 +1,129 @@
+"""The seams: what a data set, a backend, an engine and a timer must offer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.records import Artifact, Availability, EngineFacts, Layer, Support, TensorSpec
+from harness.specs import BuildOptions, Case
+
+Images = NDArray[np.float32]  # float32[N, C, H, W], as the model wants them
+Outputs = NDArray[np.float32]  # float32[N, K]
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """Labelled images in a fixed order; an image's id is its index in its split."""
+
+    name: str
+    split: str
+    n_images: int
+    num_classes: int
+    image_shape: tuple[int, ...]  # (H, W) or (C, H, W)
+
+    def read(self, first: int, stop: int) -> tuple[NDArray[np.generic], NDArray[np.int64]]:
+        """Return images first..stop-1 and their labels.
+
+        images: uint8[N, H, W] or uint8[N, C, H, W] (0..255), or float32[N, C, H, W] already in the model's scale.
+        labels: int64[N]. Memory is fresh or read-only; the caller never writes into it.
+        """
+        ...
+
+
+class CalibrationSet(Protocol):
+    """Preprocessed calibration images, read anew at each call."""
+
+    fingerprint: str  # sha256 of ids, labels and pixels in order
+    n_images: int
+
+    def batches(self, batch_size: int) -> Iterator[Images]:
+        """Yield float32[<= batch_size, C, H, W]; the last may be smaller."""
+        ...
+
+
+class Timer(Protocol):
+    """Times one engine on one batch that is already in place."""
+
+    batch_size: int
+    clock: str  # host or cuda_event
+    launch: str  # call (host), enqueue or graph
+    gated: bool
+    window: str  # compute or end_to_end
+    calls_per_sample: int  # settable: how many calls one sample spans
+
+    def sample(self, n_samples: int) -> NDArray[np.float64]:
+        """Return float64[n_samples]: ns per call, already divided by calls_per_sample."""
+        ...
+
+    def enqueue_ns(self) -> float | None:
+        """Return the median host time of one enqueue [ns], None where there is no queue."""
+        ...
+
+
+class Engine(Protocol):
+    """A built engine; owned by one thread, closed by whoever built it."""
+
+    input: TensorSpec
+    output: TensorSpec
+    facts: EngineFacts
+
+    def infer(self, images: Images) -> Outputs:
+        """Run one batch and return fresh memory.
+
+        Raises: MeasurementError for a wrong rank, shape or dtype, a non-finite input, or a closed engine.
+        """
+        ...
+
+    def infer_stream(self, batches: Iterable[Images]) -> Iterator[Outputs]:
+        """Yield the outputs of each batch in order; may overlap copies and compute. Fresh memory each."""
+        ...
+
+    def timer(self, images: Images, *, window: str, launch: str) -> Timer:
+        """Bind a batch and return its timer. Raises ConfigError for a window or launch this engine lacks."""
+        ...
+
+    def layers(self) -> tuple[Layer, ...]:
+        """Return the layers as they really ran, with times where known. Runs the engine; never while timing."""
+        ...
+
+    def close(self) -> None:
+        """Free everything; a second call does nothing."""
+        ...
+
+    def __enter__(self) -> Engine: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Backend(Protocol):
+    """One inference runtime. `probe` and `build` import it; they run in worker processes only."""
+
+    name: str
+    install_hint: str  # what to install, for example "pip install 'harness[cpu]'"
+
+    def probe(self) -> Availability:
+        """Say whether engines can run here, on which devices, with which versions, and why not."""
+        ...
+
+    def supports(self, case: Case) -> Support:
+        """Say whether this device can do the case at all. Called in a worker after a successful probe."""
+        ...
+
+    def build(
+        self,
+        artifact: Artifact,
+        *,
+        device: str,
+        batch_sizes: tuple[int, ...],
+        options: BuildOptions,
+        calibration: CalibrationSet | None = None,
+    ) -> Engine:
+        """Build an engine for every batch size asked. Raises BuildError."""
+        ...

@@ -1,0 +1,357 @@
+"""What was found: frozen records that go to disk as they are; summaries are derived on reading.
+
+Units: ns, bytes, fractions. Arrays travel as `PackedArray`. `harness.store` reads and writes them.
+"""
+
+from __future__ import annotations
+
+import enum
+import zlib
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.specs import Case, ImageRange, Precision
+
+RECORD_SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackedArray:
+    """A NumPy array as compressed little-endian bytes."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes  # zlib
+
+    @classmethod
+    def of(cls, array: NDArray[np.generic]) -> PackedArray:
+        """Pack an array of any numeric dtype."""
+        little = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
+        return cls(dtype=little.dtype.str, shape=tuple(array.shape), data=zlib.compress(little.tobytes(), 6))
+
+    def array(self) -> NDArray[np.generic]:
+        """Return the array (read-only)."""
+        return np.frombuffer(zlib.decompress(self.data), dtype=np.dtype(self.dtype)).reshape(self.shape)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Availability:
+    """What `Backend.probe` found. `reason` is empty when usable."""
+
+    backend: str
+    usable: bool
+    reason: str = ""
+    install_hint: str = ""
+    versions: dict[str, str] = field(default_factory=dict)  # library -> version
+    devices: tuple[str, ...] = ()  # "cpu", "cuda:0", ...
+    device_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Support:
+    """Whether a backend can do a case; `int8_weight_bits` is 7 where 8-bit kernels saturate (no VNNI)."""
+
+    supported: bool
+    reason: str = ""
+    int8_weight_bits: int = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorSpec:
+    """Name, NumPy dtype and shape of an engine's input or output; None is a free dimension."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """The machine and the software a record was made on."""
+
+    machine: str  # hostname-free description: "Intel Xeon ..., 2 CPUs, 24 GiB"
+    cpu_model: str
+    cpu_isa: str  # best INT8 instruction set: sse, avx2, avx_vnni, avx512_vnni, amx, neon, ...
+    n_cpus: int
+    memory_bytes: int
+    os: str
+    python: str
+    versions: dict[str, str] = field(default_factory=dict)  # library -> version
+    device: str = "cpu"
+    device_name: str = ""  # the CPU's or GPU's model name
+    driver: str = ""
+    compute_capability: str = ""
+    commit: str = ""  # of the checkout the run was started in
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """Which images calibrated an artifact or engine."""
+
+    images: ImageRange
+    fingerprint: str
+    batch_size: int
+    method: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """A model prepared in one precision: one ONNX file for every backend."""
+
+    model: str
+    precision: Precision
+    recipe: str
+    onnx_path: str
+    sha256: str
+    source_sha256: str
+    output_kind: str = "probabilities"
+    tools: dict[str, str] = field(default_factory=dict)  # converter -> version
+    weight_bits: int = 32  # 7 = reduced range
+    calibration: Calibration | None = None
+    cache_hit: bool = False
+    prepare_ns: int = 0
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def is_qdq(self) -> bool:
+        """Tell whether the file holds Q/DQ nodes."""
+        return self.precision is Precision.INT8 and self.sha256 != self.source_sha256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One layer as the runtime executed it."""
+
+    name: str
+    kind: str  # the runtime's layer type: Convolution, Gemm, ...
+    kernel: str = ""  # the implementation or tactic chosen
+    precision: str = ""  # of the arithmetic: fp32, tf32, fp16, bf16, int8, ... ; "" unknown
+    is_compute: bool = True  # False: reshape, reorder, constant, format change
+    onnx_nodes: tuple[str, ...] = ()
+    time_ns: float | None = None  # median per inference at the profiled batch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineFacts:
+    """What a backend says of the engine it built."""
+
+    build_ns: int
+    engine_bytes: int | None = None
+    device_memory_bytes: int | None = None
+    cache: str = "none"  # none, miss, hit, rebuilt (a damaged or foreign entry)
+    options: dict[str, str] = field(default_factory=dict)  # as read back from the runtime
+    versions: dict[str, str] = field(default_factory=dict)
+    calibration: Calibration | None = None
+    log_errors: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EffectivePrecision:
+    """What really ran: shares of compute layers, and of their time where known [fractions]."""
+
+    by_layer: dict[str, float]
+    by_time: dict[str, float] | None = None
+    note: str = ""  # e.g. "weights rounded to fp16"
+
+    @property
+    def main(self) -> str:
+        """Return the precision that most of the work ran in; "unknown" without layers."""
+        shares = self.by_time or self.by_layer
+        return max(shares, key=lambda name: shares[name]) if shares else "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accuracy:
+    """Scores of one engine on one range of images; per image, in data-set order."""
+
+    images: ImageRange
+    fingerprint: str  # sha256 of ids, labels and pixels in order
+    num_classes: int
+    labels: PackedArray  # int[N], model classes
+    predictions: PackedArray  # int[N]: argmax, first of ties
+    top1_hits: PackedArray  # uint8[ceil(N / 8)]: np.packbits of bool[N]
+    top5_hits: PackedArray
+    margins: PackedArray  # float32[N]: largest minus second largest output
+    n_ties_top1: int  # images whose largest output is not unique
+    n_ties_top5: int  # images whose 5th and 6th largest outputs are equal
+    outputs_sha256: str  # of float32[N, K] little-endian
+    n_trained_on: int = 0  # scored images the model was trained on
+    score_ns: int = 0  # wall time of scoring
+    batch_size: int = 0
+
+    @property
+    def n_images(self) -> int:
+        """Return the number of scored images."""
+        return self.images.n_images
+
+    def hits(self, k: int = 1) -> NDArray[np.bool_]:
+        """Return bool[N]: whether the label is among the k (1 or 5) largest outputs."""
+        packed = {1: self.top1_hits, 5: self.top5_hits}[k].array()
+        return np.unpackbits(packed.astype(np.uint8), count=self.n_images).astype(bool)
+
+    @property
+    def top1(self) -> float:
+        """Return the top-1 rate [fraction]."""
+        return float(self.hits(1).mean())
+
+    @property
+    def top5(self) -> float:
+        """Return the top-5 rate [fraction]."""
+        return float(self.hits(5).mean())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latency:
+    """Rounds of samples of one engine at one batch size, and of its FP32 reference interleaved with it."""
+
+    batch_size: int
+    rounds_ns: PackedArray  # float64[rounds, samples]: ns per call, already divided by calls_per_sample
+    calls_per_sample: int
+    warmup_calls: int
+    clock: str  # host or cuda_event
+    launch: str  # call, enqueue or graph
+    gated: bool
+    window: str  # compute or end_to_end
+    started_ns: PackedArray | None = None  # int64[rounds]: start of each round since the first [ns]
+    enqueue_ns: float | None = None
+    reference_rounds_ns: PackedArray | None = None  # float64[rounds, samples of FP32 in turn with ours]
+    reference_case: str = ""  # id of the FP32 case
+    reference_calls_per_sample: int = 0
+    images_per_s: float | None = None
+    flags: tuple[str, ...] = ()  # enqueue_bound, drift, two_speeds, ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputDrift:
+    """How far the outputs of one engine are from those of another on the same images."""
+
+    reference_case: str
+    n_images: int
+    max_abs: float
+    rmse: float
+    cosine: float  # mean over images
+    sqnr_db: float  # signal-to-quantization-noise ratio [dB]; inf when equal
+    kl_divergence: float  # mean over images of KL(reference || this) [nat]
+    n_changed: int  # predictions that differ
+    low_margin_agreement: float  # agreement on the tenth of images with the smallest reference margin [fraction]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flip:
+    """One image that one engine gets right and the other wrong."""
+
+    index: int  # in its split
+    label: int
+    reference_prediction: int
+    prediction: int
+    reference_margin: float
+    margin: float
+    gained: bool  # True: this engine is right and the reference wrong
+    image: PackedArray | None = None  # uint8[H, W]
+
+
+class Outcome(str, enum.Enum):
+    """What a comparison says; only REGRESSED fails by itself."""
+
+    SAME = "SAME"
+    IMPROVED = "IMPROVED"
+    REGRESSED = "REGRESSED"
+    INCONCLUSIVE = "INCONCLUSIVE"
+    INCOMPARABLE = "INCOMPARABLE"
+    NO_BASELINE = "NO_BASELINE"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The answer of one gate, with the numbers it rests on."""
+
+    gate: str  # floor, fp32, reference, baseline, kernel, invariance, latency
+    outcome: Outcome
+    code: str  # stable and short: "lost_images", "below_floor", ...
+    message: str  # one sentence that states numbers
+    advice: str = ""  # what to do
+    is_failure: bool = False  # set by whoever judged, from outcome, options and tolerance
+    value: float | None = None
+    baseline_value: float | None = None
+    change_low: float | None = None  # interval of the change [fraction]
+    change_high: float | None = None
+    p_value: float | None = None
+    n_lost: int | None = None
+    n_gained: int | None = None
+    detectable: float | None = None  # smallest loss this comparison would have seen [fraction]
+
+    @property
+    def ok(self) -> bool:
+        """Tell whether a suite should pass on this verdict."""
+        return not self.is_failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossSplit:
+    """FP32 -> float emulation of the Q/DQ file -> the engine's own kernels; counts of images [images]."""
+
+    n_images: int
+    quantization_lost: int
+    quantization_gained: int
+    kernel_lost: int
+    kernel_gained: int
+    n_kernel_changed: int  # predictions that differ between emulation and engine
+    emulation_top1: float  # fraction
+
+
+class Status(str, enum.Enum):
+    """How a case ended."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    ERROR = "error"
+    UNSUPPORTED = "unsupported"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """Everything found about one case in one run."""
+
+    case: Case
+    status: Status
+    environment: Environment
+    recorded_at: str  # UTC, ISO 8601
+    schema: int = RECORD_SCHEMA
+    reason: str = ""  # why not passed; one line
+    command: str = ""  # repeats this case
+    artifact: Artifact | None = None
+    engine: EngineFacts | None = None
+    effective_precision: EffectivePrecision | None = None
+    layers: tuple[Layer, ...] = ()
+    accuracy: Accuracy | None = None
+    drift: OutputDrift | None = None
+    flips: tuple[Flip, ...] = ()
+    loss_split: LossSplit | None = None
+    latencies: tuple[Latency, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    flags: tuple[str, ...] = ()  # scored_on_training_images, precision_not_as_asked, expects_int8_loss, ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """The header of one run; its records lie beside it."""
+
+    id: str
+    started_at: str  # UTC, ISO 8601
+    command: str
+    environment: Environment
+    backends: tuple[Availability, ...]
+    options: dict[str, str]
+    finished_at: str = ""
+    schema: int = RECORD_SCHEMA
+    skipped: dict[str, str] = field(default_factory=dict)  # backend -> why `auto` left it out
+    notes: tuple[str, ...] = ()

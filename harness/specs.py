@@ -1,0 +1,211 @@
+"""What was asked: frozen values, validated when made, with no knowledge of files or processes.
+
+Units: ns, bytes, images, fractions. Nothing here fills in, downloads or reads the environment.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass, field
+
+from harness.errors import ConfigError
+
+DEFAULT_INT8_RECIPE = "qdq-minmax"
+DEFAULT_RECIPES = {"fp32": "none", "fp16": "cast", "int8": DEFAULT_INT8_RECIPE}
+NAME_PATTERN = re.compile(r"[A-Za-z0-9_.]+\Z")  # no hyphen: it separates the parts of a case id
+
+
+class Precision(str, enum.Enum):
+    """Precision asked of an engine; what it ran in is `records.EffectivePrecision`."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageRange:
+    """Images `first` <= index < `stop` of one split of one data set."""
+
+    dataset: str
+    split: str
+    first: int
+    stop: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.first <= self.stop:
+            raise ConfigError(f"image range {self.first}..{self.stop} of {self.dataset}/{self.split} is not a range")
+
+    @property
+    def n_images(self) -> int:
+        """Return the number of images in the range."""
+        return self.stop - self.first
+
+    def overlap(self, other: ImageRange) -> int:
+        """Return how many images two ranges share."""
+        if (self.dataset, self.split) != (other.dataset, other.split):
+            return 0
+        return max(0, min(self.stop, other.stop) - max(self.first, other.first))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """A single-input classifier and everything that silently ruins its accuracy when wrong.
+
+    A model input is `(image / 1 * scale - mean) / std`, with `image` in 0..255, laid out as `layout`.
+    """
+
+    name: str
+    onnx_path: str
+    sha256: str
+    input_name: str
+    input_shape: tuple[int, ...]  # without the batch: (C, H, W), (H, W, C) or flat (K,)
+    output_name: str
+    num_classes: int
+    layout: str = "NCHW"  # NCHW, NHWC or flat
+    scale: float = 1 / 255
+    mean: tuple[float, ...] = (0.0,)  # one per channel, or one for all
+    std: tuple[float, ...] = (1.0,)
+    label_offset: int = 0  # added to a data set's label to get the model's class
+    output_kind: str = "probabilities"  # or logits
+    max_batch: int | None = None  # the model's own fixed batch [images]; None means free
+    timing_only: bool = False
+    trained_on: tuple[ImageRange, ...] = ()
+    floors: dict[str, float] = field(default_factory=dict)  # data set -> lowest top-1 of FP32 [fraction]
+    accuracy: dict[str, float] = field(default_factory=dict)  # data set -> top-1 measured when trained [fraction]
+    max_drop: dict[str, float] = field(default_factory=dict)  # precision -> allowed loss against FP32 [fraction]
+    expects_int8_loss: bool = False  # a planted victim: its INT8 loss is known and shown, not a failure
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        if not NAME_PATTERN.match(self.name):
+            raise ConfigError(f"model name {self.name!r}: use letters, digits, '_' and '.' only")
+        if self.layout not in ("NCHW", "NHWC", "flat"):
+            raise ConfigError(f"model {self.name}: layout {self.layout!r} is none of NCHW, NHWC, flat")
+        if self.num_classes < 2:
+            raise ConfigError(f"model {self.name}: {self.num_classes} classes; a classifier has at least 2")
+        if self.output_kind not in ("probabilities", "logits"):
+            raise ConfigError(f"model {self.name}: output_kind {self.output_kind!r} is neither probabilities nor logits")
+        if any(value == 0 for value in self.std):
+            raise ConfigError(f"model {self.name}: std must not be 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One model in one precision on one backend: a test id, a baseline's file name, a row of the report."""
+
+    model: str
+    backend: str
+    precision: Precision
+    recipe: str
+    device: str = "cpu"  # or cuda:0, ...
+
+    @property
+    def id(self) -> str:
+        """Return the readable id, for example `lenet5-openvino-int8`; defaults are left out."""
+        parts = [self.model, self.backend, self.precision.value]
+        if self.recipe != DEFAULT_RECIPES[self.precision.value]:
+            parts.append(self.recipe)
+        if self.device not in ("cpu", "cuda:0"):
+            parts.append(self.device.replace(":", ""))
+        return "-".join(parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetRequest:
+    """A data set by name or path, and where its files lie."""
+
+    name: str = "strokes"  # a name, or a path to an IDX images file or a folder of TensorRT batch files
+    data_dir: str | None = None
+    split: str = "test"
+    score_first: int = 0
+    score_images: int = 10_000
+    calibration_split: str = "train"
+    calibration_first: int = 0
+    calibration_images: int = 1_000
+
+    def __post_init__(self) -> None:
+        if self.score_images < 1:
+            raise ConfigError("--score-images must be at least 1: nothing scored is no result")
+        if self.calibration_images < 1:
+            raise ConfigError("--calibration-images must be at least 1: an empty calibration set calibrates nothing")
+        shared = self.scored.overlap(self.calibration)
+        if shared:
+            raise ConfigError(
+                f"{shared} calibration images would also be scored "
+                f"({self.split}: scored {self.scored.first}..{self.scored.stop - 1}, "
+                f"calibration {self.calibration.first}..{self.calibration.stop - 1}); "
+                "move one with --score-from or --calibration-from"
+            )
+
+    @property
+    def scored(self) -> ImageRange:
+        """Return the range of scored images."""
+        return ImageRange(
+            dataset=self.name, split=self.split, first=self.score_first, stop=self.score_first + self.score_images
+        )
+
+    @property
+    def calibration(self) -> ImageRange:
+        """Return the range of calibration images."""
+        first = self.calibration_first
+        return ImageRange(
+            dataset=self.name, split=self.calibration_split, first=first, stop=first + self.calibration_images
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrtOptions:
+    """Options of the TensorRT builder; None leaves the library's own default."""
+
+    tf32: bool = False
+    workspace_bytes: int | None = None
+    optimization_level: int | None = None  # 0..5
+    tactic_sources: tuple[str, ...] | None = None  # members of trt.TacticSource, e.g. ("EDGE_MASK_CONVOLUTIONS",)
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    profiles: tuple[tuple[int, int, int], ...] = ()  # (min, opt, max) batch of each profile; () = one from batch sizes
+    plugins: tuple[str, ...] = ()  # shared libraries to load before parsing
+    ranges_file: str | None = None  # per-tensor dynamic ranges for the recipe trt-ranges (JSON: tensor -> amax)
+    quantile: float | None = None  # recipe trt-legacy
+    cutoff: float | None = None  # recipe trt-legacy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildOptions:
+    """What a backend may need beside the artifact to build an engine."""
+
+    num_threads: int = 1  # CPU threads of an inference; recorded as read back
+    cache_dir: str = ""  # root of the content cache
+    rebuild: bool = False  # ignore cached engines and artifacts
+    trt: TrtOptions = TrtOptions()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimingPlan:
+    """How often to run, and what the clock sees."""
+
+    batch_sizes: tuple[int, ...] = (1, 100)
+    window: str = "compute"  # compute or end_to_end
+    launch: str = "auto"  # auto, enqueue, graph, gated, gated_graph (the last four on CUDA devices)
+    n_rounds: int = 20
+    round_ns: int = 20_000_000  # time spent in one round of one engine [ns]
+    warmup_ns: int = 50_000_000  # and at least 3 calls [ns]
+
+    def __post_init__(self) -> None:
+        if not self.batch_sizes or any(n < 1 for n in self.batch_sizes):
+            raise ConfigError(f"--batch-size: {self.batch_sizes} must be whole numbers of at least 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tolerance:
+    """What change is accepted; all values are fractions of all images, or ratios less one."""
+
+    max_drop: float = 0.005  # accepted loss of top-1 against FP32 and a baseline
+    alpha: float = 0.001  # false-alarm rate of one comparison
+    floor: float | None = None  # lowest acceptable top-1
+    max_slowdown: float | None = None  # accepted increase of latency; None = shown, never failed
