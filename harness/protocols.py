@@ -106,7 +106,8 @@ class Backend(Protocol):
     """One inference runtime. `probe` and `build` import it; they run in worker processes only."""
 
     name: str
-    install_hint: str  # what to install, for example "pip install 'harness[cpu]'"
+    install_hint: str  # what to install, for example "pip install 'nn-engine-harness[cpu]'"
+    required_modules: tuple[str, ...]  # top-level modules of the runtime, looked for without importing them
 
     def probe(self) -> Availability:
         """Say whether engines can run here, on which devices, with which versions, and why not."""

@@ -233,7 +233,7 @@ class OutputDrift:
     max_abs: float
     rmse: float
     cosine: float  # mean over images
-    sqnr_db: float  # signal-to-quantization-noise ratio [dB]; inf when equal
+    sqnr_db: float | None  # signal-to-quantization-noise ratio [dB]; None when the outputs are equal
     kl_divergence: float  # mean over images of KL(reference || this) [nat]
     n_changed: int  # predictions that differ
     low_margin_agreement: float  # agreement on the tenth of images with the smallest reference margin [fraction]
