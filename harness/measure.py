@@ -1,0 +1,271 @@
+"""Engine + data set -> Accuracy; engines + batch -> Latency. Streams: memory does not grow with the images."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.datasets import RangeFingerprint
+from harness.errors import DataError, MeasurementError
+from harness.metrics.topk import TopK, score_top_k
+from harness.preprocess import images_from_pixels
+from harness.protocols import Dataset, Engine, Images, Timer
+from harness.records import Accuracy, Latency, PackedArray
+from harness.specs import ImageRange, ModelSpec, TimingPlan
+
+CHUNK_IMAGES = 1_000  # read and preprocessed at once
+MIN_WARMUP_CALLS = 3  # OpenVINO's first call of a shape is 10-60 times slower, its second still 2 times
+MIN_SAMPLES_PER_ROUND = 3
+MAX_SAMPLES_PER_ROUND = 200
+MIN_ROUNDS = 6  # below 6 a median has no 95 % interval
+ARM_BUDGET_NS = 4_000_000_000  # an engine slower than this allows gets fewer samples a round, then fewer rounds
+CLOCK_RESOLUTIONS_PER_SAMPLE = 1_000
+ENQUEUE_BOUND_SHARE = 0.8  # trtexec warns at the same share (samples/common/sampleReporting.cpp)
+DRIFT_SHARE = 0.05
+NOISY_ROUNDS_CV = 0.10
+
+Progress = Callable[[int, int], None]  # done, total
+
+
+def no_progress(done: int, total: int) -> None:
+    """Report nothing."""
+
+
+class _Reader:
+    """Batches of a range, with labels kept until their outputs come back."""
+
+    def __init__(self, dataset: Dataset, spec: ModelSpec, images: ImageRange, batch_size: int) -> None:
+        self.fingerprint = RangeFingerprint()
+        self.waiting: deque[tuple[int, NDArray[np.int64]]] = deque()
+        self._dataset, self._spec, self._images, self._batch_size = dataset, spec, images, batch_size
+
+    def batches(self) -> Iterator[Images]:
+        chunk = max(self._batch_size, CHUNK_IMAGES // self._batch_size * self._batch_size)
+        for first in range(self._images.first, self._images.stop, chunk):
+            pixels, labels = self._dataset.read(first, min(first + chunk, self._images.stop))
+            self.fingerprint.update(first, pixels, labels)
+            classes = self._classes(labels, first)
+            inputs = images_from_pixels(pixels, self._spec)
+            for start in range(0, len(inputs), self._batch_size):
+                batch = inputs[start : start + self._batch_size]
+                self.waiting.append((first + start, classes[start : start + self._batch_size]))
+                yield _padded(batch, self._spec.max_batch)
+
+    def _classes(self, labels: NDArray[np.int64], first: int) -> NDArray[np.int64]:
+        classes = labels + self._spec.label_offset
+        wrong = np.flatnonzero((classes < 0) | (classes >= self._spec.num_classes))
+        if wrong.size:
+            raise DataError(
+                f"image {first + int(wrong[0])} of {self._dataset.name}/{self._dataset.split} has label "
+                f"{int(labels[wrong[0]])} (+ offset {self._spec.label_offset}), but model {self._spec.name} has classes "
+                f"0..{self._spec.num_classes - 1}; check the card's classes and label_offset"
+            )
+        return classes
+
+
+def _padded(batch: Images, fixed_batch: int | None) -> Images:
+    if fixed_batch is None or len(batch) == fixed_batch:
+        return batch
+    return np.concatenate([batch, np.repeat(batch[:1], fixed_batch - len(batch), axis=0)])
+
+
+def score_engine(
+    engine: Engine,
+    dataset: Dataset,
+    spec: ModelSpec,
+    images: ImageRange,
+    *,
+    batch_size: int,
+    outputs_path: Path | None = None,
+    progress: Progress = no_progress,
+) -> Accuracy:
+    """Score a range of images and keep the result of every one.
+
+    `outputs_path` receives the raw outputs, float32[N, K] little-endian.
+    Raises: MeasurementError for NaN or infinite outputs (with the image's index) or a wrong output shape; DataError
+    for labels the model does not have.
+    """
+    if batch_size < 1:
+        raise MeasurementError(f"a scoring batch of {batch_size} images is no batch; at least 1 is needed")
+    size = spec.max_batch or min(batch_size, images.n_images)
+    reader = _Reader(dataset, spec, images, size)
+    digest = hashlib.sha256()
+    parts: list[tuple[TopK, NDArray[np.int64]]] = []
+    started = time.perf_counter_ns()
+    with ExitStack() as stack:
+        file = stack.enter_context(outputs_path.open("wb")) if outputs_path else None
+        done = 0
+        for outputs in engine.infer_stream(reader.batches()):
+            first, classes = reader.waiting.popleft()
+            own = outputs[: len(classes)]
+            _check_outputs(own, len(classes), spec, first)
+            raw = np.ascontiguousarray(own, "<f4").data
+            digest.update(raw)
+            if file:
+                file.write(raw)
+            parts.append((score_top_k(own, classes), classes))
+            done += len(classes)
+            progress(done, images.n_images)
+    if done != images.n_images:
+        raise MeasurementError(f"model {spec.name}: {done} of {images.n_images} images came back from the engine")
+    return _accuracy_from_parts(
+        parts,
+        images=images,
+        spec=spec,
+        fingerprint=reader.fingerprint.hexdigest(),
+        outputs_sha256=digest.hexdigest(),
+        score_ns=time.perf_counter_ns() - started,
+        batch_size=size,
+    )
+
+
+def _check_outputs(outputs: NDArray[np.float32], n_images: int, spec: ModelSpec, first: int) -> None:
+    if outputs.shape != (n_images, spec.num_classes):
+        raise MeasurementError(
+            f"model {spec.name}: outputs of shape {outputs.shape} for images {first}..{first + n_images - 1}; "
+            f"expected {(n_images, spec.num_classes)}"
+        )
+    if not np.isfinite(outputs).all():
+        row = int(np.flatnonzero(~np.isfinite(outputs).all(axis=1))[0])
+        raise MeasurementError(
+            f"model {spec.name}: image {first + row} gives {outputs[row][~np.isfinite(outputs[row])][0]} as an output; "
+            "an FP16 overflow and a damaged weight are the usual causes"
+        )
+
+
+def _accuracy_from_parts(
+    parts: Sequence[tuple[TopK, NDArray[np.int64]]],
+    *,
+    images: ImageRange,
+    spec: ModelSpec,
+    fingerprint: str,
+    outputs_sha256: str,
+    score_ns: int,
+    batch_size: int,
+) -> Accuracy:
+    small = np.uint8 if spec.num_classes <= np.iinfo(np.uint8).max + 1 else np.uint16
+    return Accuracy(
+        images=images,
+        fingerprint=fingerprint,
+        num_classes=spec.num_classes,
+        labels=PackedArray.of(np.concatenate([classes for _, classes in parts]).astype(small)),
+        predictions=PackedArray.of(np.concatenate([top.predictions for top, _ in parts]).astype(small)),
+        top1_hits=PackedArray.of(np.packbits(np.concatenate([top.top1 for top, _ in parts]))),
+        top5_hits=PackedArray.of(np.packbits(np.concatenate([top.top5 for top, _ in parts]))),
+        margins=PackedArray.of(np.concatenate([top.margins for top, _ in parts])),
+        n_ties_top1=sum(top.n_ties_top1 for top, _ in parts),
+        n_ties_top5=sum(top.n_ties_top5 for top, _ in parts),
+        outputs_sha256=outputs_sha256,
+        n_trained_on=sum(images.overlap(seen) for seen in spec.trained_on),
+        score_ns=score_ns,
+        batch_size=batch_size,
+    )
+
+
+def time_arms(
+    timers: Sequence[Timer], plan: TimingPlan, *, resolution_ns: float, now_ns: Callable[[], int] = time.perf_counter_ns
+) -> list[tuple[NDArray[np.float64], NDArray[np.int64], int]]:
+    """Time one or two engines in turn, round by round, the order alternating (A B, B A, ...).
+
+    Two speed states of a machine that last for seconds hit neighbouring rounds alike, so a ratio of rounds is some
+    20 times steadier than a ratio of two medians taken one after the other.
+    Returns per timer: float64[rounds, samples] ns per call, int64[rounds] start of each round [ns since the first],
+    and the number of warm-up calls. Raises: MeasurementError for a sample that is not positive.
+    """
+    warmups, sizes = [], []
+    for timer in timers:
+        warmup, n_samples = _prepare(timer, plan, resolution_ns, now_ns)
+        warmups.append(warmup)
+        sizes.append(n_samples)
+    n_rounds = _rounds_within_budget(timers, sizes, plan)
+    rounds: list[list[NDArray[np.float64]]] = [[] for _ in timers]
+    starts: list[list[int]] = [[] for _ in timers]
+    origin = now_ns()
+    for index in range(n_rounds):
+        order = range(len(timers)) if index % 2 == 0 else reversed(range(len(timers)))
+        for arm in order:
+            starts[arm].append(now_ns() - origin)
+            rounds[arm].append(_sampled(timers[arm], sizes[arm]))
+    return [
+        (np.stack(rounds[arm]), np.asarray(starts[arm], np.int64), warmups[arm]) for arm in range(len(timers))
+    ]
+
+
+def _prepare(timer: Timer, plan: TimingPlan, resolution_ns: float, now_ns: Callable[[], int]) -> tuple[int, int]:
+    """Warm one timer up, choose its calls per sample, and return (warm-up calls, samples per round)."""
+    timer.calls_per_sample = 1
+    started, calls = now_ns(), 0
+    while calls < MIN_WARMUP_CALLS or now_ns() - started < plan.warmup_ns:
+        call_ns = float(_sampled(timer, MIN_WARMUP_CALLS).min())
+        calls += MIN_WARMUP_CALLS
+    timer.calls_per_sample = max(1, int(np.ceil(CLOCK_RESOLUTIONS_PER_SAMPLE * resolution_ns / call_ns)))
+    sample_ns = call_ns * timer.calls_per_sample
+    n_samples = int(np.clip(plan.round_ns / sample_ns, MIN_SAMPLES_PER_ROUND, MAX_SAMPLES_PER_ROUND))
+    if n_samples * plan.n_rounds * sample_ns > ARM_BUDGET_NS:
+        n_samples = max(1, int(ARM_BUDGET_NS / (plan.n_rounds * sample_ns)))
+    return calls, n_samples
+
+
+def _rounds_within_budget(timers: Sequence[Timer], sizes: Sequence[int], plan: TimingPlan) -> int:
+    slowest = max(float(_sampled(t, 1)[0]) * t.calls_per_sample * n for t, n in zip(timers, sizes, strict=True))
+    return int(np.clip(ARM_BUDGET_NS / slowest, min(MIN_ROUNDS, plan.n_rounds), plan.n_rounds))
+
+
+def _sampled(timer: Timer, n_samples: int) -> NDArray[np.float64]:
+    samples = timer.sample(n_samples)
+    if samples.shape != (n_samples,) or not np.isfinite(samples).all() or (samples <= 0).any():
+        raise MeasurementError(
+            f"the {timer.clock} clock gave {samples[:3]} ns for {n_samples} samples of batch {timer.batch_size}; "
+            "expected as many positive times as were asked for"
+        )
+    return samples
+
+
+def latency_from_arms(
+    timers: Sequence[Timer],
+    arms: Sequence[tuple[NDArray[np.float64], NDArray[np.int64], int]],
+    *,
+    reference_case: str = "",
+) -> Latency:
+    """Join what `time_arms` measured of an engine and, if there are two timers, of its FP32 reference."""
+    timer, (rounds, starts, warmup_calls) = timers[0], arms[0]
+    enqueue_ns = timer.enqueue_ns()
+    median = float(np.median(rounds))
+    two = len(timers) > 1
+    return Latency(
+        batch_size=timer.batch_size,
+        rounds_ns=PackedArray.of(rounds),
+        calls_per_sample=timer.calls_per_sample,
+        warmup_calls=warmup_calls,
+        clock=timer.clock,
+        launch=timer.launch,
+        gated=timer.gated,
+        window=timer.window,
+        started_ns=PackedArray.of(starts),
+        enqueue_ns=enqueue_ns,
+        reference_rounds_ns=PackedArray.of(arms[1][0]) if two else None,
+        reference_case=reference_case if two else "",
+        reference_calls_per_sample=timers[1].calls_per_sample if two else 0,
+        images_per_s=timer.batch_size * 1e9 / median,
+        flags=_latency_flags(rounds, enqueue_ns, median),
+    )
+
+
+def _latency_flags(rounds: NDArray[np.float64], enqueue_ns: float | None, median: float) -> tuple[str, ...]:
+    flags = []
+    medians = np.median(rounds, axis=1)
+    third = len(medians) // 3
+    if third and abs(np.median(medians[-third:]) / np.median(medians[:third]) - 1) > DRIFT_SHARE:
+        flags.append("drift")
+    if medians.std() > NOISY_ROUNDS_CV * medians.mean():
+        flags.append("noisy")
+    if enqueue_ns is not None and enqueue_ns > ENQUEUE_BOUND_SHARE * median:
+        flags.append("enqueue_bound")
+    return tuple(flags)

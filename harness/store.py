@@ -1,0 +1,189 @@
+"""Runs on disk: versioned JSON, written so that an interrupted run keeps every finished case.
+
+    <report dir>/<run id>/run.json          the header
+                          records.jsonl     one Record a line, flushed as it is made
+                          summary.json      the documented summary (docs/summary.md)
+    <report dir>/latest                     link to the newest run
+
+Only this module and `baselines` know JSON.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from harness.errors import ConfigError, DataError
+from harness.records import RECORD_SCHEMA, Accuracy, Latency, Record, Run
+from harness.stats import summarize_latency, wilson_interval
+
+SUMMARY_SCHEMA = 1
+T = TypeVar("T")
+
+
+def json_from(value: object) -> bytes:
+    """Encode any of our dataclasses as compact JSON."""
+    return msgspec.json.encode(value)
+
+
+def value_from_json(data: bytes | str, kind: type[T]) -> T:
+    """Decode JSON into one of our dataclasses. Raises: DataError when it is not one."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.DecodeError as error:
+        raise DataError(f"not a {kind.__name__}: {error}") from error
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that a reader sees the old or the new content, never a part."""
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner reads
+        os.replace(temporary, path)
+    except OSError:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+class RunStore:
+    """The folder of one run, open for writing."""
+
+    def __init__(self, report_dir: Path, run: Run) -> None:
+        """Make the run's folder. Raises: ConfigError when the report dir cannot be written."""
+        self.folder = report_dir / run.id
+        try:
+            self.folder.mkdir(parents=True)
+            (self.folder / "logs").mkdir()
+            (self.folder / "outputs").mkdir()
+            write_atomically(self.folder / "run.json", json_from(run))
+            self._records = (self.folder / "records.jsonl").open("ab")
+        except OSError as error:
+            raise ConfigError(
+                f"--report-dir {report_dir} cannot be written ({error.strerror}); name a folder you may write to"
+            ) from error
+
+    def append(self, record: Record) -> None:
+        """Write one record and force it to disk."""
+        self._records.write(json_from(record) + b"\n")
+        self._records.flush()
+        os.fsync(self._records.fileno())
+
+    def finish(self, run: Run, records: Sequence[Record]) -> None:
+        """Write the final header and the summary, and point `latest` here."""
+        self._records.close()
+        write_atomically(self.folder / "run.json", json_from(run))
+        write_atomically(
+            self.folder / "summary.json", msgspec.json.format(json_from(summary_from_records(run, records)), indent=1)
+        )
+        for outputs in (self.folder / "outputs").glob("*.f32"):
+            outputs.unlink()
+        (self.folder / "outputs").rmdir()
+        latest = self.folder.parent / "latest"
+        link = self.folder.parent / f".latest-{os.getpid()}"
+        link.symlink_to(self.folder.name, target_is_directory=True)
+        os.replace(link, latest)
+
+
+def load_run(folder: Path) -> tuple[Run, list[Record]]:
+    """Read a run's header and records.
+
+    Raises: DataError when the folder holds no run, a damaged line (named), or a newer schema.
+    """
+    header, lines = folder / "run.json", folder / "records.jsonl"
+    if not header.is_file() or not lines.is_file():
+        raise DataError(f"{folder} holds no run: run.json and records.jsonl are written by `pytest suites/`")
+    run = _versioned(header.read_bytes(), Run, str(header))
+    records = [
+        _versioned(line, Record, f"{lines}:{number}")
+        for number, line in enumerate(lines.read_bytes().splitlines(), start=1)
+        if line.strip()
+    ]
+    return run, records
+
+
+def _versioned(data: bytes, kind: type[T], where: str) -> T:
+    try:
+        schema = msgspec.json.decode(data).get("schema")
+        if isinstance(schema, int) and schema > RECORD_SCHEMA:
+            raise DataError(f"{where}: schema {schema} is newer than this harness knows ({RECORD_SCHEMA}); upgrade it")
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, AttributeError) as error:
+        raise DataError(f"{where}: not a {kind.__name__} ({error}); the file is damaged, run the suite again") from error
+
+
+def summary_from_records(run: Run, records: Sequence[Record]) -> dict[str, Any]:
+    """Return the documented summary of a run: `docs/summary.md`."""
+    return {
+        "schema": SUMMARY_SCHEMA,
+        "run": {
+            "id": run.id,
+            "started_at": run.started_at,
+            "finished_at": run.finished_at,
+            "command": run.command,
+            "options": run.options,
+            "skipped_backends": run.skipped,
+        },
+        "environment": msgspec.to_builtins(run.environment),
+        "cases": [_case_summary(record) for record in records],
+    }
+
+
+def _case_summary(record: Record) -> dict[str, Any]:
+    case = record.case
+    return {
+        "id": case.id,
+        "model": case.model,
+        "backend": case.backend,
+        "precision": case.precision.value,
+        "recipe": case.recipe,
+        "device": case.device,
+        "status": record.status.value,
+        "reason": record.reason,
+        "effective_precision": msgspec.to_builtins(record.effective_precision),
+        "accuracy": _accuracy_summary(record.accuracy) if record.accuracy else None,
+        "latency": {str(latency.batch_size): _latency_summary(latency) for latency in record.latencies},
+        "build_ns": record.engine.build_ns if record.engine else None,
+        "engine_bytes": record.engine.engine_bytes if record.engine else None,
+        "flags": list(record.flags),
+        "verdicts": [msgspec.to_builtins(verdict) for verdict in record.verdicts],
+    }
+
+
+def _accuracy_summary(accuracy: Accuracy) -> dict[str, Any]:
+    low, high = wilson_interval(int(accuracy.hits(1).sum()), accuracy.n_images)
+    return {
+        "dataset": accuracy.images.dataset,
+        "split": accuracy.images.split,
+        "first": accuracy.images.first,
+        "n_images": accuracy.n_images,
+        "top1": accuracy.top1,
+        "top5": accuracy.top5,
+        "top1_low": low,
+        "top1_high": high,
+        "ties": accuracy.n_ties_top1,
+        "n_trained_on": accuracy.n_trained_on,
+        "fingerprint": accuracy.fingerprint,
+        "outputs_sha256": accuracy.outputs_sha256,
+    }
+
+
+def _latency_summary(latency: Latency) -> dict[str, Any]:
+    summary = summarize_latency(latency.rounds_ns.array())
+    return {
+        "p50_ns": summary.p50,
+        "p90_ns": summary.p90,
+        "p99_ns": summary.p99,
+        "n_samples": summary.n_samples,
+        "clock": latency.clock,
+        "launch": latency.launch,
+        "gated": latency.gated,
+        "window": latency.window,
+        "flags": list(latency.flags),
+    }
