@@ -10,7 +10,6 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,46 +27,12 @@ from harness.models import inspect_onnx
 from harness.precision import prepare_artifact
 from harness.preprocess import images_from_pixels
 from harness.protocols import Dataset, Engine, Images, Timer
-from harness.records import (
-    Accuracy,
-    Artifact,
-    Availability,
-    EffectivePrecision,
-    EngineFacts,
-    Latency,
-    Layer,
-    Support,
-    Verdict,
-)
-from harness.specs import Case, CaseRequest, DatasetRequest, ModelSpec, Precision
+from harness.records import Accuracy, Artifact, Availability, Latency, Verdict
+from harness.requests import CaseRequest, LayerReport, OnnxQuestion, Prepared
+from harness.specs import Case, DatasetRequest, ModelSpec, Precision
 
 PROGRESS_INTERVAL_NS = 200_000_000
 INVARIANCE_IMAGES = 16
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """What opening a case found; `artifact` and `engine` are None when it is unsupported."""
-
-    support: Support
-    artifact: Artifact | None = None
-    engine: EngineFacts | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerReport:
-    """The layers that ran and their precision in short."""
-
-    layers: tuple[Layer, ...]
-    effective_precision: EffectivePrecision
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OnnxQuestion:
-    """An ONNX file without a card, and what the user says of it."""
-
-    path: str
-    overrides: dict[str, Any]
 
 
 class DatasetCalibration:
@@ -88,13 +53,11 @@ class DatasetCalibration:
 class CaseWork:
     """One open case: its artifact and engine, until closed."""
 
-    def __init__(self, request: CaseRequest, progress: Progress) -> None:
+    def __init__(self, request: CaseRequest) -> None:
         self.request = request
         self.backend = load_backend(request.case.backend)
         self._stack = ExitStack()
-        self._artifacts: dict[Precision, Artifact] = {}
         self._calibration: DatasetCalibration | None = None
-        self._progress = progress
         self.support = self.backend.supports(request.case)
         self.engine: Engine | None = None
 
@@ -102,7 +65,7 @@ class CaseWork:
         """Convert the model and build the engine, unless the device cannot do the case."""
         if not self.support.supported:
             return Prepared(support=self.support)
-        artifact = self.artifact(self.request.case)
+        artifact = self.request.artifact or self.artifact(self.request.case)
         self.engine = self._build(artifact, self._batch_sizes())
         return Prepared(support=self.support, artifact=artifact, engine=self.engine.facts)
 
@@ -233,7 +196,7 @@ class Service:
 
     def prepare(self, request: CaseRequest, progress: Progress) -> Prepared:
         """Open a case in this worker."""
-        self._work = CaseWork(request, progress)
+        self._work = CaseWork(request)
         return self._work.prepare()
 
     def score(self, request: CaseRequest, progress: Progress) -> Accuracy:

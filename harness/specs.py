@@ -202,19 +202,6 @@ class TimingPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CaseRequest:
-    """All that a worker needs to know to measure one case."""
-
-    case: Case
-    model: ModelSpec
-    data: DatasetRequest
-    build: BuildOptions
-    timing: TimingPlan
-    score_batch: int = 100  # images per batch when scoring
-    outputs_path: str = ""  # raw float32[N, K] of the scored images; "" = not kept
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Tolerance:
     """What change is accepted; all values are fractions of all images, or ratios less one."""
 

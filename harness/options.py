@@ -1,0 +1,61 @@
+"""The options of a run, frozen: `plugin` makes one from pytest's, nothing below it sees pytest. Layer 0.
+
+Defaults stand here, once; help texts read them.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+from harness.errors import ConfigError
+from harness.specs import DatasetRequest, Precision, TimingPlan, TrtOptions
+
+BASELINE_MODES = ("auto", "require", "ignore")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HarnessOptions:
+    """What the user asked of a run."""
+
+    backends: tuple[str, ...] = ("auto",)
+    precisions: tuple[Precision, ...] = tuple(Precision)
+    recipes: tuple[str, ...] = ()  # INT8 recipes; () = the default one
+    models: tuple[str, ...] = ()  # names or paths; () = every bundled classifier
+    input_scale: float | None = None  # of a model without a card
+    num_classes: int | None = None
+    label_offset: int | None = None
+    data: DatasetRequest = DatasetRequest()
+    timing: TimingPlan = TimingPlan()
+    device: str = "auto"
+    num_threads: int = 1
+    report_dir: str = "reports"
+    engine_cache: str = ""  # "" = the user's cache folder
+    rebuild: bool = False
+    strict: bool = False
+    baseline: str = "auto"
+    baseline_dir: str = "suites/baselines"
+    update_baselines: bool = False
+    config_file: str = ""
+    max_drop: float | None = None
+    max_slowdown: float | None = None
+    alpha: float | None = None
+    floor: float | None = None
+    timeout_s: float = 600.0
+    worker_python: str = sys.executable
+    trt: TrtOptions = TrtOptions()
+
+    def __post_init__(self) -> None:
+        if not self.backends or not self.precisions:
+            raise ConfigError("--backend and --precision each need at least one name")
+        if "auto" in self.backends and len(self.backends) > 1:
+            raise ConfigError("--backend=auto means every usable backend; name it alone, or name the backends")
+        if self.baseline not in BASELINE_MODES:
+            raise ConfigError(f"--baseline={self.baseline}: choose from {', '.join(BASELINE_MODES)}")
+        if self.update_baselines and self.baseline == "require":
+            raise ConfigError("--update-baselines writes what --baseline=require demands to be there; choose one")
+        for name, value in (("--max-drop", self.max_drop), ("--floor", self.floor), ("--alpha", self.alpha)):
+            if value is not None and not 0 <= value <= 1:
+                raise ConfigError(f"{name}={value}: expected a fraction from 0 to 1, or a percentage such as 0.5%")
+        if self.timeout_s <= 0 or self.num_threads < 1:
+            raise ConfigError("--timeout and --threads must be greater than 0")

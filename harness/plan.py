@@ -1,0 +1,164 @@
+"""Options + what this machine has -> the cases of a run. No engine is touched; workers answer what must be asked."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness.backends import list_backends, load_backend
+from harness.errors import BackendUnavailable, ConfigError, WorkerDied
+from harness.models import bundled_models, find_model
+from harness.options import HarnessOptions
+from harness.precision import recipe_names
+from harness.records import Availability
+from harness.requests import OnnxQuestion
+from harness.specs import DEFAULT_INT8_RECIPE, DEFAULT_RECIPES, Case, ModelSpec, Precision
+from harness.workers import Worker
+
+PROBE_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The cases of a run and what they need."""
+
+    cases: tuple[Case, ...]
+    models: dict[str, ModelSpec]
+    backends: tuple[Availability, ...]  # usable and chosen
+    left_out: dict[str, str]  # backend -> reason, under `auto`
+
+
+def plan_run(options: HarnessOptions, *, models_dir: Path, probe: bool = True) -> Plan:
+    """Choose backends, models and cases.
+
+    `probe=False` (for listing tests) trusts that a backend whose modules are installed can run.
+    Raises: ConfigError for unknown names; BackendUnavailable for a backend asked for by name that cannot run.
+    """
+    names = _chosen_names(options.backends)
+    found = probe_backends(names, python=options.worker_python) if probe else [_installed(name) for name in names]
+    usable = [a for a in found if a.usable]
+    left_out = {a.backend: one_line(a) for a in found if not a.usable}
+    if options.backends != ("auto",) and left_out:
+        raise BackendUnavailable("; ".join(f"--backend={name} cannot run here: {why}" for name, why in left_out.items()))
+    if not usable:
+        raise BackendUnavailable(
+            "no backend can run here: " + "; ".join(f"{name}: {why}" for name, why in left_out.items())
+        )
+    models = {spec.name: spec for spec in _chosen_models(options, models_dir)}
+    cases = tuple(
+        Case(model=model, backend=a.backend, precision=precision, recipe=recipe, device=_device(options, a))
+        for model in models
+        for a in usable
+        for precision in options.precisions
+        for recipe in _recipes(options, precision)
+    )
+    return Plan(cases=cases, models=models, backends=tuple(usable), left_out=left_out)
+
+
+def one_line(availability: Availability) -> str:
+    """Return why a backend is not usable and what to install."""
+    hint = f" ({availability.install_hint})" if availability.install_hint else ""
+    return availability.reason + hint
+
+
+def probe_backends(names: Sequence[str], *, python: str) -> list[Availability]:
+    """Probe backends in one worker; if one kills it, the rest go on in another."""
+    found: list[Availability] = []
+    remaining = list(names)
+    while remaining:
+        reached = [0]
+
+        def note(done: int, total: int, reached: list[int] = reached) -> None:
+            reached[0] = done
+
+        worker = Worker(python=python, label="probe")
+        try:
+            found += worker.call(
+                "probe", tuple(remaining), tuple[Availability, ...], timeout_s=PROBE_TIMEOUT_S, progress=note
+            )
+            remaining = []
+        except WorkerDied as error:
+            culprit = remaining[reached[0]]
+            # Those before the culprit answered inside the lost worker: ask them again, without it.
+            found.append(Availability(backend=culprit, usable=False, reason=str(error)))
+            remaining.remove(culprit)
+        finally:
+            worker.close()
+    order = {name: index for index, name in enumerate(names)}
+    return sorted(found, key=lambda a: order[a.backend])
+
+
+def near_names(name: str, names: Sequence[str]) -> str:
+    """Return a hint with the nearest known names, or all of them."""
+    near = difflib.get_close_matches(name, names, n=3)
+    return f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(names)}"
+
+
+def _chosen_names(asked: tuple[str, ...]) -> tuple[str, ...]:
+    known = list_backends()
+    if asked == ("auto",):
+        return known
+    for name in asked:
+        if name not in known:
+            raise ConfigError(f"--backend={name}: no backend is called that; {near_names(name, known)}")
+    return tuple(dict.fromkeys(asked))
+
+
+def _installed(name: str) -> Availability:
+    backend = load_backend(name)
+    missing = [module for module in backend.required_modules if importlib.util.find_spec(module) is None]
+    if missing:
+        return Availability(
+            backend=name, usable=False, reason=f"{missing[0]} is not installed", install_hint=backend.install_hint
+        )
+    return Availability(backend=name, usable=True, devices=("cpu",))
+
+
+def _chosen_models(options: HarnessOptions, models_dir: Path) -> list[ModelSpec]:
+    if not options.models:
+        return [spec for spec in bundled_models(models_dir) if not spec.timing_only]
+    return [_with_overrides(_one_model(name, options, models_dir), options) for name in options.models]
+
+
+def _one_model(name: str, options: HarnessOptions, models_dir: Path) -> ModelSpec:
+    spec = find_model(name, models_dir)
+    if isinstance(spec, ModelSpec):
+        return spec
+    worker = Worker(python=options.worker_python, label=name)
+    try:
+        question = OnnxQuestion(path=str(spec))
+        return worker.call("inspect_model", question, ModelSpec, timeout_s=options.timeout_s)
+    finally:
+        worker.close()
+
+
+def _with_overrides(spec: ModelSpec, options: HarnessOptions) -> ModelSpec:
+    given = {
+        "scale": options.input_scale,
+        "num_classes": options.num_classes,
+        "label_offset": options.label_offset,
+    }
+    return replace(spec, **{name: value for name, value in given.items() if value is not None})
+
+
+def _recipes(options: HarnessOptions, precision: Precision) -> tuple[str, ...]:
+    if precision is not Precision.INT8:
+        return (DEFAULT_RECIPES[precision.value],)
+    known = recipe_names(precision)
+    for recipe in options.recipes:
+        if recipe not in known:
+            raise ConfigError(f"--recipe={recipe}: no INT8 recipe is called that; {near_names(recipe, known)}")
+    return options.recipes or (DEFAULT_INT8_RECIPE,)
+
+
+def _device(options: HarnessOptions, availability: Availability) -> str:
+    if options.device == "auto":
+        return availability.devices[0]
+    if options.device not in availability.devices:
+        raise ConfigError(
+            f"--device={options.device}: {availability.backend} has {', '.join(availability.devices)} here"
+        )
+    return options.device

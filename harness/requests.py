@@ -1,0 +1,47 @@
+"""What the parent asks of a worker, and the worker's answers that are no records. Layer 0."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from harness.records import Artifact, EffectivePrecision, EngineFacts, Layer, Support
+from harness.specs import BuildOptions, Case, DatasetRequest, ModelSpec, TimingPlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseRequest:
+    """All that a worker needs to know to measure one case."""
+
+    case: Case
+    model: ModelSpec
+    data: DatasetRequest
+    build: BuildOptions
+    timing: TimingPlan
+    score_batch: int = 100  # images per batch when scoring
+    outputs_path: str = ""  # raw float32[N, K] of the scored images; "" = not kept
+    artifact: Artifact | None = None  # use this file and convert nothing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What opening a case found; `artifact` and `engine` are None when it is unsupported."""
+
+    support: Support
+    artifact: Artifact | None = None
+    engine: EngineFacts | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerReport:
+    """The layers that ran and their precision in short."""
+
+    layers: tuple[Layer, ...]
+    effective_precision: EffectivePrecision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnnxQuestion:
+    """An ONNX file without a card, and what the user says of it."""
+
+    path: str
+    overrides: dict[str, float] = field(default_factory=dict)
