@@ -36,7 +36,9 @@ class HarnessOptions:
     baseline: str = "auto"
     baseline_dir: str = "suites/baselines"
     update_baselines: bool = False
-    config_file: str = ""
+    tolerances_file: str = ""  # "" = harness.toml or [tool.harness] below `root`
+    root: str = "."
+    score_batch: int = 100  # images per batch when scoring
     max_drop: float | None = None
     max_slowdown: float | None = None
     alpha: float | None = None
@@ -59,3 +61,43 @@ class HarnessOptions:
                 raise ConfigError(f"{name}={value}: expected a fraction from 0 to 1, or a percentage such as 0.5%")
         if self.timeout_s <= 0 or self.num_threads < 1:
             raise ConfigError("--timeout and --threads must be greater than 0")
+
+
+def fraction(text: str) -> float:
+    """Read `0.005` or `0.5%` as a fraction. Raises: ValueError, which argparse turns into a usage line."""
+    value = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    if not 0 <= value <= 1:
+        raise ValueError(f"{text} is not between 0 and 1")
+    return value
+
+
+def data_request(
+    *,
+    name: str,
+    data_dir: str | None,
+    split: str,
+    score_first: int,
+    score_images: int,
+    calibration_images: int,
+    calibration_first: int | None,
+    calibration_split: str | None,
+) -> DatasetRequest:
+    """Choose calibration images that were not asked for by name: never one that is scored.
+
+    They come from the train split's start; where that is scored, from after the scored images.
+    """
+    chosen_split = calibration_split or "train"
+    first = calibration_first
+    if first is None:
+        meets = chosen_split == split and score_first < calibration_images
+        first = score_first + score_images if meets else 0
+    return DatasetRequest(
+        name=name,
+        data_dir=data_dir,
+        split=split,
+        score_first=score_first,
+        score_images=score_images,
+        calibration_split=chosen_split,
+        calibration_first=first,
+        calibration_images=calibration_images,
+    )

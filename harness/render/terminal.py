@@ -1,0 +1,169 @@
+"""The table that ends a run in the terminal, and progress while it goes on."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.measure import Progress, no_progress
+from harness.records import Latency, Outcome, Record, Status
+from harness.render.format import (
+    MISSING,
+    format_bytes,
+    format_fraction,
+    format_fraction_interval,
+    format_ratio,
+    format_time,
+    plural,
+)
+from harness.stats import ratio_of_rounds, summarize_latency, wilson_interval
+
+MIN_WIDTH = 150  # of the table when nobody looks at a screen of fixed width
+PROGRESS_INTERVAL_S = 0.2
+STYLES = {"passed": "green", "failed": "bold red", "error": "bold red", "unsupported": "yellow"}
+
+
+def summary_lines(records: Sequence[Record], *, width: int, color: bool = False) -> list[str]:
+    """Return the table of a run, one row a case, and below it a line for every case that did not pass."""
+    batch_sizes = sorted({latency.batch_size for record in records for latency in record.latencies})
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
+    for name in ("model", "backend", "asked", "ran as"):
+        table.add_column(name, no_wrap=name != "model", overflow="fold")
+    for name in ("top-1 %", "95 % interval", "vs FP32"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for size in batch_sizes:
+        table.add_column(f"b{size} p50", justify="right", no_wrap=True)
+        table.add_column("p99", justify="right", no_wrap=True)
+        table.add_column("speed-up", justify="right", no_wrap=True)
+    table.add_column("size", justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for record in records:
+        table.add_row(*_row(record, batch_sizes))
+    lines = _rendered(table, width=width, color=color)
+    return lines + _explanations(records)
+
+
+def _row(record: Record, batch_sizes: Sequence[int]) -> list[Text]:
+    case = record.case
+    asked = case.precision.value + (f" {case.recipe}" if "-" + case.recipe in case.id else "")
+    cells = [case.model, case.backend, asked, _ran_as(record), *_accuracy_cells(record)]
+    by_size = {latency.batch_size: latency for latency in record.latencies}
+    for size in batch_sizes:
+        cells += _latency_cells(by_size.get(size))
+    cells.append(format_bytes(record.engine.engine_bytes) if record.engine else MISSING)
+    # Text, not markup: a model may be called "[red]".
+    return [*(Text(cell) for cell in cells), Text(verdict_word(record), style=STYLES[record.status.value])]
+
+
+def _ran_as(record: Record) -> str:
+    effective = record.effective_precision
+    if effective is None:
+        return MISSING
+    share = (effective.by_time or effective.by_layer).get(effective.main, 0.0)
+    part = "" if share > 0.995 else f" {share:.0%}"
+    return effective.main + part + ("*" if effective.note else "")
+
+
+def _accuracy_cells(record: Record) -> list[str]:
+    accuracy = record.accuracy
+    if accuracy is None:
+        return [MISSING] * 3
+    n = accuracy.n_images
+    low, high = wilson_interval(int(accuracy.hits(1).sum()), n)
+    seen = "†" if accuracy.n_trained_on else ""
+    against = next((v for v in record.verdicts if v.gate == "fp32" and v.n_lost is not None), None)
+    change = f"-{against.n_lost} +{against.n_gained}" if against else MISSING
+    return [
+        format_fraction(accuracy.top1, n=n).removesuffix("%").strip() + seen,
+        format_fraction_interval(low, high, n=n).removesuffix("%").strip(),
+        change,
+    ]
+
+
+def _latency_cells(latency: Latency | None) -> list[str]:
+    if latency is None:
+        return [MISSING] * 3
+    summary = summarize_latency(latency.rounds_ns.array())
+    speedup = MISSING
+    if latency.reference_rounds_ns is not None:
+        ratio = ratio_of_rounds(latency.reference_rounds_ns.array(), latency.rounds_ns.array())
+        speedup = format_ratio(ratio.value, low=ratio.low, high=ratio.high)
+        if ratio.low is None or ratio.high is None or ratio.low < 1 < ratio.high:
+            speedup = "~" + speedup
+    return [format_time(summary.p50), format_time(summary.p99) if summary.p99 else MISSING, speedup]
+
+
+def verdict_word(record: Record) -> str:
+    """Return the one word a reader looks for first, and what it is about."""
+    if record.status in (Status.ERROR, Status.UNSUPPORTED):
+        return record.status.value.upper() if record.status is Status.ERROR else record.status.value
+    failing = [verdict for verdict in record.verdicts if verdict.is_failure]
+    if failing:
+        return f"{failing[0].outcome.value} {failing[0].gate}"
+    if record.status is Status.FAILED:
+        return "FAILED"
+    inconclusive = [v for v in record.verdicts if v.outcome is Outcome.INCONCLUSIVE]
+    return f"passed ({plural(len(inconclusive), 'inconclusive', 'inconclusive')})" if inconclusive else "passed"
+
+
+def _explanations(records: Sequence[Record]) -> list[str]:
+    lines = []
+    if any(record.accuracy and record.accuracy.n_trained_on for record in records):
+        lines.append("† scored (in part) on images the model was trained on: no measure of how well it generalises")
+    notes = sorted({r.effective_precision.note for r in records if r.effective_precision and r.effective_precision.note})
+    lines += [f"* {note}" for note in notes]
+    if any(record.latencies for record in records):
+        lines.append("speed-up: FP32 of the same backend in turn with it, median over rounds; ~ its interval holds 1")
+    for record in records:
+        if record.status is not Status.PASSED:
+            lines.append(f"{record.status.value.upper()} {record.case.id}: {record.reason}")
+        for verdict in record.verdicts:
+            if verdict.outcome is Outcome.REGRESSED or verdict.is_failure:
+                if record.reason != verdict.message:
+                    lines.append(f"{verdict.outcome.value} {record.case.id}: {verdict.message}")
+                if verdict.advice:
+                    lines.append(f"    {verdict.advice}")
+    return lines
+
+
+def _rendered(table: Table, *, width: int, color: bool) -> list[str]:
+    text = io.StringIO()
+    Console(file=text, width=max(width, MIN_WIDTH), force_terminal=color, color_system="standard" if color else None).print(
+        table
+    )
+    return [line.rstrip() for line in text.getvalue().splitlines()]
+
+
+class _OneLine:
+    """Progress on the current terminal line, erased when done."""
+
+    def __init__(self, label: str) -> None:
+        self._label, self._last = label, 0.0
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if done < total and now - self._last < PROGRESS_INTERVAL_S:
+            return
+        self._last = now
+        text = "" if done >= total else f"{self._label} {done:,} of {total:,}"
+        sys.__stderr__.write(f"\r\x1b[K{text}")  # type: ignore[union-attr]
+        sys.__stderr__.flush()  # type: ignore[union-attr]
+
+
+def progress_reporter(terminal: Any) -> Any:
+    """Return `label -> Progress`: a moving line on a terminal, nothing in CI or a pipe."""
+    stream = sys.__stderr__
+    quiet = terminal is None or stream is None or not stream.isatty() or os.environ.get("CI")
+
+    def start(label: str) -> Progress:
+        return no_progress if quiet else _OneLine(label)
+
+    return start

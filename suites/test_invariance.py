@@ -1,0 +1,10 @@
+"""An image's result does not depend on its neighbours, its slot in the batch, or the batch's size."""
+
+import pytest
+
+pytestmark = pytest.mark.invariance
+
+
+def test_invariance(case_run):
+    for verdict in case_run.judge_invariance():
+        assert verdict.ok, verdict.message
