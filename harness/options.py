@@ -20,6 +20,7 @@ class HarnessOptions:
 
     backends: tuple[str, ...] = ("auto",)
     precisions: tuple[Precision, ...] = tuple(Precision)
+    backend_dirs: tuple[str, ...] = ()  # folders with further backends, one file each
     recipes: tuple[str, ...] = ()  # INT8 recipes; () = the default one
     models: tuple[str, ...] = ()  # names or paths; () = every bundled classifier
     input_scale: float | None = None  # of a model without a card

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.backends import list_backends, load_backend
+from harness.backends import add_backend_dir, list_backends, load_backend
 from harness.errors import BackendUnavailable, ConfigError, WorkerDied
 from harness.models import bundled_models, find_model
 from harness.options import HarnessOptions
@@ -37,8 +37,10 @@ def plan_run(options: HarnessOptions, *, models_dir: Path, probe: bool = True) -
     `probe=False` (for listing tests) trusts that a backend whose modules are installed can run.
     Raises: ConfigError for unknown names; BackendUnavailable for a backend asked for by name that cannot run.
     """
+    for folder in options.backend_dirs:
+        add_backend_dir(folder)
     names = _chosen_names(options.backends)
-    found = probe_backends(names, python=options.worker_python) if probe else [_installed(name) for name in names]
+    found = probe_backends(names, options) if probe else [_installed(name) for name in names]
     usable = [a for a in found if a.usable]
     left_out = {a.backend: one_line(a) for a in found if not a.usable}
     if options.backends != ("auto",) and left_out:
@@ -64,7 +66,7 @@ def one_line(availability: Availability) -> str:
     return availability.reason + hint
 
 
-def probe_backends(names: Sequence[str], *, python: str) -> list[Availability]:
+def probe_backends(names: Sequence[str], options: HarnessOptions) -> list[Availability]:
     """Probe backends in one worker; if one kills it, the rest go on in another."""
     found: list[Availability] = []
     remaining = list(names)
@@ -74,7 +76,7 @@ def probe_backends(names: Sequence[str], *, python: str) -> list[Availability]:
         def note(done: int, total: int, reached: list[int] = reached) -> None:
             reached[0] = done
 
-        worker = Worker(python=python, label="probe")
+        worker = Worker(python=options.worker_python, backend_dirs=options.backend_dirs, label="probe")
         try:
             found += worker.call(
                 "probe", tuple(remaining), tuple[Availability, ...], timeout_s=PROBE_TIMEOUT_S, progress=note

@@ -59,6 +59,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         add(name, action="append", default=[], metavar=metavar, help=text)
 
     listed("--backend", "NAMES", "backends, comma list or repeated: ort, openvino, trt, ... (default: auto, every usable one)")
+    listed("--backend-dir", "DIR", "folder with backends of your own, one file each (docs/backends.md), repeatable")
     listed("--precision", "NAMES", "precisions, comma list: fp32, fp16, int8 (default: all three)")
     listed("--recipe", "NAMES", "INT8 recipes, comma list: qdq-minmax, qdq-entropy, qdq-percentile, nncf, trt-entropy2, ... (default: qdq-minmax)")
     listed("--model", "NAME|FILE", f"bundled model, ONNX file or card, comma list or repeated; {HEAVY_MODEL} is made on demand (default: every bundled classifier)")
@@ -118,6 +119,7 @@ def options_from_pytest(config: pytest.Config) -> HarnessOptions:
     root = config.rootpath
     return HarnessOptions(
         backends=names,
+        backend_dirs=tuple(str(Path(folder).absolute()) for folder in o.backend_dir),
         precisions=_precisions(_split(o.precision)),
         recipes=_split(o.recipe),
         models=_split(o.model),

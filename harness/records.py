@@ -47,6 +47,8 @@ class Availability:
     versions: dict[str, str] = field(default_factory=dict)  # library -> version
     devices: tuple[str, ...] = ()  # "cpu", "cuda:0", ...
     device_names: tuple[str, ...] = ()
+    driver: str = ""
+    compute_capability: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

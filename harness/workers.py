@@ -10,7 +10,7 @@ import contextlib
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,13 +28,16 @@ KILL_AFTER_S = 2.0
 LOG_TAIL_LINES = 3
 BOOTSTRAP = """
 import os, sys
-package_parent, log_path = channel.receive()
+package_parent, log_path, backend_dirs = channel.receive()
 sys.path.insert(0, package_parent)
 if log_path:
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
     sys.stdout = sys.stderr = os.fdopen(os.dup(log), "w", buffering=1)
+from harness.backends import add_backend_dir
+for folder in backend_dirs:
+    add_backend_dir(folder)
 from harness.pipeline import serve
 serve(channel)
 """
@@ -43,7 +46,14 @@ serve(channel)
 class Worker:
     """One worker process. `call` may be used until it raises WorkerDied or `close` is called."""
 
-    def __init__(self, *, log_path: Path | None = None, python: str = sys.executable, label: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        log_path: Path | None = None,
+        python: str = sys.executable,
+        backend_dirs: Sequence[str] = (),
+        label: str = "",
+    ) -> None:
         self._label = label
         self._log_path = log_path
         self._group = execnet.Group()
@@ -52,7 +62,7 @@ class Worker:
         except (OSError, execnet.HostNotFound, EOFError) as error:
             raise errors.ConfigError(f"no worker could be started with the interpreter {python}: {error}") from error
         self._channel = self._gateway.remote_exec(BOOTSTRAP)
-        self._channel.send((PACKAGE_PARENT, str(log_path) if log_path else ""))
+        self._channel.send((PACKAGE_PARENT, str(log_path) if log_path else "", tuple(backend_dirs)))
 
     def call(
         self, name: str, value: object, kind: type[T], *, timeout_s: float, progress: Progress = no_progress

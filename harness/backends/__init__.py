@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from pathlib import Path
 from typing import cast
 
 from harness.errors import ConfigError
 from harness.protocols import Backend
+
+
+def add_backend_dir(folder: str) -> None:
+    """Let files of another folder be backends too. Raises: ConfigError when there is no such folder."""
+    if not Path(folder).is_dir():
+        raise ConfigError(f"--backend-dir={folder}: there is no such folder")
+    if folder not in __path__:
+        __path__.append(folder)
 
 
 def list_backends() -> tuple[str, ...]:
