@@ -205,7 +205,8 @@ class TimingPlan:
 class Tolerance:
     """What change is accepted; all values are fractions of all images, or ratios less one."""
 
-    max_drop: float = 0.005  # accepted loss of top-1 against FP32 and a baseline
+    max_drop: float = 0.005  # accepted loss of top-1 against FP32; a loss known to be smaller is SAME
+    max_drop_baseline: float = 0.0  # accepted loss against a baseline: the images are the same, so none
     alpha: float = 0.001  # false-alarm rate of one comparison
     floor: float | None = None  # lowest acceptable top-1
     max_slowdown: float | None = None  # accepted increase of latency; None = shown, never failed

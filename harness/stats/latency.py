@@ -132,9 +132,9 @@ def _mann_whitney_depth(n: int, m: int, tail: float) -> int:
 
 
 def _multiply_and_divide(counts: NDArray[np.float64], up: int, down: int, size: int) -> NDArray[np.float64]:
-    padded: NDArray[np.float64] = np.zeros(size)
+    padded = np.zeros(size)
     padded[: counts.size] = counts
-    raised = padded.copy()
+    raised: NDArray[np.float64] = np.array(padded)
     if up < size:
         raised[up:] -= padded[:-up]
     for start in range(down):  # dividing by (1 - x^down) is a running sum with that stride

@@ -1,0 +1,34 @@
+"""Two measurements and a tolerance -> verdicts. Pure: no files, no clocks, no random numbers.
+
+`accuracy`: gates of one run; `subjects`: what two runs or a baseline are compared by; `runs`: gates between runs;
+`family`: what holds for all verdicts of a run.
+"""
+
+from harness.compare.accuracy import (
+    judge_against_fp32,
+    judge_against_reference_backend,
+    judge_floor,
+    judge_kernel_loss,
+    loss_split,
+)
+from harness.compare.family import apply_rules, holm
+from harness.compare.runs import compare_runs, judge_latency, judge_subject, no_baseline
+from harness.compare.subjects import RoundMedians, Subject, engine_digest, subject_from_record
+
+__all__ = [
+    "RoundMedians",
+    "Subject",
+    "apply_rules",
+    "compare_runs",
+    "engine_digest",
+    "holm",
+    "judge_against_fp32",
+    "judge_against_reference_backend",
+    "judge_floor",
+    "judge_kernel_loss",
+    "judge_latency",
+    "judge_subject",
+    "loss_split",
+    "no_baseline",
+    "subject_from_record",
+]

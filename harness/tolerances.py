@@ -1,0 +1,227 @@
+"""Tolerances in one place: `harness.toml` or `[tool.harness]` of `pyproject.toml`.
+
+    [tolerance]                          all cases
+    max_drop = "0.5%"                    or 0.005; likewise max_drop_baseline, alpha, floor, max_slowdown
+    [tolerance.int8]                     a precision
+    [tolerance.openvino]                 a backend
+    [tolerance.openvino.int8]            a backend in a precision
+    [model.lenet5.tolerance]             a model; also .int8, .openvino, .openvino.int8
+
+Later beats earlier; a model's tables beat all others; the command line beats the file, the file beats the model's card.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from harness.errors import ConfigError
+from harness.specs import Case, ModelSpec, Precision, Tolerance
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+TOLERANCE_KEYS = tuple(item.name for item in fields(Tolerance))
+PRECISIONS = tuple(precision.value for precision in Precision)
+LARGEST_BARE_FRACTION = 0.2  # 0.5 is more likely half a point than half of all images, so it must be written "50%"
+LOSS_KEYS = ("max_drop", "max_drop_baseline", "alpha")
+
+Values = Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToleranceTable:
+    """The values of a configuration file by scope; "" in a scope's place means any."""
+
+    source: str = ""  # the file, for messages; "" when there is none
+    scopes: dict[tuple[str, str, str], dict[str, float]] = field(default_factory=dict)  # (model, backend, precision)
+
+    def tolerance_for(
+        self, case: Case, model: ModelSpec, dataset: str, *, command_line: Values | None = None
+    ) -> Tolerance:
+        """Return a case's tolerance: command line, then file, then the model's card, then the defaults.
+
+        `command_line`: keys of Tolerance that were given (None values are dropped).
+        Raises: ConfigError for an unknown key or a value out of range.
+        """
+        values = {**_card_values(case, model), **self._file_values(case)}
+        given = {name: value for name, value in (command_line or {}).items() if value is not None}
+        for name, value in given.items():
+            _check_key(name, TOLERANCE_KEYS, where="the command line")
+            check_value(name, value, where="the command line")
+        values.update(given)
+        if "floor" not in values:
+            floor = _card_floor(case, model, dataset, values.get("max_drop", Tolerance.max_drop))
+            values.update({} if floor is None else {"floor": floor})
+        return Tolerance(**values)
+
+    def _file_values(self, case: Case) -> dict[str, float]:
+        precision = case.precision.value
+        values: dict[str, float] = {}
+        for model in ("", case.model):
+            for backend, kind in (("", ""), (case.backend, ""), ("", precision), (case.backend, precision)):
+                values.update(self.scopes.get((model, backend, kind), {}))
+        return values
+
+
+def load_tolerances(root: Path, *, backends: Sequence[str], models: Sequence[str] | None = None) -> ToleranceTable:
+    """Read `harness.toml`, or `[tool.harness]` of `pyproject.toml`, in a folder; neither is an empty table.
+
+    `backends`, `models`: the names there are; `models=None` accepts any model name.
+    Raises: ConfigError when both hold settings, or for a file that is not TOML or has an unknown name or value.
+    """
+    own, project = root / "harness.toml", root / "pyproject.toml"
+    in_project = _toml(project).get("tool", {}).get("harness") if project.is_file() else None
+    if not own.is_file():
+        if in_project is None:
+            return ToleranceTable()
+        return parse_tolerances(in_project, backends=backends, models=models, source=f"{project} [tool.harness]")
+    if in_project is not None:
+        raise ConfigError(f"both {own} and [tool.harness] of {project} hold settings; keep one of them")
+    return parse_tolerances(_toml(own), backends=backends, models=models, source=str(own))
+
+
+def parse_tolerances(
+    table: Mapping[str, Any], *, backends: Sequence[str], models: Sequence[str] | None = None, source: str
+) -> ToleranceTable:
+    """Return the table of a parsed TOML document.
+
+    Raises: ConfigError naming the file, the key and the nearest known name.
+    """
+    scopes: dict[tuple[str, str, str], dict[str, float]] = {}
+    for key, value in table.items():
+        _check_key(key, ("tolerance", "model"), where=source)
+        if key == "tolerance":
+            _read_scope(_table(value, f"{source} [tolerance]"), model="", backends=backends, source=source, into=scopes)
+            continue
+        for model, settings in _table(value, f"{source} [model]").items():
+            if models is not None:
+                _check_key(model, models, where=f"{source} [model]")
+            for name, inner in _table(settings, f"{source} [model.{model}]").items():
+                _check_key(name, ("tolerance",), where=f"{source} [model.{model}]")
+                scope = _table(inner, f"{source} [model.{model}.tolerance]")
+                _read_scope(scope, model=model, backends=backends, source=source, into=scopes)
+    return ToleranceTable(source=source, scopes=scopes)
+
+
+def fraction_from_text(text: str) -> float:
+    """Return a fraction from `0.005` or `0.5%`.
+
+    Raises: ConfigError for anything else.
+    """
+    stripped = text.strip()
+    try:
+        return float(stripped[:-1]) / 100 if stripped.endswith("%") else float(stripped)
+    except ValueError:
+        raise ConfigError(f"{text!r} is neither a fraction like 0.005 nor a percentage like 0.5%") from None
+
+
+def value_from_text(name: str, text: str, *, where: str) -> float:
+    """Return a tolerance from what was typed, for example for `--max-drop`.
+
+    Raises: ConfigError for text that is no number or a value out of range.
+    """
+    value = fraction_from_text(text)
+    if not text.strip().endswith("%"):
+        _check_is_meant(name, value, where=where)
+    check_value(name, value, where=where)
+    return value
+
+
+def check_value(name: str, value: float, *, where: str) -> None:
+    """Check that a tolerance is in its range. Raises: ConfigError otherwise (NaN included)."""
+    low, high = {"alpha": (1e-12, 0.2), "max_slowdown": (0.0, 100.0)}.get(name, (0.0, 1.0))
+    if not low <= value <= high:
+        raise ConfigError(f"{where}: {name} is {value:g}; expected {low:g} to {high:g}")
+
+
+def _read_scope(
+    table: Mapping[str, Any],
+    *,
+    model: str,
+    backends: Sequence[str],
+    source: str,
+    into: dict[tuple[str, str, str], dict[str, float]],
+    backend: str = "",
+    precision: str = "",
+) -> None:
+    where = (
+        f"{source} [{'.'.join(part for part in (model and f'model.{model}', 'tolerance', backend, precision) if part)}]"
+    )
+    inner = () if precision else (PRECISIONS if backend else (*PRECISIONS, *backends))
+    for key, value in table.items():
+        _check_key(key, (*TOLERANCE_KEYS, *inner), where=where)
+        if key in TOLERANCE_KEYS:
+            into.setdefault((model, backend, precision), {})[key] = _number(key, value, where)
+            continue
+        is_precision = key in PRECISIONS
+        _read_scope(
+            _table(value, f"{where} {key}"),
+            model=model,
+            backends=backends,
+            source=source,
+            into=into,
+            backend=backend if is_precision else key,
+            precision=key if is_precision else "",
+        )
+
+
+def _number(name: str, value: object, where: str) -> float:
+    if isinstance(value, str):
+        return value_from_text(name, value, where=where)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(f"{where}: {name} is {value!r}; expected a number or a percentage like '0.5%'")
+    _check_is_meant(name, float(value), where=where)
+    check_value(name, float(value), where=where)
+    return float(value)
+
+
+def _check_is_meant(name: str, value: float, *, where: str) -> None:
+    if name in LOSS_KEYS and value > LARGEST_BARE_FRACTION:
+        raise ConfigError(
+            f"{where}: {name} = {value:g} is a fraction: {100 * value:g} points; write '{value:g}%' or "
+            f"'{100 * value:g}%', whichever is meant"
+        )
+
+
+def _check_key(key: str, known: Iterable[str], *, where: str) -> None:
+    names = sorted(set(known))
+    if key in names:
+        return
+    near = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
+    raise ConfigError(f"{where}: unknown name {key!r}; {hint}")
+
+
+def _table(value: object, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where}: found {value!r}; expected a table")
+    return value
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+
+
+def _card_values(case: Case, model: ModelSpec) -> dict[str, float]:
+    drop = model.max_drop.get(case.precision.value)
+    return {} if drop is None else {"max_drop": drop}
+
+
+def _card_floor(case: Case, model: ModelSpec, dataset: str, max_drop: float) -> float | None:
+    """Return the card's floor; it is FP32's, so a lower precision may lie below it by the loss accepted of it."""
+    floor = model.floors.get(dataset)
+    if floor is None or case.precision is Precision.FP32:
+        return floor
+    if case.precision is Precision.INT8 and model.expects_int8_loss:
+        return None
+    return max(0.0, floor - max_drop)
