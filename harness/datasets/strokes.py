@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.datasets.glyphs import GLYPHS, N_CONTROLS, N_PEN_POINTS, WEIGHT_BITS, glyph_controls, pen_weights
+from harness.datasets.ranges import check_range
 from harness.errors import DataError
 
 BLOCK = 1000  # images drawn from one random stream; part of the data's definition
@@ -86,7 +87,7 @@ class Strokes:
     name = "strokes"
     n_images = N_IMAGES
     num_classes = N_CLASSES
-    image_shape = (SIDE, SIDE)
+    image_shape: tuple[int, ...] = (SIDE, SIDE)
 
     def __init__(self, *, split: str = "test", seed: int = DEFAULT_SEED) -> None:
         if split not in SPLITS:
@@ -101,8 +102,7 @@ class Strokes:
 
         Raises: DataError for a range outside 0..n_images.
         """
-        if not 0 <= first <= stop <= self.n_images:
-            raise DataError(f"asked images {first}..{stop} of strokes/{self.split}, which has {self.n_images}")
+        check_range(first, stop, name=self.name, split=self.split, n_images=self.n_images)
         pixels = np.empty((stop - first, SIDE, SIDE), np.uint8)
         labels = np.empty(stop - first, np.int64)
         at = first

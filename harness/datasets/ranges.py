@@ -1,0 +1,72 @@
+"""Ranges of images of a data set: are they there, and what is in them. Knows no file format."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import DataError
+from harness.protocols import Dataset
+
+CHUNK_IMAGES = 1000  # images read at once while hashing: bounds memory, changes no digest
+
+
+def check_range(first: int, stop: int, *, name: str, split: str, n_images: int) -> None:
+    """Refuse a range of images that a data set does not hold.
+
+    Raises: DataError, naming the largest range that could be asked.
+    """
+    if 0 <= first <= stop <= n_images:
+        return
+    if first >= n_images or first < 0:
+        raise DataError(
+            f"asked image {first} of {name}/{split}, which has {n_images} (0..{n_images - 1}); choose a smaller start"
+        )
+    raise DataError(
+        f"asked {stop - first} images from {first} on, {name}/{split} has {n_images}: "
+        f"at most {n_images - first} from there; ask for fewer, or start earlier"
+    )
+
+
+class RangeFingerprint:
+    """A sha256 over the ids, labels and pixels of consecutive images; the same however they are chunked."""
+
+    def __init__(self) -> None:
+        self._ids, self._labels, self._pixels = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
+        self._layout: tuple[str, tuple[int, ...]] | None = None
+
+    def update(self, first: int, pixels: NDArray[np.generic], labels: NDArray[np.int64]) -> None:
+        """Add images first.. (any shape and dtype) and their labels: int64[N].
+
+        Raises: DataError when counts differ, or images change their shape or dtype on the way.
+        """
+        if len(pixels) != len(labels):
+            raise DataError(f"{len(pixels)} images came with {len(labels)} labels")
+        layout = (pixels.dtype.newbyteorder("<").str, pixels.shape[1:])
+        if self._layout not in (None, layout):
+            raise DataError(f"images from {first} on are {layout}; those before were {self._layout}")
+        self._layout = layout
+        self._ids.update(np.arange(first, first + len(labels), dtype="<i8").data)
+        self._labels.update(np.ascontiguousarray(labels, "<i8").data)
+        self._pixels.update(np.ascontiguousarray(pixels, layout[0]).data)
+
+    def hexdigest(self) -> str:
+        """Return the digest of all images so far: 64 hex digits."""
+        total = hashlib.sha256(repr(self._layout).encode())
+        for part in (self._ids, self._labels, self._pixels):
+            total.update(part.digest())
+        return total.hexdigest()
+
+
+def fingerprint_range(dataset: Dataset, first: int, stop: int) -> str:
+    """Return the fingerprint of images first..stop-1, read in pieces.
+
+    Raises: DataError for a range the data set does not hold.
+    """
+    check_range(first, stop, name=dataset.name, split=dataset.split, n_images=dataset.n_images)
+    fingerprint = RangeFingerprint()
+    for start in range(first, stop, CHUNK_IMAGES):
+        fingerprint.update(start, *dataset.read(start, min(start + CHUNK_IMAGES, stop)))
+    return fingerprint.hexdigest()
