@@ -1,0 +1,119 @@
+"""The host clock: timers around a call that is already bound to its buffers. Nothing here sleeps."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import MeasurementError
+from harness.protocols import Timer
+
+RESOLUTION_READINGS = 2_000
+# Source: CUDA Runtime API, Event Management, cudaEventElapsedTime: "a resolution of approximately 0.5 microseconds".
+CUDA_EVENT_RESOLUTION_NS = 500.0
+MAX_CALLS_PER_SAMPLE = 1_000_000
+NowNs = Callable[[], int]
+
+
+def clock_resolution_ns(clock: str = "host", *, now_ns: NowNs = time.perf_counter_ns) -> float:
+    """Return the smallest time that a clock tells apart [ns].
+
+    `clock` is host (measured: the smallest step between two readings, so their cost is inside) or cuda_event.
+    Raises: MeasurementError for another clock, or a host clock that stands still.
+    """
+    if clock == "cuda_event":
+        return CUDA_EVENT_RESOLUTION_NS
+    if clock != "host":
+        raise MeasurementError(f"no resolution is known of the clock {clock!r}; expected host or cuda_event")
+    readings = np.fromiter((now_ns() for _ in range(RESOLUTION_READINGS)), np.int64, RESOLUTION_READINGS)
+    steps = np.diff(readings)
+    steps = steps[steps > 0]
+    if not steps.size:
+        raise MeasurementError(f"the host clock did not move during {RESOLUTION_READINGS} readings")
+    return float(steps.min())
+
+
+class HostTimer:
+    """Times a call by the wall clock around it. Implements `protocols.Timer`."""
+
+    clock = "host"
+    launch = "call"
+    gated = False
+
+    def __init__(
+        self, call: Callable[[], object], *, batch_size: int, window: str, now_ns: NowNs = time.perf_counter_ns
+    ) -> None:
+        self.batch_size = batch_size
+        self.window = window
+        self.calls_per_sample = 1
+        self._call, self._now_ns = call, now_ns
+
+    def sample(self, n_samples: int) -> NDArray[np.float64]:
+        """Return float64[n_samples]: ns per call, the mean over calls_per_sample calls."""
+        call, now_ns, repeats = self._call, self._now_ns, range(self.calls_per_sample)
+        samples = np.empty(n_samples, np.float64)
+        for index in range(n_samples):
+            started = now_ns()
+            for _ in repeats:
+                call()
+            samples[index] = now_ns() - started
+        return samples / self.calls_per_sample
+
+    def enqueue_ns(self) -> float | None:
+        """Return None: a call on the host has no queue."""
+        return None
+
+
+class ReportedTimer:
+    """Times a call by the duration its runtime reports, so that the Python binding is outside the window."""
+
+    clock = "host"
+    launch = "call"
+    gated = False
+
+    def __init__(self, call: Callable[[], float], *, batch_size: int, window: str) -> None:
+        self.batch_size = batch_size
+        self.window = window
+        self.calls_per_sample = 1
+        self._call = call  # runs once and returns its own duration [ns]
+
+    def sample(self, n_samples: int) -> NDArray[np.float64]:
+        """Return float64[n_samples]: ns per call, the mean over calls_per_sample calls."""
+        call, repeats = self._call, self.calls_per_sample
+        sums = (sum(call() for _ in range(repeats)) for _ in range(n_samples))
+        return np.fromiter(sums, np.float64, n_samples) / repeats
+
+    def enqueue_ns(self) -> float | None:
+        """Return None: a call on the host has no queue."""
+        return None
+
+
+class _Sampled(Protocol):
+    calls_per_sample: int
+
+    def sample(self, n_samples: int) -> NDArray[np.float64]: ...
+
+
+def calibrate_calls(timer: Timer | _Sampled, min_ns: float, *, n_probes: int = 3) -> int:
+    """Set and return the calls per sample that make a sample last at least `min_ns` [ns].
+
+    The fastest of `n_probes` single calls decides: a slow one would make samples too short.
+    Raises: MeasurementError for a time that is not positive, or when a million calls are too few.
+    """
+    timer.calls_per_sample = 1
+    fastest_ns = float(timer.sample(n_probes).min())
+    if not (math.isfinite(fastest_ns) and fastest_ns > 0):
+        raise MeasurementError(f"a single call took {fastest_ns} ns by the clock; expected a positive time")
+    calls = max(1, math.ceil(min_ns / fastest_ns))
+    if calls > MAX_CALLS_PER_SAMPLE:
+        raise MeasurementError(
+            f"a call of {fastest_ns} ns would have to run {calls} times to last {min_ns} ns; "
+            "the timer measures something other than the engine"
+        )
+    timer.calls_per_sample = calls
+    return calls

@@ -1,0 +1,115 @@
+"""Runs a model on calibration images and hands out chosen activations, a batch at a time.
+
+Only the tensors asked for are kept, and only for one batch: ONNX Runtime's own histogram calibrators keep every
+intermediate of every image (0.5 MB per image on a small depthwise-separable net), and fail on a smaller last batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import BuildError
+from harness.onnx_graph import one_line
+from harness.precision.ranges import LargestValue, MagnitudeHistogram
+from harness.protocols import CalibrationSet, Images
+from harness.specs import ModelSpec
+
+if TYPE_CHECKING:
+    import onnx
+
+MAX_BATCH = 100
+BATCH_BYTES = 64 << 20  # activations handed out at once; a heavy net gets smaller batches
+
+Activations = dict[str, NDArray[np.float32]]
+
+
+class ActivationReader:
+    """A session of a model that also returns the tensors `names`."""
+
+    def __init__(self, model: onnx.ModelProto, names: Sequence[str], spec: ModelSpec, work_dir: Path) -> None:
+        import onnxruntime as ort
+
+        self._spec, self._names = spec, tuple(names)
+        inputs = {value.name for value in model.graph.input}
+        self._from_input = tuple(name for name in self._names if name in inputs)
+        self._from_graph = tuple(name for name in self._names if name not in inputs)
+        self._input_name = spec.input_name
+        options = ort.SessionOptions()
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        path = work_dir / "activations.onnx"
+        _save_with_outputs(model, self._from_graph, path)
+        try:
+            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except _vendor_errors() as error:
+            raise BuildError(
+                f"model {spec.name}: ONNX Runtime cannot run it to calibrate: {one_line(error)}"
+            ) from error
+        self.batch_size = spec.max_batch or self._batch_within_bytes()
+
+    def read(self, calibration: CalibrationSet) -> Iterator[Activations]:
+        """Yield the activations of one batch after the other, name -> float32[N, ...]."""
+        for images in calibration.batches(self.batch_size):
+            yield self._run(images)
+
+    def largest(self, calibration: CalibrationSet) -> dict[str, float]:
+        """Return the largest magnitude of every tensor over all images."""
+        seen = {name: LargestValue() for name in self._names}
+        for activations in self.read(calibration):
+            for name, values in activations.items():
+                seen[name].update(values)
+        for name, value in seen.items():
+            if not np.isfinite(value.largest):
+                raise BuildError(
+                    f"model {self._spec.name}: activation {name} becomes {value.largest} on calibration images"
+                )
+        return {name: value.largest for name, value in seen.items()}
+
+    def histograms(self, calibration: CalibrationSet, largest: dict[str, float]) -> dict[str, MagnitudeHistogram]:
+        """Return the histogram of magnitudes of every tensor over all images, in bins up to its largest."""
+        histograms = {name: MagnitudeHistogram(largest[name]) for name in self._names}
+        for activations in self.read(calibration):
+            for name, values in activations.items():
+                histograms[name].update(values)
+        return histograms
+
+    def _run(self, images: Images) -> Activations:
+        n_images, fixed = len(images), self._spec.max_batch
+        fed = images
+        if fixed and n_images < fixed:  # a model of fixed batch: fill up, and drop the fillers' results below
+            fed = np.concatenate([images, np.repeat(images[:1], fixed - n_images, axis=0)])
+        try:
+            outputs = self._session.run(list(self._from_graph), {self._input_name: fed}) if self._from_graph else []
+        except _vendor_errors() as error:
+            raise BuildError(f"model {self._spec.name}: a calibration batch failed: {one_line(error)}") from error
+        found = dict.fromkeys(self._from_input, fed)
+        found.update(zip(self._from_graph, outputs, strict=True))
+        return {name: values[:n_images] if len(fed) == len(values) else values for name, values in found.items()}
+
+    def _batch_within_bytes(self) -> int:
+        one = self._run(np.zeros((1, *self._spec.input_shape), np.float32))
+        image_bytes = sum(values.nbytes for values in one.values())
+        return int(np.clip(BATCH_BYTES // max(image_bytes, 1), 1, MAX_BATCH))
+
+
+def _save_with_outputs(model: onnx.ModelProto, names: Sequence[str], path: Path) -> None:
+    import onnx
+
+    augmented = onnx.ModelProto()
+    augmented.CopyFrom(model)
+    existing = {value.name for value in augmented.graph.output}
+    for name in names:
+        if name not in existing:
+            augmented.graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
+    onnx.save(augmented, str(path))
+
+
+def _vendor_errors() -> tuple[type[Exception], ...]:
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    return (state.Fail, state.InvalidArgument, state.InvalidGraph, state.NotImplemented, state.RuntimeException)

@@ -1,0 +1,102 @@
+"""Ranges of activations from streamed values: largest, percentile, entropy. Pure NumPy; memory does not grow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import BuildError
+
+N_BINS = 2048  # Source: Migacz, "8-bit Inference with TensorRT", GTC 2017 (s7310), slide "Entropy Calibration"
+N_LEVELS = 128  # of a magnitude in symmetric INT8; same source
+PERCENTILE = 99.999  # Source: onnxruntime.quantization, PercentileCalibrater
+
+
+@dataclass(slots=True)
+class LargestValue:
+    """The largest magnitude of one tensor so far."""
+
+    largest: float = 0.0
+
+    def update(self, values: NDArray[np.float32]) -> None:
+        """Take in more values of the tensor, any shape."""
+        if values.size:
+            self.largest = max(self.largest, float(values.max()), -float(values.min()))
+
+
+class MagnitudeHistogram:
+    """Counts of |x| in equal bins over 0..largest; the order and size of the pieces do not matter."""
+
+    def __init__(self, largest: float, n_bins: int = N_BINS) -> None:
+        self.largest = largest
+        self.counts = np.zeros(n_bins, np.int64)
+
+    def update(self, values: NDArray[np.float32]) -> None:
+        """Take in more values of the tensor, any shape. Values beyond `largest` go to the last bin."""
+        if self.largest <= 0:
+            return
+        n_bins = self.counts.size
+        places = np.abs(values).ravel() * np.float32(n_bins / self.largest)
+        np.minimum(places, np.float32(n_bins - 1), out=places)
+        self.counts += np.bincount(places.astype(np.int64), minlength=n_bins)
+
+    def edge(self, index: int) -> float:
+        """Return the lower edge of a bin; `edge(n_bins)` is `largest`."""
+        return self.largest * index / self.counts.size
+
+
+def percentile_threshold(histogram: MagnitudeHistogram, percentile: float = PERCENTILE) -> float:
+    """Return the smallest bin edge with at least `percentile` % of all magnitudes below it.
+
+    Raises: BuildError for an empty histogram of a tensor that is not all zero.
+    """
+    total = _total(histogram)
+    if not total:
+        return 0.0
+    cumulative = np.cumsum(histogram.counts)
+    return histogram.edge(int(np.searchsorted(cumulative, total * percentile / 100)) + 1)
+
+
+def entropy_threshold(histogram: MagnitudeHistogram, n_levels: int = N_LEVELS) -> float:
+    """Return the clipping threshold whose quantized distribution loses the least information.
+
+    For every number of kept bins i = n_levels..n_bins, the kept counts (all beyond joined to the last bin) are
+    compared with the same counts averaged within `n_levels` levels; the i with the smallest Kullback-Leibler
+    divergence wins, the last one of equals. Raises: BuildError as `percentile_threshold`.
+    Source: Migacz, s7310, GTC 2017; the zero bin takes its neighbour's count as in NVIDIA's pytorch-quantization 2.1,
+    calib/histogram.py, since the exact zeros of ReLU and padding are represented at any scale.
+    """
+    if not _total(histogram):
+        return 0.0
+    counts = histogram.counts.astype(np.float64)
+    counts[0] = counts[1]
+    divergences = np.array([_divergence(counts, kept, n_levels) for kept in range(n_levels, counts.size + 1)])
+    best = int(divergences.size - 1 - np.argmin(divergences[::-1]))
+    return histogram.edge(n_levels + best)
+
+
+def _divergence(counts: NDArray[np.float64], kept: int, n_levels: int) -> float:
+    """Return KL(reference || quantized) of the first `kept` bins [nat]; inf where quantized lacks an occupied bin."""
+    inside = counts[:kept]
+    reference = inside.copy()
+    reference[-1] += counts[kept:].sum()
+    starts = np.arange(n_levels) * kept // n_levels
+    occupied = inside > 0
+    sums = np.add.reduceat(inside, starts)
+    n_occupied = np.add.reduceat(occupied.astype(np.float64), starts)
+    means = sums / np.maximum(n_occupied, 1)
+    quantized = np.where(occupied, np.repeat(means, np.diff(starts, append=kept)), 0.0)
+    present = reference > 0
+    if (quantized[present] <= 0).any() or not present.any():
+        return np.inf
+    p, q = reference[present] / reference.sum(), quantized[present] / quantized.sum()
+    return float(np.sum(p * np.log(p / q)))
+
+
+def _total(histogram: MagnitudeHistogram) -> int:
+    total = int(histogram.counts.sum())
+    if not total and histogram.largest > 0:
+        raise BuildError("the histogram of an activation is empty; no calibration image was counted")
+    return total
