@@ -25,7 +25,7 @@ from harness.specs import Case, ModelSpec, Precision, Tolerance
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
 TOLERANCE_KEYS = tuple(item.name for item in fields(Tolerance))
 PRECISIONS = tuple(precision.value for precision in Precision)
@@ -57,7 +57,7 @@ class ToleranceTable:
             check_value(name, value, where="the command line")
         values.update(given)
         if "floor" not in values:
-            floor = _card_floor(case, model, dataset, values.get("max_drop", Tolerance.max_drop))
+            floor = _card_floor(case, model, dataset, values.get("max_drop", Tolerance().max_drop))
             values.update({} if floor is None else {"floor": floor})
         return Tolerance(**values)
 
@@ -207,9 +207,10 @@ def _table(value: object, where: str) -> Mapping[str, Any]:
 
 def _toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
+    return document
 
 
 def _card_values(case: Case, model: ModelSpec) -> dict[str, float]:

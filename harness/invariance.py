@@ -1,0 +1,167 @@
+"""An image's result must not depend on its slot, its neighbours, the padding or the batch size.
+
+Engines that return wrong rows at batch > 1 pass every accuracy test that feeds one image at a time. Nothing here needs
+labels: an engine is compared with itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.errors import MeasurementError
+from harness.protocols import Engine, Images, Outputs
+from harness.records import Outcome, Verdict
+from harness.specs import Precision
+
+# Largest difference of an output, as a share of the largest output (at least 1). Kernels chosen for another batch size
+# add in another order: in FP32 and FP16 that is a few roundings; INT8 sums are exact, but a value at the edge between
+# two steps of a later tensor may move by one step. A leak of a neighbour moves outputs by tenths.
+OUTPUT_TOLERANCE = {Precision.FP32: 1e-4, Precision.FP16: 5e-3, Precision.INT8: 2e-2}
+MAX_SLOTS = 16
+SHUFFLE_SEED = 20_240
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """The outputs of some images in one arrangement, beside their reference outputs."""
+
+    where: str  # "slot 3 of 16"
+    expected: Outputs
+    found: Outputs
+
+
+def check_invariance(
+    engine: Engine,
+    images: Images,
+    *,
+    batch_sizes: Sequence[int],
+    precision: Precision,
+    tolerance: float | None = None,
+) -> tuple[Verdict, ...]:
+    """Run the same images in many arrangements and judge whether each keeps its result.
+
+    images: float32[N, ...], at least 2 and best all different; they are repeated for larger batches. `batch_sizes`: as
+    the engine was built for; an engine of fixed batch is only tried at its own. `tolerance`: share of the largest
+    output (default: OUTPUT_TOLERANCE of the precision). One verdict an arrangement: repeat, batch_size, slot,
+    neighbours, padding.
+    Raises: MeasurementError for fewer than 2 images, no batch size, or outputs that are not finite.
+    """
+    if len(images) < 2 or not batch_sizes or min(batch_sizes) < 1:
+        raise MeasurementError(
+            f"{len(images)} images at batch sizes {tuple(batch_sizes)} show no invariance; give 2 or more"
+        )
+    fixed = engine.input.shape[0]
+    sizes = [fixed] if fixed else sorted(set(batch_sizes))
+    probe = _Probe(engine, images, sizes[0])
+    limit = OUTPUT_TOLERANCE[precision] if tolerance is None else tolerance
+    limit *= max(1.0, float(np.abs(probe.reference).max()))
+    checks: list[tuple[str, Callable[[int], Iterator[Trial]]]] = [("repeat", probe.repeated)]
+    if sizes[-1] > sizes[0]:
+        checks.append(("batch_size", lambda largest: probe.resized(sizes[1:])))
+    if sizes[-1] > 1:
+        checks += [("slot", probe.slots), ("neighbours", probe.neighbours), ("padding", probe.padded)]
+    return tuple(_judge(name, list(trials(sizes[-1])), limit) for name, trials in checks)
+
+
+class _Probe:
+    """An engine, its images, and the outputs they have in the smallest batches."""
+
+    def __init__(self, engine: Engine, images: Images, smallest: int) -> None:
+        self._engine, self._images = engine, images
+        self.reference = self._in_batches(smallest)
+
+    def repeated(self, largest: int) -> Iterator[Trial]:
+        """Run one batch twice; the first outputs must also survive the second call."""
+        batch = self._batch(largest)
+        first = self._infer(batch)
+        kept = first.copy()
+        yield Trial(where="a second run of the same batch", expected=kept, found=self._infer(batch))
+        self._infer(batch[::-1].copy())
+        yield Trial(where="outputs kept over the next call", expected=kept, found=first)
+
+    def resized(self, sizes: Sequence[int]) -> Iterator[Trial]:
+        """Run all images in batches of other sizes."""
+        for size in sizes:
+            yield Trial(where=f"batch {size}", expected=self.reference, found=self._in_batches(size))
+
+    def slots(self, largest: int) -> Iterator[Trial]:
+        """Move every image through the slots, then fill all slots with one image."""
+        batch, expected = self._batch(largest), self._expected(largest)
+        for slot in np.unique(np.linspace(0, largest - 1, min(largest, MAX_SLOTS)).astype(int)).tolist():
+            moved = self._infer(np.roll(batch, slot, axis=0))
+            yield Trial(
+                where=f"moved by {slot} of {largest} slots", expected=expected, found=np.roll(moved, -slot, axis=0)
+            )
+        for index in (0, len(self._images) - 1):
+            copies = np.repeat(self._images[index : index + 1], largest, axis=0)
+            same = np.repeat(self.reference[index : index + 1], largest, axis=0)
+            yield Trial(where=f"image {index} in all {largest} slots", expected=same, found=self._infer(copies))
+
+    def neighbours(self, largest: int) -> Iterator[Trial]:
+        """Shuffle the batch, then replace all neighbours of one image by its mirror and by bright ones."""
+        batch, expected = self._batch(largest), self._expected(largest)
+        order = np.random.default_rng(SHUFFLE_SEED).permutation(largest)
+        yield Trial(where="shuffled", expected=expected[order], found=self._infer(batch[order]))
+        others = {"inverted": batch.max() - batch, "brightest": np.full_like(batch, batch.max())}
+        for name, replaced in others.items():
+            for slot in {0, largest // 2, largest - 1}:
+                mixed = replaced.copy()
+                mixed[slot] = batch[slot]
+                found = self._infer(mixed)[slot : slot + 1]
+                yield Trial(where=f"slot {slot} beside {name} images", expected=expected[slot : slot + 1], found=found)
+
+    def padded(self, largest: int) -> Iterator[Trial]:
+        """Fill the end of a last batch with zeros, and with copies of its first image."""
+        batch, expected = self._batch(largest), self._expected(largest)
+        for real in sorted({1, largest // 2, largest - 1} - {0}):
+            for name, filler in (("zeros", np.zeros_like(batch[:1])), ("copies", batch[:1])):
+                filled = np.concatenate([batch[:real], np.repeat(filler, largest - real, axis=0)])
+                yield Trial(
+                    where=f"{real} of {largest} real, padded with {name}",
+                    expected=expected[:real],
+                    found=self._infer(filled)[:real],
+                )
+
+    def _batch(self, size: int) -> Images:
+        return self._images[np.arange(size) % len(self._images)]
+
+    def _expected(self, size: int) -> Outputs:
+        return self.reference[np.arange(size) % len(self._images)]
+
+    def _in_batches(self, size: int) -> Outputs:
+        n = len(self._images)
+        filled = self._batch(-(-n // size) * size)
+        return np.concatenate([self._infer(filled[first : first + size]) for first in range(0, len(filled), size)])[:n]
+
+    def _infer(self, batch: Images) -> Outputs:
+        outputs = self._engine.infer(np.ascontiguousarray(batch))
+        if len(outputs) != len(batch) or not np.isfinite(outputs).all():
+            raise MeasurementError(
+                f"batch {len(batch)} gave {len(outputs)} rows of outputs, {int((~np.isfinite(outputs)).sum())} values "
+                "of them not finite; invariance cannot be judged"
+            )
+        return outputs
+
+
+def _judge(name: str, trials: Sequence[Trial], limit: float) -> Verdict:
+    gaps = [float(np.abs(trial.found.astype(np.float64) - trial.expected).max()) for trial in trials]
+    worst = int(np.argmax(gaps))
+    flipped = sum(int((t.found.argmax(axis=1) != t.expected.argmax(axis=1)).sum()) for t in trials)
+    n_rows = sum(len(trial.found) for trial in trials)
+    is_kept = gaps[worst] <= limit
+    near_ties = ", all between classes nearer than the tolerance" if is_kept and flipped else ""
+    return Verdict(
+        gate="invariance",
+        outcome=Outcome.SAME if is_kept else Outcome.REGRESSED,
+        code=name if is_kept else f"{name}_leak",
+        message=f"{name.replace('_', ' ')}: outputs of {n_rows} rows in {len(trials)} arrangements differ by up to "
+        f"{gaps[worst]:.2g} (accepted {limit:.2g}; worst: {trials[worst].where}), {flipped} predictions change{near_ties}",
+        advice=""
+        if is_kept
+        else "an image's result depends on its batch: score and deploy at batch 1 until it is mended",
+        is_failure=not is_kept,
+        value=gaps[worst],
+    )
