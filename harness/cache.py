@@ -113,7 +113,9 @@ class ContentCache:
                 if not (folder / "entry.json").exists():
                     raise
         except OSError as error:
-            raise ConfigError(f"cache folder {self._folder} cannot be written ({error}); choose another with --engine-cache") from error
+            raise ConfigError(
+                f"cache folder {self._folder} cannot be written ({error}); choose another with --engine-cache"
+            ) from error
         return _at(entry, folder / name)
 
     def _drop(self, folder: Path, reason: str) -> Lookup:

@@ -21,6 +21,10 @@ class BackendUnavailable(HarnessError):
     """A library or device is absent: an error if it was asked for by name, otherwise a line in the header."""
 
 
+class Unsupported(HarnessError):
+    """The device cannot do this case at all: a skip that states the reason."""
+
+
 class BuildError(HarnessError):
     """A model conversion or an engine build failed."""
 

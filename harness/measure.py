@@ -193,9 +193,7 @@ def time_arms(
         for arm in order:
             starts[arm].append(now_ns() - origin)
             rounds[arm].append(_sampled(timers[arm], sizes[arm]))
-    return [
-        (np.stack(rounds[arm]), np.asarray(starts[arm], np.int64), warmups[arm]) for arm in range(len(timers))
-    ]
+    return [(np.stack(rounds[arm]), np.asarray(starts[arm], np.int64), warmups[arm]) for arm in range(len(timers))]
 
 
 def _prepare(timer: Timer, plan: TimingPlan, resolution_ns: float, now_ns: Callable[[], int]) -> tuple[int, int]:

@@ -134,9 +134,7 @@ class CaseWork:
         """Check that an image's result does not depend on its neighbours, slot or batch size."""
         images = self._timing_images(INVARIANCE_IMAGES)
         sizes = tuple(sorted({1, 2, INVARIANCE_IMAGES, *self._batch_sizes()}))
-        return check_invariance(
-            self._open_engine(), images, batch_sizes=sizes, precision=self.request.case.precision
-        )
+        return check_invariance(self._open_engine(), images, batch_sizes=sizes, precision=self.request.case.precision)
 
     def close(self) -> None:
         """Free the engine."""
@@ -266,5 +264,3 @@ def _reporter(channel: Any) -> Progress:
             channel.send(msgspec.json.encode({"progress": (done, total)}).decode())
 
     return report
-
-

@@ -44,7 +44,9 @@ def plan_run(options: HarnessOptions, *, models_dir: Path, probe: bool = True) -
     usable = [a for a in found if a.usable]
     left_out = {a.backend: one_line(a) for a in found if not a.usable}
     if options.backends != ("auto",) and left_out:
-        raise BackendUnavailable("; ".join(f"--backend={name} cannot run here: {why}" for name, why in left_out.items()))
+        raise BackendUnavailable(
+            "; ".join(f"--backend={name} cannot run here: {why}" for name, why in left_out.items())
+        )
     if not usable:
         raise BackendUnavailable(
             "no backend can run here: " + "; ".join(f"{name}: {why}" for name, why in left_out.items())

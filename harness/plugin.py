@@ -5,19 +5,23 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, Unsupported
 from harness.options import BASELINE_MODES, HarnessOptions, data_request, fraction
 from harness.plan import Plan, plan_run
 from harness.records import Latency
 from harness.render.terminal import progress_reporter, summary_lines
-from harness.session import CaseRun, RunSession, Unsupported
 from harness.specs import Case, DatasetRequest, Precision, TimingPlan, TrtOptions
 
+if TYPE_CHECKING:  # imported when a test runs: SciPy alone would double the time of --collect-only
+    from harness.case_run import CaseRun
+    from harness.session import RunSession
+
 MIB = 2**20
+CASE_FIXTURES = ("case_run", "judged_run")
 MAX_BENCHMARK_SAMPLES = 1_000  # replayed into pytest-benchmark; more only cost time
 HEAVY_MODEL = "resnet101_112"
 
@@ -58,58 +62,216 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     def listed(name: str, metavar: str, text: str) -> None:
         add(name, action="append", default=[], metavar=metavar, help=text)
 
-    listed("--backend", "NAMES", "backends, comma list or repeated: ort, openvino, trt, ... (default: auto, every usable one)")
+    listed(
+        "--backend",
+        "NAMES",
+        "backends, comma list or repeated: ort, openvino, trt, ... (default: auto, every usable one)",
+    )
     listed("--backend-dir", "DIR", "folder with backends of your own, one file each (docs/backends.md), repeatable")
     listed("--precision", "NAMES", "precisions, comma list: fp32, fp16, int8 (default: all three)")
-    listed("--recipe", "NAMES", "INT8 recipes, comma list: qdq-minmax, qdq-entropy, qdq-percentile, nncf, trt-entropy2, ... (default: qdq-minmax)")
-    listed("--model", "NAME|FILE", f"bundled model, ONNX file or card, comma list or repeated; {HEAVY_MODEL} is made on demand (default: every bundled classifier)")
-    add("--input-scale", type=float, metavar="FACTOR", help="factor on pixels 0..255 for a model without a card (default: 1/255)")
-    add("--num-classes", type=int, metavar="N", help="classes of a model without a card (default: read from its output)")
-    add("--label-offset", type=int, metavar="N", help="added to a data set's labels to get the model's classes (default: the card's, or 0)")
-    add("--dataset", default=data.name, metavar="NAME|PATH", help="data set: strokes, mnist, fashion-mnist, ..., an IDX images file, or a folder of TensorRT batch files (default: %(default)s)")
-    add("--data-dir", metavar="DIR", help="where the data set's files lie (default: the user's cache, downloaded when absent)")
+    listed(
+        "--recipe",
+        "NAMES",
+        "INT8 recipes, comma list: qdq-minmax, qdq-entropy, qdq-percentile, nncf, trt-entropy2, ... (default: qdq-minmax)",
+    )
+    listed(
+        "--model",
+        "NAME|FILE",
+        f"bundled model, ONNX file or card, comma list or repeated; {HEAVY_MODEL} is made on demand (default: every bundled classifier)",
+    )
+    add(
+        "--input-scale",
+        type=float,
+        metavar="FACTOR",
+        help="factor on pixels 0..255 for a model without a card (default: 1/255)",
+    )
+    add(
+        "--num-classes", type=int, metavar="N", help="classes of a model without a card (default: read from its output)"
+    )
+    add(
+        "--label-offset",
+        type=int,
+        metavar="N",
+        help="added to a data set's labels to get the model's classes (default: the card's, or 0)",
+    )
+    add(
+        "--dataset",
+        default=data.name,
+        metavar="NAME|PATH",
+        help="data set: strokes, mnist, fashion-mnist, ..., an IDX images file, or a folder of TensorRT batch files (default: %(default)s)",
+    )
+    add(
+        "--data-dir",
+        metavar="DIR",
+        help="where the data set's files lie (default: the user's cache, downloaded when absent)",
+    )
     add("--split", default=data.split, choices=("train", "test"), help="split to score (default: %(default)s)")
-    add("--score-images", type=int, default=data.score_images, metavar="N", help="number of images to score (default: %(default)s)")
+    add(
+        "--score-images",
+        type=int,
+        default=data.score_images,
+        metavar="N",
+        help="number of images to score (default: %(default)s)",
+    )
     add("--score-from", type=int, default=0, metavar="INDEX", help="first image to score (default: %(default)s)")
-    add("--calibration-images", type=int, default=data.calibration_images, metavar="N", help="number of images that calibrate INT8 (default: %(default)s)")
-    add("--calibration-from", type=int, metavar="INDEX", help="first calibration image (default: 0, or the first after the scored ones where they would overlap)")
+    add(
+        "--calibration-images",
+        type=int,
+        default=data.calibration_images,
+        metavar="N",
+        help="number of images that calibrate INT8 (default: %(default)s)",
+    )
+    add(
+        "--calibration-from",
+        type=int,
+        metavar="INDEX",
+        help="first calibration image (default: 0, or the first after the scored ones where they would overlap)",
+    )
     add("--calibration-split", choices=("train", "test"), help="split of the calibration images (default: train)")
-    add("--batch-size", default=",".join(map(str, timing.batch_sizes)), metavar="N,N", help="batch sizes to time [images] (default: %(default)s)")
-    add("--score-batch", type=int, default=default.score_batch, metavar="N", help="images per batch when scoring (default: %(default)s)")
-    add("--timing-window", default=timing.window, choices=("compute", "end_to_end", "h2d", "d2h"), help="what the clock sees (default: %(default)s)")
-    add("--timing-launch", default=timing.launch, choices=("auto", "enqueue", "graph", "gated", "gated_graph"), help="how a CUDA engine is launched when timed (default: %(default)s, the quietest that works)")
-    add("--timing-rounds", type=int, default=timing.n_rounds, metavar="N", help="rounds of samples per engine and batch size (default: %(default)s)")
-    add("--device", default=default.device, metavar="NAME", help="device: cpu, cuda:0, ... (default: the backend's first)")
-    add("--threads", type=int, default=default.num_threads, metavar="N", help="CPU threads of one inference (default: %(default)s, the steadiest to time)")
-    add("--report-dir", default=default.report_dir, metavar="DIR", help="where runs are written (default: %(default)s/)")
-    add("--engine-cache", default="", metavar="DIR", help="cache of prepared models and built engines (default: the user's cache folder)")
+    add(
+        "--batch-size",
+        default=",".join(map(str, timing.batch_sizes)),
+        metavar="N,N",
+        help="batch sizes to time [images] (default: %(default)s)",
+    )
+    add(
+        "--score-batch",
+        type=int,
+        default=default.score_batch,
+        metavar="N",
+        help="images per batch when scoring (default: %(default)s)",
+    )
+    add(
+        "--timing-window",
+        default=timing.window,
+        choices=("compute", "end_to_end", "h2d", "d2h"),
+        help="what the clock sees (default: %(default)s)",
+    )
+    add(
+        "--timing-launch",
+        default=timing.launch,
+        choices=("auto", "enqueue", "graph", "gated", "gated_graph"),
+        help="how a CUDA engine is launched when timed (default: %(default)s, the quietest that works)",
+    )
+    add(
+        "--timing-rounds",
+        type=int,
+        default=timing.n_rounds,
+        metavar="N",
+        help="rounds of samples per engine and batch size (default: %(default)s)",
+    )
+    add(
+        "--device",
+        default=default.device,
+        metavar="NAME",
+        help="device: cpu, cuda:0, ... (default: the backend's first)",
+    )
+    add(
+        "--threads",
+        type=int,
+        default=default.num_threads,
+        metavar="N",
+        help="CPU threads of one inference (default: %(default)s, the steadiest to time)",
+    )
+    add(
+        "--report-dir", default=default.report_dir, metavar="DIR", help="where runs are written (default: %(default)s/)"
+    )
+    add(
+        "--engine-cache",
+        default="",
+        metavar="DIR",
+        help="cache of prepared models and built engines (default: the user's cache folder)",
+    )
     add("--rebuild", action="store_true", help="ignore cached models and engines")
     add("--strict", action="store_true", help="an inconclusive verdict fails")
-    add("--floor", type=fraction, metavar="FRACTION", help="lowest acceptable top-1, 0.98 or 98%% (default: the model card's)")
-    add("--max-drop", type=fraction, metavar="FRACTION", help="accepted loss of top-1, 0.005 or 0.5%% (default: harness.toml, the card, or 0.5%%)")
-    add("--max-slowdown", type=fraction, metavar="FRACTION", help="fail when the whole interval of the latency ratio lies beyond, 0.05 or 5%% (default: never)")
+    add(
+        "--floor",
+        type=fraction,
+        metavar="FRACTION",
+        help="lowest acceptable top-1, 0.98 or 98%% (default: the model card's)",
+    )
+    add(
+        "--max-drop",
+        type=fraction,
+        metavar="FRACTION",
+        help="accepted loss of top-1, 0.005 or 0.5%% (default: harness.toml, the card, or 0.5%%)",
+    )
+    add(
+        "--max-slowdown",
+        type=fraction,
+        metavar="FRACTION",
+        help="fail when the whole interval of the latency ratio lies beyond, 0.05 or 5%% (default: never)",
+    )
     add("--alpha", type=fraction, metavar="FRACTION", help="false-alarm rate of one comparison (default: 0.001)")
-    add("--baseline", default=default.baseline, choices=BASELINE_MODES, help="auto names a missing baseline, require fails on it, ignore compares with none (default: %(default)s)")
+    add(
+        "--baseline",
+        default=default.baseline,
+        choices=BASELINE_MODES,
+        help="auto names a missing baseline, require fails on it, ignore compares with none (default: %(default)s)",
+    )
     add("--baseline-dir", default=default.baseline_dir, metavar="DIR", help="stored baselines (default: %(default)s)")
     add("--update-baselines", action="store_true", help="write baselines at the end of a clean run")
-    add("--tolerances", default="", metavar="FILE", help="tolerances per backend, precision and model (default: harness.toml, or [tool.harness] of pyproject.toml)")
-    add("--timeout", type=float, default=default.timeout_s, metavar="SECONDS", help="longest silence of a worker before it is killed [s] (default: %(default)s)", dest="harness_timeout")
-    add("--worker-python", default=default.worker_python, metavar="PATH", help="interpreter of the workers, for example of a venv with another runtime version (default: this one)")
+    add(
+        "--tolerances",
+        default="",
+        metavar="FILE",
+        help="tolerances per backend, precision and model (default: harness.toml, or [tool.harness] of pyproject.toml)",
+    )
+    add(
+        "--timeout",
+        type=float,
+        default=default.timeout_s,
+        metavar="SECONDS",
+        help="longest silence of a worker before it is killed [s] (default: %(default)s)",
+        dest="harness_timeout",
+    )
+    add(
+        "--worker-python",
+        default=default.worker_python,
+        metavar="PATH",
+        help="interpreter of the workers, for example of a venv with another runtime version (default: this one)",
+    )
     _add_trt_options(add)
 
 
 def _add_trt_options(add: Callable[..., None]) -> None:
     add("--trt-tf32", action="store_true", help="allow TF32 in TensorRT's FP32 engines (default: off)")
     add("--trt-workspace", type=int, metavar="MIB", help="TensorRT workspace limit [MiB] (default: the library's)")
-    add("--trt-optimization-level", type=int, choices=range(6), metavar="0..5", help="TensorRT builder optimization level (default: the library's)")
-    add("--trt-tactic-sources", metavar="NAMES", help="TensorRT tactic sources, comma list, e.g. EDGE_MASK_CONVOLUTIONS,JIT_CONVOLUTIONS (default: the library's)")
+    add(
+        "--trt-optimization-level",
+        type=int,
+        choices=range(6),
+        metavar="0..5",
+        help="TensorRT builder optimization level (default: the library's)",
+    )
+    add(
+        "--trt-tactic-sources",
+        metavar="NAMES",
+        help="TensorRT tactic sources, comma list, e.g. EDGE_MASK_CONVOLUTIONS,JIT_CONVOLUTIONS (default: the library's)",
+    )
     add("--trt-version-compatible", action="store_true", help="build TensorRT engines that later minor versions load")
     add("--trt-hardware-compatible", action="store_true", help="build TensorRT engines for Ampere and newer")
-    add("--trt-profile", action="append", default=[], metavar="MIN:OPT:MAX", help="optimization profile by batch size [images], repeatable (default: one from the batch sizes)")
+    add(
+        "--trt-profile",
+        action="append",
+        default=[],
+        metavar="MIN:OPT:MAX",
+        help="optimization profile by batch size [images], repeatable (default: one from the batch sizes)",
+    )
     add("--trt-plugin", action="append", default=[], metavar="LIB.so", help="plug-in library to load, repeatable")
     add("--trt-ranges", metavar="FILE", help="JSON of tensor name to dynamic range, for the recipe trt-ranges")
-    add("--trt-quantile", type=fraction, metavar="FRACTION", help="quantile of the recipe trt-legacy (default: the library's)")
-    add("--trt-cutoff", type=fraction, metavar="FRACTION", help="cutoff of the recipe trt-legacy (default: the library's)")
+    add(
+        "--trt-quantile",
+        type=fraction,
+        metavar="FRACTION",
+        help="quantile of the recipe trt-legacy (default: the library's)",
+    )
+    add(
+        "--trt-cutoff",
+        type=fraction,
+        metavar="FRACTION",
+        help="cutoff of the recipe trt-legacy (default: the library's)",
+    )
 
 
 def options_from_pytest(config: pytest.Config) -> HarnessOptions:
@@ -235,12 +397,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Parametrize every test that takes `case_run` with the cases of this run."""
-    if "case_run" not in metafunc.fixturenames:
+    """Parametrize every test that takes `case_run` or `judged_run` with the cases of this run."""
+    fixture = next((name for name in CASE_FIXTURES if name in metafunc.fixturenames), None)
+    if fixture is None:
         return
     state = metafunc.config.stash[STATE]
     cases = [case for case in state.cases() if _wanted(case, metafunc.definition, state)]
-    metafunc.parametrize("case_run", cases, ids=[case.id for case in cases], indirect=True, scope="session")
+    metafunc.parametrize(fixture, cases, ids=[case.id for case in cases], indirect=True, scope="session")
     if "batch_size" in metafunc.fixturenames and state.options:
         sizes = state.options.timing.batch_sizes
         metafunc.parametrize("batch_size", sizes, ids=[f"batch{size}" for size in sizes])
@@ -256,18 +419,23 @@ def _wanted(case: Case, definition: pytest.Item, state: _State) -> bool:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Stop with one line when the request could not be met; else keep the tests of a case together."""
+    """Stop with one line when the request could not be met; else measure case by case, and judge all cases last."""
     state = config.stash[STATE]
     if state.error:
         raise pytest.UsageError(str(state.error))
     if state.plan:
         order = {case.id: index for index, case in enumerate(state.plan.cases)}
-        items.sort(key=lambda item: order.get(_case_id(item), -1))
+        items.sort(key=lambda item: ("judged_run" in _fixtures(item), order.get(_case_id(item), -1)))
+
+
+def _fixtures(item: pytest.Item) -> Sequence[str]:
+    return getattr(item, "fixturenames", ())
 
 
 def _case_id(item: pytest.Item) -> str:
     callspec = getattr(item, "callspec", None)
-    case = callspec.params.get("case_run") if callspec else None
+    params = callspec.params if callspec else {}
+    case = next((params[name] for name in CASE_FIXTURES if name in params), None)
     return case.id if isinstance(case, Case) else ""
 
 
@@ -298,6 +466,9 @@ def _new_session(state: _State) -> RunSession:
     config = state.config
     if state.options is None or state.plan is None:
         raise pytest.UsageError("no case was planned; a test that takes harness_session must also take case_run")
+    from harness.render.terminal import progress_reporter
+    from harness.session import RunSession
+
     command = shlex.join(["pytest", *config.invocation_params.args])
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     return RunSession(state.options, state.plan, command=command, progress=progress_reporter(reporter))
@@ -309,6 +480,12 @@ def case_run(request: pytest.FixtureRequest, harness_session: RunSession) -> Ite
     run = harness_session.open_case(request.param)
     yield run
     harness_session.close_case(run)
+
+
+@pytest.fixture(scope="session")
+def judged_run(request: pytest.FixtureRequest, harness_session: RunSession) -> CaseRun:
+    """One case with its verdicts against FP32, the reference backend, its emulation and its baseline."""
+    return harness_session.judged(request.param)
 
 
 @pytest.fixture
@@ -341,34 +518,28 @@ def _readings(samples_ns: Sequence[float]) -> Iterator[float]:
 
 
 @pytest.hookimpl(hookwrapper=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
-    """Turn `Unsupported` into a skip with its reason, wherever a test meets it."""
-    outcome = yield
-    _skip_unsupported(outcome)
-
-
-@pytest.hookimpl(hookwrapper=True)
-def pytest_fixture_setup(fixturedef: Any, request: pytest.FixtureRequest) -> Iterator[None]:
-    """Turn `Unsupported` in a fixture into a skip too."""
-    outcome = yield
-    _skip_unsupported(outcome)
-
-
-def _skip_unsupported(outcome: Any) -> None:
-    if outcome.excinfo and isinstance(outcome.excinfo[1], Unsupported):
-        outcome.force_exception(pytest.skip.Exception(str(outcome.excinfo[1]), _use_item_location=True))
-
-
-@pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    """Show our own errors as their one line: the traceback through the harness explains nothing to a user."""
+    """Show our own errors as their one line, and `Unsupported` as a skip with its reason.
+
+    Not in a fixture hook: pytest caches what a session fixture raised and raises it again past every hook.
+    """
     outcome = yield
-    if call.excinfo and isinstance(call.excinfo.value, HarnessError):
-        report = outcome.get_result()
-        report.longrepr = f"{type(call.excinfo.value).__name__}: {call.excinfo.value}"
-    state = item.config.stash[STATE]
-    if state.session and call.excinfo and not call.excinfo.errisinstance(pytest.skip.Exception):
-        state.session.note_failure(_case_id(item), str(call.excinfo.value))
+    error = call.excinfo.value if call.excinfo else None
+    report = outcome.get_result()
+    if isinstance(error, Unsupported):
+        report.outcome = "skipped"
+        path, line, _ = item.location
+        report.longrepr = (path, line or 0, f"Skipped: {error}")
+    elif isinstance(error, HarnessError):
+        report.longrepr = f"{type(error).__name__}: {error}"
+    session = item.config.stash[STATE].session
+    if session and report.failed and error is not None:
+        session.note_failure(_case_id(item), _first_line(error))
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
@@ -392,10 +563,12 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     state = config.stash[STATE]
     if state.session is None:
         return
+    from harness.render.terminal import summary_lines
+
     terminalreporter.section("engines")
-    for line in summary_lines(state.session.records, width=terminalreporter._tw.fullwidth):
+    for line in summary_lines(
+        state.session.records, width=terminalreporter._tw.fullwidth, color=terminalreporter._tw.hasmarkup
+    ):
         terminalreporter.write_line(line)
     for note in state.session.notes:
         terminalreporter.write_line(note)
-
-

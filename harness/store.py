@@ -20,7 +20,7 @@ import msgspec
 
 from harness.errors import ConfigError, DataError
 from harness.records import RECORD_SCHEMA, Accuracy, Latency, Record, Run
-from harness.stats import summarize_latency, wilson_interval
+from harness.stats import ratio_of_rounds, summarize_latency, wilson_interval
 
 SUMMARY_SCHEMA = 1
 T = TypeVar("T")
@@ -76,8 +76,9 @@ class RunStore:
         os.fsync(self._records.fileno())
 
     def finish(self, run: Run, records: Sequence[Record]) -> None:
-        """Write the final header and the summary, and point `latest` here."""
+        """Write the final header, the judged records and the summary, and point `latest` here."""
         self._records.close()
+        write_atomically(self.folder / "records.jsonl", b"".join(json_from(record) + b"\n" for record in records))
         write_atomically(self.folder / "run.json", json_from(run))
         write_atomically(
             self.folder / "summary.json", msgspec.json.format(json_from(summary_from_records(run, records)), indent=1)
@@ -115,7 +116,9 @@ def _versioned(data: bytes, kind: type[T], where: str) -> T:
             raise DataError(f"{where}: schema {schema} is newer than this harness knows ({RECORD_SCHEMA}); upgrade it")
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, AttributeError) as error:
-        raise DataError(f"{where}: not a {kind.__name__} ({error}); the file is damaged, run the suite again") from error
+        raise DataError(
+            f"{where}: not a {kind.__name__} ({error}); the file is damaged, run the suite again"
+        ) from error
 
 
 def summary_from_records(run: Run, records: Sequence[Record]) -> dict[str, Any]:
@@ -175,7 +178,10 @@ def _accuracy_summary(accuracy: Accuracy) -> dict[str, Any]:
 
 
 def _latency_summary(latency: Latency) -> dict[str, Any]:
-    summary = summarize_latency(latency.rounds_ns.array())
+    rounds = latency.rounds_ns.array()
+    summary = summarize_latency(rounds)
+    reference = latency.reference_rounds_ns
+    speedup = ratio_of_rounds(reference.array(), rounds) if reference else None
     return {
         "p50_ns": summary.p50,
         "p90_ns": summary.p90,
@@ -186,4 +192,7 @@ def _latency_summary(latency: Latency) -> dict[str, Any]:
         "gated": latency.gated,
         "window": latency.window,
         "flags": list(latency.flags),
+        "speedup": speedup.value if speedup else None,
+        "speedup_low": speedup.low if speedup else None,
+        "speedup_high": speedup.high if speedup else None,
     }

@@ -64,9 +64,7 @@ class Worker:
         self._channel = self._gateway.remote_exec(BOOTSTRAP)
         self._channel.send((PACKAGE_PARENT, str(log_path) if log_path else "", tuple(backend_dirs)))
 
-    def call(
-        self, name: str, value: object, kind: type[T], *, timeout_s: float, progress: Progress = no_progress
-    ) -> T:
+    def call(self, name: str, value: object, kind: type[T], *, timeout_s: float, progress: Progress = no_progress) -> T:
         """Run one function of the pipeline in the worker and return its result.
 
         `timeout_s` is the longest silence [s]: progress counts as a sign of life.

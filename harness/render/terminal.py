@@ -118,7 +118,9 @@ def _explanations(records: Sequence[Record]) -> list[str]:
     lines = []
     if any(record.accuracy and record.accuracy.n_trained_on for record in records):
         lines.append("† scored (in part) on images the model was trained on: no measure of how well it generalises")
-    notes = sorted({r.effective_precision.note for r in records if r.effective_precision and r.effective_precision.note})
+    notes = sorted(
+        {r.effective_precision.note for r in records if r.effective_precision and r.effective_precision.note}
+    )
     lines += [f"* {note}" for note in notes]
     if any(record.latencies for record in records):
         lines.append("speed-up: FP32 of the same backend in turn with it, median over rounds; ~ its interval holds 1")
@@ -136,9 +138,9 @@ def _explanations(records: Sequence[Record]) -> list[str]:
 
 def _rendered(table: Table, *, width: int, color: bool) -> list[str]:
     text = io.StringIO()
-    Console(file=text, width=max(width, MIN_WIDTH), force_terminal=color, color_system="standard" if color else None).print(
-        table
-    )
+    Console(
+        file=text, width=max(width, MIN_WIDTH), force_terminal=color, color_system="standard" if color else None
+    ).print(table)
     return [line.rstrip() for line in text.getvalue().splitlines()]
 
 

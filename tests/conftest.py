@@ -1,0 +1,23 @@
+"""Fixtures shared by the harness's own tests."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.specs import ModelSpec
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def spec():
+    """A card for 4x4 one-channel images of ten classes; its file is never opened."""
+    return ModelSpec(
+        name="tiny",
+        onnx_path="tiny.onnx",
+        sha256="0" * 64,
+        input_name="images",
+        input_shape=(1, 4, 4),
+        output_name="probabilities",
+        num_classes=10,
+    )

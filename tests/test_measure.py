@@ -1,0 +1,204 @@
+"""Scoring and timing against engines, data sets and clocks that are under control."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from harness.errors import DataError, MeasurementError
+from harness.measure import latency_from_arms, score_engine, time_arms
+from harness.specs import ImageRange, TimingPlan
+
+N = 57  # no multiple of any batch below
+
+
+class Images:
+    """A data set in memory."""
+
+    name, split, num_classes, image_shape = "numbers", "test", 10, (4, 4)
+
+    def __init__(self, n=N, label_shift=0):
+        generator = np.random.default_rng(3)
+        self.n_images = n
+        self.pixels = generator.integers(0, 256, (n, 4, 4)).astype(np.uint8)
+        self.labels = generator.integers(0, 10, n) + label_shift
+        self.largest_read = 0
+
+    def read(self, first, stop):
+        self.largest_read = max(self.largest_read, stop - first)
+        return self.pixels[first:stop], self.labels[first:stop]
+
+
+class LinearEngine:
+    """Outputs are a fixed matrix times the pixels, so the truth can be computed at once."""
+
+    def __init__(self, spoil=None):
+        self.weights = np.random.default_rng(4).standard_normal((16, 10)).astype(np.float32)
+        self.spoil = spoil or (lambda outputs, call: outputs)
+        self.batches = []
+
+    def infer_stream(self, batches):
+        for call, images in enumerate(batches):
+            self.batches.append(len(images))
+            yield self.spoil(images.reshape(len(images), -1) @ self.weights, call)
+
+
+def window(first=0, stop=N):
+    return ImageRange(dataset="numbers", split="test", first=first, stop=stop)
+
+
+@pytest.mark.parametrize("batch_size", [1, 8, 57, 500])
+def test_hits_match_numpy_at_every_batch_size(spec, batch_size):
+    data, engine = Images(), LinearEngine()
+    accuracy = score_engine(engine, data, spec, window(), batch_size=batch_size)
+    outputs = (data.pixels.astype(np.float32) * np.float32(1 / 255)).reshape(N, -1) @ engine.weights
+    order = np.argsort(-outputs, axis=1, kind="stable")
+    assert np.array_equal(accuracy.hits(1), order[:, 0] == data.labels)
+    assert np.array_equal(accuracy.hits(5), (order[:, :5] == data.labels[:, None]).any(axis=1))
+    assert np.array_equal(accuracy.predictions.array(), order[:, 0])
+    assert sum(engine.batches) == N
+
+
+def test_fingerprint_does_not_depend_on_the_batches(spec):
+    prints = {score_engine(LinearEngine(), Images(), spec, window(), batch_size=b).fingerprint for b in (1, 7, 57)}
+    assert len(prints) == 1
+    assert score_engine(LinearEngine(), Images(), spec, window(1), batch_size=7).fingerprint not in prints
+
+
+def test_outputs_are_kept_and_digested(spec, tmp_path):
+    path = tmp_path / "outputs.f32"
+    accuracy = score_engine(LinearEngine(), Images(), spec, window(), batch_size=10, outputs_path=path)
+    kept = np.fromfile(path, "<f4").reshape(N, 10)
+    assert np.array_equal(kept.argmax(axis=1), accuracy.predictions.array())
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == accuracy.outputs_sha256
+
+
+def test_a_fixed_batch_is_padded_and_the_padding_not_scored(spec):
+    from dataclasses import replace
+
+    engine = LinearEngine()
+    accuracy = score_engine(engine, Images(), replace(spec, max_batch=10), window(), batch_size=100)
+    free = score_engine(LinearEngine(), Images(), spec, window(), batch_size=100)
+    assert set(engine.batches) == {10}
+    assert accuracy.n_images == N
+    assert np.array_equal(accuracy.hits(1), free.hits(1))
+
+
+def test_reads_are_bounded(spec):
+    data = Images(n=5000)
+    score_engine(LinearEngine(), data, spec, window(0, 5000), batch_size=100)
+    assert data.largest_read == 1000
+
+
+def test_a_nan_output_is_an_error_with_the_image(spec):
+    def spoil(outputs, call):
+        if call == 2:
+            outputs[3, 4] = np.nan
+        return outputs
+
+    with pytest.raises(MeasurementError, match="image 23 gives nan"):
+        score_engine(LinearEngine(spoil), Images(), spec, window(), batch_size=10)
+
+
+def test_an_infinite_output_is_an_error(spec):
+    with pytest.raises(MeasurementError, match="image 0 gives inf"):
+        score_engine(LinearEngine(lambda o, c: o / 0.0 if c == 0 else o), Images(), spec, window(), batch_size=1)
+
+
+def test_a_wrong_output_shape_is_an_error(spec):
+    with pytest.raises(MeasurementError, match=r"outputs of shape \(10, 9\).*expected \(10, 10\)"):
+        score_engine(LinearEngine(lambda o, c: o[:, :9]), Images(), spec, window(), batch_size=10)
+
+
+def test_an_engine_that_swallows_a_batch_is_an_error(spec):
+    class Short(LinearEngine):
+        def infer_stream(self, batches):
+            yield from list(super().infer_stream(batches))[:-1]
+
+    with pytest.raises(MeasurementError, match="50 of 57 images"):
+        score_engine(Short(), Images(), spec, window(), batch_size=10)
+
+
+def test_labels_beyond_the_model_are_an_error(spec):
+    with pytest.raises(DataError, match="label_offset"):
+        score_engine(LinearEngine(), Images(label_shift=5), spec, window(), batch_size=10)
+
+
+def test_images_that_were_trained_on_are_counted(spec):
+    from dataclasses import replace
+
+    seen = replace(spec, trained_on=(ImageRange(dataset="numbers", split="test", first=0, stop=20),))
+    assert score_engine(LinearEngine(), Images(), seen, window(10), batch_size=10).n_trained_on == 10
+
+
+class FakeTimer:
+    """Every call advances a clock shared with the timing loop."""
+
+    clock, launch, gated, window = "host", "call", False, "compute"
+
+    def __init__(self, now, call_ns, batch_size=1, log=None):
+        self.now, self.call_ns, self.batch_size, self.calls_per_sample, self.log = now, call_ns, batch_size, 1, log
+
+    def sample(self, n_samples):
+        if self.log is not None:
+            self.log.append((self, n_samples))
+        self.now[0] += n_samples * self.calls_per_sample * self.call_ns
+        return np.full(n_samples, float(self.call_ns))
+
+    def enqueue_ns(self):
+        return None
+
+
+def test_arms_take_turns_and_the_order_alternates():
+    now, log = [0], []
+    a, b = FakeTimer(now, 1_000_000, log=log), FakeTimer(now, 2_000_000, log=log)
+    plan = TimingPlan(n_rounds=8, round_ns=10_000_000, warmup_ns=0)
+    arms = time_arms([a, b], plan, resolution_ns=1, now_ns=lambda: now[0])
+    assert arms[0][0].shape == (8, 10)
+    assert arms[1][0].shape == (8, 5)
+    rounds = ["ab"[timer is b] for timer, _ in log[-16:]]
+    assert "".join(rounds) == "abba" * 4
+    assert (np.diff(arms[0][1]) > 0).all()
+
+
+def test_short_calls_are_grouped_until_the_clock_resolves_them():
+    now = [0]
+    timer = FakeTimer(now, 100)
+    time_arms([timer], TimingPlan(n_rounds=6, warmup_ns=0), resolution_ns=50, now_ns=lambda: now[0])
+    assert timer.calls_per_sample == 500  # 1000 resolutions of 50 ns
+
+
+def test_warm_up_lasts_as_long_as_asked():
+    now = [0]
+    timer = FakeTimer(now, 1_000)
+    ((_, _, warmup),) = time_arms(
+        [timer], TimingPlan(n_rounds=6, warmup_ns=90_000), resolution_ns=1e-3, now_ns=lambda: now[0]
+    )
+    assert warmup == 90
+
+
+def test_a_slow_engine_gets_fewer_rounds_but_an_interval():
+    now = [0]
+    timer = FakeTimer(now, 600_000_000)
+    ((rounds, _, _),) = time_arms([timer], TimingPlan(n_rounds=20, warmup_ns=0), resolution_ns=1, now_ns=lambda: now[0])
+    assert rounds.shape == (6, 1)
+
+
+def test_a_clock_that_stands_still_is_an_error():
+    with pytest.raises(MeasurementError, match="positive"):
+        time_arms([FakeTimer([0], 0)], TimingPlan(warmup_ns=0), resolution_ns=1, now_ns=lambda: 0)
+
+
+def test_a_drifting_engine_is_flagged():
+    rounds = np.linspace(100, 120, 20)[:, None] * np.ones((1, 5))
+    steady = np.full((20, 5), 100.0)
+    timer = FakeTimer([0], 1)
+    starts = np.arange(20)
+    assert "drift" in latency_from_arms([timer], [(rounds, starts, 3)]).flags
+    assert latency_from_arms([timer], [(steady, starts, 3)]).flags == ()
+
+
+def test_an_engine_that_waits_for_its_host_is_flagged():
+    timer = FakeTimer([0], 1)
+    timer.enqueue_ns = lambda: 95.0
+    assert "enqueue_bound" in latency_from_arms([timer], [(np.full((20, 5), 100.0), np.arange(20), 3)]).flags
