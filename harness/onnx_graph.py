@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ def load_model(path: str | Path, *, with_weights: bool = True) -> ModelProto:
     Raises: DataError when the file is missing, damaged or empty, or its external data are absent.
     """
     onnx = _onnx()
-    from google.protobuf.message import DecodeError
+    decode_error = importlib.import_module("google.protobuf.message").DecodeError
 
     try:
         model: ModelProto = onnx.load(str(path), load_external_data=False)
@@ -38,7 +39,7 @@ def load_model(path: str | Path, *, with_weights: bool = True) -> ModelProto:
         raise DataError(
             f"{path}: {error.filename or 'a file'} of this model does not exist; put it beside it"
         ) from error
-    except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:
+    except (decode_error, OSError, ValueError, onnx.checker.ValidationError) as error:
         raise DataError(f"{path} is no readable ONNX file ({one_line(error)}); export or copy it again") from error
     if not model.graph.node:
         raise DataError(f"{path} holds no node; a damaged or empty ONNX file reads like this; export or copy it again")
@@ -92,6 +93,11 @@ def node_names(model: ModelProto) -> dict[str, str]:
     names = {output: node_id(node) for node in model.graph.node for output in node.output if output}
     names.update({node.name: node.name for node in model.graph.node if node.name})
     return names
+
+
+def qdq_nodes(model: ModelProto) -> frozenset[str]:
+    """Return the names of the Q/DQ nodes."""
+    return frozenset(node_id(node) for node in model.graph.node if node.op_type in QDQ_OPS)
 
 
 def check_scales(model: ModelProto, path: str | Path) -> int:

@@ -10,6 +10,9 @@ from typing import cast
 from harness.errors import ConfigError
 from harness.protocols import Backend
 
+# Loadable by name, never chosen or listed: what others are compared with.
+REFERENCE_BACKENDS = ("ort-emulation",)
+
 
 def add_backend_dir(folder: str) -> None:
     """Let files of another folder be backends too. Raises: ConfigError when there is no such folder."""
@@ -21,7 +24,8 @@ def add_backend_dir(folder: str) -> None:
 
 def list_backends() -> tuple[str, ...]:
     """Return the names of all backends, without importing any; `_` in a file's name reads `-`."""
-    return tuple(sorted(m.name.replace("_", "-") for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")))
+    names = (m.name.replace("_", "-") for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+    return tuple(sorted(name for name in names if name not in REFERENCE_BACKENDS))
 
 
 def load_backend(name: str) -> Backend:
@@ -29,7 +33,7 @@ def load_backend(name: str) -> Backend:
 
     Raises: ConfigError for an unknown name.
     """
-    if name not in list_backends():
+    if name not in (*list_backends(), *REFERENCE_BACKENDS):
         raise ConfigError(f"no backend is called {name!r}; there are: {', '.join(list_backends())}")
     module = importlib.import_module(f"harness.backends.{name.replace('-', '_')}")
     return cast(Backend, module.BACKEND)

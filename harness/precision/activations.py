@@ -6,6 +6,7 @@ intermediate of every image (0.5 MB per image on a small depthwise-separable net
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +33,7 @@ class ActivationReader:
     """A session of a model that also returns the tensors `names`."""
 
     def __init__(self, model: onnx.ModelProto, names: Sequence[str], spec: ModelSpec, work_dir: Path) -> None:
-        import onnxruntime as ort
+        ort = importlib.import_module("onnxruntime")
 
         self._spec, self._names = spec, tuple(names)
         inputs = {value.name for value in model.graph.input}
@@ -110,6 +111,5 @@ def _save_with_outputs(model: onnx.ModelProto, names: Sequence[str], path: Path)
 
 
 def _vendor_errors() -> tuple[type[Exception], ...]:
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
+    state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
     return (state.Fail, state.InvalidArgument, state.InvalidGraph, state.NotImplemented, state.RuntimeException)

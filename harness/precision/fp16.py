@@ -5,6 +5,7 @@ Not onnxconverter_common's converter, which clips every weight beyond 1e4 by def
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 from collections.abc import Iterator, Mapping
 
@@ -26,12 +27,13 @@ def convert(request: ConversionRequest) -> Conversion:
     Raises: BuildError when the converter refuses the graph.
     """
     import onnx
-    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    float16 = importlib.import_module("onnxruntime.transformers.float16")
 
     model = load_model(request.source)
     warnings = tuple(_weight_warnings(model))
     try:
-        converted = convert_float_to_float16(model, keep_io_types=True)
+        converted = float16.convert_float_to_float16(model, keep_io_types=True)
     except (ValueError, AssertionError, onnx.shape_inference.InferenceError) as error:
         raise BuildError(f"model {request.spec.name}: FP16 conversion failed: {one_line(error)}") from error
     sort_nodes(converted)  # the converter appends its casts at the end

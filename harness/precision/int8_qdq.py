@@ -8,6 +8,7 @@ keep all activations in memory and its entropy search runs a single step (onnxru
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.metadata
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -111,7 +112,8 @@ def quantized_tensors(model: onnx.ModelProto, *, with_outputs: bool = False) -> 
 def _folded(model: onnx.ModelProto, work_dir: Path) -> onnx.ModelProto:
     """Fold batch norm into convolutions, where ONNX Runtime can and the operator set stays the same."""
     import onnx
-    import onnxruntime as ort
+
+    ort = importlib.import_module("onnxruntime")
 
     source, target = work_dir / "unfolded.onnx", work_dir / "folded.onnx"
     onnx.save(model, str(source))
@@ -149,21 +151,25 @@ def _constants_to_initializers(model: onnx.ModelProto) -> None:
 def _write(
     model: onnx.ModelProto, ranges: Mapping[str, float], request: ConversionRequest, quantize_outputs: bool
 ) -> None:
-    from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType
-    from onnxruntime.quantization.calibrate import TensorData, TensorsData
+    tools = importlib.import_module("onnxruntime.quantization")
+    # 1.23, the last for Python 3.10, exports TensorData from here only.
+    ranges_of = importlib.import_module("onnxruntime.quantization.calibrate")
 
     opset, ir_version = opset_of(model), model.ir_version
-    data = {name: TensorData(lowest=np.float32(-value), highest=np.float32(value)) for name, value in ranges.items()}
+    data = {
+        name: ranges_of.TensorData(lowest=np.float32(-value), highest=np.float32(value))
+        for name, value in ranges.items()
+    }
     excluded: Sequence[str] = () if quantize_outputs else QUANTIZED_OPS
     options = {**QUANTIZER_OPTIONS, "OpTypesToExcludeOutputQuantization": list(excluded)}
     with contextlib.redirect_stdout(io.StringIO()):
-        quantizer = QDQQuantizer(
+        quantizer = tools.QDQQuantizer(
             model,
             True,  # per_channel
             request.weight_bits == REDUCED_BITS,  # reduce_range, of the weights
-            QuantType.QInt8,
-            QuantType.QInt8,
-            TensorsData(CalibrationMethod.MinMax, data),
+            tools.QuantType.QInt8,
+            tools.QuantType.QInt8,
+            ranges_of.TensorsData(tools.CalibrationMethod.MinMax, data),
             [],
             [],
             list(QUANTIZED_OPS),
