@@ -8,9 +8,9 @@ from pathlib import Path
 
 import platformdirs
 
+from harness.cache import MAKER
 from harness.errors import DataError
 
-APP_NAME = "nn-engine-harness"
 TIMEOUT_S = 30.0
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all (0 while unknown)
@@ -27,7 +27,7 @@ class RemoteFile:
 
 def cache_root() -> Path:
     """Return the harness's folder in the user's cache."""
-    return Path(platformdirs.user_cache_dir(APP_NAME))
+    return Path(platformdirs.user_cache_dir(MAKER))
 
 
 class _PoochProgress:

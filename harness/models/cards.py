@@ -1,0 +1,170 @@
+"""Model cards: the TOML file beside an ONNX file that says how to use it. Never imports a runtime."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+import msgspec
+import msgspec.toml
+
+from harness.cache import sha256_of_file
+from harness.errors import DataError
+from harness.models.heavy import HEAVY_MODEL, heavy_model_path
+from harness.specs import NAME_PATTERN, ImageRange, ModelSpec
+
+PRECISIONS = ("fp16", "int8")
+
+
+class _Section(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A table of a card; a key it does not know is an error."""
+
+
+class _Model(_Section):
+    file: str  # relative to the card
+    sha256: str
+    description: str = ""
+    how_trained: str = ""
+    expects_int8_loss: bool = False
+    timing_only: bool = False
+    max_batch: int | None = None  # [images]
+
+
+class _Input(_Section):
+    name: str
+    shape: tuple[int, ...]  # without the batch
+    layout: str = "NCHW"
+    scale: float = 1 / 255
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+
+class _Output(_Section):
+    name: str
+    classes: int
+    label_offset: int = 0
+    kind: str = "probabilities"
+
+
+class _Range(_Section):
+    dataset: str
+    split: str
+    first: int
+    stop: int
+
+
+class _Card(_Section):
+    model: _Model
+    input: _Input
+    output: _Output
+    trained_on: tuple[_Range, ...] = ()
+    accuracy: dict[str, float] = {}  # data set -> top-1 [fraction]
+    floors: dict[str, float] = {}  # data set -> top-1 [fraction]
+    max_drop: dict[str, float] = {}  # precision -> loss of top-1 [fraction]
+
+
+def load_card(path: str | Path) -> ModelSpec:
+    """Read a card and check that its ONNX file is the one it was written for.
+
+    Raises: DataError for a missing card or file, TOML that cannot be read, a missing, unknown or wrong key, or another
+        sha256; ConfigError for values that contradict each other.
+    """
+    path = Path(path)
+    card = _read_card(path)
+    fractions = {**card.accuracy, **card.floors, **card.max_drop}
+    outside = next((key for key, value in fractions.items() if not 0 <= value <= 1), None)
+    if outside is not None:
+        raise DataError(f"{path}: {outside} = {fractions[outside]} is no fraction from 0 to 1; write 0.99 for 99 %")
+    unknown = next((key for key in card.max_drop if key not in PRECISIONS), None)
+    if unknown is not None:
+        raise DataError(f"{path}: [max_drop] names {unknown!r}; expected {' or '.join(PRECISIONS)}")
+    onnx_path = (path.parent / card.model.file).resolve()
+    _check_sha256(onnx_path, card.model.sha256, path)
+    return ModelSpec(
+        name=path.stem,
+        onnx_path=str(onnx_path),
+        sha256=card.model.sha256,
+        input_name=card.input.name,
+        input_shape=card.input.shape,
+        output_name=card.output.name,
+        num_classes=card.output.classes,
+        layout=card.input.layout,
+        scale=card.input.scale,
+        mean=card.input.mean,
+        std=card.input.std,
+        label_offset=card.output.label_offset,
+        output_kind=card.output.kind,
+        max_batch=card.model.max_batch,
+        timing_only=card.model.timing_only,
+        trained_on=tuple(
+            ImageRange(dataset=r.dataset, split=r.split, first=r.first, stop=r.stop) for r in card.trained_on
+        ),
+        floors=dict(card.floors),
+        accuracy=dict(card.accuracy),
+        max_drop=dict(card.max_drop),
+        expects_int8_loss=card.model.expects_int8_loss,
+        description=card.model.description,
+    )
+
+
+def bundled_models(models_dir: str | Path) -> tuple[ModelSpec, ...]:
+    """Return the models of all cards in a folder, by name.
+
+    Raises: DataError for a folder without cards, or as `load_card`.
+    """
+    cards = sorted(Path(models_dir).glob("*.toml"))
+    if not cards:
+        raise DataError(f"{models_dir}: no model cards (*.toml); run from a checkout, or give --model PATH")
+    return tuple(load_card(card) for card in cards)
+
+
+def find_model(name_or_path: str, models_dir: str | Path) -> ModelSpec | Path:
+    """Return a model by its card's name, or by the path of a card or an ONNX file.
+
+    An ONNX file without a card of its name beside it comes back as its absolute path, and so does the heavy model: a
+    worker must look at it with `inspect_onnx`.
+    Raises: DataError when there is none, with near names, or as `load_card`.
+    """
+    card = Path(models_dir) / f"{name_or_path}.toml"
+    if NAME_PATTERN.match(name_or_path) and card.is_file():
+        return load_card(card)
+    if name_or_path == HEAVY_MODEL:
+        return heavy_model_path()
+    path = Path(name_or_path)
+    if path.suffix == ".toml":
+        return load_card(path)
+    if path.is_file():
+        own_card = path.with_suffix(".toml")
+        if own_card.is_file() and (own_card.parent / _read_card(own_card).model.file).resolve() == path.resolve():
+            return load_card(own_card)
+        return path.resolve()
+    if path.suffix or path.is_dir() or len(path.parts) > 1:
+        raise DataError(f"{path}: no such model file; give an ONNX file, a card (.toml), or a bundled model's name")
+    names = [*sorted(c.stem for c in Path(models_dir).glob("*.toml")), HEAVY_MODEL]
+    near = difflib.get_close_matches(name_or_path, names, n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(names)}, or give a path"
+    raise DataError(f"no model is called {name_or_path!r}; {hint}")
+
+
+def _read_card(path: Path) -> _Card:
+    try:
+        return msgspec.toml.decode(path.read_bytes(), type=_Card)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such model card") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        # For a wrong key msgspec names key and table: "Object contains unknown field `x` - at `$.model`".
+        raise DataError(f"{path}: {error}; mend the card, docs/datasets.md lists its keys") from error
+
+
+def _check_sha256(onnx_path: Path, sha256: str, card: Path) -> None:
+    try:
+        found = sha256_of_file(onnx_path)
+    except OSError as error:
+        raise DataError(f"{card}: its file {onnx_path} cannot be read ({error.strerror}); put it there") from error
+    if found != sha256:
+        raise DataError(
+            f"{onnx_path}: sha256 {found[:12]}... is not the {sha256[:12]}... of its card {card.name}; "
+            "restore the file, or write the card anew if you changed it on purpose"
+        )

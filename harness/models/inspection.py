@@ -1,0 +1,208 @@
+"""What an ONNX file says of itself, checked before any runtime sees it. Imports onnx: call it in a worker."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.cache import sha256_of_file
+from harness.errors import ConfigError, DataError
+from harness.models.heavy import heavy_model_path, resnet101_112
+from harness.specs import ModelSpec
+
+if TYPE_CHECKING:
+    import onnx
+
+REMEDY = "export the model again"
+IMAGE_CHANNELS = (1, 3, 4)
+WHOLE_NUMBERS = ("num_classes", "label_offset", "max_batch")  # overrides travel as floats
+PASS_THROUGH = ("Identity", "Reshape", "Squeeze", "Flatten", "Cast")
+
+
+def check_onnx_file(path: str | Path) -> onnx.ModelProto:
+    """Return the model of a file that is a sound ONNX file, without its external weights.
+
+    Raises: DataError when it is missing, empty, truncated, no ONNX, or its external data are missing, short, or
+        outside its folder.
+    """
+    # onnx is slow to import and lives in workers only.
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such model file; give an ONNX file") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); give an ONNX file") from error
+    if not content:
+        raise DataError(f"{path}: is empty; {REMEDY}")
+    try:
+        model = onnx.load_model_from_string(content)
+    except DecodeError as error:
+        raise DataError(f"{path}: is no ONNX file, or a truncated one of {len(content)} bytes; {REMEDY}") from error
+    if not model.graph.node:
+        raise DataError(f"{path}: holds no graph, so it is no ONNX file or a truncated one; {REMEDY}")
+    _check_external_data(model, path)
+    try:
+        onnx.checker.check_model(str(path))
+    except (onnx.checker.ValidationError, ValueError) as error:
+        raise DataError(f"{path}: is no valid ONNX model ({_first_line(error)}); {REMEDY}") from error
+    return model
+
+
+def inspect_onnx(path: str | Path, **overrides: object) -> ModelSpec:
+    """Return the spec of a single-input classifier, read from its file; `overrides` are fields of ModelSpec.
+
+    The heavy model's own path makes it first. A fixed batch in the file becomes `max_batch` [images].
+    Raises: DataError for a file that is damaged or no such classifier; ConfigError for an override that is no field.
+    """
+    path = Path(path)
+    if path == heavy_model_path():
+        return resnet101_112(path.parent)
+    unknown = set(overrides) - {field.name for field in fields(ModelSpec)}
+    if unknown:
+        raise ConfigError(f"{path}: {', '.join(sorted(unknown))} cannot be given; a ModelSpec has no such field")
+    given = {k: int(v) if k in WHOLE_NUMBERS and isinstance(v, float) else v for k, v in overrides.items()}
+    model = check_onnx_file(path)
+    input_name, batch, shape = _single_input(model, path)
+    output_name, num_classes = _single_output(model, path, given.get("num_classes"))
+    spec: dict[str, object] = {
+        "name": re.sub(r"[^A-Za-z0-9_.]", "_", path.stem),
+        "onnx_path": str(path.resolve()),
+        "sha256": sha256_of_file(path),
+        "input_name": input_name,
+        "input_shape": shape,
+        "output_name": output_name,
+        "num_classes": num_classes,
+        "layout": _layout(shape),
+        "output_kind": _output_kind(model, output_name),
+        "max_batch": batch,
+    }
+    return ModelSpec(**{**spec, **given})  # type: ignore[arg-type]
+
+
+def _check_external_data(model: onnx.ModelProto, path: Path) -> None:
+    folder = path.resolve().parent
+    for tensor in _tensors(model.graph):
+        if tensor.data_location != tensor.EXTERNAL:
+            continue
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        location = entries.get("location", "")
+        file = (folder / location).resolve()
+        if not location or Path(location).is_absolute() or not file.is_relative_to(folder):
+            raise DataError(
+                f"{path}: weights of {tensor.name} lie in {location or 'no file'!r}, outside the model's folder; "
+                "put the data file beside the model and export it with a relative name"
+            )
+        if not file.is_file():
+            raise DataError(f"{path}: external data file {location} is missing; put it into {folder}")
+        offset, length = int(entries.get("offset", 0)), int(entries.get("length", 0))
+        if offset + length > file.stat().st_size:
+            raise DataError(
+                f"{path}: external data file {location} has {file.stat().st_size} bytes, {tensor.name} needs "
+                f"{offset + length}; copy it again"
+            )
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Yield the weights of a graph, of its constant nodes and of its subgraphs."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            if attribute.HasField("g"):
+                yield from _tensors(attribute.g)
+            for subgraph in attribute.graphs:
+                yield from _tensors(subgraph)
+
+
+def _dimensions(value: onnx.ValueInfoProto) -> list[int | None] | None:
+    """Return a value's shape, None for a free dimension, or None when not even its rank is known."""
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape"):
+        return None
+    return [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in tensor.shape.dim]
+
+
+def _single_input(model: onnx.ModelProto, path: Path) -> tuple[str, int | None, tuple[int, ...]]:
+    """Return the input's name, fixed batch (None: free) and shape without the batch."""
+    import onnx
+
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    if len(inputs) != 1:
+        names = ", ".join(value.name for value in inputs) or "none"
+        raise DataError(f"{path}: has {len(inputs)} inputs ({names}); expected one, the images")
+    image = inputs[0]
+    element = image.type.tensor_type.elem_type
+    if element != onnx.TensorProto.FLOAT:
+        kind = onnx.TensorProto.DataType.Name(element).lower() if element else "of no tensor type"
+        raise DataError(f"{path}: input {image.name} is {kind}; expected float32, keep float inputs when converting")
+    dimensions = _dimensions(image)
+    if dimensions is None or len(dimensions) not in (2, 4):
+        found = "no known rank" if dimensions is None else f"rank {len(dimensions)} ({_text(dimensions)})"
+        raise DataError(f"{path}: input {image.name} has {found}; expected N x C x H x W, N x H x W x C or N x K")
+    batch, *rest = dimensions
+    shape = tuple(size for size in rest if size is not None)
+    if len(shape) != len(rest):
+        raise DataError(
+            f"{path}: input {image.name} is {_text(dimensions)}; only the batch may be free, fix the image's size"
+        )
+    return image.name, batch, shape
+
+
+def _single_output(model: onnx.ModelProto, path: Path, num_classes: object) -> tuple[str, int]:
+    """Return the output's name and number of classes, by shape inference where the file leaves it open."""
+    import onnx
+
+    if len(model.graph.output) != 1:
+        names = ", ".join(value.name for value in model.graph.output) or "none"
+        raise DataError(f"{path}: has {len(model.graph.output)} outputs ({names}); expected one, the classes")
+    output = model.graph.output[0]
+    element = output.type.tensor_type.elem_type
+    if element not in (onnx.TensorProto.FLOAT, onnx.TensorProto.UNDEFINED):
+        kind = onnx.TensorProto.DataType.Name(element).lower()
+        raise DataError(f"{path}: output {output.name} is {kind}; expected float32 scores, one a class")
+    dimensions = _dimensions(output)
+    if dimensions is None or len(dimensions) != 2 or dimensions[1] is None:
+        inferred = onnx.shape_inference.infer_shapes(model).graph.output[0]
+        dimensions = _dimensions(inferred) or dimensions
+    if dimensions is not None and len(dimensions) != 2:
+        raise DataError(f"{path}: output {output.name} is {_text(dimensions)}; expected N x classes")
+    classes = dimensions[1] if dimensions is not None else None
+    if classes is None:
+        if not isinstance(num_classes, int):
+            raise DataError(f"{path}: the shape of output {output.name} is unknown; give --num-classes, or a card")
+        classes = num_classes
+    return output.name, classes
+
+
+def _text(dimensions: list[int | None]) -> str:
+    return " x ".join("?" if size is None else str(size) for size in dimensions)
+
+
+def _layout(shape: tuple[int, ...]) -> str:
+    if len(shape) == 1:
+        return "flat"
+    return "NHWC" if shape[0] not in IMAGE_CHANNELS and shape[-1] in IMAGE_CHANNELS else "NCHW"
+
+
+def _output_kind(model: onnx.ModelProto, output_name: str) -> str:
+    """Return "probabilities" for the output of a Softmax, reshaped or not, "logits" for any other."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    node = makers.get(output_name)
+    while node is not None and node.op_type in PASS_THROUGH:
+        node = makers.get(node.input[0])
+    return "probabilities" if node is not None and node.op_type == "Softmax" else "logits"
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__
