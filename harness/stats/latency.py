@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,6 +120,7 @@ def ratio_of_runs(
     )
 
 
+@lru_cache(maxsize=1024)
 def _mann_whitney_depth(n: int, m: int, tail: float) -> int:
     """Return the largest d with P(U < d) <= tail; 0 when even the extreme outcome is likelier than that.
 

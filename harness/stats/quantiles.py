@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from harness.errors import MeasurementError
 from harness.stats.rates import CONFIDENCE, check_level
 
 
+@lru_cache(maxsize=1024)
 def n_needed_for_quantile(quantile: float, confidence: float = CONFIDENCE) -> int:
     """Return how many samples a quantile needs before any order-statistic interval of it exists.
 
@@ -51,14 +53,9 @@ def quantile_interval(
     Source: H. A. David, H. N. Nagaraja, Order Statistics (2003), section 7.1.
     """
     values = np.sort(finite_samples(samples))
-    n = values.size
-    if n < n_needed_for_quantile(quantile, confidence):
+    if values.size < n_needed_for_quantile(quantile, confidence):
         return None
-    below = stats.binom(n, quantile)
-    low = max(1, int(below.ppf((1 - confidence) / 2)))
-    high = min(n, int(below.isf((1 - confidence) / 2)) + 1)
-    while below.cdf(high - 1) - below.cdf(low - 1) < confidence:
-        low, high = max(1, low - 1), min(n, high + 1)
+    low, high = _order_statistics(int(values.size), quantile, confidence)
     return float(values[low - 1]), float(values[high - 1])
 
 
@@ -71,20 +68,35 @@ def median_interval(samples: NDArray[np.float64], confidence: float = CONFIDENCE
     Source: T. P. Hettmansperger, S. J. Sheather, Statistics & Probability Letters 4 (1986) 75.
     """
     values = np.sort(finite_samples(samples))
-    n = values.size
+    n = int(values.size)
     if n < n_needed_for_quantile(0.5, confidence):
         return None
-    half = stats.binom(n, 0.5)
-    depth = max(1, int(half.ppf((1 - confidence) / 2)))
-    while depth > 1 and 1 - 2 * half.cdf(depth - 1) < confidence:
-        depth -= 1
-    wide = 1 - 2 * half.cdf(depth - 1)
-    narrow = 1 - 2 * half.cdf(depth)
-    share = (wide - confidence) / (wide - narrow)
-    mix = (n - depth) * share / (depth + (n - 2 * depth) * share)
+    depth, mix = _median_depth(n, confidence)
     low = (1 - mix) * values[depth - 1] + mix * values[depth]
     high = (1 - mix) * values[n - depth] + mix * values[n - depth - 1]
     return float(low), float(high)
+
+
+@lru_cache(maxsize=1024)
+def _order_statistics(n: int, quantile: float, confidence: float) -> tuple[int, int]:
+    """Return the ranks (from 1) of the interval's ends."""
+    tail = (1 - confidence) / 2
+    low = max(1, int(stats.binom.ppf(tail, n, quantile)))
+    high = min(n, int(stats.binom.isf(tail, n, quantile)) + 1)
+    while stats.binom.cdf(high - 1, n, quantile) - stats.binom.cdf(low - 1, n, quantile) < confidence:
+        low, high = max(1, low - 1), min(n, high + 1)
+    return low, high
+
+
+@lru_cache(maxsize=1024)
+def _median_depth(n: int, confidence: float) -> tuple[int, float]:
+    """Return the rank of the wider interval's lower end, and the share of the narrower one to mix in."""
+    depth = max(1, int(stats.binom.ppf((1 - confidence) / 2, n, 0.5)))
+    while depth > 1 and 1 - 2 * stats.binom.cdf(depth - 1, n, 0.5) < confidence:
+        depth -= 1
+    wide, narrow = (float(1 - 2 * stats.binom.cdf(d, n, 0.5)) for d in (depth - 1, depth))
+    share = (wide - confidence) / (wide - narrow)
+    return depth, (n - depth) * share / (depth + (n - 2 * depth) * share)
 
 
 def finite_samples(samples: NDArray[np.float64]) -> NDArray[np.float64]:
