@@ -9,7 +9,19 @@ ROOT = Path(__file__).parents[1]
 LAYERS = {
     0: ("errors", "specs", "records", "requests", "options", "protocols"),
     1: ("stats", "preprocess", "metrics", "cache", "cpu", "layers"),
-    2: ("compare", "drift", "changes", "clocks", "cuda", "environment", "datasets", "precision", "backends", "models"),
+    2: (
+        "compare",
+        "drift",
+        "changes",
+        "clocks",
+        "cuda",
+        "environment",
+        "datasets",
+        "onnx_graph",
+        "precision",
+        "backends",
+        "models",
+    ),
     3: ("measure", "invariance", "tolerances", "baselines", "store", "history", "render"),
     4: ("pipeline",),
     5: ("workers", "plan", "session"),
@@ -19,7 +31,7 @@ LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
 # Within these layers modules import one another, in the order written above or inside one package.
 ORDERED = {0: LAYERS[0], 1: LAYERS[1], 2: LAYERS[2], 3: LAYERS[3], 5: LAYERS[5]}
 RUNTIMES = {"onnx", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "pycuda", "cuda", "nncf", "torch"}
-RUNTIME_HOMES = ("backends", "precision", "models", "cuda")
+RUNTIME_HOMES = ("backends", "precision", "models", "cuda", "onnx_graph")
 
 
 def modules():

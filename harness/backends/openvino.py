@@ -27,9 +27,9 @@ from harness.backends._cpu import (
     support_on_cpu,
     unusable,
 )
+from harness.backends._inputs import check_images, check_output_shape, timing_images
 from harness.clocks import HostTimer, ReportedTimer
 from harness.errors import BuildError, MeasurementError
-from harness.inputs import check_images, check_output_shape, timing_images
 from harness.layers import median_times, onnx_nodes_of
 from harness.onnx_graph import check_scales, load_model, node_names, one_line, qdq_nodes
 from harness.protocols import CalibrationSet, Images, Outputs, Timer

@@ -23,9 +23,9 @@ from harness.backends._cpu import (
     support_on_cpu,
     unusable,
 )
+from harness.backends._inputs import check_images, check_output_shape, timing_images
 from harness.clocks import HostTimer
 from harness.errors import BuildError, MeasurementError
-from harness.inputs import check_images, check_output_shape, timing_images
 from harness.layers import median_times, onnx_nodes_of
 from harness.onnx_graph import check_scales, load_model, node_names, one_line
 from harness.protocols import CalibrationSet, Images, Outputs, Timer

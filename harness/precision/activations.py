@@ -59,16 +59,11 @@ class ActivationReader:
             yield self._run(images)
 
     def largest(self, calibration: CalibrationSet) -> dict[str, float]:
-        """Return the largest magnitude of every tensor over all images."""
+        """Return the largest magnitude of every tensor over all images; NaN or inf where the model overflows."""
         seen = {name: LargestValue() for name in self._names}
         for activations in self.read(calibration):
             for name, values in activations.items():
                 seen[name].update(values)
-        for name, value in seen.items():
-            if not np.isfinite(value.largest):
-                raise BuildError(
-                    f"model {self._spec.name}: activation {name} becomes {value.largest} on calibration images"
-                )
         return {name: value.largest for name, value in seen.items()}
 
     def histograms(self, calibration: CalibrationSet, largest: dict[str, float]) -> dict[str, MagnitudeHistogram]:

@@ -62,6 +62,12 @@ def convert(
         raise BuildError(f"model {request.spec.name}: INT8 needs calibration images; none were given")
     reader = ActivationReader(model, names, request.spec, request.work_dir)
     ranges = reader.largest(request.calibration)
+    for name, largest in ranges.items():
+        if not np.isfinite(largest):
+            raise BuildError(
+                f"model {request.spec.name}: activation {name} becomes {largest} on calibration images; "
+                "the FP32 model itself overflows"
+            )
     if threshold is not None:
         histograms = reader.histograms(request.calibration, ranges)
         ranges = {name: threshold(histogram) for name, histogram in histograms.items()}

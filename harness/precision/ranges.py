@@ -23,7 +23,8 @@ class LargestValue:
     def update(self, values: NDArray[np.float32]) -> None:
         """Take in more values of the tensor, any shape."""
         if values.size:
-            self.largest = max(self.largest, float(values.max()), -float(values.min()))
+            # np.maximum keeps NaN, where Python's max would drop it.
+            self.largest = float(np.maximum(self.largest, np.maximum(values.max(), -values.min())))
 
 
 class MagnitudeHistogram:
