@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import getpass
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from harness.baselines import BaselineStore, line_from_baseline, text_from_baseline
+from harness.compare import compare_runs, records_with_verdicts
 from harness.doctor import doctor_lines
-from harness.errors import HarnessError
+from harness.errors import BaselineError, HarnessError
 from harness.options import HarnessOptions
+from harness.render.terminal import comparison_lines
+from harness.reports import write_reports
+from harness.session import utc_now
+from harness.specs import Tolerance
+from harness.store import load_run
+from harness.tolerances import value_from_text
 
 app = typer.Typer(
     help="Benchmarking and accuracy-regression harness for inference engines. The suites run under pytest.",
@@ -53,3 +63,110 @@ def doctor(
     """Say which backends, devices and data sets are usable here, with versions and reasons."""
     for line in doctor_lines(HarnessOptions(backend_dirs=tuple(backend_dir or ()))):
         typer.echo(line)
+
+
+def _runs(run: Path) -> Path:
+    """Return a run's folder: a path, or a name below reports/ (`latest` is the newest)."""
+    return run if run.exists() else REPORTS / run
+
+
+@app.command()
+@one_line_errors
+def report(
+    run: Annotated[Path, typer.Argument(help="A run: its folder, or its name below reports/.")] = Path("latest"),
+    baseline: Annotated[Path | None, typer.Option(help="An earlier run to compare with.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="The page (default: index.html of the run).")] = None,
+    tables: Annotated[Path | None, typer.Option(help="Also write all records as .csv or .parquet.")] = None,
+) -> None:
+    """Make a run's report again from its records."""
+    folder = _runs(run)
+    found, records = load_run(folder)
+    earlier = load_run(_runs(baseline)) if baseline else None
+    for line in write_reports(folder, found, records, baseline=earlier, page=output, tables=tables):
+        typer.echo(line)
+
+
+@app.command()
+@one_line_errors
+def compare(
+    run_a: Annotated[Path, typer.Argument(help="The earlier run: folder, or name below reports/.")],
+    run_b: Annotated[Path, typer.Argument(help="The later run.")],
+    max_drop: Annotated[str | None, typer.Option(help="Accepted loss of top-1, 0.005 or 0.5%.")] = None,
+    max_slowdown: Annotated[str | None, typer.Option(help="Accepted slowdown, 0.05 or 5%.")] = None,
+    alpha: Annotated[str | None, typer.Option(help="False-alarm rate of one comparison.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Also write the comparison's page.")] = None,
+) -> None:
+    """Judge every case of run B against the same case of run A; exits with 1 when something regressed."""
+    (a, records_a), (b, records_b) = load_run(_runs(run_a)), load_run(_runs(run_b))
+    given = {
+        name: value_from_text(name, text, where=f"--{name.replace('_', '-')}")
+        for name, text in (("max_drop", max_drop), ("max_slowdown", max_slowdown), ("alpha", alpha))
+        if text is not None
+    }
+    tolerance = replace(Tolerance(), **given)
+    found = compare_runs(
+        records_a, records_b, tolerance_for=lambda case: tolerance, name_a=f"run {a.id}", name_b=f"run {b.id}"
+    )
+    for line in comparison_lines((a, b), found):
+        typer.echo(line)
+    if output:
+        judged = records_with_verdicts(records_b, found)
+        for line in write_reports(_runs(run_b), b, judged, baseline=(a, records_a), page=output):
+            typer.echo(line)
+    if any(verdict.is_failure for _, verdicts in found for verdict in verdicts):
+        raise typer.Exit(1)
+
+
+@baseline_app.command("show")
+@one_line_errors
+def show_baselines(
+    case: Annotated[str | None, typer.Option(help="One case in full.")] = None,
+    folder: Annotated[Path, typer.Option("--baseline-dir", help="Stored baselines.")] = BASELINES,
+) -> None:
+    """List stored baselines, or show one."""
+    baselines = [b for b in BaselineStore(folder).load_all() if case in (None, b.case.id)]
+    if not baselines:
+        raise BaselineError(f"{folder} holds no baseline{f' of {case}' if case else ''}; see harness baseline accept")
+    for baseline in baselines:
+        typer.echo(text_from_baseline(baseline) if case else line_from_baseline(baseline))
+
+
+@baseline_app.command("accept")
+@one_line_errors
+def accept_baselines(
+    run: Annotated[Path, typer.Argument(help="The run that is right.")] = Path("latest"),
+    case: Annotated[list[str] | None, typer.Option(help="Only this case; repeatable.")] = None,
+    by: Annotated[str, typer.Option(help="Who accepts it.")] = "",
+    folder: Annotated[Path, typer.Option("--baseline-dir", help="Stored baselines.")] = BASELINES,
+) -> None:
+    """Make a run's cases the baselines of later runs."""
+    _, records = load_run(_runs(run))
+    written = BaselineStore(folder).accept(
+        records, case_ids=case or (), accepted_by=by or getpass.getuser(), accepted_at=utc_now()
+    )
+    for path in written:
+        typer.echo(f"wrote {path}")
+
+
+@baseline_app.command("diff")
+@one_line_errors
+def diff_baselines(
+    run: Annotated[Path, typer.Argument(help="The run to compare.")] = Path("latest"),
+    folder: Annotated[Path, typer.Option("--baseline-dir", help="Stored baselines.")] = BASELINES,
+) -> None:
+    """Say what a run changed against the stored baselines."""
+    found, records = load_run(_runs(run))
+    for line in comparison_lines((found,), BaselineStore(folder).diff(records)):
+        typer.echo(line)
+
+
+@baseline_app.command("prune")
+@one_line_errors
+def prune_baselines(
+    run: Annotated[Path, typer.Argument(help="A full run: what it has no case for is unused.")] = Path("latest"),
+    folder: Annotated[Path, typer.Option("--baseline-dir", help="Stored baselines.")] = BASELINES,
+) -> None:
+    """Delete baselines that no case of a full run uses."""
+    _, records = load_run(_runs(run))
+    for path in BaselineStore(folder).prune(records):
+        typer.echo(f"deleted {path}")

@@ -17,12 +17,11 @@ import msgspec
 import numpy as np
 
 from harness.backends import load_backend
-from harness.clocks import clock_resolution_ns
 from harness.datasets import fingerprint_range, open_dataset
 from harness.errors import ConfigError, HarnessError
 from harness.invariance import check_invariance
 from harness.layers import effective_precision
-from harness.measure import Progress, latency_from_arms, score_engine, time_arms
+from harness.measure import Progress, latency_from_arms, min_sample_ns, score_engine, time_arms
 from harness.models import inspect_onnx
 from harness.precision import prepare_artifact
 from harness.preprocess import images_from_pixels
@@ -120,7 +119,7 @@ class CaseWork:
             for index, batch_size in enumerate(plan.batch_sizes):
                 images = self._timing_images(batch_size)
                 timers: list[Timer] = [e.timer(images, window=plan.window, launch=plan.launch) for e in engines]
-                arms = time_arms(timers, plan, resolution_ns=clock_resolution_ns(timers[0].clock))
+                arms = time_arms(timers, plan, min_sample_ns=min_sample_ns(timers[0].clock))
                 latencies.append(latency_from_arms(timers, arms, reference_case=reference.id))
                 progress(index + 1, len(plan.batch_sizes))
         return tuple(latencies)
@@ -244,7 +243,7 @@ def _answer(service: Service, name: str, value: msgspec.Raw, progress: Progress)
         result = getattr(service, name)(argument, progress)
     except HarnessError as error:
         return {"error": {"kind": type(error).__name__, "message": str(error)}}
-    except Exception as error:  # noqa: BLE001 - the process boundary: the parent gets every error as a reason
+    except Exception as error:
         print(traceback.format_exc(), flush=True)
         where = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{os.path.basename(where.filename)}:{where.lineno}"

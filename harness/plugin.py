@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from harness.errors import HarnessError, Unsupported
-from harness.options import BASELINE_MODES, HarnessOptions, data_request, fraction
+from harness.options import BASELINE_MODES, HarnessOptions, data_request
 from harness.plan import Plan, plan_run
 from harness.records import Latency
-from harness.render.terminal import progress_reporter, summary_lines
 from harness.specs import Case, DatasetRequest, Precision, TimingPlan, TrtOptions
+from harness.tolerances import fraction_from_text, value_from_text
 
 if TYPE_CHECKING:  # imported when a test runs: SciPy alone would double the time of --collect-only
     from harness.case_run import CaseRun
@@ -183,26 +183,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="cache of prepared models and built engines (default: the user's cache folder)",
     )
     add("--rebuild", action="store_true", help="ignore cached models and engines")
-    add("--strict", action="store_true", help="an inconclusive verdict fails")
+    add("--strict-verdicts", action="store_true", help="an inconclusive verdict fails; pytest's own --strict implies it")
     add(
         "--floor",
-        type=fraction,
         metavar="FRACTION",
         help="lowest acceptable top-1, 0.98 or 98%% (default: the model card's)",
     )
     add(
         "--max-drop",
-        type=fraction,
         metavar="FRACTION",
         help="accepted loss of top-1, 0.005 or 0.5%% (default: harness.toml, the card, or 0.5%%)",
     )
     add(
         "--max-slowdown",
-        type=fraction,
         metavar="FRACTION",
         help="fail when the whole interval of the latency ratio lies beyond, 0.05 or 5%% (default: never)",
     )
-    add("--alpha", type=fraction, metavar="FRACTION", help="false-alarm rate of one comparison (default: 0.001)")
+    add("--alpha", metavar="FRACTION", help="false-alarm rate of one comparison (default: 0.001)")
     add(
         "--baseline",
         default=default.baseline,
@@ -211,12 +208,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     add("--baseline-dir", default=default.baseline_dir, metavar="DIR", help="stored baselines (default: %(default)s)")
     add("--update-baselines", action="store_true", help="write baselines at the end of a clean run")
-    add(
-        "--tolerances",
-        default="",
-        metavar="FILE",
-        help="tolerances per backend, precision and model (default: harness.toml, or [tool.harness] of pyproject.toml)",
-    )
     add(
         "--timeout",
         type=float,
@@ -262,13 +253,11 @@ def _add_trt_options(add: Callable[..., None]) -> None:
     add("--trt-ranges", metavar="FILE", help="JSON of tensor name to dynamic range, for the recipe trt-ranges")
     add(
         "--trt-quantile",
-        type=fraction,
         metavar="FRACTION",
         help="quantile of the recipe trt-legacy (default: the library's)",
     )
     add(
         "--trt-cutoff",
-        type=fraction,
         metavar="FRACTION",
         help="cutoff of the recipe trt-legacy (default: the library's)",
     )
@@ -310,20 +299,23 @@ def options_from_pytest(config: pytest.Config) -> HarnessOptions:
         report_dir=str(root / o.report_dir),
         engine_cache=str(Path(o.engine_cache).absolute()) if o.engine_cache else "",
         rebuild=o.rebuild,
-        strict=o.strict,
+        strict=o.strict_verdicts or bool(getattr(o, "strict", False)),
         baseline=o.baseline,
         baseline_dir=str(root / o.baseline_dir),
         update_baselines=o.update_baselines,
-        tolerances_file=o.tolerances,
         root=str(root),
-        floor=o.floor,
-        max_drop=o.max_drop,
-        max_slowdown=o.max_slowdown,
-        alpha=o.alpha,
+        floor=_tolerance("floor", o.floor),
+        max_drop=_tolerance("max_drop", o.max_drop),
+        max_slowdown=_tolerance("max_slowdown", o.max_slowdown),
+        alpha=_tolerance("alpha", o.alpha),
         timeout_s=o.harness_timeout,
         worker_python=o.worker_python,
         trt=_trt_options(o),
     )
+
+
+def _tolerance(name: str, text: str | None) -> float | None:
+    return None if text is None else value_from_text(name, text, where=f"--{name.replace('_', '-')}")
 
 
 def _trt_options(o: Any) -> TrtOptions:
@@ -337,8 +329,8 @@ def _trt_options(o: Any) -> TrtOptions:
         profiles=tuple(_profile(text) for text in o.trt_profile),
         plugins=tuple(o.trt_plugin),
         ranges_file=o.trt_ranges,
-        quantile=o.trt_quantile,
-        cutoff=o.trt_cutoff,
+        quantile=fraction_from_text(o.trt_quantile) if o.trt_quantile else None,
+        cutoff=fraction_from_text(o.trt_cutoff) if o.trt_cutoff else None,
     )
 
 
@@ -444,6 +436,10 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
     plan = config.stash[STATE].plan
     if not plan:
         return []
+    if not any(argument.startswith("--benchmark") for argument in config.invocation_params.args):
+        # Our table says it all; pytest-benchmark's own is shown to those who ask something of it. No option of it can
+        # be changed this late, and earlier nobody knows whether a suite of ours runs.
+        config._benchmarksession.quiet = True  # type: ignore[attr-defined]
     usable = "; ".join(" ".join([a.backend, *(f"{k} {v}" for k, v in a.versions.items())]) for a in plan.backends)
     lines = [f"backends: {usable}"]
     lines += [f"  left out: {name}: {reason}" for name, reason in plan.left_out.items()]
@@ -466,7 +462,6 @@ def _new_session(state: _State) -> RunSession:
     config = state.config
     if state.options is None or state.plan is None:
         raise pytest.UsageError("no case was planned; a test that takes harness_session must also take case_run")
-    from harness.render.terminal import progress_reporter
     from harness.session import RunSession
 
     command = shlex.join(["pytest", *config.invocation_params.args])
@@ -563,7 +558,6 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     state = config.stash[STATE]
     if state.session is None:
         return
-    from harness.render.terminal import summary_lines
 
     terminalreporter.section("engines")
     for line in summary_lines(

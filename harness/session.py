@@ -14,7 +14,8 @@ from pathlib import Path
 
 import platformdirs
 
-from harness.baselines import BaselineStore, device_slug
+from harness.backends import list_backends
+from harness.baselines import BaselineStore
 from harness.case_run import CaseRun, Comparison
 from harness.compare import (
     apply_rules,
@@ -30,8 +31,8 @@ from harness.errors import HarnessError
 from harness.measure import Progress, no_progress
 from harness.options import HarnessOptions
 from harness.plan import Plan
-from harness.records import Accuracy, Artifact, Environment, Record, Run, Status, Verdict
-from harness.render.report import write_reports
+from harness.records import Accuracy, Artifact, Environment, Outcome, Record, Run, Status, Verdict
+from harness.reports import write_reports
 from harness.requests import CaseRequest
 from harness.specs import BuildOptions, Case, DatasetRequest, Precision, Tolerance
 from harness.store import RunStore
@@ -55,9 +56,7 @@ class RunSession:
     ) -> None:
         self.options, self.plan, self.notes = options, plan, list[str]()
         self._progress = progress
-        self._tolerances = load_tolerances(
-            Path(options.root), backends=[a.backend for a in plan.backends], file=options.tolerances_file
-        )
+        self._tolerances = load_tolerances(Path(options.root), backends=list_backends())
         self._cases: dict[str, CaseRun] = {}  # of this run, in order
         self._references: dict[str, CaseRun] = {}  # made for comparison alone
         self._records: dict[str, Record] = {}
@@ -74,7 +73,7 @@ class RunSession:
             skipped=plan.left_out,
         )
         self.store = RunStore(Path(options.report_dir), self.run)
-        self.baselines = BaselineStore(Path(options.baseline_dir), device_slug(environment))
+        self.baselines = BaselineStore(Path(options.baseline_dir))
 
     # -- first phase: cases, one after the other
 
@@ -118,12 +117,12 @@ class RunSession:
             run = self._measured(case)
             if run is None:
                 continue
-            try:
-                found += [(run, verdict) for verdict in self._judge(run)]
-            except HarnessError as error:
-                run.failure = run.failure or error
-            finally:
-                run.close()
+            for judge in (self._judge_accuracy, self._judge_against_baseline):
+                try:
+                    found += [(run, verdict) for verdict in judge(run)]
+                except HarnessError as error:
+                    run.failure = run.failure or error
+            run.close()
         alpha = self.options.alpha or Tolerance().alpha
         verdicts = apply_rules(
             holm([verdict for _, verdict in found], alpha=alpha),
@@ -145,17 +144,18 @@ class RunSession:
                 return None  # the error stays with the case, whose tests and record show it
         return run
 
-    def _judge(self, run: CaseRun) -> list[Verdict]:
-        verdicts: list[Verdict] = []
-        if run.was_scored:
-            verdicts += self._judge_accuracy(run)
-        if self.options.baseline != "ignore":
-            record = self._record_of(run)
-            verdicts += self.baselines.judge(record, tolerance=run.tolerance)
+    def _judge_against_baseline(self, run: CaseRun) -> tuple[Verdict, ...]:
+        if self.options.baseline == "ignore":
+            return ()
+        verdicts = self.baselines.judge(self._record_of(run), tolerance=run.tolerance)
+        if self.options.update_baselines:  # what is about to be replaced is told, and does not fail
+            return tuple(replace(verdict, is_failure=False) for verdict in verdicts)
         return verdicts
 
     def _judge_accuracy(self, run: CaseRun) -> list[Verdict]:
         case, verdicts = run.case, list[Verdict]()
+        if not run.was_scored:
+            return verdicts
         expects_loss = run.model.expects_int8_loss
         if case.precision is not Precision.FP32:
             fp32 = self._reference(case, backend=case.backend, device=case.device)
@@ -287,14 +287,25 @@ class RunSession:
         self.notes += self._baseline_notes(records, clean=clean)
 
     def _baseline_notes(self, records: list[Record], *, clean: bool) -> list[str]:
+        notes = []
         if self.options.update_baselines:
-            if not clean:
-                return ["baselines: not written, because the run was not clean"]
             for record in records:
                 if record.status is Status.PASSED:
                     self.baselines.queue(record, accepted_by="pytest --update-baselines", accepted_at=utc_now())
-            return [f"baselines: wrote {path}" for path in self.baselines.flush()]
-        return []
+            written = self.baselines.flush(is_clean=clean)
+            notes.append(f"baselines: wrote {len(written)}" if clean else "baselines: none written, the run was not clean")
+        missing = [r.case.id for r in records if any(v.outcome is Outcome.NO_BASELINE for v in r.verdicts)]
+        if missing and not self.options.update_baselines:
+            notes.append(
+                f"baselines: {len(missing)} of {len(records)} cases have none ({', '.join(missing[:3])}"
+                f"{', ...' if len(missing) > 3 else ''}); create them with --update-baselines, or: "
+                "harness baseline accept latest"
+            )
+        unused = self.baselines.unused(records)
+        if unused and self.options == replace(HarnessOptions(), root=self.options.root):
+            names = ", ".join(path.stem for path in unused)
+            notes.append(f"baselines: unused: {names}; remove them with: harness baseline prune")
+        return notes
 
 
 def _excused(verdict: Verdict) -> Verdict:

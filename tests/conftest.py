@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.models import load_card
 from harness.specs import ModelSpec
 
 ROOT = Path(__file__).parents[1]
@@ -21,3 +22,9 @@ def spec():
         output_name="probabilities",
         num_classes=10,
     )
+
+
+@pytest.fixture(scope="session")
+def bundled():
+    """Return bundled models by name."""
+    return lambda name: load_card(ROOT / "models" / f"{name}.toml")

@@ -8,23 +8,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = {
     0: ("errors", "specs", "records", "requests", "options", "protocols"),
-    1: ("stats", "preprocess", "metrics", "cache", "cpu", "layers"),
-    2: (
-        "compare",
-        "drift",
-        "changes",
-        "clocks",
-        "cuda",
-        "environment",
-        "datasets",
-        "onnx_graph",
-        "precision",
-        "backends",
-        "models",
-    ),
-    3: ("measure", "invariance", "tolerances", "baselines", "store", "history", "render"),
+    1: ("stats", "preprocess", "metrics", "cache", "cpu", "layers", "onnx_graph", "changes"),
+    2: ("drift", "compare", "clocks", "cuda", "environment", "datasets", "precision", "backends", "models"),
+    3: ("measure", "invariance", "tolerances", "baselines", "store", "history", "comparisons", "render", "reports"),
     4: ("pipeline",),
-    5: ("workers", "plan", "session"),
+    5: ("workers", "plan", "doctor", "case_run", "session"),
     6: ("plugin", "cli"),
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}

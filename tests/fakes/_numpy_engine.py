@@ -1,0 +1,84 @@
+"""An engine in NumPy for tests of what surrounds engines: a seeded linear classifier, faulty on request."""
+
+import hashlib
+import os
+import signal
+import threading
+
+import numpy as np
+
+from harness.clocks import HostTimer
+from harness.errors import MeasurementError
+from harness.records import Availability, EngineFacts, Layer, Support, TensorSpec
+
+
+class NumpyEngine:
+    """Outputs are a softmax of a matrix that the artifact's digest seeds."""
+
+    def __init__(self, artifact, fault=""):
+        seed = int(hashlib.sha256(artifact.source_sha256.encode()).hexdigest()[:8], 16)
+        self.weights = np.random.default_rng(seed).standard_normal((784, 10)).astype(np.float32)
+        self.input = TensorSpec(name="images", dtype="float32", shape=(None, 1, 28, 28))
+        self.output = TensorSpec(name="probabilities", dtype="float32", shape=(None, 10))
+        self.facts = EngineFacts(build_ns=1_000, engine_bytes=self.weights.nbytes, options={"fault": fault})
+        self.fault, self.closed = fault, False
+
+    def infer(self, images):
+        if self.closed:
+            raise MeasurementError("the engine is closed")
+        if self.fault == "segfault":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if self.fault == "hang":
+            threading.Event().wait()
+        logits = images.reshape(len(images), -1) @ self.weights / 8
+        if self.fault == "slot_leak" and len(images) > 1:
+            logits[0] += 4 * logits[1]
+        if self.fault == "nan":
+            logits[-1, 3] = np.nan
+        exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return (exponents / exponents.sum(axis=1, keepdims=True)).astype(np.float32)
+
+    def infer_stream(self, batches):
+        return map(self.infer, batches)
+
+    def timer(self, images, *, window, launch):
+        return HostTimer(lambda: self.infer(images), batch_size=len(images), window=window)
+
+    def layers(self):
+        return (Layer(name="classifier", kind="Gemm", precision="fp32", time_ns=1_000.0),)
+
+    def close(self):
+        self.closed = True
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+class NumpyBackend:
+    """Builds NumpyEngines."""
+
+    install_hint = ""
+    required_modules = ("numpy",)
+
+    def __init__(self, name, fault="", usable=True):
+        self.name, self.fault, self.usable = name, fault, usable
+
+    def probe(self):
+        if not self.usable:
+            return Availability(
+                backend=self.name, usable=False, reason="there is no such device", install_hint="buy one"
+            )
+        return Availability(
+            backend=self.name, usable=True, versions={"numpy": np.__version__}, devices=("cpu",), device_names=("CPU",)
+        )
+
+    def supports(self, case):
+        if self.fault == "refuses" and case.precision == "fp16":
+            return Support(supported=False, reason="this device has no 16-bit arithmetic")
+        return Support(supported=True)
+
+    def build(self, artifact, *, device, batch_sizes, options, calibration=None):
+        return NumpyEngine(artifact, self.fault)

@@ -1,0 +1,205 @@
+"""The suites as a user runs them: outcome, exit code, and the line that is seen."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.records import Status
+from harness.store import load_run
+
+ROOT = Path(__file__).parents[1]
+FAST = (
+    "--model=lenet5",
+    "--score-images=300",
+    "--batch-size=1,8",
+    "--timing-rounds=6",
+    "--precision=fp32",
+    f"--backend-dir={ROOT / 'tests' / 'fakes'}",
+)
+
+
+@pytest.fixture
+def suites(pytester):
+    """Return a function that runs the suites in a folder of their own."""
+    for name in ("suites", "models"):
+        (pytester.path / name).symlink_to(ROOT / name, target_is_directory=True)
+    pytester.makeconftest('pytest_plugins = ("harness.plugin",)')
+    pytester.makeini("[pytest]\naddopts = -p no:cacheprovider --baseline-dir=baselines --engine-cache=cache")
+
+    def run(*args, fast=True):
+        return pytester.runpytest_subprocess("suites/", *(FAST if fast else ()), *args)
+
+    return run
+
+
+def latest(pytester):
+    return load_run(pytester.path / "reports" / "latest")
+
+
+def test_a_run_leaves_records_a_summary_and_a_page(suites, pytester):
+    result = suites("--backend=fake-honest", "--floor=0")
+    result.assert_outcomes(passed=7)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["backends: fake-honest numpy *", "*lenet5*fake-honest*fp32*passed*"])
+    run, (record,) = latest(pytester)
+    assert record.status is Status.PASSED
+    assert record.accuracy.n_images == 300
+    assert {latency.batch_size for latency in record.latencies} == {1, 8}
+    assert run.finished_at
+    summary = json.loads((pytester.path / "reports/latest/summary.json").read_text())
+    (case,) = summary["cases"]
+    assert case["id"] == "lenet5-fake-honest-fp32"
+    assert case["accuracy"]["top1"] == record.accuracy.top1
+    assert "lenet5-fake-honest-fp32" in (pytester.path / "reports/latest/index.html").read_text()
+
+
+def test_a_floor_that_is_missed_fails_and_says_so(suites, pytester):
+    result = suites("--backend=fake-honest", "-k", "test_accuracy and not against")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*is below the floor*", "*REGRESSED floor*"])
+    assert latest(pytester)[1][0].status is Status.FAILED
+
+
+def test_a_backend_asked_for_that_cannot_run_is_one_line(suites):
+    result = suites("--backend=fake-absent")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    (line,) = [line for line in result.stderr.lines if "ERROR" in line]
+    assert "--backend=fake-absent cannot run here: there is no such device (buy one)" in line
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--backend=opnvino", "did you mean openvino?"),
+        ("--model=lenet", "lenet5"),
+        ("--dataset=stroke", "strokes"),
+        ("--recipe=qdq-minmx", "qdq-minmax"),
+        ("--precision=fp8", "choose from fp32, fp16, int8"),
+        ("--batch-size=0", "at least 1"),
+        ("--batch-size=one", "whole numbers"),
+        ("--score-images=0", "at least 1"),
+        ("--max-drop=lots", "neither a fraction"),
+        ("--calibration-images=0", "at least 1"),
+        ("--backend-dir=nowhere", "no such folder"),
+    ],
+)
+def test_a_wrong_option_is_one_line_with_the_remedy(suites, option, words):
+    result = suites("--backend=fake-honest", "--precision=int8", option, "-m", "accuracy")
+    assert result.ret != 0
+    text = "\n".join([*result.outlines, *result.errlines])
+    assert words in text
+    assert "Traceback" not in text
+
+
+def test_calibration_may_not_meet_the_scored_images(suites):
+    result = suites("--backend=fake-honest", "--split=train", "--calibration-from=100")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*200 calibration images would also be scored*--calibration-from*"])
+
+
+def test_images_that_were_trained_on_are_flagged(suites, pytester):
+    suites("--backend=fake-honest", "--split=train", "--floor=0", "-m", "accuracy")
+    (record,) = latest(pytester)[1]
+    assert record.accuracy.n_trained_on == 300
+    assert "scored_on_training_images" in record.flags
+
+
+def test_a_crash_costs_one_case(suites, pytester):
+    result = suites("--backend=fake-segfault,fake-honest", "--floor=0", "-m", "accuracy")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*died of SIGSEGV*"])
+    status = {record.case.backend: record.status for record in latest(pytester)[1]}
+    assert status == {"fake-segfault": Status.ERROR, "fake-honest": Status.PASSED}
+
+
+def test_a_hang_ends_with_a_reason(suites, pytester):
+    result = suites("--backend=fake-hang", "--floor=0", "--timeout=2", "-k", "test_accuracy")
+    assert result.ret == 1
+    assert "no sign of life for 2 s" in latest(pytester)[1][0].reason
+
+
+def test_nan_outputs_never_pass(suites, pytester):
+    result = suites("--backend=fake-nan", "--floor=0", "-m", "accuracy")
+    assert result.ret == 1
+    assert "gives nan as an output" in latest(pytester)[1][0].reason
+
+
+def test_a_slot_leak_fails_invariance(suites):
+    result = suites("--backend=fake-slot-leak", "--floor=0", "-m", "invariance")
+    assert result.ret == 1
+
+
+def test_what_a_device_cannot_do_is_skipped_with_its_reason(suites, pytester):
+    result = suites("--backend=fake-refuses", "--precision=fp32,fp16", "--floor=0", "-m", "accuracy or build", "-rs")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["*this device has no 16-bit arithmetic*"])
+    assert [record.status for record in latest(pytester)[1]] == [Status.PASSED, Status.UNSUPPORTED]
+
+
+def test_a_run_in_which_no_case_ran_is_an_error(suites):
+    result = suites("--backend=fake-refuses", "--precision=fp16", "-m", "accuracy")
+    assert result.ret != 0
+    result.stdout.fnmatch_lines(["ERROR: no case ran*"])
+
+
+def test_parallel_runs_are_refused(suites):
+    result = suites("--backend=fake-honest", "-n2")
+    assert result.ret != 0
+    assert "Run them without -n" in "\n".join([*result.outlines, *result.errlines])
+
+
+def test_a_report_dir_that_cannot_be_written_is_named(suites, pytester):
+    (pytester.path / "taken").write_text("a file")
+    result = suites("--backend=fake-honest", "--report-dir=taken", "-m", "accuracy")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*--report-dir*taken*cannot be written*"])
+
+
+def test_samples_reach_pytest_benchmark(suites, pytester):
+    suites("--backend=fake-honest", "--benchmark-json=bench.json", "-m", "latency")
+    benchmarks = json.loads((pytester.path / "bench.json").read_text())["benchmarks"]
+    (record,) = latest(pytester)[1]
+    assert len(benchmarks) == 2
+    for entry, latency in zip(benchmarks, record.latencies, strict=True):
+        samples = latency.rounds_ns.array().ravel()[:1000]
+        assert entry["stats"]["rounds"] == len(samples)
+        assert entry["stats"]["min"] == pytest.approx(samples.min() * 1e-9, rel=1e-9)
+        assert entry["stats"]["mean"] == pytest.approx(samples.mean() * 1e-9, rel=1e-9)
+
+
+def test_baselines_are_missing_then_written_then_held(suites, pytester):
+    honest = ("--backend=fake-honest", "--floor=0", "-m", "accuracy", "-k", "not reference")
+    assert suites(*honest, "--baseline=require").ret == 1
+    first = suites(*honest)
+    assert first.ret == 0
+    first.stdout.fnmatch_lines(["baselines: 1 of 1 cases have none*--update-baselines*"])
+    pytester_all = ("--backend=fake-honest", "--floor=0")
+    suites(*pytester_all, "--update-baselines")
+    assert list((pytester.path / "baselines" / "cpu").iterdir())
+    assert suites(*pytester_all, "--baseline=require").ret == 0
+
+
+def test_a_damaged_baseline_is_an_error_with_its_command(suites, pytester):
+    options = ("--backend=fake-honest", "--floor=0")
+    suites(*options, "--update-baselines")
+    (path,) = (pytester.path / "baselines" / "cpu").iterdir()
+    path.write_bytes(path.read_bytes()[:100])
+    result = suites(*options)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*harness baseline accept*"])
+
+
+def test_only_collecting_measures_nothing(suites, pytester):
+    result = suites("--backend=fake-honest", "--collect-only", "-q")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["*test_accuracy.py::test_accuracy[[]lenet5-fake-honest-fp32[]]"])
+    assert not (pytester.path / "reports").exists()
+
+
+def test_help_shows_our_options_under_one_group(suites):
+    result = suites("--help")
+    text = "\n".join(result.outlines)
+    group = text[text.index("inference engines: accuracy and latency") :]
+    for option in ("--backend", "--score-images", "--batch-size", "--engine-cache", "--trt-profile", "--strict"):
+        assert option in group
