@@ -158,10 +158,9 @@ def _judge(name: str, trials: Sequence[Trial], limit: float) -> Verdict:
         outcome=Outcome.SAME if is_kept else Outcome.REGRESSED,
         code=name if is_kept else f"{name}_leak",
         message=f"{name.replace('_', ' ')}: outputs of {n_rows} rows in {len(trials)} arrangements differ by up to "
-        f"{gaps[worst]:.2g} (accepted {limit:.2g}; worst: {trials[worst].where}), {flipped} predictions change{near_ties}",
-        advice=""
-        if is_kept
-        else "an image's result depends on its batch: score and deploy at batch 1 until it is mended",
+        f"{gaps[worst]:.2g} (accepted {limit:.2g}; worst: {trials[worst].where}), "
+        f"{flipped} predictions change{near_ties}",
+        advice="" if is_kept else "a result depends on the rest of its batch: deploy at batch 1 until that is mended",
         is_failure=not is_kept,
         value=gaps[worst],
     )

@@ -127,7 +127,10 @@ def value_from_text(name: str, text: str, *, where: str) -> float:
 
     Raises: ConfigError for text that is no number or a value out of range.
     """
-    value = fraction_from_text(text)
+    try:
+        value = fraction_from_text(text)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {name}: {error}") from None
     if not text.strip().endswith("%"):
         _check_is_meant(name, value, where=where)
     check_value(name, value, where=where)

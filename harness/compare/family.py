@@ -30,7 +30,7 @@ def holm(verdicts: Sequence[Verdict], *, alpha: float) -> tuple[Verdict, ...]:
         p_values = holm_p([verdicts[i].p_value or 0.0 for i in family])
         joint = dict(zip(family, p_values.tolist(), strict=True))
         for i in places:
-            adjusted[i] = _adjusted(verdicts[i], joint.get(i, 1.0), n_cases=len(family), alpha=alpha)
+            adjusted[i] = _adjusted(verdicts[i], joint.get(i, 1.0), n_cases=len(places), alpha=alpha)
     return tuple(adjusted)
 
 
@@ -74,7 +74,6 @@ def _adjusted(verdict: Verdict, joint_p: float, *, n_cases: int, alpha: float) -
         outcome=Outcome.INCONCLUSIVE,
         code="not_among_many",
         is_failure=False,
-        message=f"{verdict.message}; among {n_cases} cases that could have alarmed its p is {joint_p:.2g}, "
-        f"above {alpha:g}",
+        message=f"{verdict.message}; beyond {alpha:g} alone, but not among the {n_cases} cases of this run",
         advice=f"repeat with more images before acting on it; {verdict.advice}",
     )

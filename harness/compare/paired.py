@@ -147,6 +147,8 @@ def smallest_loss_beyond(changes: Changes, *, margin: float, alpha: float) -> fl
     """
     n_gained, n = changes.n_gained, changes.n
     low, high = smallest_flagged_loss(n_gained, alpha), n - 2 * n_gained
+    if low > high:
+        return None
     if margin > 0:
         while low < high:  # the p-value falls as the loss grows
             middle = (low + high) // 2
@@ -154,9 +156,9 @@ def smallest_loss_beyond(changes: Changes, *, margin: float, alpha: float) -> fl
                 high = middle
             else:
                 low = middle + 1
-        if low <= 0 or loss_beyond_margin_p(low + n_gained, n_gained, n, margin) > alpha:
+        if loss_beyond_margin_p(low + n_gained, n_gained, n, margin) > alpha:
             return None
-    return low / n if low + 2 * n_gained <= n else None
+    return low / n
 
 
 def check_tolerance(margin: float, alpha: float) -> None:

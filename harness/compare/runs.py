@@ -151,7 +151,7 @@ def _judge_predictions(ours: Subject, theirs: Subject, *, tolerance: Tolerance, 
     suspects = changes_of_setting(ours, theirs)
     if suspects and (changes.n_changed or ours.outputs_sha256 != theirs.outputs_sha256):
         notes.append(f"changed since: {', '.join(suspects)}")
-    return replace(verdict, message="; ".join(notes), advice=verdict.advice or _advice(verdict, ours, gate))
+    return replace(verdict, message="; ".join(notes), advice=_joined(verdict.advice, _advice(verdict, ours, gate)))
 
 
 def _advice(verdict: Verdict, ours: Subject, gate: str) -> str:
@@ -161,6 +161,10 @@ def _advice(verdict: Verdict, ours: Subject, gate: str) -> str:
     if verdict.outcome is Outcome.REGRESSED:
         return f"find the {verdict.n_lost} lost images in the report; if the change is wanted: {accept}"
     return f"if the change is wanted: {accept}"
+
+
+def _joined(*parts: str) -> str:
+    return "; ".join(part for part in parts if part)
 
 
 def _compare_records(
