@@ -351,6 +351,14 @@ class BaselineStore:
         return unused
 
 
+def line_from_baseline(baseline: Baseline) -> str:
+    """Return a baseline in one line: case, device, top-1, who accepted it when."""
+    scores, environment = baseline.scores, baseline.environment
+    top1 = f"top-1 {100 * scores.n_right / scores.images.n_images:.2f} %" if scores else "timed only"
+    folder = device_slug(baseline.case, environment)
+    return f"{folder}/{baseline.case.id}: {top1}, {baseline.accepted_at[:10]} by {baseline.accepted_by}"
+
+
 def text_from_baseline(baseline: Baseline) -> str:
     """Return a baseline in a few lines for a reader."""
     scores = baseline.scores

@@ -13,6 +13,7 @@ from harness.baselines import (
     baseline_from_record,
     device_slug,
     json_from_baseline,
+    line_from_baseline,
     text_from_baseline,
 )
 from harness.errors import BaselineError, ConfigError
@@ -257,6 +258,8 @@ def test_an_interrupted_write_leaves_the_old_file(store, monkeypatch):
 def test_a_baseline_is_told_in_words():
     record = record_with(accuracy_with(wrong=range(70)), precision=Precision.INT8, latencies=(latency_with(),))
     text = text_from_baseline(baseline_from_record(record, **BY))
+    line = line_from_baseline(baseline_from_record(record, **BY))
+    assert line == "cpu/lenet5-ort-int8: top-1 99.30 %, 2026-11-21 by A. Reviewer"
     assert "lenet5-ort-int8: accepted by A. Reviewer at 2026-11-21T02:00:00Z" in text
     assert "top-1 9930 of 10000 (99.30 %)" in text
     assert "batch 1: 0.1 us" in text

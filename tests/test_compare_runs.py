@@ -6,7 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.compare import compare_runs, engine_digest, judge_subject, no_baseline, subject_from_record
+from harness.compare import (
+    compare_runs,
+    engine_digest,
+    judge_subject,
+    no_baseline,
+    records_with_verdicts,
+    subject_from_record,
+)
 from harness.errors import MeasurementError
 from harness.records import Outcome, Status
 from harness.specs import Precision, Tolerance
@@ -215,6 +222,8 @@ def test_two_runs_are_compared_case_by_case():
     assert times.outcome is Outcome.SAME
     assert "in tuesday only" in found["lenet5-ort-int8"][0].message
     assert "in monday only" in found["lenet5-openvino-fp32"][0].message
+    judged = records_with_verdicts(b, list(found.items()))
+    assert [record.verdicts for record in judged] == [found["lenet5-ort-fp32"], found["lenet5-ort-int8"]]
 
 
 def test_a_case_that_broke_in_one_run_is_said_to_have_broken():

@@ -12,7 +12,7 @@ from harness.compare.accuracy import (
     loss_split,
 )
 from harness.compare.family import apply_rules, holm
-from harness.compare.runs import compare_runs, judge_latency, judge_subject, no_baseline
+from harness.compare.runs import compare_runs, judge_latency, judge_subject, no_baseline, records_with_verdicts
 from harness.compare.subjects import RoundMedians, Subject, engine_digest, subject_from_record
 
 __all__ = [
@@ -30,5 +30,6 @@ __all__ = [
     "judge_subject",
     "loss_split",
     "no_baseline",
+    "records_with_verdicts",
     "subject_from_record",
 ]

@@ -84,6 +84,12 @@ def compare_runs(
     return verdicts
 
 
+def records_with_verdicts(records: Sequence[Record], found: Sequence[tuple[str, tuple[Verdict, ...]]]) -> list[Record]:
+    """Return records that carry the verdicts of a comparison instead of their own, for its page."""
+    verdicts = dict(found)
+    return [replace(record, verdicts=verdicts.get(record.case.id, ())) for record in records]
+
+
 def judge_latency(
     ours: RoundMedians,
     theirs: RoundMedians,
