@@ -8,8 +8,7 @@ float here would put the last bit of every pixel at the mercy of a library.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
-from math import floor, isqrt
+from math import isqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,13 +72,20 @@ GLYPHS: tuple[Glyph, ...] = (
 )
 
 
-def _catmull_rom_weights(t: Fraction) -> tuple[Fraction, Fraction, Fraction, Fraction]:
-    """Return the weights of four neighbours at `t` in [0, 1] between the middle two.
+def _catmull_rom_weights(part: int, whole: int) -> tuple[int, int, int, int]:
+    """Return the fixed-point weights of four neighbours at part/whole of the way between the middle two.
 
     Source: Catmull and Rom, A class of local interpolating splines, 1974; the uniform form with tension 1/2.
     """
-    t2, t3 = t * t, t * t * t
-    return (-t3 + 2 * t2 - t) / 2, (3 * t3 - 5 * t2 + 2) / 2, (-3 * t3 + 4 * t2 + t) / 2, (t3 - t2) / 2
+    a, b = part, whole  # t = a / b; every weight is a polynomial over 2 * b**3
+    quads = (
+        -(a**3) + 2 * a * a * b - a * b * b,
+        3 * a**3 - 5 * a * a * b + 2 * b**3,
+        -3 * a**3 + 4 * a * a * b + a * b * b,
+        a**3 - a * a * b,
+    )
+    first, second, third, fourth = ((quad << WEIGHT_BITS) // (2 * b**3) for quad in quads)
+    return first, second, third, fourth
 
 
 def _segments(glyph: Glyph) -> list[tuple[tuple[int, int, int, int], int]]:
@@ -106,13 +112,14 @@ def pen_weights(glyph: Glyph) -> NDArray[np.int64]:
     weights = np.zeros((N_PEN_POINTS, N_CONTROLS), np.int64)
     start, piece = 0, 0
     for k in range(N_PEN_POINTS):
-        place = Fraction((2 * k + 1) * total, 2 * N_PEN_POINTS)
-        while place > start + pieces[piece][1]:
+        place = (2 * k + 1) * total  # in units of a length over 2 * N_PEN_POINTS
+        while place > (start + pieces[piece][1]) * 2 * N_PEN_POINTS:
             start += pieces[piece][1]
             piece += 1
         indices, length = pieces[piece]
-        for index, weight in zip(indices, _catmull_rom_weights((place - start) / length), strict=True):
-            weights[k, index] += floor(weight * (1 << WEIGHT_BITS))
+        part = place - start * 2 * N_PEN_POINTS
+        for index, weight in zip(indices, _catmull_rom_weights(part, length * 2 * N_PEN_POINTS), strict=True):
+            weights[k, index] += weight
     return weights
 
 

@@ -71,10 +71,10 @@ def load_card(path: str | Path) -> ModelSpec:
     """
     path = Path(path)
     card = _read_card(path)
-    fractions = {**card.accuracy, **card.floors, **card.max_drop}
-    outside = next((key for key, value in fractions.items() if not 0 <= value <= 1), None)
-    if outside is not None:
-        raise DataError(f"{path}: {outside} = {fractions[outside]} is no fraction from 0 to 1; write 0.99 for 99 %")
+    for table in (card.accuracy, card.floors, card.max_drop):
+        for key, value in table.items():
+            if not 0 <= value <= 1:
+                raise DataError(f"{path}: {key} = {value} is no fraction from 0 to 1; write 0.99 for 99 %")
     unknown = next((key for key in card.max_drop if key not in PRECISIONS), None)
     if unknown is not None:
         raise DataError(f"{path}: [max_drop] names {unknown!r}; expected {' or '.join(PRECISIONS)}")

@@ -72,7 +72,8 @@ def _write(path: Path, note: Path) -> str:
         os.replace(fresh, path)
         note.write_text(sha256 + "\n")
     except OSError as error:
-        fresh.unlink(missing_ok=True)
+        if fresh.is_file():
+            fresh.unlink()
         raise DataError(
             f"{path}: cannot be written ({error.strerror}); set XDG_CACHE_HOME to a folder that can"
         ) from error
@@ -123,7 +124,7 @@ class _Graph:
         branch = self._convolution(
             branch, f"{name}_c", channels_in=width, channels=wide, gain=BRANCH_GAIN, with_relu=False
         )
-        if channels_in != wide:
+        if channels_in != wide or stride != 1:
             value = self._convolution(
                 value, f"{name}_shortcut", channels_in=channels_in, channels=wide, stride=stride, with_relu=False
             )

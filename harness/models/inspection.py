@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import onnx
 
 REMEDY = "export the model again"
-IMAGE_CHANNELS = (1, 3, 4)
+IMAGE_CHANNELS = (1, 3)  # grey, RGB: tells channels-last from channels-first
 WHOLE_NUMBERS = ("num_classes", "label_offset", "max_batch")  # overrides travel as floats
 PASS_THROUGH = ("Identity", "Reshape", "Squeeze", "Flatten", "Cast")
 

@@ -1,0 +1,134 @@
+"""Opening data sets by name or path, and fingerprints of ranges."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from harness.datasets import RangeFingerprint, check_range, dataset_names, fingerprint_range, open_dataset
+from harness.errors import DataError
+from harness.protocols import Dataset
+
+
+def test_names():
+    assert dataset_names() == (
+        "strokes", "mnist", "fashion-mnist", "kmnist", "qmnist", "emnist-digits", "trt-batches"
+    )  # fmt: skip
+
+
+def test_strokes_is_a_dataset():
+    data = open_dataset("strokes", split="train")
+    assert isinstance(data, Dataset)
+    assert (data.name, data.split, data.num_classes, data.image_shape) == ("strokes", "train", 10, (28, 28))
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("stroke", "did you mean strokes"),
+        ("MNIST", "there are: strokes, mnist"),
+        ("fashon-mnist", "did you mean fashion-mnist"),
+        ("imagenet", "there are|did you mean"),
+        ("no/such/file", "no such file or folder"),
+        ("file.idx", "no such file or folder"),
+        ("trt-batches", "needs --data-dir"),
+    ],
+)
+def test_an_unknown_name_gets_a_hint(name, answer):
+    with pytest.raises(DataError, match=answer) as error:
+        open_dataset(name, split="test")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("name", "split"), [("mnist", "validation"), ("strokes", "all")])
+def test_an_unknown_split_names_the_splits(name, split):
+    with pytest.raises(DataError, match="train, test"):
+        open_dataset(name, split=split)
+
+
+def test_opening_strokes_imports_nothing_of_downloads_or_runtimes():
+    code = (
+        "import sys; from harness.datasets import open_dataset; open_dataset('strokes', split='test').read(0, 2); "
+        "bad = {'pooch', 'requests', 'onnx', 'torch', 'matplotlib', 'scipy'} & set(sys.modules); assert not bad, bad"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+class Rows:
+    """A data set that notes what was read of it."""
+
+    name, split, n_images, num_classes, image_shape = "rows", "test", 5000, 10, (2, 2)
+
+    def __init__(self):
+        self.largest = 0
+
+    def read(self, first, stop):
+        self.largest = max(self.largest, stop - first)
+        ids = np.arange(first, stop)
+        return (ids[:, None, None] % 251 + np.zeros((1, 2, 2))).astype(np.uint8), ids % 10
+
+
+def test_fingerprint_streams():
+    rows = Rows()
+    fingerprint_range(rows, 0, 5000)
+    assert rows.largest == 1000
+
+
+def test_fingerprint_does_not_depend_on_chunks():
+    whole = RangeFingerprint()
+    whole.update(7, *Rows().read(7, 107))
+    parts = RangeFingerprint()
+    for first, stop in ((7, 8), (8, 60), (60, 107)):
+        parts.update(first, *Rows().read(first, stop))
+    assert whole.hexdigest() == parts.hexdigest() == fingerprint_range(Rows(), 7, 107)
+
+
+def changed(*, first=0, pixels=None, labels=None):
+    given = Rows().read(0, 100)
+    fingerprint = RangeFingerprint()
+    fingerprint.update(first, given[0] if pixels is None else pixels, given[1] if labels is None else labels)
+    return fingerprint.hexdigest()
+
+
+def test_fingerprint_sees_ids_labels_pixels_shape_and_dtype():
+    pixels, labels = Rows().read(0, 100)
+    one_pixel, one_label = pixels.copy(), labels.copy()
+    one_pixel[99, 1, 1] ^= 1
+    one_label[0] += 1
+    variants = [
+        changed(),
+        changed(first=1),
+        changed(pixels=one_pixel),
+        changed(labels=one_label),
+        changed(pixels=pixels.reshape(100, 4, 1)),
+        changed(pixels=pixels.astype(np.float32)),
+        changed(pixels=pixels[::-1]),
+    ]
+    assert len(set(variants)) == len(variants)
+
+
+def test_fingerprint_does_not_depend_on_memory_layout():
+    pixels, labels = Rows().read(0, 100)
+    assert changed(pixels=np.asfortranarray(pixels)) == changed()
+    assert changed(pixels=pixels.astype(">f4")) == changed(pixels=pixels.astype("<f4"))
+    assert changed(labels=labels.astype(np.int32)) == changed()
+
+
+def test_fingerprint_refuses_what_does_not_match():
+    fingerprint = RangeFingerprint()
+    with pytest.raises(DataError, match="3 images came with 2 labels"):
+        fingerprint.update(0, np.zeros((3, 2, 2), np.uint8), np.zeros(2, np.int64))
+    fingerprint.update(0, np.zeros((3, 2, 2), np.uint8), np.zeros(3, np.int64))
+    with pytest.raises(DataError, match="those before were"):
+        fingerprint.update(3, np.zeros((3, 2, 3), np.uint8), np.zeros(3, np.int64))
+
+
+def test_fingerprint_of_a_range_past_the_end():
+    with pytest.raises(DataError, match="at most 100 from there"):
+        fingerprint_range(Rows(), 4900, 5100)
+
+
+@pytest.mark.parametrize(("first", "stop"), [(0, 0), (0, 10), (9, 10), (10, 10)])
+def test_ranges_inside_are_fine(first, stop):
+    check_range(first, stop, name="n", split="s", n_images=10)
