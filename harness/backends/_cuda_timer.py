@@ -1,0 +1,173 @@
+"""Timing with CUDA events on one stream: four ways to launch, chosen by option and named in the timer.
+
+`enqueue` records event, call, event, as sampleINT8 does; `graph` launches the call as a captured CUDA graph; `gated`
+holds the stream while event, call, event are enqueued, so that no host gap falls between them; `gated_graph` is both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.cuda import CudaError, EventPool, Gate, Gpu, Graph, NotCapturable
+from harness.errors import ConfigError, MeasurementError
+
+WINDOWS = ("compute", "h2d", "d2h", "end_to_end")
+LAUNCHES = ("auto", "enqueue", "graph", "gated", "gated_graph")
+# One sample should last at least 40 event quanta of 0.5 us (CUDA documentation, cuEventElapsedTime).
+SHORTEST_SAMPLE_NS = 20_000.0
+# A stream's queue holds about 1000 entries; an enqueue into a full queue blocks, and a gate would then never open.
+GATED_QUEUE_ENTRIES = 256
+N_ENQUEUES = 32  # calls whose host time is taken
+N_TRIALS = 5
+
+
+class CudaTimer:
+    """Times one call on one stream with pairs of CUDA events.
+
+    `bind` makes the engine ready for this batch and returns a number that changes whenever a captured graph of it has
+    become invalid. `work` enqueues one call. Raises: ConfigError for a window or launch that cannot be had.
+    """
+
+    clock = "cuda_event"
+
+    def __init__(
+        self,
+        gpu: Gpu,
+        stream: object,
+        *,
+        work: Callable[[], None],
+        bind: Callable[[], int],
+        batch_size: int,
+        window: str,
+        launch: str,
+        entries_per_call: int,
+    ) -> None:
+        if window not in WINDOWS:
+            raise ConfigError(f"window {window!r} is none of {', '.join(WINDOWS)}")
+        if launch not in LAUNCHES:
+            raise ConfigError(f"launch {launch!r} is none of {', '.join(LAUNCHES)}")
+        self._gpu, self._stream, self._work, self._bind = gpu, stream, work, bind
+        self.batch_size, self.window = batch_size, window
+        self.calls_per_sample = 1
+        self.notes: tuple[str, ...] = ()
+        self._pool = EventPool(gpu)
+        self._graph: Graph | None = None
+        self._gate: Gate | None = None
+        self._generation = -1
+        self._wants_graph = launch in ("auto", "graph", "gated_graph")
+        self._must = launch != "auto"
+        self._ready()
+        if launch in ("auto", "gated", "gated_graph"):
+            self._try_gate()
+        self.launch = "graph" if self._graph else "enqueue"
+        self.gated = self._gate is not None
+        self._calls_per_gate = max(1, GATED_QUEUE_ENTRIES // (1 if self._graph else max(1, entries_per_call)))
+        self._choose_calls()
+
+    def sample(self, n_samples: int) -> NDArray[np.float64]:
+        """Return float64[n_samples]: ns per call. Raises: MeasurementError when the device fails."""
+        self._ready()
+        pairs = self._pool.pairs(n_samples)
+        calls, launch, stream = self.calls_per_sample, self._launch_once(), self._stream
+        try:
+            with self._gate.watched() if self._gate else contextlib.nullcontext():
+                for start, end in pairs:
+                    if self._gate:
+                        self._gated_sample(self._gate, start, end)
+                    else:
+                        start.record(stream)
+                        for _ in range(calls):
+                            launch()
+                        end.record(stream)
+                stream.synchronize()  # type: ignore[attr-defined]
+            spans = [end.time_since(start) for start, end in pairs]
+        except self._gpu.errors as error:
+            raise MeasurementError(f"timing batch {self.batch_size} failed on the device: {error}") from error
+        return np.asarray(spans, np.float64) * (1e6 / calls)
+
+    def enqueue_ns(self) -> float | None:
+        """Return the median host time of putting one call on the stream [ns]."""
+        self._ready()
+        launch = self._launch_once()
+        spans = []
+        for _ in range(N_ENQUEUES):
+            start = time.perf_counter_ns()
+            launch()
+            spans.append(time.perf_counter_ns() - start)
+            self._stream.synchronize()  # type: ignore[attr-defined]
+        return float(np.median(spans))
+
+    def close(self) -> None:
+        """Destroy the graph and let go of the events; a second call does nothing."""
+        if self._graph:
+            self._graph.close()
+        self._graph = None
+        self._pool = EventPool(self._gpu)
+
+    def _launch_once(self) -> Callable[[], None]:
+        return self._graph.launch if self._graph else self._work
+
+    def _gated_sample(self, gate: Gate, start: object, end: object) -> None:
+        launch, stream = self._launch_once(), self._stream
+        gate.shut()
+        start.record(stream)  # type: ignore[attr-defined]
+        held = min(self.calls_per_sample, self._calls_per_gate)
+        for _ in range(held):
+            launch()
+        if held == self.calls_per_sample:
+            end.record(stream)  # type: ignore[attr-defined]
+            gate.open()
+            return
+        gate.open()
+        for _ in range(self.calls_per_sample - held):
+            launch()
+        end.record(stream)  # type: ignore[attr-defined]
+
+    def _ready(self) -> None:
+        """Bind the batch; after a change of shape run it once and capture it anew."""
+        generation = self._bind()
+        if generation == self._generation:
+            return
+        self._work()
+        self._stream.synchronize()  # type: ignore[attr-defined]
+        self._generation = generation
+        if not self._wants_graph:
+            return
+        if self._graph:
+            self._graph.close()
+            self._graph = None
+        try:
+            self._graph = Graph(self._gpu, self._stream, self._work)
+        except NotCapturable as error:
+            if self._must:
+                raise ConfigError(
+                    f"this engine cannot be timed as a graph ({error}); use the launch 'enqueue'"
+                ) from error
+            self._wants_graph = False
+            self.notes += (f"timed without a CUDA graph: {error}",)
+
+    def _try_gate(self) -> None:
+        try:
+            gate = Gate(self._gpu, self._stream)
+            with gate.watched():
+                gate.shut()
+                self._launch_once()()
+                gate.open()
+                self._stream.synchronize()  # type: ignore[attr-defined]
+        except (CudaError, MeasurementError) as error:
+            if self._must:
+                raise ConfigError(f"this engine cannot be timed behind a gate ({error})") from error
+            self.notes += (f"timed without a gate: {error}",)
+            return
+        self._gate = gate
+
+    def _choose_calls(self) -> None:
+        """Let one sample span several calls when a call is shorter than the events can resolve well."""
+        call_ns = float(np.median(self.sample(N_TRIALS)))
+        if 0 < call_ns < SHORTEST_SAMPLE_NS:
+            self.calls_per_sample = int(np.ceil(SHORTEST_SAMPLE_NS / call_ns))

@@ -1,0 +1,114 @@
+"""What one TensorRT module can do, found by looking, never by its version; and its log."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.errors import ConfigError
+
+MAX_LINE = 300  # characters of a log line worth keeping
+MAX_WARNINGS = 5
+
+
+class TrtApi:
+    """One imported `tensorrt` or `tensorrt_rtx` module and its capabilities.
+
+    TensorRT 8.6 is typed by flags; from 10 on the network's own types decide; 11 and TensorRT for RTX know no flags.
+    """
+
+    def __init__(self, module: Any) -> None:
+        self.trt = module
+        self.version: str = module.__version__
+        # RTX 1.4 has FP16 and INT8 flags that its builder refuses, so their presence alone says nothing.
+        self.is_rtx = hasattr(module, "IRuntimeCache")
+        self.has_weak_typing = hasattr(module.BuilderFlag, "FP16") and not self.is_rtx
+        self.has_strong_typing = hasattr(module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+        self.has_timing_cache = not self.is_rtx  # RTX: a no-op since 1.2
+
+    def has_calibrator(self, recipe: str) -> bool:
+        """Tell whether a `trt-*` recipe can run: weak typing and the class or property it needs."""
+        needs = CALIBRATORS.get(recipe)
+        if not self.has_weak_typing:
+            return False
+        if needs is None:
+            return hasattr(self.trt.ITensor, "dynamic_range")
+        return hasattr(self.trt, needs)
+
+    def is_strong(self, recipe: str) -> bool:
+        """Tell whether a network of this recipe is strongly typed; calibrators need weak typing."""
+        return self.has_strong_typing and recipe not in VENDOR_RECIPES
+
+    def network_flags(self, recipe: str) -> int:
+        """Return the creation flags; their bit numbers differ between versions."""
+        members = self.trt.NetworkDefinitionCreationFlag
+        flags = 0
+        if hasattr(members, "EXPLICIT_BATCH") and not self.is_rtx:
+            flags |= 1 << int(members.EXPLICIT_BATCH)
+        if self.is_strong(recipe):
+            flags |= 1 << int(members.STRONGLY_TYPED)
+        return flags
+
+    def tactic_mask(self, names: tuple[str, ...]) -> int:
+        """Return the bit mask of tactic sources. Raises: ConfigError for a name this version lacks."""
+        known = self.trt.TacticSource.__members__
+        for name in names:
+            if name not in known:
+                raise ConfigError(
+                    f"tactic source {name!r} is unknown to TensorRT {self.version}; it has {', '.join(known)}"
+                )
+        return sum(1 << int(known[name]) for name in set(names))
+
+    def tactic_names(self, mask: int) -> str:
+        """Return the names in a mask of tactic sources, joined by '|'."""
+        names = [name for name, member in self.trt.TacticSource.__members__.items() if mask >> int(member) & 1]
+        return "|".join(names) or "none"
+
+
+CALIBRATORS = {
+    "trt-entropy2": "IInt8EntropyCalibrator2",
+    "trt-minmax": "IInt8MinMaxCalibrator",
+    "trt-legacy": "IInt8LegacyCalibrator",
+}
+RANGES_RECIPE = "trt-ranges"
+VENDOR_RECIPES = (*CALIBRATORS, RANGES_RECIPE)
+
+
+class LogLines:
+    """What TensorRT logged: every error, and each warning once."""
+
+    def __init__(self) -> None:
+        self.errors: list[str] = []
+        self.warnings: list[str] = []
+
+    def take(self, is_error: bool, text: str) -> None:
+        """Keep a line."""
+        line = " ".join(text.split())[:MAX_LINE]
+        if is_error:
+            self.errors.append(line)
+        elif line not in self.warnings:
+            self.warnings.append(line)
+
+    def reason(self, since: int = 0) -> str:
+        """Return the first error since a count of errors; what follows it is usually noise."""
+        fresh = self.errors[since:]
+        return fresh[0] if fresh else "TensorRT logged no error"
+
+    def notes(self) -> tuple[str, ...]:
+        """Return the warnings as notes, the first few of them."""
+        more = len(self.warnings) - MAX_WARNINGS
+        shown = tuple(f"TensorRT warns: {line}" for line in self.warnings[:MAX_WARNINGS])
+        return (*shown, f"TensorRT gave {more} more warnings") if more > 0 else shown
+
+
+def make_logger(module: Any, lines: LogLines) -> Any:
+    """Return a TensorRT logger that fills `lines`; exceptions in its callback would be swallowed, so it raises none."""
+
+    class Logger(module.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            module.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            if int(severity) <= int(module.ILogger.Severity.WARNING):
+                lines.take(int(severity) <= int(module.ILogger.Severity.ERROR), message)
+
+    return Logger()

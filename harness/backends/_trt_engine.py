@@ -1,0 +1,254 @@
+"""A TensorRT plan, deserialized and ready to run. Owned by one thread; everything is freed before the context is."""
+
+from __future__ import annotations
+
+import atexit
+import time
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Any
+
+from harness.backends._cuda_timer import CudaTimer
+from harness.backends._inputs import check_images
+from harness.backends._trt_api import LogLines, TrtApi, make_logger
+from harness.backends._trt_context import Lane, engine_tensors, lane_limits, pick_lane
+from harness.backends._trt_layers import layers_from_inspector
+from harness.backends._trt_ring import N_SLOTS, Ring, Slot
+from harness.cuda import Gpu
+from harness.errors import BuildError, ConfigError, MeasurementError
+from harness.layers import median_times
+from harness.protocols import Images, Outputs
+from harness.records import EngineFacts, Layer, TensorSpec
+
+N_PROFILED_RUNS = 20
+ENTRIES_BESIDE_LAYERS = 8  # queue entries of copies, events and shape kernels of one call
+
+
+class PlanRefused(BuildError):
+    """TensorRT did not take a plan: damaged, or of another version or GPU."""
+
+
+class TrtEngine:
+    """One engine with one execution context per profile. Implements `protocols.Engine`.
+
+    Raises: PlanRefused when the plan cannot be deserialized. The engine closes `gpu` when it is closed itself.
+    """
+
+    def __init__(self, api: TrtApi, plan: bytes, gpu: Gpu, *, label: str) -> None:
+        self._api, self._gpu, self._label = api, gpu, label
+        self._lines = LogLines()
+        self._logger = make_logger(api.trt, self._lines)
+        started = time.perf_counter_ns()
+        self._runtime: Any = api.trt.Runtime(self._logger)
+        self._engine: Any = self._runtime.deserialize_cuda_engine(plan)
+        if self._engine is None:
+            raise PlanRefused(f"{label}: TensorRT {api.version} refused the plan: {self._lines.reason()}")
+        self.load_ns = time.perf_counter_ns() - started
+        self.input, self.output = engine_tensors(api.trt, self._engine)
+        self._streams = (gpu.stream(), gpu.stream(), gpu.stream())  # copy in, compute, copy out
+        self._compute = self._streams[1]
+        self._lanes = [
+            Lane(self._engine.create_execution_context, index=index, limits=limits, lines=self._lines)
+            for index, limits in enumerate(lane_limits(self._engine, self.input))
+        ]
+        for lane in self._lanes:
+            lane.open(self._compute)
+        self._ring = self._make_ring()
+        self._timers: list[CudaTimer] = []
+        self.facts = EngineFacts(build_ns=0)
+        self.closed = False
+        atexit.register(self.close)  # a context left on the stack aborts the process at its end
+
+    @property
+    def _tensors(self) -> tuple[TensorSpec, TensorSpec]:
+        return self.input, self.output
+
+    @property
+    def device_memory_bytes(self) -> int:
+        """Device memory that one execution context takes [bytes]."""
+        engine = self._engine
+        # 10.0 has only the first, 11 only the second.
+        size = engine.device_memory_size_v2 if hasattr(engine, "device_memory_size_v2") else engine.device_memory_size
+        return int(size)
+
+    @property
+    def log_errors(self) -> tuple[str, ...]:
+        """What TensorRT logged as errors since the engine was loaded."""
+        return tuple(self._lines.errors)
+
+    def infer(self, images: Images) -> Outputs:
+        """Run one batch and return fresh memory. Raises: MeasurementError."""
+        self._check_open()
+        self._check(images)
+        slot = self._ring.slots[0]
+        try:
+            self._ring.stage(slot, images)
+            self._ring.submit(slot)
+            return self._ring.collect(slot)
+        except self._gpu.errors as error:
+            raise MeasurementError(f"{self._label}: batch {len(images)} failed on the device: {error}") from error
+
+    def infer_stream(self, batches: Iterable[Images]) -> Iterator[Outputs]:
+        """Yield the outputs of each batch in order, overlapping copies and compute. Fresh memory each.
+
+        Large batches are read and copied to page-locked memory by a thread of their own. Raises: MeasurementError.
+        """
+        self._check_open()
+        try:
+            yield from self._ring.stream(batches, self._check)
+        except self._gpu.errors as error:
+            raise MeasurementError(f"{self._label}: scoring failed on the device: {error}") from error
+
+    def timer(self, images: Images, *, window: str, launch: str) -> CudaTimer:
+        """Bind a batch and return its CUDA-event timer.
+
+        Windows are compute, h2d, d2h and end_to_end (copy in, compute, copy out, one after the other). Raises:
+        ConfigError for a window or launch that this engine lacks, MeasurementError.
+        """
+        self._check_open()
+        self._check(images)
+        n_images, gpu, compute = len(images), self._gpu, self._compute
+        slot = self._make_slot(n_images)
+        self._ring.stage(slot, images)
+        lane = pick_lane(self._lanes, n_images)
+
+        def copy_in() -> None:
+            gpu.copy_in(slot.device_in, slot.host_in, compute)
+
+        def bind() -> int:
+            generation = lane.bind(n_images, self._tensors, compute)
+            lane.point(self._tensors, int(slot.device_in), int(slot.device_out))
+            return generation
+
+        def run() -> None:
+            lane.enqueue(compute)
+
+        def copy_out() -> None:
+            gpu.copy_out(slot.host_out, slot.device_out, compute)
+
+        def end_to_end() -> None:
+            copy_in()
+            run()
+            copy_out()
+
+        works = {"compute": run, "h2d": copy_in, "d2h": copy_out, "end_to_end": end_to_end}
+        if window not in works:
+            raise ConfigError(f"{self._label}: window {window!r} is none of {', '.join(works)}")
+        copy_in()
+        timer = CudaTimer(
+            gpu,
+            compute,
+            work=works[window],
+            bind=bind,
+            batch_size=n_images,
+            window=window,
+            launch="gated" if launch == "auto" and not self._can_capture() else launch,
+            entries_per_call=int(self._engine.num_layers) + ENTRIES_BESIDE_LAYERS,
+        )
+        self._timers.append(timer)
+        return timer
+
+    def layers(self) -> tuple[Layer, ...]:
+        """Return the layers as they ran, with the median time of each at the largest profile's opt batch."""
+        self._check_open()
+        lane = max(self._lanes, key=lambda one: one.high)
+        slot = self._make_slot(lane.best)
+        slot.host_in[...] = 0
+        self._gpu.copy_in(slot.device_in, slot.host_in, self._compute)
+        lane.bind(lane.best, self._tensors, self._compute)
+        lane.point(self._tensors, int(slot.device_in), int(slot.device_out))
+        lane.enqueue(self._compute)
+        self._compute.synchronize()
+        text = self._inspect(lane)
+        times = self._profiled(lane)
+        lane.open(self._compute)  # a fresh context: the profiler makes every enqueue wait
+        return layers_from_inspector(text, times_ns=times, profile=lane.index)
+
+    def close(self) -> None:
+        """Free everything, then the context; a second call does nothing."""
+        if self.closed:
+            return
+        self.closed = True
+        atexit.unregister(self.close)
+        self._gpu.synchronize()
+        for timer in self._timers:
+            timer.close()
+        self._ring.close()
+        for lane in self._lanes:
+            lane.close()
+        self._timers, self._lanes = [], []
+        del self._ring, self._streams, self._compute
+        self._engine = None
+        self._runtime = None
+        self._gpu.close()
+
+    def __enter__(self) -> TrtEngine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _make_ring(self) -> Ring:
+        largest = max(lane.high for lane in self._lanes)
+        return Ring(
+            self._gpu,
+            [self._make_slot(largest) for _ in range(N_SLOTS)],
+            self._streams,
+            bind=lambda n_images: pick_lane(self._lanes, n_images).bind(n_images, self._tensors, self._compute),
+            enqueue=self._enqueue_slot,
+            can_capture=self._can_capture(),
+        )
+
+    def _make_slot(self, n_images: int) -> Slot:
+        in_shape = (n_images, *(size or 0 for size in self.input.shape[1:]))
+        out_shape = (n_images, self.output.shape[1] or 0)
+        return Slot(self._gpu, in_shape, out_shape, (self.input.dtype, self.output.dtype))
+
+    def _enqueue_slot(self, slot: Slot) -> None:
+        lane = pick_lane(self._lanes, slot.n_images)
+        lane.point(self._tensors, int(slot.device_in), int(slot.device_out))
+        lane.enqueue(self._compute)
+
+    def _can_capture(self) -> bool:
+        """TensorRT for RTX says whether its work can be captured; elsewhere it is tried."""
+        context = self._lanes[0].context
+        if not hasattr(context, "is_stream_capturable"):
+            return True
+        return bool(context.is_stream_capturable(self._compute.handle))
+
+    def _check(self, images: Images) -> None:
+        free = TensorSpec(name=self.input.name, dtype="float32", shape=(None, *self.input.shape[1:]))
+        check_images(images, free, self._label)
+        pick_lane(self._lanes, len(images))
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise MeasurementError(f"{self._label}: the engine is closed; build it again")
+
+    def _inspect(self, lane: Lane) -> str:
+        inspector = self._engine.create_engine_inspector()
+        inspector.execution_context = lane.context  # with its shapes set, formats of dynamic tensors are known
+        return str(inspector.get_engine_information(self._api.trt.LayerInformationFormat.JSON))
+
+    def _profiled(self, lane: Lane) -> dict[str, float]:
+        base = self._api.trt.IProfiler
+        runs: list[dict[str, float]] = []
+
+        class LayerTimes(base):  # type: ignore[misc, valid-type]
+            def __init__(self) -> None:
+                base.__init__(self)
+
+            def report_layer_time(self, layer_name: str, ms: float) -> None:
+                runs[-1][layer_name] = runs[-1].get(layer_name, 0.0) + ms * 1e6
+
+        times = LayerTimes()
+        lane.context.profiler = times
+        for _ in range(N_PROFILED_RUNS):
+            runs.append({})
+            lane.enqueue(self._compute)
+            self._compute.synchronize()
+        lane.close()  # before the profiler goes away
+        del times
+        return median_times(runs[1:])

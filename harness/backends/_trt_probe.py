@@ -1,0 +1,107 @@
+"""Can a TensorRT module be used here? Asked so that neither a missing driver nor a crash harms the asker."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+
+from harness.cuda import DriverProbe, probe_driver
+from harness.records import Availability
+
+TIMEOUT_S = 120  # a first start of TensorRT reads hundreds of MB of libraries
+# Run in a process of its own: TensorRT 8.6 without a driver dies inside Runtime(), and the lean runtimes of 10.x and
+# 11.x hand out an object that dies when it is first looked at.
+CHILD = """
+import importlib, json, sys
+found = {}
+module = importlib.import_module(sys.argv[1])
+found[sys.argv[1]] = module.__version__
+print(json.dumps({"step": "import", "versions": found}), flush=True)
+logger = module.Logger(module.Logger.ERROR)
+builder = module.Builder(logger)
+builder.max_threads
+print(json.dumps({"step": "Builder", "versions": found}), flush=True)
+runtime = module.Runtime(logger)
+runtime.max_threads
+print(json.dumps({"step": "Runtime", "versions": found}), flush=True)
+missing = []
+for name in sys.argv[2:]:
+    try:
+        part = importlib.import_module(name)
+    except ImportError as error:
+        missing.append(f"{name}: {error}")
+    else:
+        found[name] = str(getattr(part, "VERSION_TEXT", getattr(part, "__version__", "")))
+if missing and len(missing) == len(sys.argv[2:]):
+    raise ImportError("no CUDA for Python (" + "; ".join(missing) + ")")
+print(json.dumps({"step": "done", "versions": found}), flush=True)
+"""
+STEPS = {
+    "": "imported",
+    "import": "Builder was made",
+    "Builder": "Runtime was made",
+    "Runtime": "CUDA for Python was imported",
+}
+
+
+def probe_module(module: str, *, others: tuple[str, ...] = ()) -> tuple[dict[str, str], str]:
+    """Use a TensorRT module in a child process; return versions and the reason why not, "" when it works.
+
+    `others` are modules imported after it, at least one of which must be there (`pycuda`, `cuda.bindings`).
+    """
+    if importlib.util.find_spec(module) is None:
+        return {}, f"the Python module {module} is not installed"
+    try:
+        child = subprocess.run(
+            [sys.executable, "-c", CHILD, module, *others],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return {}, f"{module} hangs on use: no answer in {TIMEOUT_S} s"
+    lines = [json.loads(line) for line in child.stdout.splitlines() if line.startswith('{"step"')]
+    step: str = lines[-1]["step"] if lines else ""
+    versions: dict[str, str] = lines[-1]["versions"] if lines else {}
+    if step == "done":
+        return versions, ""
+    at = f"when {STEPS[step]}"
+    if child.returncode < 0:
+        return versions, f"{module} crashes on use: a process died of {signal.Signals(-child.returncode).name} {at}"
+    error = (child.stderr.strip().splitlines() or ["no message"])[-1]
+    return versions, f"{module} fails on use {at}: {error[:200]}"
+
+
+def probe_backend(
+    name: str,
+    module: str,
+    *,
+    install_hint: str,
+    needs: tuple[str, ...],
+    driver: Callable[[], DriverProbe] = probe_driver,
+) -> Availability:
+    """Return the availability of a TensorRT backend: first the driver, then the module in a child process."""
+    found = driver()
+    reason = found.reason
+    if not reason:
+        versions, reason = probe_module(module, others=needs)
+    elif importlib.util.find_spec(module) is None:
+        versions, reason = {}, f"{reason}; nor is the Python module {module} installed"
+    else:
+        versions, reason = {}, f"{reason}; engines of {name} run on NVIDIA GPUs only"
+    return Availability(
+        backend=name,
+        usable=not reason,
+        reason=reason,
+        install_hint=install_hint if reason else "",
+        versions=versions,
+        devices=tuple(f"cuda:{index}" for index in range(len(found.names))),
+        device_names=found.names,
+        driver=found.driver,
+        compute_capability=found.compute_capability,
+    )

@@ -1,0 +1,181 @@
+"""Overlapped inference: a ring of buffers, three streams, CUDA graphs, and a thread that fills page-locked memory."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.cuda import Gpu, Graph, NotCapturable
+from harness.protocols import Images, Outputs
+
+N_SLOTS = 4  # two batches on the GPU, one being collected, one being filled
+IN_FLIGHT = 2
+# Below this a hand-over to the filling thread costs more than the copy itself (some 10 us against 64 KiB).
+THREADED_BYTES = 1 << 16
+
+
+class Slot:
+    """Buffers of one batch on the host and on the device, its events and its graphs."""
+
+    def __init__(self, gpu: Gpu, in_shape: tuple[int, ...], out_shape: tuple[int, ...], types: tuple[str, str]) -> None:
+        self.host_in: NDArray[Any] = gpu.pinned(in_shape, types[0])
+        self.host_out: NDArray[Any] = gpu.pinned(out_shape, types[1])
+        self.device_in = gpu.device_memory(self.host_in.nbytes)
+        self.device_out = gpu.device_memory(self.host_out.nbytes)
+        self.copied_in, self.computed, self.copied_out = gpu.event(), gpu.event(), gpu.event()
+        self.n_images = 0
+        self.graphs: dict[int, tuple[int, Graph]] = {}  # batch -> (generation, graph)
+        self.ran: dict[int, int] = {}  # batch -> generation it was last enqueued plainly in
+
+    def drop_graphs(self) -> None:
+        """Destroy the graphs; their work must be done."""
+        for _, graph in self.graphs.values():
+            graph.close()
+        self.graphs.clear()
+        self.ran.clear()
+
+
+class Ring:
+    """Runs batches through copy in, compute and copy out, each on a stream of its own.
+
+    `bind(n_images)` makes the engine ready for a batch and returns the generation of its shape; `enqueue(slot)` puts
+    one inference on the slot's buffers on the compute stream. A shape first runs plainly, then as a captured graph of its
+    slot; a shape that cannot be captured stays plain and is noted.
+    """
+
+    def __init__(
+        self,
+        gpu: Gpu,
+        slots: list[Slot],
+        streams: tuple[Any, Any, Any],
+        *,
+        bind: Callable[[int], int],
+        enqueue: Callable[[Slot], None],
+        can_capture: bool,
+    ) -> None:
+        self._gpu, self.slots = gpu, slots
+        self._in, self._compute, self._out = streams
+        self._bind, self._enqueue, self._can_capture = bind, enqueue, can_capture
+        self.notes: list[str] = []
+
+    def stage(self, slot: Slot, images: Images) -> Slot:
+        """Copy a batch into a slot's page-locked memory."""
+        slot.n_images = len(images)
+        np.copyto(slot.host_in[: len(images)], images, casting="same_kind")
+        return slot
+
+    def submit(self, slot: Slot) -> None:
+        """Enqueue one staged slot; its outputs are there once `collect` returns."""
+        n_images = slot.n_images
+        self._gpu.copy_in(slot.device_in, slot.host_in[:n_images], self._in)
+        slot.copied_in.record(self._in)
+        self._compute.wait_for_event(slot.copied_in)
+        self._run(slot, n_images)
+        slot.computed.record(self._compute)
+        self._out.wait_for_event(slot.computed)
+        self._gpu.copy_out(slot.host_out[:n_images], slot.device_out, self._out)
+        slot.copied_out.record(self._out)
+
+    def collect(self, slot: Slot) -> Outputs:
+        """Wait for a slot and return its outputs in fresh memory."""
+        slot.copied_out.synchronize()
+        return slot.host_out[: slot.n_images].astype(np.float32)
+
+    def stream(self, batches: Iterable[Images], check: Callable[[Images], None]) -> Iterator[Outputs]:
+        """Yield the outputs of each batch in order, with two batches on the GPU meanwhile."""
+        pending: deque[Slot] = deque()
+        free: SimpleQueue[Slot | None] = SimpleQueue()
+        for slot in self.slots:
+            free.put(slot)
+        is_large = self.slots[0].host_in.nbytes >= THREADED_BYTES
+
+        def stage(images: Images) -> Slot | None:
+            check(images)
+            slot = free.get()
+            return None if slot is None else self.stage(slot, images)
+
+        staged = _staged(batches, stage, free, threaded=is_large)
+        with contextlib.closing(staged):
+            try:
+                for slot in staged:
+                    self.submit(slot)
+                    pending.append(slot)
+                    while len(pending) > IN_FLIGHT:
+                        done = pending.popleft()
+                        outputs = self.collect(done)
+                        free.put(done)
+                        yield outputs
+                while pending:
+                    yield self.collect(pending.popleft())
+            finally:
+                for slot in pending:  # the caller went away: nothing may still be written when the slot is used again
+                    slot.copied_out.synchronize()
+
+    def close(self) -> None:
+        """Destroy all graphs."""
+        for slot in self.slots:
+            slot.drop_graphs()
+
+    def _run(self, slot: Slot, n_images: int) -> None:
+        generation = self._bind(n_images)
+        known = slot.graphs.get(n_images)
+        if known is not None and known[0] == generation:
+            known[1].launch()
+            return
+        if self._can_capture and slot.ran.get(n_images) == generation:
+            try:
+                graph = Graph(self._gpu, self._compute, lambda: self._enqueue(slot))
+            except NotCapturable as error:
+                self._can_capture = False
+                self.notes.append(f"scored without CUDA graphs: {error}")
+            else:
+                slot.graphs[n_images] = (generation, graph)
+                if known is not None:
+                    known[1].close()
+                graph.launch()
+                return
+        self._enqueue(slot)
+        slot.ran[n_images] = generation
+
+
+def _staged(
+    batches: Iterable[Images], stage: Callable[[Images], Slot | None], free: SimpleQueue[Slot | None], *, threaded: bool
+) -> Generator[Slot, None, None]:
+    """Yield slots with a batch copied into them, by a thread of its own where that pays; None in `free` ends it."""
+    if not threaded:
+        for images in batches:
+            slot = stage(images)
+            if slot is not None:
+                yield slot
+        return
+    ready: SimpleQueue[Slot | BaseException | None] = SimpleQueue()
+
+    def fill() -> None:
+        try:
+            for images in batches:
+                slot = stage(images)
+                if slot is None:
+                    return
+                ready.put(slot)
+        except BaseException as error:  # raised again by the thread that asked
+            ready.put(error)
+        else:
+            ready.put(None)
+
+    filler = threading.Thread(target=fill, name="fill-page-locked", daemon=True)
+    filler.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        free.put(None)
+        filler.join()

@@ -1,0 +1,326 @@
+"""TensorRT 8.6, 10.x and 11.x through one adapter: plans are built, cached, loaded. Imported in workers only."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.backends._trt_api import CALIBRATORS, VENDOR_RECIPES, TrtApi
+from harness.backends._trt_build import Plan, build_plan
+from harness.backends._trt_calibrator import (
+    CalibrationFeed,
+    CalibrationStore,
+    calibration_batch,
+    check_feed,
+    make_calibrator,
+)
+from harness.backends._trt_engine import PlanRefused, TrtEngine
+from harness.backends._trt_probe import probe_backend
+from harness.cache import ContentCache, sha256_of_file
+from harness.cuda import Gpu
+from harness.errors import BackendUnavailable, BuildError, ConfigError
+from harness.protocols import CalibrationSet
+from harness.records import Artifact, Availability, Calibration, EngineFacts, Support
+from harness.specs import BuildOptions, Case, ImageRange, TrtOptions
+
+CUDA_MODULES = ("pycuda.driver", "cuda.bindings")
+OPTION_PREFIX = "option."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Device:
+    """What the cache keys need to know of the GPU; empty where plans are built without one."""
+
+    name: str = ""
+    compute_capability: str = ""
+    driver: str = ""
+
+
+class _Fed:
+    """A calibrator, its data and its cache, as `build_plan` wants them."""
+
+    def __init__(
+        self, calibrator: Any, batch_size: int, feed: CalibrationFeed, store: CalibrationStore, n_images: int
+    ) -> None:
+        self.calibrator, self.batch_size, self.store = calibrator, batch_size, store
+        self._feed, self._n_images = feed, n_images
+
+    def check(self) -> None:
+        """Raise what a callback met. Raises: BuildError."""
+        check_feed(self._feed, self.store, self._n_images)
+
+
+class TrtBackend:
+    """Builds and loads TensorRT engines. Implements `protocols.Backend`."""
+
+    def __init__(self, name: str, module: str, install_hint: str) -> None:
+        self.name, self.install_hint = name, install_hint
+        self.required_modules = (module,)
+
+    def probe(self) -> Availability:
+        """Say whether engines run here: a driver, a device, and a module that survives use in a child process."""
+        return probe_backend(self.name, self.required_modules[0], install_hint=self.install_hint, needs=CUDA_MODULES)
+
+    def supports(self, case: Case) -> Support:
+        """Say whether this TensorRT can do a case."""
+        if not case.device.startswith("cuda:"):
+            return Support(supported=False, reason=f"{self.name} runs on cuda:0, cuda:1, ..., not on {case.device}")
+        if case.recipe in VENDOR_RECIPES:
+            api = self.api()
+            if not api.has_calibrator(case.recipe):
+                reason = f"TensorRT {api.version} cannot do {case.recipe}: calibration inside TensorRT ended with 10.x"
+                return Support(supported=False, reason=reason)
+        return Support(supported=True)
+
+    def api(self) -> TrtApi:
+        """Import the module. Raises: BackendUnavailable."""
+        try:
+            return TrtApi(importlib.import_module(self.required_modules[0]))
+        except ImportError as error:
+            raise BackendUnavailable(f"{self.required_modules[0]}: {error}; {self.install_hint}") from error
+
+    def build_plan(
+        self,
+        artifact: Artifact,
+        *,
+        batch_sizes: tuple[int, ...],
+        options: BuildOptions,
+        calibration: CalibrationSet | None = None,
+        gpu: Gpu | None = None,
+    ) -> Plan:
+        """Build a plan without loading it; TensorRT for RTX does so without a GPU. Raises: BuildError.
+
+        Takes what helps from the timing and calibration caches below `options.cache_dir`.
+        """
+        builder = _Builder(self.name, self.api(), artifact, batch_sizes, options)
+        return builder.build(calibration, gpu)
+
+    def build(
+        self,
+        artifact: Artifact,
+        *,
+        device: str,
+        batch_sizes: tuple[int, ...],
+        options: BuildOptions,
+        calibration: CalibrationSet | None = None,
+    ) -> TrtEngine:
+        """Build an engine, or load it from the content cache.
+
+        Raises: BuildError; BackendUnavailable without a usable GPU; ConfigError for a device that is none.
+        """
+        index = device_index(device)
+        builder = _Builder(self.name, self.api(), artifact, batch_sizes, options)
+        gpu = Gpu(index)
+        try:
+            return builder.engine(calibration, gpu)
+        except BaseException:
+            gpu.close()
+            raise
+
+
+def device_index(device: str) -> int:
+    """Return 1 for `cuda:1`. Raises: ConfigError for what is no CUDA device."""
+    kind, _, number = device.partition(":")
+    if kind != "cuda" or not number.isdecimal():
+        raise ConfigError(f"device {device!r} is no CUDA device; expected cuda:0, cuda:1, ...")
+    return int(number)
+
+
+class _Builder:
+    """One artifact on its way to an engine: keys, caches, calibration."""
+
+    def __init__(
+        self, name: str, api: TrtApi, artifact: Artifact, batch_sizes: tuple[int, ...], options: BuildOptions
+    ) -> None:
+        self._name, self._api, self._artifact = name, api, artifact
+        self._batch_sizes, self._options = tuple(sorted(set(batch_sizes))), options
+        self._label = f"{artifact.model}-{name}-{artifact.precision}"
+        self._store: CalibrationStore | None = None
+        self._method: Calibration | None = None
+        self._calibration_key: dict[str, object] | None = None
+
+    def engine(self, calibration: CalibrationSet | None, gpu: Gpu) -> TrtEngine:
+        """Load the cached plan if there is a good one, else build and store it."""
+        if self._artifact.recipe in CALIBRATORS and calibration is None:
+            raise BuildError(f"{self._label}: recipe {self._artifact.recipe} needs calibration images; none were given")
+        device = _Device(name=gpu.name, compute_capability=gpu.compute_capability, driver=gpu.driver)
+        cache = self._cache("plans")
+        key = self._plan_key(device, calibration)
+        state, notes = "none" if cache is None else "miss", []
+        if cache is not None and not self._options.rebuild:
+            found = cache.lookup(key)
+            if found.state == "damaged":
+                state = "rebuilt"
+                notes.append(f"the cached plan was damaged and is built anew: {found.reason}")
+            if found.entry is not None:
+                data = Path(found.entry.path).read_bytes()
+                try:
+                    engine = TrtEngine(self._api, data, gpu, label=self._label)
+                except PlanRefused as error:
+                    state = "rebuilt"
+                    notes.append(f"the cached plan was refused and is built anew: {error}")
+                else:
+                    notes.append(
+                        f"loaded from the engine cache in {engine.load_ns / 1e6:.0f} ms; build_ns is its build"
+                    )
+                    return self._with_facts(engine, _plan_from_meta(found.entry.meta, data), "hit", notes, calibration)
+        elif cache is not None:
+            state = "rebuilt"
+        plan = self.build(calibration, gpu)
+        if cache is not None:
+            cache.put(key, plan.data, name=f"{self._label}.plan", meta=_meta_of_plan(plan))
+        engine = TrtEngine(self._api, plan.data, gpu, label=self._label)
+        return self._with_facts(engine, plan, state, notes, calibration)
+
+    def build(self, calibration: CalibrationSet | None, gpu: Gpu | None) -> Plan:
+        """Build the plan, with the timing and calibration caches of this TensorRT and GPU."""
+        device = _Device(name=gpu.name, compute_capability=gpu.compute_capability) if gpu else _Device()
+        timing_key: dict[str, object] = {"tensorrt": self._api.version, "gpu": device.name, "module": self._name}
+        timing_key["compute_capability"] = device.compute_capability
+        timing = self._cache("timing")
+        known = timing.lookup(timing_key).entry if timing and not self._options.rebuild else None
+        plan = build_plan(
+            self._api,
+            self._artifact,
+            batch_sizes=self._batch_sizes,
+            options=self._options.trt,
+            timing_cache=Path(known.path).read_bytes() if known else b"",
+            calibrate=self._calibrate(calibration, gpu),
+        )
+        if timing is not None and plan.timing_cache:
+            timing.put(timing_key, plan.timing_cache, name="timing.cache", meta={"built": self._label})
+        self._keep_calibration()
+        return plan
+
+    def _cache(self, kind: str) -> ContentCache | None:
+        return ContentCache(self._options.cache_dir, kind=kind) if self._options.cache_dir else None
+
+    def _plan_key(self, device: _Device, calibration: CalibrationSet | None) -> dict[str, object]:
+        return {
+            "artifact": self._artifact.sha256,
+            "name": self._artifact.model,
+            "precision": str(self._artifact.precision),
+            "recipe": self._artifact.recipe,
+            "calibration": calibration.fingerprint if calibration and self._artifact.recipe in CALIBRATORS else "",
+            "batch_sizes": [] if self._options.trt.profiles else list(self._batch_sizes),
+            "options": _options_key(self._options.trt),
+            "module": self._api.trt.__name__,
+            "tensorrt": self._api.version,
+            "gpu": device.name,
+            "compute_capability": device.compute_capability,
+            "driver": device.driver.split(".")[0],
+        }
+
+    def _calibrate(
+        self, calibration: CalibrationSet | None, gpu: Gpu | None
+    ) -> Callable[[TrtApi, tuple[int, ...]], _Fed] | None:
+        recipe = self._artifact.recipe
+        if recipe not in CALIBRATORS:
+            return None
+        if calibration is None or calibration.n_images < 1:
+            raise BuildError(f"{self._label}: recipe {recipe} needs calibration images; there are none")
+        if gpu is None:
+            raise BuildError(f"{self._label}: recipe {recipe} runs the model to calibrate it, and needs a GPU for that")
+        n_images, images = calibration.n_images, calibration
+
+        def calibrate(api: TrtApi, shape: tuple[int, ...]) -> _Fed:
+            batch_size = shape[0] if shape[0] > 0 else calibration_batch(n_images)
+            trt = self._options.trt
+            self._calibration_key = {
+                "artifact": self._artifact.sha256,
+                "calibration": images.fingerprint,
+                "algorithm": recipe,
+                "batch_size": batch_size,
+                "quantile": trt.quantile,
+                "cutoff": trt.cutoff,
+                "tensorrt": api.version,
+            }
+            self._store = CalibrationStore(self._cached_calibration())
+            feed = CalibrationFeed(images, gpu, (batch_size, *shape[1:]))
+            calibrator = make_calibrator(
+                api, recipe, feed, self._store, batch_size=batch_size, quantile=trt.quantile, cutoff=trt.cutoff
+            )
+            return _Fed(calibrator, batch_size, feed, self._store, n_images)
+
+        return calibrate
+
+    def _cached_calibration(self) -> bytes | None:
+        cache = self._cache("calibrations")
+        if cache is None or self._options.rebuild or self._calibration_key is None:
+            return None
+        entry = cache.lookup(self._calibration_key).entry
+        return Path(entry.path).read_bytes() if entry else None
+
+    def _keep_calibration(self) -> None:
+        cache = self._cache("calibrations")
+        if cache is not None and self._store and self._store.written and self._calibration_key:
+            meta = {"built": self._label}
+            cache.put(self._calibration_key, self._store.written, name="calibration.cache", meta=meta)
+
+    def _calibration_note(self, calibration: CalibrationSet | None) -> Calibration | None:
+        recipe = self._artifact.recipe
+        if recipe not in CALIBRATORS or calibration is None:
+            return self._artifact.calibration
+        unnamed = ImageRange(dataset="unnamed", split="", first=0, stop=calibration.n_images)
+        images = getattr(calibration, "images", None)  # not in the protocol: sets of the pipeline know their range
+        return Calibration(
+            images=images if isinstance(images, ImageRange) else unnamed,
+            fingerprint=calibration.fingerprint,
+            batch_size=calibration_batch(calibration.n_images),
+            method=recipe.removeprefix("trt-"),
+        )
+
+    def _with_facts(
+        self, engine: TrtEngine, plan: Plan, state: str, notes: list[str], calibration: CalibrationSet | None
+    ) -> TrtEngine:
+        engine.facts = EngineFacts(
+            build_ns=plan.build_ns,
+            engine_bytes=len(plan.data),
+            device_memory_bytes=engine.device_memory_bytes,
+            cache=state,
+            options=plan.options,
+            versions={self._api.trt.__name__: self._api.version},
+            calibration=self._calibration_note(calibration),
+            log_errors=(*plan.log_errors, *engine.log_errors),
+            notes=(*notes, *plan.notes),
+        )
+        return engine
+
+
+def _options_key(options: TrtOptions) -> dict[str, object]:
+    """Return every builder option by value; files by their content."""
+    digests = [sha256_of_file(Path(path)) if Path(path).is_file() else path for path in options.plugins]
+    ranges = options.ranges_file
+    return {
+        "tf32": options.tf32,
+        "workspace_bytes": options.workspace_bytes,
+        "optimization_level": options.optimization_level,
+        "tactic_sources": sorted(options.tactic_sources) if options.tactic_sources is not None else None,
+        "version_compatible": options.version_compatible,
+        "hardware_compatible": options.hardware_compatible,
+        "profiles": [list(profile) for profile in options.profiles],
+        "plugins": digests,
+        "ranges": sha256_of_file(Path(ranges)) if ranges and Path(ranges).is_file() else ranges,
+        "quantile": options.quantile,
+        "cutoff": options.cutoff,
+    }
+
+
+def _meta_of_plan(plan: Plan) -> dict[str, str]:
+    meta = {OPTION_PREFIX + name: value for name, value in plan.options.items()}
+    return {**meta, "build_ns": str(plan.build_ns), "notes": "\n".join(plan.notes)}
+
+
+def _plan_from_meta(meta: dict[str, str], data: bytes) -> Plan:
+    return Plan(
+        data=data,
+        build_ns=int(meta["build_ns"]),
+        options={k.removeprefix(OPTION_PREFIX): v for k, v in meta.items() if k.startswith(OPTION_PREFIX)},
+        notes=tuple(line for line in meta["notes"].split("\n") if line),
+    )
+
+
+BACKEND = TrtBackend("trt", "tensorrt", "pip install 'nn-engine-harness[trt]'")
