@@ -1,11 +1,11 @@
 """Train the bundled models and write their ONNX files and cards.
 
-    python models/train.py --mnist-dir DIR              # all four, about half an hour on two cores
+    python models/train.py --mnist-dir DIR              # all four, a quarter of an hour on two cores
     python models/train.py --mnist-dir DIR lenet5_hard  # only the named ones
 
 Every model sees the 60,000 first training images of `strokes` and MNIST's training images 0..49,999; MNIST's
-50,000..59,999 are held out. Two augmentations: a shift of up to 2 px, and nothing else. A run is seeded and goes on
-from its last finished epoch (checkpoints in models/cache/). Accuracies in the cards are measured afterwards by ONNX
+50,000..59,999 are held out. Images are shifted by up to 2 px, no more. A run is seeded and goes on from its last
+finished epoch (checkpoints in models/cache/). Accuracies in the cards are measured afterwards by ONNX
 Runtime on the exported file. Needs `pip install 'nn-engine-harness[cpu,train]'`.
 """
 
