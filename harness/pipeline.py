@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,8 @@ class CaseWork:
             self._open_engine(),
             dataset,
             self.request.model,
-            data.scored,
+            # A path's data set knows better than the request what it is: its name decides what was trained on.
+            replace(data.scored, dataset=dataset.name, split=dataset.split),
             batch_size=self.request.score_batch,
             outputs_path=Path(self.request.outputs_path) if self.request.outputs_path else None,
             progress=progress,

@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.backends import add_backend_dir, list_backends, load_backend
+from harness.datasets import check_range, open_dataset
 from harness.errors import BackendUnavailable, ConfigError, WorkerDied
+from harness.measure import Progress, no_progress
 from harness.models import bundled_models, find_model
 from harness.options import HarnessOptions
 from harness.precision import recipe_names
@@ -124,28 +126,52 @@ def _installed(name: str) -> Availability:
 def _chosen_models(options: HarnessOptions, models_dir: Path) -> list[ModelSpec]:
     if not options.models:
         return [spec for spec in bundled_models(models_dir) if not spec.timing_only]
-    return [_with_overrides(_one_model(name, options, models_dir), options) for name in options.models]
+    return [_one_model(name, options, models_dir) for name in options.models]
 
 
 def _one_model(name: str, options: HarnessOptions, models_dir: Path) -> ModelSpec:
+    given = {
+        field: value
+        for field, value in (
+            ("scale", options.input_scale),
+            ("num_classes", options.num_classes),
+            ("label_offset", options.label_offset),
+        )
+        if value is not None
+    }
     spec = find_model(name, models_dir)
     if isinstance(spec, ModelSpec):
-        return spec
+        return replace(spec, **given)  # type: ignore[arg-type]
     worker = Worker(python=options.worker_python, label=name)
     try:
-        question = OnnxQuestion(path=str(spec))
+        question = OnnxQuestion(path=str(spec), overrides=given)
         return worker.call("inspect_model", question, ModelSpec, timeout_s=options.timeout_s)
     finally:
         worker.close()
 
 
-def _with_overrides(spec: ModelSpec, options: HarnessOptions) -> ModelSpec:
-    given = {
-        "scale": options.input_scale,
-        "num_classes": options.num_classes,
-        "label_offset": options.label_offset,
-    }
-    return replace(spec, **{name: value for name, value in given.items() if value is not None})
+def check_data(options: HarnessOptions, progress: Progress = no_progress) -> None:
+    """Open the images once before any engine is built, downloading them if they must be.
+
+    Raises: DataError for a data set that is missing, damaged or too small; ConfigError for calibration images that
+    would also be scored, whatever name either was asked for by.
+    """
+    data = options.data
+    scored = open_dataset(data.name, split=data.split, data_dir=data.data_dir, progress=progress)
+    check_range(data.scored.first, data.scored.stop, name=scored.name, split=scored.split, n_images=scored.n_images)
+    if Precision.INT8 not in options.precisions:
+        return
+    found = open_dataset(data.name, split=data.calibration_split, data_dir=data.data_dir, progress=progress)
+    wanted = data.calibration
+    check_range(wanted.first, wanted.stop, name=found.name, split=found.split, n_images=found.n_images)
+    shared = replace(data.scored, dataset=scored.name, split=scored.split).overlap(
+        replace(wanted, dataset=found.name, split=found.split)
+    )
+    if shared:
+        raise ConfigError(
+            f"{shared} calibration images of {found.name}/{found.split} would also be scored; move one with "
+            "--score-from or --calibration-from"
+        )
 
 
 def _recipes(options: HarnessOptions, precision: Precision) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,8 @@ import pytest
 
 from harness.errors import HarnessError, Unsupported
 from harness.options import BASELINE_MODES, HarnessOptions, data_request
-from harness.plan import Plan, plan_run
+from harness.measure import Progress
+from harness.plan import Plan, check_data, plan_run
 from harness.records import Latency
 from harness.specs import Case, DatasetRequest, Precision, TimingPlan, TrtOptions
 from harness.tolerances import fraction_from_text, value_from_text
@@ -42,9 +44,11 @@ class _State:
             try:
                 _refuse_xdist(self.config)
                 self.options = options_from_pytest(self.config)
-                self.plan = plan_run(
-                    self.options, models_dir=self.config.rootpath / "models", probe=not self.config.option.collectonly
-                )
+                real = not self.config.option.collectonly
+                plan = plan_run(self.options, models_dir=self.config.rootpath / "models", probe=real)
+                if real and not all(model.timing_only for model in plan.models.values()):
+                    check_data(self.options, download_progress(self.config))
+                self.plan = plan
             except HarnessError as error:
                 self.error = error
         return self.plan.cases if self.plan else ()
@@ -183,7 +187,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="cache of prepared models and built engines (default: the user's cache folder)",
     )
     add("--rebuild", action="store_true", help="ignore cached models and engines")
-    add("--strict-verdicts", action="store_true", help="an inconclusive verdict fails; pytest's own --strict implies it")
+    add(
+        "--strict-verdicts", action="store_true", help="an inconclusive verdict fails; pytest's own --strict implies it"
+    )
     add(
         "--floor",
         metavar="FRACTION",
@@ -364,6 +370,13 @@ def _whole_numbers_of_profile(text: str) -> list[int]:
     return [int(part) for part in text.split(":") if part.isdigit()]
 
 
+def download_progress(config: pytest.Config) -> Progress:
+    """Return a progress line for downloads [bytes], as quiet in CI as any other."""
+    from harness.render.terminal import progress_reporter
+
+    return progress_reporter(config.pluginmanager.get_plugin("terminalreporter"))("download")
+
+
 def _refuse_xdist(config: pytest.Config) -> None:
     if hasattr(config, "workerinput") or config.getoption("numprocesses", None):
         raise pytest.UsageError(
@@ -410,14 +423,19 @@ def _wanted(case: Case, definition: pytest.Item, state: _State) -> bool:
     return not (definition.get_closest_marker("needs_qdq") and case.recipe.startswith("trt-"))
 
 
+@pytest.hookimpl(trylast=True)  # after -k and -m: only cases with a test left are part of the run
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Stop with one line when the request could not be met; else measure case by case, and judge all cases last."""
     state = config.stash[STATE]
     if state.error:
         raise pytest.UsageError(str(state.error))
     if state.plan:
+        # A test that fits none of the cases was generated without one: nothing to run, and no skip to explain.
+        items[:] = [item for item in items if _case_id(item) or not set(CASE_FIXTURES) & set(_fixtures(item))]
         order = {case.id: index for index, case in enumerate(state.plan.cases)}
         items.sort(key=lambda item: ("judged_run" in _fixtures(item), order.get(_case_id(item), -1)))
+        selected = {_case_id(item) for item in items}
+        state.plan = replace(state.plan, cases=tuple(case for case in state.plan.cases if case.id in selected))
 
 
 def _fixtures(item: pytest.Item) -> Sequence[str]:
@@ -459,11 +477,12 @@ def harness_session(request: pytest.FixtureRequest) -> Iterator[RunSession]:
 
 
 def _new_session(state: _State) -> RunSession:
+    from harness.render.terminal import progress_reporter
+    from harness.session import RunSession
+
     config = state.config
     if state.options is None or state.plan is None:
         raise pytest.UsageError("no case was planned; a test that takes harness_session must also take case_run")
-    from harness.session import RunSession
-
     command = shlex.join(["pytest", *config.invocation_params.args])
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     return RunSession(state.options, state.plan, command=command, progress=progress_reporter(reporter))
@@ -547,9 +566,11 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     except HarnessError as error:
         state.session.notes.append(f"ERROR: {error}")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-    if not state.session.any_case_ran and session.exitstatus == pytest.ExitCode.OK:
-        state.session.notes.append("ERROR: no case ran: every one was unsupported or skipped")
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if session.exitstatus == pytest.ExitCode.OK:
+        problem = state.session.problem()
+        if problem:
+            state.session.notes.append(f"ERROR: {problem}")
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.hookimpl(trylast=True)
@@ -559,10 +580,10 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if state.session is None:
         return
 
+    from harness.render.terminal import summary_lines
+
     terminalreporter.section("engines")
-    for line in summary_lines(
-        state.session.records, width=terminalreporter._tw.fullwidth, color=terminalreporter._tw.hasmarkup
-    ):
+    for line in summary_lines(state.session.records, color=terminalreporter._tw.hasmarkup):
         terminalreporter.write_line(line)
     for note in state.session.notes:
         terminalreporter.write_line(note)

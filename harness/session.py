@@ -270,14 +270,16 @@ class RunSession:
         """Return the records of all cases that were opened, in the order they ran."""
         return [self._record_of(run) for run in self._cases.values()]
 
-    @property
-    def any_case_ran(self) -> bool:
-        """Tell whether at least one case was measured."""
-        return any(record.status is not Status.UNSUPPORTED for record in self.records)
+    def problem(self) -> str:
+        """Return why a run whose tests all passed is no success; "" when it is one."""
+        records = self.records
+        if all(record.status is Status.UNSUPPORTED for record in records):
+            return "no case ran: every one was unsupported or skipped"
+        bad = [record.case.id for record in records if record.status in (Status.FAILED, Status.ERROR)]
+        return f"failed without a test that says so (deselected?): {', '.join(bad)}" if bad else ""
 
     def finish(self, *, clean: bool) -> None:
-        """Judge what was not judged yet, write records, summary, report, and asked-for baselines of a clean run."""
-        self._judge_all()
+        """Write records, summary, report, and asked-for baselines of a clean run. Measures and judges nothing more."""
         for run in (*self._cases.values(), *self._references.values()):
             run.close()
         self.run = replace(self.run, finished_at=utc_now(), notes=tuple(self.notes))
@@ -293,7 +295,9 @@ class RunSession:
                 if record.status is Status.PASSED:
                     self.baselines.queue(record, accepted_by="pytest --update-baselines", accepted_at=utc_now())
             written = self.baselines.flush(is_clean=clean)
-            notes.append(f"baselines: wrote {len(written)}" if clean else "baselines: none written, the run was not clean")
+            notes.append(
+                f"baselines: wrote {len(written)}" if clean else "baselines: none written, the run was not clean"
+            )
         missing = [r.case.id for r in records if any(v.outcome is Outcome.NO_BASELINE for v in r.verdicts)]
         if missing and not self.options.update_baselines:
             notes.append(

@@ -10,7 +10,7 @@ from harness.store import load_run
 
 ROOT = Path(__file__).parents[1]
 FAST = (
-    "--model=lenet5",
+    "--model=mlp",
     "--score-images=300",
     "--batch-size=1,8",
     "--timing-rounds=6",
@@ -28,7 +28,7 @@ def suites(pytester):
     pytester.makeini("[pytest]\naddopts = -p no:cacheprovider --baseline-dir=baselines --engine-cache=cache")
 
     def run(*args, fast=True):
-        return pytester.runpytest_subprocess("suites/", *(FAST if fast else ()), *args)
+        return pytester.runpytest_inprocess("suites/", *(FAST if fast else ()), *args)
 
     return run
 
@@ -39,9 +39,9 @@ def latest(pytester):
 
 def test_a_run_leaves_records_a_summary_and_a_page(suites, pytester):
     result = suites("--backend=fake-honest", "--floor=0")
-    result.assert_outcomes(passed=7)
+    result.assert_outcomes(passed=8)
     assert result.ret == 0
-    result.stdout.fnmatch_lines(["backends: fake-honest numpy *", "*lenet5*fake-honest*fp32*passed*"])
+    result.stdout.fnmatch_lines(["backends: fake-honest numpy *", "*mlp*fake-honest*fp32*passed*"])
     run, (record,) = latest(pytester)
     assert record.status is Status.PASSED
     assert record.accuracy.n_images == 300
@@ -49,13 +49,13 @@ def test_a_run_leaves_records_a_summary_and_a_page(suites, pytester):
     assert run.finished_at
     summary = json.loads((pytester.path / "reports/latest/summary.json").read_text())
     (case,) = summary["cases"]
-    assert case["id"] == "lenet5-fake-honest-fp32"
+    assert case["id"] == "mlp-fake-honest-fp32"
     assert case["accuracy"]["top1"] == record.accuracy.top1
-    assert "lenet5-fake-honest-fp32" in (pytester.path / "reports/latest/index.html").read_text()
+    assert "mlp-fake-honest-fp32" in (pytester.path / "reports/latest/index.html").read_text()
 
 
 def test_a_floor_that_is_missed_fails_and_says_so(suites, pytester):
-    result = suites("--backend=fake-honest", "-k", "test_accuracy and not against")
+    result = suites("--backend=fake-honest", "--floor=99.9%", "-k", "test_accuracy and not against")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["*is below the floor*", "*REGRESSED floor*"])
     assert latest(pytester)[1][0].status is Status.FAILED
@@ -64,7 +64,7 @@ def test_a_floor_that_is_missed_fails_and_says_so(suites, pytester):
 def test_a_backend_asked_for_that_cannot_run_is_one_line(suites):
     result = suites("--backend=fake-absent")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    (line,) = [line for line in result.stderr.lines if "ERROR" in line]
+    (line,) = [line for line in result.errlines if "ERROR" in line]
     assert "--backend=fake-absent cannot run here: there is no such device (buy one)" in line
 
 
@@ -138,7 +138,7 @@ def test_what_a_device_cannot_do_is_skipped_with_its_reason(suites, pytester):
 
 
 def test_a_run_in_which_no_case_ran_is_an_error(suites):
-    result = suites("--backend=fake-refuses", "--precision=fp16", "-m", "accuracy")
+    result = suites("--backend=fake-refuses", "--precision=fp16", "-k", "fp16 and test_accuracy")
     assert result.ret != 0
     result.stdout.fnmatch_lines(["ERROR: no case ran*"])
 
@@ -169,19 +169,19 @@ def test_samples_reach_pytest_benchmark(suites, pytester):
 
 
 def test_baselines_are_missing_then_written_then_held(suites, pytester):
-    honest = ("--backend=fake-honest", "--floor=0", "-m", "accuracy", "-k", "not reference")
-    assert suites(*honest, "--baseline=require").ret == 1
-    first = suites(*honest)
+    options = ("--backend=fake-honest", "-k", "test_against_baseline")
+    assert suites(*options, "--baseline=require").ret == 1
+    first = suites(*options)
     assert first.ret == 0
     first.stdout.fnmatch_lines(["baselines: 1 of 1 cases have none*--update-baselines*"])
-    pytester_all = ("--backend=fake-honest", "--floor=0")
-    suites(*pytester_all, "--update-baselines")
-    assert list((pytester.path / "baselines" / "cpu").iterdir())
-    assert suites(*pytester_all, "--baseline=require").ret == 0
+    suites(*options, "--update-baselines").stdout.fnmatch_lines(["baselines: wrote 1"])
+    assert suites(*options, "--baseline=require").ret == 0
+    (record,) = latest(pytester)[1]
+    assert [v.code for v in record.verdicts if v.gate == "baseline"] == ["identical"]
 
 
 def test_a_damaged_baseline_is_an_error_with_its_command(suites, pytester):
-    options = ("--backend=fake-honest", "--floor=0")
+    options = ("--backend=fake-honest", "-k", "test_against_baseline")
     suites(*options, "--update-baselines")
     (path,) = (pytester.path / "baselines" / "cpu").iterdir()
     path.write_bytes(path.read_bytes()[:100])
@@ -193,7 +193,7 @@ def test_a_damaged_baseline_is_an_error_with_its_command(suites, pytester):
 def test_only_collecting_measures_nothing(suites, pytester):
     result = suites("--backend=fake-honest", "--collect-only", "-q")
     assert result.ret == 0
-    result.stdout.fnmatch_lines(["*test_accuracy.py::test_accuracy[[]lenet5-fake-honest-fp32[]]"])
+    result.stdout.fnmatch_lines(["*test_accuracy.py::test_accuracy[[]mlp-fake-honest-fp32[]]"])
     assert not (pytester.path / "reports").exists()
 
 

@@ -26,8 +26,8 @@ def worker(tmp_path):
 def request_of(bundled, tmp_path):
     def make(backend, precision=Precision.FP32):
         return CaseRequest(
-            case=Case(model="lenet5", backend=backend, precision=precision, recipe="none"),
-            model=bundled("lenet5"),
+            case=Case(model="mlp", backend=backend, precision=precision, recipe="none"),
+            model=bundled("mlp"),
             data=DatasetRequest(score_images=150),
             build=BuildOptions(cache_dir=str(tmp_path / "cache")),
             timing=TimingPlan(batch_sizes=(1, 4), n_rounds=6, round_ns=100_000, warmup_ns=0),

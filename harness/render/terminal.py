@@ -26,18 +26,18 @@ from harness.render.format import (
 )
 from harness.stats import ratio_of_rounds, summarize_latency, wilson_interval
 
-MIN_WIDTH = 150  # of the table when nobody looks at a screen of fixed width
+UNBOUNDED_WIDTH = 1_000  # a row is one line: a narrow terminal wraps it, a log keeps it whole
 PROGRESS_INTERVAL_S = 0.2
 STYLES = {"passed": "green", "failed": "bold red", "error": "bold red", "unsupported": "yellow"}
 
 
-def summary_lines(records: Sequence[Record], *, width: int, color: bool = False) -> list[str]:
+def summary_lines(records: Sequence[Record], *, color: bool = False) -> list[str]:
     """Return the table of a run, one row a case, and below it a line for every case that did not pass."""
     batch_sizes = sorted({latency.batch_size for record in records for latency in record.latencies})
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
     for name in ("model", "backend", "asked", "ran as"):
-        table.add_column(name, no_wrap=name != "model", overflow="fold")
-    for name in ("top-1 %", "95 % interval", "vs FP32"):
+        table.add_column(name, no_wrap=True)
+    for name in ("top-1 %", "95 % interval", "lost/won"):
         table.add_column(name, justify="right", no_wrap=True)
     for size in batch_sizes:
         table.add_column(f"b{size} p50", justify="right", no_wrap=True)
@@ -47,7 +47,7 @@ def summary_lines(records: Sequence[Record], *, width: int, color: bool = False)
     table.add_column("verdict", no_wrap=True)
     for record in records:
         table.add_row(*_row(record, batch_sizes))
-    lines = _rendered(table, width=width, color=color)
+    lines = _rendered(table, color=color)
     return lines + _explanations(records)
 
 
@@ -69,7 +69,7 @@ def _ran_as(record: Record) -> str:
         return MISSING
     share = (effective.by_time or effective.by_layer).get(effective.main, 0.0)
     part = "" if share > 0.995 else f" {share:.0%}"
-    return effective.main + part + ("*" if effective.note else "")
+    return effective.main + part + ("*" if _short_note(record) else "")
 
 
 def _accuracy_cells(record: Record) -> list[str]:
@@ -80,7 +80,7 @@ def _accuracy_cells(record: Record) -> list[str]:
     low, high = wilson_interval(int(accuracy.hits(1).sum()), n)
     seen = "†" if accuracy.n_trained_on else ""
     against = next((v for v in record.verdicts if v.gate == "fp32" and v.n_lost is not None), None)
-    change = f"-{against.n_lost} +{against.n_gained}" if against else MISSING
+    change = f"{against.n_lost}/{against.n_gained}" if against else MISSING
     return [
         format_fraction(accuracy.top1, n=n).removesuffix("%").strip() + seen,
         format_fraction_interval(low, high, n=n).removesuffix("%").strip(),
@@ -114,21 +114,29 @@ def verdict_word(record: Record) -> str:
     return f"passed ({plural(len(inconclusive), 'inconclusive', 'inconclusive')})" if inconclusive else "passed"
 
 
+def _short_note(record: Record) -> str:
+    """Return why a case ran in another precision than asked; what ran beside it is the report's business."""
+    effective = record.effective_precision
+    if effective is None or effective.main == record.case.precision.value:
+        return ""
+    return "; ".join(part for part in effective.note.split("; ") if not part.startswith("beside them"))
+
+
 def _explanations(records: Sequence[Record]) -> list[str]:
     lines = []
     if any(record.accuracy and record.accuracy.n_trained_on for record in records):
         lines.append("† scored (in part) on images the model was trained on: no measure of how well it generalises")
-    notes = sorted(
-        {r.effective_precision.note for r in records if r.effective_precision and r.effective_precision.note}
-    )
-    lines += [f"* {note}" for note in notes]
+    lines += [f"* {note}" for note in sorted({_short_note(record) for record in records} - {""})]
     if any(record.latencies for record in records):
-        lines.append("speed-up: FP32 of the same backend in turn with it, median over rounds; ~ its interval holds 1")
+        lines.append(
+            "lost/won: images against FP32 of the same backend; speed-up: over that FP32, run in turn with it round by "
+            "round, ~ where its interval holds 1"
+        )
     for record in records:
         if record.status is not Status.PASSED:
             lines.append(f"{record.status.value.upper()} {record.case.id}: {record.reason}")
         for verdict in record.verdicts:
-            if verdict.outcome is Outcome.REGRESSED or verdict.is_failure:
+            if verdict.is_failure or verdict.code.startswith("expected_loss") and verdict.gate == "fp32":
                 if record.reason != verdict.message:
                     lines.append(f"{verdict.outcome.value} {record.case.id}: {verdict.message}")
                 if verdict.advice:
@@ -136,11 +144,11 @@ def _explanations(records: Sequence[Record]) -> list[str]:
     return lines
 
 
-def _rendered(table: Table, *, width: int, color: bool) -> list[str]:
+def _rendered(table: Table, *, color: bool) -> list[str]:
     text = io.StringIO()
-    Console(
-        file=text, width=max(width, MIN_WIDTH), force_terminal=color, color_system="standard" if color else None
-    ).print(table)
+    Console(file=text, width=UNBOUNDED_WIDTH, force_terminal=color, color_system="standard" if color else None).print(
+        table
+    )
     return [line.rstrip() for line in text.getvalue().splitlines()]
 
 
