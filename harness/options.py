@@ -37,8 +37,7 @@ class HarnessOptions:
     baseline: str = "auto"
     baseline_dir: str = "suites/baselines"
     update_baselines: bool = False
-    tolerances_file: str = ""  # "" = harness.toml or [tool.harness] below `root`
-    root: str = "."
+    root: str = "."  # where harness.toml or pyproject.toml lies
     score_batch: int = 100  # images per batch when scoring
     max_drop: float | None = None
     max_slowdown: float | None = None
@@ -57,19 +56,8 @@ class HarnessOptions:
             raise ConfigError(f"--baseline={self.baseline}: choose from {', '.join(BASELINE_MODES)}")
         if self.update_baselines and self.baseline == "require":
             raise ConfigError("--update-baselines writes what --baseline=require demands to be there; choose one")
-        for name, value in (("--max-drop", self.max_drop), ("--floor", self.floor), ("--alpha", self.alpha)):
-            if value is not None and not 0 <= value <= 1:
-                raise ConfigError(f"{name}={value}: expected a fraction from 0 to 1, or a percentage such as 0.5%")
         if self.timeout_s <= 0 or self.num_threads < 1:
             raise ConfigError("--timeout and --threads must be greater than 0")
-
-
-def fraction(text: str) -> float:
-    """Read `0.005` or `0.5%` as a fraction. Raises: ValueError, which argparse turns into a usage line."""
-    value = float(text[:-1]) / 100 if text.endswith("%") else float(text)
-    if not 0 <= value <= 1:
-        raise ValueError(f"{text} is not between 0 and 1")
-    return value
 
 
 def data_request(
