@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,16 +89,29 @@ def node_id(node: NodeProto) -> str:
     return node.name or node.output[0]
 
 
-def node_names(model: ModelProto) -> dict[str, str]:
-    """Map every node's name and the names of its outputs to the node's name; see `layers.onnx_nodes_of`."""
-    names = {output: node_id(node) for node in model.graph.node for output in node.output if output}
-    names.update({node.name: node.name for node in model.graph.node if node.name})
-    return names
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeIndex:
+    """The nodes of a model by the names a runtime may call them."""
+
+    names: Mapping[str, str]  # every node's name and the names of its outputs -> the node's name
+    kinds: Mapping[str, str]  # node -> operator
+    previous: Mapping[str, str]  # node -> the node that makes its first input
+
+    @property
+    def qdq(self) -> frozenset[str]:
+        """Return the names of the Q/DQ nodes."""
+        return frozenset(node for node, kind in self.kinds.items() if kind in QDQ_OPS)
 
 
-def qdq_nodes(model: ModelProto) -> frozenset[str]:
-    """Return the names of the Q/DQ nodes."""
-    return frozenset(node_id(node) for node in model.graph.node if node.op_type in QDQ_OPS)
+def index_nodes(model: ModelProto) -> NodeIndex:
+    """Return the index of a model's nodes; one without a name goes by its first output."""
+    nodes = model.graph.node
+    makers = {output: node_id(node) for node in nodes for output in node.output if output}
+    return NodeIndex(
+        names={**makers, **{node.name: node.name for node in nodes if node.name}},
+        kinds={node_id(node): node.op_type for node in nodes},
+        previous={node_id(node): makers[node.input[0]] for node in nodes if node.input and node.input[0] in makers},
+    )
 
 
 def check_scales(model: ModelProto, path: str | Path) -> int:

@@ -11,7 +11,6 @@ import io
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -31,7 +30,7 @@ from harness.backends._inputs import check_images, check_output_shape, timing_im
 from harness.clocks import HostTimer, ReportedTimer
 from harness.errors import BuildError, MeasurementError
 from harness.layers import median_times, onnx_nodes_of
-from harness.onnx_graph import check_scales, load_model, node_names, one_line, qdq_nodes
+from harness.onnx_graph import NodeIndex, check_scales, index_nodes, load_model
 from harness.protocols import CalibrationSet, Images, Outputs, Timer
 from harness.records import Artifact, Availability, EngineFacts, Layer, Support, TensorSpec
 from harness.specs import BuildOptions, Case, Precision
@@ -129,24 +128,17 @@ class OpenvinoBackend:
             raise BuildError(f"{artifact.onnx_path} does not exist; prepare {artifact.model} again")
         model = load_model(artifact.onnx_path)
         check_scales(model, artifact.onnx_path)
-        names = _Names(nodes=node_names(model), qdq=qdq_nodes(model))
-        return OpenvinoEngine(artifact, batch_sizes=batch_sizes, num_threads=options.num_threads, names=names)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Names:
-    """What the artifact calls its nodes (see `onnx_graph.node_names`), and which of them are Q/DQ."""
-
-    nodes: Mapping[str, str]
-    qdq: frozenset[str]
+        return OpenvinoEngine(
+            artifact, batch_sizes=batch_sizes, num_threads=options.num_threads, nodes=index_nodes(model)
+        )
 
 
 class OpenvinoEngine:
     """Compiled models of one artifact, by batch size. Implements `protocols.Engine`."""
 
-    def __init__(self, artifact: Artifact, *, batch_sizes: tuple[int, ...], num_threads: int, names: _Names) -> None:
+    def __init__(self, artifact: Artifact, *, batch_sizes: tuple[int, ...], num_threads: int, nodes: NodeIndex) -> None:
         self._ov = import_runtime("openvino")
-        self._label, self._artifact, self._names = f"{artifact.model}-{NAME}-{artifact.precision}", artifact, names
+        self._label, self._artifact, self._nodes = f"{artifact.model}-{NAME}-{artifact.precision}", artifact, nodes
         self._config = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
@@ -175,7 +167,7 @@ class OpenvinoEngine:
             request.set_input_tensor(self._ov.Tensor(batch, shared_memory=True))
             request.infer()
         except RuntimeError as error:
-            raise MeasurementError(f"{self._label}: a batch of {len(images)} failed: {one_line(error)}") from error
+            raise MeasurementError(f"{self._label}: a batch of {len(images)} failed: {_reason(error)}") from error
         outputs: Outputs = np.array(request.get_output_tensor().data)  # the next call overwrites the runtime's memory
         check_output_shape(outputs.shape, len(images), self._label)
         return outputs
@@ -226,7 +218,7 @@ class OpenvinoEngine:
         times = self._layer_times_ns(size, images)
         ops = self._compiled[size].get_runtime_model().get_ordered_ops()
         layers = (
-            layer_from_rt_info(op.get_friendly_name(), _texts(op.get_rt_info()), self._names, times) for op in ops
+            layer_from_rt_info(op.get_friendly_name(), _texts(op.get_rt_info()), self._nodes, times) for op in ops
         )
         return tuple(layer for layer in layers if layer)
 
@@ -334,7 +326,9 @@ class OpenvinoEngine:
         return median_times(runs)
 
 
-def layer_from_rt_info(name: str, info: Mapping[str, str], names: _Names, times: Mapping[str, float]) -> Layer | None:
+def layer_from_rt_info(
+    name: str, info: Mapping[str, str], nodes: NodeIndex, times: Mapping[str, float]
+) -> Layer | None:
     """Return a layer from a node of the runtime model, None for constants, inputs and outputs.
 
     The suffix of primitiveType says what the arithmetic was done in; runtimePrecision would name the type of
@@ -344,18 +338,18 @@ def layer_from_rt_info(name: str, info: Mapping[str, str], names: _Names, times:
     if kind in SKIPPED_LAYERS:
         return None
     kernel = info.get("primitiveType", "")
-    found = PRIMITIVE_TYPE.search(kernel)
-    nodes: dict[str, None] = {}
-    for original in filter(None, info.get("originalLayersNames", "").split(",")):
-        nodes.update(dict.fromkeys(onnx_nodes_of(ADDED_PARTS.sub("", original), names.nodes)))
-    only_qdq = bool(nodes) and names.qdq.issuperset(nodes)
+    suffix = PRIMITIVE_TYPE.search(kernel)
+    originals = filter(None, info.get("originalLayersNames", "").split(","))
+    found_nodes = [onnx_nodes_of(ADDED_PARTS.sub("", original), nodes.names) for original in originals]
+    onnx_nodes = tuple(dict.fromkeys(node for found in found_nodes for node in found))
+    only_qdq = bool(onnx_nodes) and nodes.qdq.issuperset(onnx_nodes)
     return Layer(
         name=name,
         kind=kind,
         kernel=kernel,
-        precision=PRECISION_OF_TYPE.get(found[1], found[1]) if found else "",
+        precision=PRECISION_OF_TYPE.get(suffix[1], suffix[1]) if suffix else "",
         is_compute=kind not in MOVING_LAYERS and not only_qdq,
-        onnx_nodes=tuple(nodes),
+        onnx_nodes=onnx_nodes,
         time_ns=times.get(name),
     )
 
@@ -375,10 +369,9 @@ def _exported_bytes(compiled: Any) -> int:
 
 
 def _reason(error: RuntimeError) -> str:
-    """Return the line of OpenVINO's error that says why; the first ones say where it was thrown."""
+    """Return the line of OpenVINO's error that says why: the last; the first ones say where it was thrown."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
-    return (telling or lines or [type(error).__name__])[0]
+    return lines[-1].removeprefix("-- ") if lines else type(error).__name__
 
 
 BACKEND = OpenvinoBackend()

@@ -26,8 +26,8 @@ from harness.backends._cpu import (
 from harness.backends._inputs import check_images, check_output_shape, timing_images
 from harness.clocks import HostTimer
 from harness.errors import BuildError, MeasurementError
-from harness.layers import median_times, onnx_nodes_of
-from harness.onnx_graph import check_scales, load_model, node_names, one_line
+from harness.layers import is_multiplying, median_times, onnx_nodes_of
+from harness.onnx_graph import NodeIndex, check_scales, index_nodes, load_model, one_line
 from harness.protocols import CalibrationSet, Images, Outputs, Timer
 from harness.records import Artifact, Availability, EngineFacts, Layer, Support, TensorSpec
 from harness.specs import BuildOptions, Case
@@ -46,6 +46,7 @@ ERROR_CLASSES = (
     "RuntimeException",
 )
 KERNEL_EVENT = "_kernel_time"
+MAX_FUSED_NODES = 4  # convolution, batch norm, addition, activation
 # ONNX Runtime's names of tensor types in a profile -> ours.
 PRECISION_OF_TYPE = {
     "float": "fp32",
@@ -137,7 +138,7 @@ class OrtBackend:
             batch_sizes=batch_sizes,
             options=options,
             session_config=self._session_config,
-            nodes=node_names(model),
+            nodes=index_nodes(model),
         )
 
 
@@ -152,7 +153,7 @@ class OrtEngine:
         batch_sizes: tuple[int, ...],
         options: BuildOptions,
         session_config: Mapping[str, str],
-        nodes: Mapping[str, str],
+        nodes: NodeIndex,
     ) -> None:
         self._ort = import_runtime("onnxruntime")
         self._errors = vendor_errors()
@@ -304,12 +305,12 @@ def layers_from_profile(
     events: Sequence[Mapping[str, Any]],
     *,
     n_runs: int,
-    nodes: Mapping[str, str],
+    nodes: NodeIndex,
     outputs: Mapping[str, tuple[str, ...]],
 ) -> tuple[Layer, ...]:
     """Return one layer per kernel of ONNX Runtime's profile, in the order they ran.
 
-    `nodes` is of the artifact (see `onnx_graph.node_names`); `outputs` gives the tensors of an optimized node.
+    `nodes` is of the artifact; `outputs` gives the tensors of an optimized node.
     A kernel's precision is the type of its first input as it was fed. Times are medians over the runs.
     Raises: MeasurementError for a profile without kernels.
     """
@@ -329,7 +330,7 @@ def layers_from_profile(
                 kernel=f"{event['args'].get('provider', '')}:{kind}",
                 precision=_kernel_precision(kind, event["args"].get("input_type_shape", [])),
                 is_compute=kind not in MOVING_OPS,
-                onnx_nodes=_nodes_of(name, nodes, outputs),
+                onnx_nodes=_nodes_of(name, kind, nodes, outputs),
                 time_ns=times[str(place)] * 1_000,  # the profile counts microseconds
             )
         )
@@ -349,10 +350,18 @@ def _kernel_precision(kind: str, inputs: Sequence[Mapping[str, object]]) -> str:
     return PRECISION_OF_TYPE.get(first, first)
 
 
-def _nodes_of(name: str, nodes: Mapping[str, str], outputs: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    found = onnx_nodes_of(name, nodes)
+def _nodes_of(name: str, kind: str, nodes: NodeIndex, outputs: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    found = onnx_nodes_of(name, nodes.names)
     for output in () if found else outputs.get(name, ()):
-        found = found or onnx_nodes_of(output, nodes)
+        found = found or onnx_nodes_of(output, nodes.names)
+    if not found or not is_multiplying(kind) or is_multiplying(nodes.kinds[found[0]]):
+        return found
+    # A fused kernel goes by what it ends with (Relu): walk back to the product it begins with.
+    chain = [found[0]]
+    while chain[0] in nodes.previous and len(chain) <= MAX_FUSED_NODES:
+        chain.insert(0, nodes.previous[chain[0]])
+        if is_multiplying(nodes.kinds[chain[0]]):
+            return tuple(chain)
     return found
 
 

@@ -85,7 +85,9 @@ class ActivationReader:
             raise BuildError(f"model {self._spec.name}: a calibration batch failed: {one_line(error)}") from error
         found = dict.fromkeys(self._from_input, fed)
         found.update(zip(self._from_graph, outputs, strict=True))
-        return {name: values[:n_images] if len(fed) == len(values) else values for name, values in found.items()}
+        return {
+            name: values[:n_images] if values.shape[:1] == fed.shape[:1] else values for name, values in found.items()
+        }
 
     def _batch_within_bytes(self) -> int:
         one = self._run(np.zeros((1, *self._spec.input_shape), np.float32))

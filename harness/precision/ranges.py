@@ -11,6 +11,10 @@ from harness.errors import BuildError
 
 N_BINS = 2048  # Source: Migacz, "8-bit Inference with TensorRT", GTC 2017 (s7310), slide "Entropy Calibration"
 N_LEVELS = 128  # of a magnitude in symmetric INT8; same source
+# Our own bound. A flat background gives every channel of a first layer one value, a spike that dominates the
+# divergence: without the bound a third of all other values was clipped, and mobilenet_digits scored 86.6 % on MNIST
+# instead of 99.3 %.
+MAX_CLIPPED_SHARE = 0.05  # of the values other than zero
 PERCENTILE = 99.999  # Source: onnxruntime.quantization, PercentileCalibrater
 
 
@@ -53,11 +57,9 @@ def percentile_threshold(histogram: MagnitudeHistogram, percentile: float = PERC
 
     Raises: BuildError for an empty histogram of a tensor that is not all zero.
     """
-    total = _total(histogram)
-    if not total:
+    if not _total(histogram):
         return 0.0
-    cumulative = np.cumsum(histogram.counts)
-    return histogram.edge(int(np.searchsorted(cumulative, total * percentile / 100)) + 1)
+    return histogram.edge(_bins_holding(histogram.counts, percentile / 100))
 
 
 def entropy_threshold(histogram: MagnitudeHistogram, n_levels: int = N_LEVELS) -> float:
@@ -65,7 +67,8 @@ def entropy_threshold(histogram: MagnitudeHistogram, n_levels: int = N_LEVELS) -
 
     For every number of kept bins i = n_levels..n_bins, the kept counts (all beyond joined to the last bin) are
     compared with the same counts averaged within `n_levels` levels; the i with the smallest Kullback-Leibler
-    divergence wins, the last one of equals. Raises: BuildError as `percentile_threshold`.
+    divergence wins, the last one of equals, among those that clip at most MAX_CLIPPED_SHARE.
+    Raises: BuildError as `percentile_threshold`.
     Source: Migacz, s7310, GTC 2017; the zero bin takes its neighbour's count as in NVIDIA's pytorch-quantization 2.1,
     calib/histogram.py, since the exact zeros of ReLU and padding are represented at any scale.
     """
@@ -73,9 +76,16 @@ def entropy_threshold(histogram: MagnitudeHistogram, n_levels: int = N_LEVELS) -
         return 0.0
     counts = histogram.counts.astype(np.float64)
     counts[0] = counts[1]
-    divergences = np.array([_divergence(counts, kept, n_levels) for kept in range(n_levels, counts.size + 1)])
+    fewest = max(n_levels, _bins_holding(histogram.counts[1:], 1 - MAX_CLIPPED_SHARE) + 1)
+    divergences = np.array([_divergence(counts, kept, n_levels) for kept in range(fewest, counts.size + 1)])
     best = int(divergences.size - 1 - np.argmin(divergences[::-1]))
-    return histogram.edge(n_levels + best)
+    return histogram.edge(fewest + best)
+
+
+def _bins_holding(counts: NDArray[np.int64], share: float) -> int:
+    """Return how many of the first bins hold at least this share of all counts."""
+    cumulative = np.cumsum(counts)
+    return int(np.searchsorted(cumulative, cumulative[-1] * share)) + 1
 
 
 def _divergence(counts: NDArray[np.float64], kept: int, n_levels: int) -> float:

@@ -1,0 +1,27 @@
+"""Each clause can fail: a fake broken in just that way breaks it, and no other fault hides it."""
+
+import pytest
+from clauses import CLAUSE_OF_FAULT, CLAUSES, UNBREAKABLE, Nets
+from fake import FakeBackend
+
+BY_NAME = {clause.__name__: clause for clause in CLAUSES}
+# Faults whose own exception is what breaks the clause: an error of the runtime escapes as it is.
+ESCAPING = {
+    "closing_twice_is_fine": RuntimeError,
+    "empty_batch_refused": ValueError,
+    "missing_file_is_build_error": FileNotFoundError,
+    "wrong_rank_refused": ValueError,
+}
+FAULTS = (*(name for name in BY_NAME if name not in UNBREAKABLE), *CLAUSE_OF_FAULT)
+
+
+@pytest.fixture(scope="module")
+def nets(tmp_path_factory):
+    return Nets(tmp_path_factory.mktemp("nets"))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_backend_broken_in_this_way_fails(fault, nets):
+    clause = BY_NAME[CLAUSE_OF_FAULT.get(fault, fault)]
+    with pytest.raises(ESCAPING.get(fault, (AssertionError, pytest.fail.Exception))):
+        clause(FakeBackend(fault), nets)

@@ -1,0 +1,33 @@
+"""Every backend that loads keeps every clause."""
+
+import pytest
+from clauses import CLAUSES, Nets
+from fake import FakeBackend
+
+from harness.backends import REFERENCE_BACKENDS, list_backends, load_backend
+
+CPU_BACKENDS = ("fake", "openvino", "ort", *REFERENCE_BACKENDS)
+
+
+@pytest.fixture(scope="session")
+def nets(tmp_path_factory):
+    return Nets(tmp_path_factory.mktemp("nets"))
+
+
+@pytest.fixture(scope="session", params=CPU_BACKENDS)
+def backend(request):
+    chosen = FakeBackend() if request.param == "fake" else load_backend(request.param)
+    found = chosen.probe()
+    if not found.usable:
+        pytest.skip(f"{request.param}: {found.reason}")
+    return chosen
+
+
+@pytest.mark.parametrize("clause", CLAUSES, ids=lambda clause: clause.__name__)
+def test_contract(clause, backend, nets):
+    clause(backend, nets)
+
+
+def test_reference_backends_are_not_listed():
+    assert {"ort", "openvino"} <= set(list_backends())
+    assert not set(REFERENCE_BACKENDS) & set(list_backends())
