@@ -74,7 +74,7 @@ def standing_of(record: Record) -> Standing:
         return Standing.ERROR
     if record.status is Status.UNSUPPORTED:
         return Standing.UNSUPPORTED
-    outcomes = {verdict.outcome for verdict in record.verdicts}
+    outcomes = {verdict.outcome for verdict in record.verdicts if _counts(verdict)}
     failed = {verdict.outcome for verdict in record.verdicts if verdict.is_failure}
     if record.status is Status.FAILED or failed:
         return Standing.REGRESSED if Outcome.REGRESSED in failed else Standing.FAILED
@@ -87,6 +87,11 @@ def standing_of(record: Record) -> Standing:
     return Standing.PASSED if Outcome.SAME in outcomes else Standing.UNJUDGED
 
 
+def _counts(verdict: Verdict) -> bool:
+    # An absolute time wanders from night to night; without an accepted slowdown it is shown, not judged.
+    return verdict.gate != "latency" or verdict.is_failure or verdict.code == "speed_unclear"
+
+
 def leading_verdict(record: Record) -> Verdict | None:
     """Return the verdict that explains the standing: failures first, then the most decided outcome."""
     order = (Outcome.REGRESSED, Outcome.INCONCLUSIVE, Outcome.IMPROVED, Outcome.SAME)
@@ -94,6 +99,7 @@ def leading_verdict(record: Record) -> Verdict | None:
         record.verdicts,
         key=lambda verdict: (
             not verdict.is_failure,
+            not _counts(verdict),
             order.index(verdict.outcome) if verdict.outcome in order else len(order),
             verdict.n_lost is None,
         ),
@@ -147,17 +153,15 @@ def _bad_sentence(ranked: Sequence[Record], counts: Counter[Standing], n_bad: in
 
 def _good_sentence(counts: Counter[Standing], n_records: int) -> str:
     n_held = counts[Standing.PASSED] + counts[Standing.IMPROVED]
-    others = [
-        f"{counts[standing]:,} {standing.word}"
-        for standing in (
-            Standing.UNJUDGED,
-            Standing.INCONCLUSIVE,
-            Standing.KNOWN_LOSS,
-            Standing.IMPROVED,
-            Standing.UNSUPPORTED,
-        )
-        if counts[standing]
-    ]
+    words = {
+        Standing.UNJUDGED: "not judged",
+        Standing.INCONCLUSIVE: "inconclusive",
+        Standing.KNOWN_LOSS: "with a known loss",
+        Standing.UNSUPPORTED: "unsupported",
+    }
+    others = [f"{counts[standing]:,} {word}" for standing, word in words.items() if counts[standing]]
+    if counts[Standing.IMPROVED]:
+        others.insert(0, f"{counts[Standing.IMPROVED]:,} of them improved")
     if n_held == 0:
         return f"No case was shown to hold: {', '.join(others)}."
     head = f"No regression: {n_held:,} of {plural(n_records, 'case')} {'holds' if n_held == 1 else 'hold'}"

@@ -1,0 +1,332 @@
+"""Figures over all cases, by matplotlib as SVG: text stays text, and colours are the page's, light or dark.
+
+matplotlib is imported here only and only when a figure is drawn; a case's own small charts are `charts`' business.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from harness.history import History, Metric, Step
+from harness.render.format import format_bytes, format_fraction, format_ratio, format_time, moment_from_iso
+from harness.render.rows import Row, Timing
+from harness.specs import Precision
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# matplotlib needs true colours; these stand for the variables of the page's style sheet and are replaced on the way out.
+INK, MUTED, GRID, PANEL = "#010101", "#020202", "#030303", "#040404"
+SERIES = {Precision.FP32: "#010201", Precision.FP16: "#010301", Precision.INT8: "#010401"}
+ACCENT, BAD = "#010501", "#010601"
+VARIABLES = {
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    GRID: "var(--line)",
+    PANEL: "var(--panel)",
+    SERIES[Precision.FP32]: "var(--fp32)",
+    SERIES[Precision.FP16]: "var(--fp16)",
+    SERIES[Precision.INT8]: "var(--int8)",
+    ACCENT: "var(--accent)",
+    BAD: "var(--bad)",
+}
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")  # one a backend: never colour alone
+STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "text.parse_math": False,  # a name with "$" is a name
+    "text.color": INK,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "axes.unicode_minus": True,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+}
+MAX_BARS = 45
+MAX_FRONT_LABELS = 8
+MAX_TRENDS = 6
+
+
+def pareto_plot(rows: Sequence[Row], batch_size: int) -> Markup:
+    """Draw top-1 over latency for all cases, with the front of those that nothing beats in both.
+
+    Empty when fewer than two cases have both numbers.
+    """
+    points = [(row, timing) for row in rows if row.top1 is not None and (timing := _timed(row, batch_size))]
+    if len(points) < 2:
+        return Markup()
+    xs = np.array([timing.summary.p50 for _, timing in points if timing.summary])
+    ys = np.array([100 * row.top1 for row, _ in points if row.top1 is not None])
+    backends = sorted({row.record.case.backend for row, _ in points})
+    with _styled(f"pareto-{batch_size}") as (figure, axes):
+        figure.set_size_inches(6.4, 4.2)
+        front = pareto_front(xs, ys)
+        axes.step(xs[front], ys[front], where="post", color=ACCENT, linewidth=1.6, zorder=2)
+        for index, (row, _) in enumerate(points):
+            case = row.record.case
+            axes.plot(
+                xs[index],
+                ys[index],
+                MARKERS[backends.index(case.backend) % len(MARKERS)],
+                color=SERIES[case.precision],
+                markersize=8 if index in front else 6,
+                markeredgecolor=PANEL,
+                markeredgewidth=0.8,
+                zorder=3,
+            )
+        _label_front(axes, [points[index][0] for index in front], xs[front], ys[front])
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(_log_ticks())
+        axes.xaxis.set_major_formatter(lambda value, _: format_time(value).replace(".00", ""))
+        axes.xaxis.set_minor_formatter(lambda *_: "")
+        axes.set_xlabel(f"latency p50 of a batch of {batch_size} (left is faster)")
+        axes.set_ylabel("top-1 in % (up is better)")
+        axes.margins(0.08, 0.12)
+        axes.grid(True)
+        _add_key(axes, sorted({row.record.case.precision for row, _ in points}, key=list(Precision).index), backends)
+        return _svg(
+            figure, f"Top-1 against latency of {len(points)} cases at batch {batch_size}; the table has them all"
+        )
+
+
+def pareto_front(xs: NDArray[np.float64], ys: NDArray[np.float64]) -> list[int]:
+    """Return the indices of the points that no other is both left of and above, from left to right."""
+    front: list[int] = []
+    best = -np.inf
+    for index in np.lexsort((-ys, xs)):
+        if ys[index] > best:
+            front.append(int(index))
+            best = ys[index]
+    return front
+
+
+def speed_up_plot(rows: Sequence[Row], batch_size: int) -> tuple[Markup, int]:
+    """Draw speed-up bars over FP32 with their intervals, fastest first; also return how many had no room.
+
+    Empty without a case that was timed in turn with FP32.
+    """
+    found = [(row, timing) for row in rows if (timing := _timed(row, batch_size)) and timing.speed_up is not None]
+    if not found:
+        return Markup(), 0
+    found.sort(key=lambda pair: -pair[1].speed_up.value if pair[1].speed_up else 0.0)
+    half = MAX_BARS // 2
+    shown = found if len(found) <= MAX_BARS else found[:half] + found[-half:]
+    names = [_short_name(row) for row, _ in shown]
+    with _styled(f"speed-up-{batch_size}") as (figure, axes):
+        figure.set_size_inches(6.4, 0.9 + 0.24 * len(shown))
+        for place, (row, timing) in enumerate(shown):
+            ratio = timing.speed_up
+            if ratio is None:
+                continue
+            axes.barh(place, ratio.value - 1, left=1, height=0.66, color=SERIES[row.record.case.precision])
+            ends = (ratio.low or ratio.value, ratio.high or ratio.value)
+            axes.plot(ends, (place, place), color=INK, linewidth=1.4, marker="|", markersize=7, zorder=3)
+            text = format_ratio(ratio.value, low=ratio.low, high=ratio.high)
+            axes.annotate(text, (max(*ends, 1.0), place), (6, 0), textcoords="offset points", va="center", fontsize=9)
+        axes.axvline(1, color=INK, linewidth=1)
+        axes.set_yticks(range(len(shown)), names, fontsize=9)
+        axes.set_ylim(len(shown) - 0.4, -0.6)
+        axes.margins(x=0.14)
+        axes.grid(True, axis="x")
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel(f"times faster than FP32 at batch {batch_size}, with 95 % interval")
+        return _svg(figure, f"Speed-up over FP32 of {len(shown)} cases at batch {batch_size}"), len(found) - len(shown)
+
+
+def trend_plots(history: History, wanted: Sequence[str]) -> list[tuple[str, Metric, Markup]]:
+    """Draw the series worth a look: newest level changes first, then the wanted cases' accuracy and first latency."""
+    chosen: dict[tuple[str, Metric], None] = {}
+    for step in history.steps:
+        chosen.setdefault((step.case_id, step.metric))
+    for case_id in wanted:
+        for metric in list(history.series(case_id))[:2]:
+            chosen.setdefault((case_id, metric))
+    return [(case_id, metric, _trend(history, case_id, metric)) for case_id, metric in list(chosen)[:MAX_TRENDS]]
+
+
+def metric_name(metric: Metric) -> str:
+    """Return a metric in words with its unit's kind."""
+    if metric.name == "p50_ns":
+        return f"latency p50, batch {metric.batch_size}"
+    return {"top1": "top-1", "engine_bytes": "engine size"}[metric.name]
+
+
+def format_metric(metric: Metric, value: float, n_images: float | None = None) -> str:
+    """Return a metric's value with its unit."""
+    if metric.name == "top1":
+        known = int(n_images) if n_images is not None and np.isfinite(n_images) else None
+        return format_fraction(value, n=known)
+    return format_time(value) if metric.name == "p50_ns" else format_bytes(value)
+
+
+def _trend(history: History, case_id: str, metric: Metric) -> Markup:
+    series = history.series(case_id)[metric]
+    moments = [moment_from_iso(run.started_at) for run in history.runs]
+    is_dated = all(moment is not None for moment in moments)
+    days = (
+        np.array([moment.timestamp() / 86_400 for moment in moments if moment is not None])
+        if is_dated
+        else np.arange(float(series.size))
+    )
+    steps = [step for step in history.steps if (step.case_id, step.metric) == (case_id, metric)]
+    scale, unit = _axis_scale(metric, series)
+    with _styled(f"trend-{case_id}-{metric.name}-{metric.batch_size}") as (figure, axes):
+        figure.set_size_inches(6.4, 2.5)
+        axes.plot(days, series * scale, ".", color=SERIES[Precision.FP32], markersize=3.5)
+        _draw_levels(axes, days, series * scale, steps)
+        _draw_version_changes(axes, history, days)
+        if is_dated:
+            _date_axis(axes)
+        else:
+            axes.set_xlabel("run")
+        axes.set_ylabel(f"{metric_name(metric)} in {unit}")
+        axes.grid(True, axis="y")
+        axes.ticklabel_format(axis="y", useOffset=False)
+        return _svg(figure, f"{metric_name(metric)} of {case_id} over {series.size} runs, {len(steps)} level changes")
+
+
+def _draw_levels(axes: Axes, days: NDArray[np.float64], series: NDArray[np.float64], steps: Sequence[Step]) -> None:
+    edges = [0, *sorted(step.run_index for step in steps), series.size]
+    for start, stop in zip(edges, edges[1:], strict=False):
+        level = series[start:stop]
+        if np.isfinite(level).any():
+            color = BAD if any(step.run_index == start and step.is_worse for step in steps) else ACCENT
+            axes.hlines(float(np.nanmedian(level)), days[start], days[stop - 1], color=color, linewidth=2)
+
+
+def _draw_version_changes(axes: Axes, history: History, days: NDArray[np.float64]) -> None:
+    top = axes.get_xaxis_transform()
+    for index, changed in history.version_changes():
+        axes.axvline(float(days[index]), color=MUTED, linewidth=0.9, linestyle=(0, (3, 3)))
+        name, (_, after) = next(iter(changed.items()))
+        more = f" +{len(changed) - 1}" if len(changed) > 1 else ""
+        text = f"{_clipped(name, 16)} {_clipped(after, 12)}{more}"
+        axes.text(float(days[index]), 1.02, text, transform=top, fontsize=8, color=MUTED, rotation=12, ha="left")
+
+
+def _axis_scale(metric: Metric, series: NDArray[np.float64]) -> tuple[float, str]:
+    if metric.name == "top1":
+        return 100.0, "%"
+    largest = float(np.nanmax(series))
+    if metric.name == "engine_bytes":
+        return (1 / 2**20, "MiB") if largest >= 2**20 else (1 / 2**10, "KiB")
+    return (1e-6, "ms") if largest >= 1e6 else (1e-3, "µs")
+
+
+def _date_axis(axes: Axes) -> None:
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    locator = AutoDateLocator(maxticks=7)
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+
+
+def _log_ticks() -> Any:
+    from matplotlib.ticker import LogLocator
+
+    return LogLocator(subs=(1.0, 3.0), numticks=9)
+
+
+def _label_front(axes: Axes, rows: Sequence[Row], xs: NDArray[np.float64], ys: NDArray[np.float64]) -> None:
+    keep = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MAX_FRONT_LABELS)).round().astype(int))
+    for number, index in enumerate(keep):
+        offset = (-6, 7) if number % 2 == 0 else (7, -13)
+        axes.annotate(
+            _short_name(rows[index]),
+            (float(xs[index]), float(ys[index])),
+            offset,
+            textcoords="offset points",
+            fontsize=8,
+            color=INK,
+        )
+
+
+def _add_key(axes: Axes, precisions: Sequence[Precision], backends: Sequence[str]) -> None:
+    from matplotlib.lines import Line2D
+
+    entries = [Line2D([], [], color=ACCENT, linewidth=1.6, label="front: none is faster and better")]
+    entries += [
+        Line2D([], [], marker="o", linestyle="", color=SERIES[precision], label=precision.value)
+        for precision in precisions
+    ]
+    entries += [
+        Line2D([], [], marker=MARKERS[index % len(MARKERS)], linestyle="", color=MUTED, label=_clipped(backend, 14))
+        for index, backend in enumerate(backends)
+    ]
+    axes.legend(
+        handles=entries, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(len(entries), 5), columnspacing=1.2
+    )
+
+
+def _timed(row: Row, batch_size: int) -> Timing | None:
+    timing = row.timing(batch_size)
+    return timing if timing and timing.summary else None
+
+
+def _short_name(row: Row) -> str:
+    case = row.record.case
+    return f"{_clipped(case.model, 20)} {_clipped(case.backend, 12)} {case.precision}"
+
+
+def _clipped(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+class _styled:
+    """One figure with one pair of axes under our style; nothing of matplotlib's own settings is changed for good."""
+
+    def __init__(self, salt: str) -> None:
+        self._salt = salt
+
+    def __enter__(self) -> tuple[Figure, Axes]:
+        import matplotlib as mpl
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
+        from matplotlib.figure import Figure
+
+        self._context = mpl.rc_context(STYLE | {"svg.hashsalt": self._salt})
+        self._context.__enter__()
+        figure = Figure(layout="constrained")
+        FigureCanvasSVG(figure)
+        return figure, figure.add_subplot()
+
+    def __exit__(self, *error: Any) -> None:
+        self._context.__exit__(*error)
+
+
+def _svg(figure: Figure, label: str) -> Markup:
+    """Return a figure as inline SVG in the page's colours and font, with no id that another figure may repeat."""
+    from markupsafe import escape
+
+    with io.StringIO() as stream:
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        text = stream.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", text, flags=re.DOTALL)
+    text = re.sub(r'(<g|<text) id="[^"]*"', r"\1", text)
+    text = re.sub(r' xmlns(:xlink)?="[^"]*"| version="1.1"', "", text)
+    text = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", text)
+    text = text.replace("xlink:href", "href")
+    text = re.sub("#0[1-9]0[1-9]0[1-9]", lambda match: VARIABLES.get(match[0], match[0]), text)
+    text = re.sub(r">\s+<", "><", text)
+    width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text).groups()  # type: ignore[union-attr]
+    opening = f'<svg class="plot" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">'
+    return Markup(opening + text[text.index(">") + 1 :])

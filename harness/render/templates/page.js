@@ -1,0 +1,132 @@
+(() => {
+  "use strict";
+  const one = (query, from = document) => from.querySelector(query);
+  const all = (query, from = document) => Array.from(from.querySelectorAll(query));
+  const body = one(".matrix tbody");
+  const rows = all("tr", body);
+  const sections = all("details.case");
+  const LOOK = ["regressed", "failed", "error", "unjudged", "inconclusive"];
+
+  /* Sorting: the headers become buttons; rows without a value stay last both ways. */
+  const headers = all(".matrix thead th");
+  const sortBy = one("#sort-by");
+  const value = (row, column) => {
+    const cell = row.cells[column];
+    if (cell.dataset.v !== undefined) return Number(cell.dataset.v);
+    return column > 0 && column < 4 ? cell.textContent.trim().toLowerCase() : null;
+  };
+  function sortRows(column, direction) {
+    const sign = direction === "descending" ? -1 : 1;
+    const keyed = rows.map((row, place) => ({ row, place, key: value(row, column) }));
+    keyed.sort((a, b) => {
+      if (a.key === null || b.key === null) return (a.key === null) - (b.key === null) || a.place - b.place;
+      const order = typeof a.key === "number" ? a.key - b.key : a.key.localeCompare(b.key, "en", { numeric: true });
+      return sign * order || a.place - b.place;
+    });
+    headers.forEach((header) => header.removeAttribute("aria-sort"));
+    headers[column].setAttribute("aria-sort", direction);
+    body.append(...keyed.map((entry) => entry.row));
+    sortBy.value = String(column);
+  }
+  headers.forEach((header, column) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.append(...header.childNodes);
+    header.append(button);
+    const first = header.dataset.first || "ascending";
+    const other = first === "ascending" ? "descending" : "ascending";
+    button.addEventListener("click", () => sortRows(column, header.getAttribute("aria-sort") === first ? other : first));
+    sortBy.add(new Option(header.textContent.replace(/\s+/g, " ").trim(), String(column)));
+  });
+  sortBy.add(new Option("order of the run", ""), 0);
+  sortBy.value = "";
+  sortBy.addEventListener("change", () => {
+    if (sortBy.value) sortRows(Number(sortBy.value), headers[Number(sortBy.value)].dataset.first || "ascending");
+    else body.append(...rows);
+  });
+
+  /* Filtering: table and sections together; the count is announced. */
+  const form = one(".filters");
+  const find = one("#find");
+  const picks = { standing: one("#by-standing"), backend: one("#by-backend"), precision: one("#by-precision") };
+  const shown = one("#shown");
+  const texts = [];
+  function filterRows() {
+    const words = find.value.toLowerCase().split(/\s+/).filter(Boolean);
+    let count = 0;
+    rows.forEach((row, place) => {
+      if (words.length && texts[place] === undefined) {
+        texts[place] = (row.textContent + " " + one("summary", sections[place]).textContent).toLowerCase();
+      }
+      const fits = Object.entries(picks).every(([name, pick]) => !pick.value || row.dataset[name] === pick.value
+        || (pick.value === "look" && LOOK.includes(row.dataset.standing)));
+      const visible = fits && words.every((word) => texts[place].includes(word));
+      row.hidden = !visible;
+      sections[place].hidden = !visible;
+      count += visible;
+    });
+    shown.textContent = count === rows.length ? `all ${count} cases` : `${count} of ${rows.length} cases`;
+    all(".counts button").forEach((button) => {
+      button.setAttribute("aria-pressed", String(button.dataset.standing === picks.standing.value));
+    });
+  }
+  form.hidden = false;
+  form.addEventListener("submit", (event) => event.preventDefault());
+  form.addEventListener("reset", () => setTimeout(() => { body.append(...rows); headers.forEach((header) => header.removeAttribute("aria-sort")); filterRows(); }));
+  form.addEventListener("input", (event) => { if (event.target !== sortBy) filterRows(); });
+  all(".counts li").forEach((item) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.dataset.standing = item.dataset.standing;
+    button.title = item.title;
+    button.append(...one(".tag", item).childNodes);
+    item.replaceChildren(button);
+    button.addEventListener("click", () => {
+      picks.standing.value = picks.standing.value === item.dataset.standing ? "" : item.dataset.standing;
+      filterRows();
+      if (picks.standing.value) one("#cases").scrollIntoView();
+    });
+  });
+  filterRows();
+
+  /* A link to a case opens its section, also when a filter hides it. */
+  function openTarget() {
+    const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const section = target && target.closest("details.case");
+    if (!section) return;
+    section.hidden = false;
+    section.open = true;
+    section.scrollIntoView();
+  }
+  addEventListener("hashchange", openTarget);
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest('a[href^="#case-"]');
+    if (link && link.hash === location.hash) openTarget();
+  });
+  openTarget();
+
+  /* "/" goes to the search box, as in most tables of results. */
+  addEventListener("keydown", (event) => {
+    if (event.key === "/" && !event.target.closest("input, select, textarea")) { event.preventDefault(); find.focus(); }
+  });
+
+  /* Copy buttons: made when a command comes near the screen is needless; one click handler serves all. */
+  all(".command").forEach((box) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = "Copy";
+    button.setAttribute("aria-label", "Copy the command");
+    box.append(button);
+  });
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest(".command button");
+    if (!button) return;
+    const code = one("code", button.parentNode);
+    getSelection().selectAllChildren(code);
+    let done = false;
+    try { await navigator.clipboard.writeText(code.textContent); done = true; } catch { done = document.execCommand("copy"); }
+    button.textContent = done ? "Copied" : "Press Ctrl+C";
+    setTimeout(() => { button.textContent = "Copy"; }, 2000);
+  });
+  document.documentElement.dataset.ready = String(Math.round(performance.now()));
+})();
