@@ -21,6 +21,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from harness.errors import BackendUnavailable, HarnessError, MeasurementError
 
+LIBRARY = "libcuda.so.1"
 STREAM_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: never waits for the legacy default stream
 HOST_ALLOC_DEVICEMAP = 2  # CU_MEMHOSTALLOC_DEVICEMAP
 COMPUTE_CAPABILITY = (75, 76)  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
@@ -47,7 +48,7 @@ class DriverProbe:
         self.compute_capability = compute_capability  # of the first device
 
 
-def probe_driver(library: str = "libcuda.so.1") -> DriverProbe:
+def probe_driver(library: str = LIBRARY) -> DriverProbe:
     """Ask the CUDA driver for its devices through ctypes; it cannot crash where no driver is installed."""
     try:
         cuda = ctypes.CDLL(library)
@@ -187,6 +188,11 @@ class _BindingsDriver:
         _checked("cuCtxSynchronize", self._api.cuCtxSynchronize())
 
 
+# PyCUDA's contexts form a stack per thread, and only its top can be popped: all users of a device in a thread share one
+# entry, (thread, device) -> [context, users].
+_PUSHED: dict[tuple[int, int], list[Any]] = {}
+
+
 class _PycudaDriver:
     """`pycuda.driver` with the primary context retained and pushed."""
 
@@ -199,9 +205,24 @@ class _PycudaDriver:
         driver = self._driver
         driver.init()
         device = driver.Device(index)
-        context = device.retain_primary_context()
-        context.push()
-        return device.name(), ".".join(map(str, device.compute_capability())), driver.Context.pop
+        place = (threading.get_ident(), index)
+        if place not in _PUSHED:
+            context = device.retain_primary_context()
+            context.push()
+            _PUSHED[place] = [context, 0]
+        _PUSHED[place][1] += 1
+        return device.name(), ".".join(map(str, device.compute_capability())), lambda: self._release(place)
+
+    def _release(self, place: tuple[int, int]) -> None:
+        _PUSHED[place][1] -= 1
+        if _PUSHED[place][1]:
+            return
+        context, _ = _PUSHED.pop(place)
+        self._driver.Context.pop()
+        # PyCUDA 2026.1 detaches a popped context by pushing it and "popping by detaching"; a primary context is only
+        # released by that, and would stay on the driver's stack (src/cpp/cuda.hpp, context::detach).
+        context.detach()
+        ctypes.CDLL(LIBRARY).cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p()))
 
     def pagelocked(self, n_bytes: int, flags: int) -> tuple[NDArray[np.uint8], Callable[[], None]]:
         array = self._driver.pagelocked_empty(n_bytes, np.uint8, mem_flags=flags)
@@ -272,11 +293,12 @@ class Gpu:
         self._driver.synchronize()
         for free in reversed(self._frees):
             free()
-        for owned in reversed(self._owned):
+        self._frees.clear()
+        while self._owned:
+            owned = self._owned.pop()
             if hasattr(owned, "free"):
                 owned.free()
-        self._frees.clear()
-        self._owned.clear()
+            del owned  # PyCUDA frees streams and events when the last reference goes
         self._release()
 
     def _own(self, thing: Any) -> Any:
@@ -316,7 +338,7 @@ class Graph:
     Raises: NotCapturable when the work cannot be captured; the stream is usable again afterwards.
     """
 
-    def __init__(self, gpu: Gpu, stream: Any, work: Callable[[], None]) -> None:
+    def __init__(self, gpu: Gpu, stream: Any, work: Callable[[], object]) -> None:
         if gpu.api is None:
             raise NotCapturable("CUDA graphs need cuda-bindings: pip install cuda-bindings")
         self._api, self._stream = gpu.api, gpu.api.CUstream(stream.handle)
@@ -330,7 +352,7 @@ class Graph:
         except failures as error:
             raise NotCapturable(f"CUDA graph capture: {error}") from error
 
-    def _captured(self, gpu: Gpu, work: Callable[[], None]) -> Any:
+    def _captured(self, gpu: Gpu, work: Callable[[], object]) -> Any:
         mode = self._api.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         _checked("cuStreamBeginCapture", self._api.cuStreamBeginCapture(self._stream, mode))
         is_done = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,9 +39,9 @@ class CudaTimer:
     def __init__(
         self,
         gpu: Gpu,
-        stream: object,
+        stream: Any,
         *,
-        work: Callable[[], None],
+        work: Callable[[], object],
         bind: Callable[[], int],
         batch_size: int,
         window: str,
@@ -51,7 +52,10 @@ class CudaTimer:
             raise ConfigError(f"window {window!r} is none of {', '.join(WINDOWS)}")
         if launch not in LAUNCHES:
             raise ConfigError(f"launch {launch!r} is none of {', '.join(LAUNCHES)}")
-        self._gpu, self._stream, self._work, self._bind = gpu, stream, work, bind
+        self._gpu = gpu
+        self._stream: Any = stream
+        self._work: Callable[[], object] = work
+        self._bind: Callable[[], int] = bind
         self.batch_size, self.window = batch_size, window
         self.calls_per_sample = 1
         self.notes: tuple[str, ...] = ()
@@ -61,13 +65,17 @@ class CudaTimer:
         self._generation = -1
         self._wants_graph = launch in ("auto", "graph", "gated_graph")
         self._must = launch != "auto"
-        self._ready()
-        if launch in ("auto", "gated", "gated_graph"):
-            self._try_gate()
-        self.launch = "graph" if self._graph else "enqueue"
-        self.gated = self._gate is not None
-        self._calls_per_gate = max(1, GATED_QUEUE_ENTRIES // (1 if self._graph else max(1, entries_per_call)))
-        self._choose_calls()
+        try:
+            self._ready()
+            if launch in ("auto", "gated", "gated_graph"):
+                self._try_gate()
+            self.launch = "graph" if self._graph else "enqueue"
+            self.gated = self._gate is not None
+            self._calls_per_gate = max(1, GATED_QUEUE_ENTRIES // (1 if self._graph else max(1, entries_per_call)))
+            self._choose_calls()
+        except BaseException:
+            self.close()
+            raise
 
     def sample(self, n_samples: int) -> NDArray[np.float64]:
         """Return float64[n_samples]: ns per call. Raises: MeasurementError when the device fails."""
@@ -84,7 +92,7 @@ class CudaTimer:
                         for _ in range(calls):
                             launch()
                         end.record(stream)
-                stream.synchronize()  # type: ignore[attr-defined]
+                stream.synchronize()
             spans = [end.time_since(start) for start, end in pairs]
         except self._gpu.errors as error:
             raise MeasurementError(f"timing batch {self.batch_size} failed on the device: {error}") from error
@@ -99,34 +107,35 @@ class CudaTimer:
             start = time.perf_counter_ns()
             launch()
             spans.append(time.perf_counter_ns() - start)
-            self._stream.synchronize()  # type: ignore[attr-defined]
+            self._stream.synchronize()
         return float(np.median(spans))
 
     def close(self) -> None:
-        """Destroy the graph and let go of the events; a second call does nothing."""
+        """Destroy the graph and let go of events and stream; a second call does nothing."""
         if self._graph:
             self._graph.close()
-        self._graph = None
+        self._graph = self._gate = self._stream = None
         self._pool = EventPool(self._gpu)
+        self._work = self._bind = _closed
 
-    def _launch_once(self) -> Callable[[], None]:
+    def _launch_once(self) -> Callable[[], object]:
         return self._graph.launch if self._graph else self._work
 
-    def _gated_sample(self, gate: Gate, start: object, end: object) -> None:
+    def _gated_sample(self, gate: Gate, start: Any, end: Any) -> None:
         launch, stream = self._launch_once(), self._stream
         gate.shut()
-        start.record(stream)  # type: ignore[attr-defined]
+        start.record(stream)
         held = min(self.calls_per_sample, self._calls_per_gate)
         for _ in range(held):
             launch()
         if held == self.calls_per_sample:
-            end.record(stream)  # type: ignore[attr-defined]
+            end.record(stream)
             gate.open()
             return
         gate.open()
         for _ in range(self.calls_per_sample - held):
             launch()
-        end.record(stream)  # type: ignore[attr-defined]
+        end.record(stream)
 
     def _ready(self) -> None:
         """Bind the batch; after a change of shape run it once and capture it anew."""
@@ -134,7 +143,7 @@ class CudaTimer:
         if generation == self._generation:
             return
         self._work()
-        self._stream.synchronize()  # type: ignore[attr-defined]
+        self._stream.synchronize()
         self._generation = generation
         if not self._wants_graph:
             return
@@ -158,7 +167,7 @@ class CudaTimer:
                 gate.shut()
                 self._launch_once()()
                 gate.open()
-                self._stream.synchronize()  # type: ignore[attr-defined]
+                self._stream.synchronize()
         except (CudaError, MeasurementError) as error:
             if self._must:
                 raise ConfigError(f"this engine cannot be timed behind a gate ({error})") from error
@@ -171,3 +180,7 @@ class CudaTimer:
         call_ns = float(np.median(self.sample(N_TRIALS)))
         if 0 < call_ns < SHORTEST_SAMPLE_NS:
             self.calls_per_sample = int(np.ceil(SHORTEST_SAMPLE_NS / call_ns))
+
+
+def _closed() -> int:
+    raise MeasurementError("the engine of this timer is closed; build it again")

@@ -309,6 +309,7 @@ def options_in_words(api: TrtApi, config: Any, artifact: Artifact, profiles: Pro
         "workspace_bytes": str(config.get_memory_pool_limit(api.trt.MemoryPoolType.WORKSPACE)),
         "optimization_level": str(config.builder_optimization_level),
         "tactic_sources": api.tactic_names(config.get_tactic_sources()),
-        "hardware_compatibility": getattr(config.hardware_compatibility_level, "name", "NONE"),
+        # TensorRT for RTX logs an error when this is only read.
+        "hardware_compatibility": "none" if api.is_rtx else config.hardware_compatibility_level.name.lower(),
         "profiles": describe_profiles(profiles),
     }

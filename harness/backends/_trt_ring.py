@@ -46,8 +46,8 @@ class Ring:
     """Runs batches through copy in, compute and copy out, each on a stream of its own.
 
     `bind(n_images)` makes the engine ready for a batch and returns the generation of its shape; `enqueue(slot)` puts
-    one inference on the slot's buffers on the compute stream. A shape first runs plainly, then as a captured graph of its
-    slot; a shape that cannot be captured stays plain and is noted.
+    one inference on the slot's buffers on the compute stream. A shape runs plainly first, then as a graph captured for
+    each slot; a shape that cannot be captured stays plain and is noted.
     """
 
     def __init__(

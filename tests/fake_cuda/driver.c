@@ -3,8 +3,9 @@
    Streams are queues that nothing works off by itself. FAKE_CUDA_MODE=lazy (default) runs, at each synchronization,
    only what that synchronization needs, so a missing dependency between streams shows as stale data; eager runs
    everything as soon as it may, so a buffer reused too early shows as overwritten data. The clock is virtual: a copy
-   takes 10 us, a kernel 50 us, nothing else takes time. Live objects are counted, so a leak can be asserted. */
+   takes 10 us, a kernel 50 us, a wait for the host 1 ms, nothing else takes time. Live objects are counted, so a leak can be asserted. */
 #include <dlfcn.h>
+#include <math.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,7 +22,7 @@ enum { COPY, KERNEL, RECORD, WAIT_EVENT, WAIT_VALUE };
 
 typedef struct { int64_t recorded, done; double at_us; } Event;
 typedef struct { int kind; void *to; const void *from; size_t bytes; Event *event; int64_t ticket; volatile uint32_t *word;
-                 uint32_t value; int n, m, k; } Op;
+                 uint32_t value; int n, m, k; const volatile int *shape; int version; } Op;
 typedef struct { Op *ops; size_t n, room; } List;
 typedef struct Stream { List queue; size_t head; List *capture; int broken; double clock_us; struct Stream *next; } Stream;
 
@@ -38,15 +39,16 @@ static void push_op(List *list, Op op) {
 }
 static void run(Op *op, Stream *s) {
   if (op->kind == COPY) { memcpy(op->to, op->from, op->bytes); s->clock_us += 10; }
-  if (op->kind == KERNEL) {  /* out[i, c] = (c + 1) * mean(in[i]) + c */
+  if (op->kind == KERNEL) {  /* out[i, c] = (c + 1) * mean(in[i]) + c; NaN if the context's shape has changed since */
     const float *in = op->from; float *out = op->to;
     for (int i = 0; i < op->n; i++) {
-      double sum = 0; for (int j = 0; j < op->m; j++) sum += in[(size_t)i * op->m + j];
+      double sum = *op->shape == op->version ? 0 : NAN; for (int j = 0; j < op->m; j++) sum += in[(size_t)i * op->m + j];
       for (int c = 0; c < op->k; c++) out[i * op->k + c] = (float)((c + 1) * (sum / op->m) + c);
     }
     s->clock_us += 50; calls[0]++;
   }
   if (op->kind == RECORD) { op->event->done = op->ticket; op->event->at_us = s->clock_us; }
+  if (op->kind == WAIT_VALUE) s->clock_us += 1000;
   if (op->kind == WAIT_EVENT && op->event->at_us > s->clock_us) s->clock_us = op->event->at_us;
 }
 static Stream *recorder(Event *event, int64_t ticket) {
@@ -181,8 +183,9 @@ E R cuGraphDestroy(List *g) { free(g->ops); free(g); live[GRAPHS]--; return OK; 
 E R cuGraphExecDestroy(List *x) { return cuGraphDestroy(x); }
 
 /* For the tests: put a kernel on a stream, count what lives, count what ran. */
-E R fake_kernel(Stream *s, P in, P out, int n, int m, int k) {
-  return put(s, (Op){.kind = KERNEL, .from = (void *)(uintptr_t)in, .to = (void *)(uintptr_t)out, .n = n, .m = m, .k = k}); }
+E R fake_kernel(Stream *s, P in, P out, int n, int m, int k, const volatile int *shape) {
+  return put(s, (Op){.kind = KERNEL, .from = (void *)(uintptr_t)in, .to = (void *)(uintptr_t)out, .n = n, .m = m, .k = k,
+                     .shape = shape, .version = *shape}); }
 E int fake_live(int kind) { return live[kind]; }
 E int fake_depth(void) { return depth; }
 E int64_t fake_calls(int kind) { return calls[kind]; }

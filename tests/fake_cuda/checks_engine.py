@@ -1,0 +1,213 @@
+"""The TensorRT engine on the fake driver: results, order, buffers, graphs, timing, close."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from harness.errors import ConfigError, MeasurementError
+
+pytestmark = pytest.mark.usefixtures("no_leak")
+
+
+def test_one_batch_of_every_size(build, images, expected):
+    with build() as engine:
+        for n_images in (1, 2, 4, 3, 4):
+            batch = images(n_images, seed=n_images)
+            assert np.allclose(engine.infer(batch), expected(batch), rtol=1e-5)
+
+
+def test_outputs_do_not_share_memory(build, images):
+    with build() as engine:
+        first = engine.infer(images(4))
+        kept = first.copy()
+        engine.infer(images(4, seed=1))
+        assert np.array_equal(first, kept)
+
+
+@pytest.mark.parametrize("n_batches", [0, 1, 2, 3, 9, 25])
+def test_a_stream_keeps_order_and_the_last_partial_batch(build, images, expected, n_batches):
+    batches = [images(4, seed=k) for k in range(n_batches)] + [images(3, seed=99)]
+    with build() as engine:
+        outputs = list(engine.infer_stream(iter(batches)))
+        again = list(engine.infer_stream(iter(batches)))
+    assert [len(o) for o in outputs] == [4] * n_batches + [3]
+    for batch, one, other in zip(batches, outputs, again, strict=True):
+        assert np.allclose(one, expected(batch), rtol=1e-5)
+        assert np.array_equal(one, other)
+
+
+def test_a_small_batch_is_streamed_without_a_thread(build, make_artifact, expected):
+    threads = threading.active_count()
+    artifact = make_artifact(shape=(-1, 1, 4, 4))
+    batches = [np.full((4, 1, 4, 4), k, np.float32) for k in range(6)]
+    with build(artifact) as engine:
+        stream = engine.infer_stream(batches)
+        first = next(stream)
+        assert threading.active_count() == threads
+        outputs = [first, *stream]
+    for batch, output in zip(batches, outputs, strict=True):
+        assert np.allclose(output, expected(batch), rtol=1e-5)
+
+
+def test_batches_are_replayed_as_graphs(build, images, driver):
+    before, captures = driver.fake_calls(1), driver.fake_calls(2)
+    with build() as engine:
+        list(engine.infer_stream(images(4, seed=k) for k in range(20)))
+        assert driver.fake_calls(2) - captures == 4  # one graph a slot
+        assert driver.fake_calls(1) - before == 16  # each slot ran plainly once
+
+
+def test_without_capture_it_runs_plainly(build, images, expected, environment, driver):
+    environment("FAKE_CUDA_CAPTURE", "no")
+    before = driver.fake_calls(1)
+    batches = [images(4, seed=k) for k in range(12)]
+    with build() as engine:
+        outputs = list(engine.infer_stream(batches))
+    assert all(np.allclose(o, expected(b), rtol=1e-5) for o, b in zip(outputs, batches, strict=True))
+    assert driver.fake_calls(1) == before
+
+
+def test_a_stream_left_early_frees_its_thread_and_slots(build, images, expected):
+    with build() as engine:
+        threads = threading.active_count()
+        stream = engine.infer_stream(images(4, seed=k) for k in range(1000))
+        next(stream)
+        stream.close()
+        assert threading.active_count() == threads
+        batch = images(4, seed=5)
+        assert np.allclose(engine.infer(batch), expected(batch), rtol=1e-5)
+
+
+def test_an_error_of_the_data_reaches_the_caller(build, images):
+    def batches():
+        yield images(4)
+        raise ZeroDivisionError("broken reader")
+
+    with build() as engine, pytest.raises(ZeroDivisionError, match="broken reader"):
+        list(engine.infer_stream(batches()))
+
+
+@pytest.mark.parametrize("where", ["infer", "stream"])
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda x: x.astype(np.float64), "float64"),
+        (lambda x: x[:, :, :8], "shape"),
+        (lambda x: np.where(x > 0.9999, np.nan, x), "NaN"),
+        (lambda x: np.concatenate([x, x]), "batch 8 lies outside the engine's profiles \\(1..4\\)"),
+    ],
+)
+def test_bad_input_is_refused(build, images, where, spoil, says):
+    with build() as engine:
+        calls = {"infer": engine.infer, "stream": lambda bad: list(engine.infer_stream([images(4), bad]))}
+        with pytest.raises(MeasurementError, match=says):
+            calls[where](spoil(images(4)))
+
+
+def test_a_closed_engine_says_so(build, images):
+    engine = build()
+    engine.close()
+    engine.close()
+    for call in (engine.infer, lambda x: engine.timer(x, window="compute", launch="auto")):
+        with pytest.raises(MeasurementError, match="closed"):
+            call(images(1))
+    with pytest.raises(MeasurementError, match="closed"):
+        engine.layers()
+
+
+def test_a_timer_ends_with_its_engine(build, images):
+    with build() as engine:
+        timer = engine.timer(images(1), window="compute", launch="auto")
+    with pytest.raises(MeasurementError, match="engine of this timer is closed"):
+        timer.sample(1)
+
+
+def test_two_engines_share_the_device(build, make_artifact, images, expected):
+    first, second = build(), build(make_artifact(sha256="b" * 64, classes=5))
+    batch = images(4)
+    assert np.array_equal(first.infer(batch), second.infer(batch))
+    first.close()
+    assert np.allclose(second.infer(batch), expected(batch), rtol=1e-5)
+    second.close()
+
+
+def test_several_profiles_have_one_context_each(build, images, expected):
+    import fake_tensorrt
+
+    before = len(fake_tensorrt.contexts_made)
+    with build(profiles=((1, 1, 1), (2, 4, 8))) as engine:
+        assert len(fake_tensorrt.contexts_made) - before == 2
+        for n_images in (1, 4, 1, 8, 1, 2):
+            batch = images(n_images, seed=n_images)
+            assert np.allclose(engine.infer(batch), expected(batch), rtol=1e-5)
+        assert engine.layers()[0].name == "conv\x1e [profile 1]"
+        with pytest.raises(MeasurementError, match=r"batch 9 lies outside the engine's profiles \(1..1, 2..8\)"):
+            engine.infer(images(9))
+
+
+@pytest.mark.parametrize("launch", ["auto", "enqueue", "graph", "gated", "gated_graph"])
+@pytest.mark.parametrize(("window", "call_us"), [("compute", 50), ("h2d", 10), ("d2h", 10), ("end_to_end", 70)])
+def test_every_window_and_launch(build, images, launch, window, call_us):
+    with build() as engine:
+        timer = engine.timer(images(4), window=window, launch=launch)
+        assert timer.clock == "cuda_event"
+        assert timer.window == window
+        assert timer.launch == ("enqueue" if launch in ("enqueue", "gated") else "graph")
+        assert timer.gated == (launch in ("auto", "gated", "gated_graph"))
+        assert timer.calls_per_sample in ((2, 3) if call_us == 10 else (1,))
+        timer.calls_per_sample = 3
+        samples = timer.sample(7)
+        assert samples.shape == (7,)
+        assert samples == pytest.approx(call_us * 1000, rel=1e-4)
+        assert timer.enqueue_ns() > 0
+
+
+def test_many_calls_behind_one_gate_open_it_early(build, images):
+    with build() as engine:
+        timer = engine.timer(images(1), window="compute", launch="gated")
+        timer.calls_per_sample = 1000
+        assert timer.sample(2) == pytest.approx(50_000, rel=1e-4)
+
+
+def test_timers_of_two_batches_in_turn(build, images, expected, driver):
+    with build() as engine:
+        small, large = (engine.timer(images(n), window="compute", launch="auto") for n in (1, 4))
+        for _ in range(3):
+            assert small.sample(2) == pytest.approx(50_000, rel=1e-4)
+            assert large.sample(2) == pytest.approx(50_000, rel=1e-4)
+            batch = images(3, seed=3)
+            assert np.allclose(engine.infer(batch), expected(batch), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("variable", "launch", "is_gated", "note"),
+    [
+        ("FAKE_CUDA_WAIT", "graph", False, "without a gate"),
+        ("FAKE_CUDA_CAPTURE", "enqueue", True, "without a CUDA graph"),
+    ],
+)
+def test_auto_falls_back_and_says_so(build, images, environment, variable, launch, is_gated, note):
+    environment(variable, "no")
+    with build() as engine:
+        timer = engine.timer(images(1), window="compute", launch="auto")
+        assert (timer.launch, timer.gated) == (launch, is_gated)
+        assert note in timer.notes[0]
+        assert timer.sample(3) == pytest.approx(50_000, rel=1e-4)
+        with pytest.raises(ConfigError, match="cannot be timed"):
+            engine.timer(images(1), window="compute", launch="gated_graph")
+
+
+@pytest.mark.parametrize(("window", "launch"), [("kernel", "auto"), ("compute", "call")])
+def test_an_unknown_window_or_launch_is_refused(build, images, window, launch):
+    with build() as engine, pytest.raises(ConfigError, match="is none of"):
+        engine.timer(images(1), window=window, launch=launch)
+
+
+def test_layers_have_times_and_the_engine_runs_on(build, images, expected):
+    with build() as engine:
+        (layer,) = engine.layers()
+        assert (layer.kind, layer.precision, layer.time_ns) == ("CaskConvolution", "fp16", pytest.approx(50_000))
+        batch = images(4)
+        assert np.allclose(engine.infer(batch), expected(batch), rtol=1e-5)
+        assert len(engine.layers()) == 1

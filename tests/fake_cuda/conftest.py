@@ -1,0 +1,113 @@
+"""What the checks on the fake driver share. They run in a process of their own: see tests/test_trt_run.py."""
+
+import ctypes
+import importlib.util
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from harness.backends.trt import TrtBackend
+from harness.records import Artifact
+from harness.specs import BuildOptions, Precision, TrtOptions
+
+SHAPE, CLASSES = (-1, 1, 160, 160), 5  # 100 KiB an image: large enough for the filling thread
+
+
+@pytest.fixture(scope="session")
+def driver():
+    return ctypes.CDLL("libcuda.so.1")
+
+
+@pytest.fixture
+def no_leak(driver):
+    """Everything allocated in a test is freed in it, and the context stack is empty again."""
+    # PyCUDA frees streams and events with their last reference, which a failed call's frames may hold past the end of
+    # the context: then they go with it.
+    kinds = (0, 1, 4) if importlib.util.find_spec("pycuda") else range(5)
+    before = [driver.fake_live(kind) for kind in kinds]
+    yield
+    assert driver.fake_depth() == 0
+    assert [driver.fake_live(kind) for kind in kinds] == before
+
+
+@pytest.fixture
+def backend():
+    return TrtBackend("trt", "fake_tensorrt", "pip install nothing")
+
+
+@pytest.fixture
+def write_model(tmp_path):
+    def write(name="net", **changes):
+        path = tmp_path / f"{name}.onnx"
+        path.write_text(json.dumps({"shape": SHAPE, "classes": CLASSES, **changes}))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def make_artifact(write_model):
+    def make(precision="fp32", recipe="none", sha256="a" * 64, path=None, **changes):
+        path = path or write_model(**changes)
+        return Artifact(
+            model="net",
+            precision=Precision(precision),
+            recipe=recipe,
+            onnx_path=str(path),
+            sha256=sha256,
+            source_sha256="a" * 64,
+        )
+
+    return make
+
+
+@pytest.fixture
+def build(backend, make_artifact, tmp_path):
+    """Build an engine; keyword arguments of TrtOptions besides those named."""
+
+    def make(artifact=None, *, batch_sizes=(1, 4), calibration=None, rebuild=False, device="cuda:0", **trt):
+        options = BuildOptions(cache_dir=str(tmp_path / "cache"), rebuild=rebuild, trt=TrtOptions(**trt))
+        return backend.build(
+            artifact or make_artifact(),
+            device=device,
+            batch_sizes=batch_sizes,
+            options=options,
+            calibration=calibration,
+        )
+
+    return make
+
+
+@pytest.fixture
+def images():
+    def make(n_images, seed=0):
+        return np.random.default_rng(seed).random((n_images, *SHAPE[1:]), dtype=np.float32)
+
+    return make
+
+
+@pytest.fixture
+def expected():
+    def outputs(images):
+        means = images.reshape(len(images), -1).mean(axis=1, dtype=np.float64)
+        classes = np.arange(CLASSES)
+        return (means[:, None] * (classes + 1) + classes).astype(np.float32)
+
+    return outputs
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """Set a variable that the C code reads."""
+
+    def put(name, value):
+        monkeypatch.setenv(name, value)
+        assert os.environ[name] == value
+
+    return put

@@ -1,0 +1,420 @@
+"""A TensorRT of 8.6's shape whose kernels run on the fake driver, for the adapter's logic.
+
+A "model" is a JSON file; a "plan" is JSON too. The one kernel gives out[i, c] = (c + 1) * mean(in[i]) + c. It keeps
+the habits of the real one: nothing raises, callbacks' exceptions are swallowed, a second context on one profile is a
+crash (here an AssertionError), a context runs only what was bound.
+"""
+
+import ctypes
+import enum
+import json
+import weakref
+
+import numpy as np
+
+__version__ = "8.6.0"
+_driver = ctypes.CDLL("libcuda.so.1")
+built = []  # names of what was built, in order
+contexts_made = []
+shape_versions = []
+
+
+class NetworkDefinitionCreationFlag(enum.IntEnum):
+    EXPLICIT_BATCH = 0
+
+
+class BuilderFlag(enum.IntEnum):
+    FP16 = 0
+    INT8 = 1
+    TF32 = 7
+    VERSION_COMPATIBLE = 15
+
+
+class TacticSource(enum.IntEnum):
+    CUBLAS = 0
+    EDGE_MASK_CONVOLUTIONS = 3
+    JIT_CONVOLUTIONS = 4
+
+
+class MemoryPoolType(enum.IntEnum):
+    WORKSPACE = 0
+
+
+class HardwareCompatibilityLevel(enum.IntEnum):
+    NONE = 0
+    AMPERE_PLUS = 1
+
+
+class ProfilingVerbosity(enum.IntEnum):
+    DETAILED = 2
+
+
+class TensorIOMode(enum.IntEnum):
+    INPUT = 1
+    OUTPUT = 2
+
+
+class DataType(enum.IntEnum):
+    FLOAT = 0
+    HALF = 1
+    INT32 = 3
+
+
+class LayerType(enum.IntEnum):
+    CONSTANT = 1
+    SHUFFLE = 2
+    CONVOLUTION = 3
+    QUANTIZE = 4
+    DEQUANTIZE = 5
+
+
+class LayerInformationFormat(enum.IntEnum):
+    JSON = 1
+
+
+def nptype(dtype):
+    return {DataType.FLOAT: np.float32, DataType.HALF: np.float16}[dtype]
+
+
+class ILogger:
+    class Severity(enum.IntEnum):
+        INTERNAL_ERROR = 0
+        ERROR = 1
+        WARNING = 2
+        INFO = 3
+
+
+class IProfiler:
+    pass
+
+
+class _Calibrator:
+    def __init__(self):
+        self.is_initialized = True
+
+
+class IInt8EntropyCalibrator2(_Calibrator):
+    pass
+
+
+class IInt8LegacyCalibrator(_Calibrator):
+    pass
+
+
+class IConstantLayer:
+    pass
+
+
+class ITensor:
+    dynamic_range = None
+
+    def __init__(self, name, shape):
+        self.name, self.shape, self.dtype = name, tuple(shape), DataType.FLOAT
+
+
+class _Layer:
+    def __init__(self, kind, inputs=(), outputs=(), weights=None):
+        self.type, self._inputs, self._outputs, self.weights = kind, inputs, outputs, weights
+        self.num_outputs = len(outputs)
+
+    def get_input(self, index):
+        return self._inputs[index]
+
+    def get_output(self, index):
+        return self._outputs[index]
+
+
+class INetworkDefinition:
+    name = "Unnamed Network 0"
+
+    def __init__(self):
+        self.model, self._layers = None, []
+        self.num_inputs = self.num_outputs = 0
+
+    @property
+    def num_layers(self):
+        return len(self._layers)
+
+    def get_layer(self, index):
+        return self._layers[index]
+
+    def get_input(self, index):
+        return self._input
+
+
+class _ParserError:
+    def __init__(self, text):
+        self._text = text
+
+    def node(self):
+        return 3
+
+    def desc(self):
+        return self._text
+
+
+class OnnxParser:
+    num_errors = 0
+
+    def __init__(self, network, logger):
+        self._network, self._logger = network, logger
+
+    def parse(self, data, path=None):
+        model = json.loads(data)
+        if "error" in model:
+            self._error, self.num_errors = _ParserError(model["error"]), 1
+            return False
+        net = self._network
+        if model.get("empty"):
+            return True
+        net.model, net.num_inputs, net.num_outputs = model, 1, 1
+        net._input = ITensor("in", model["shape"])
+        weights, shuffled, out = ITensor("w", (1,)), ITensor("s", (1,)), ITensor("out", (-1, model["classes"]))
+        kinds = [LayerType.QUANTIZE] if model.get("qdq") else []
+        net._layers = [
+            _Layer(LayerType.CONSTANT, (), (weights,), np.array([0.5, -2.0], np.float32)),
+            _Layer(LayerType.SHUFFLE, (net._input,), (shuffled,)),
+            _Layer(LayerType.CONVOLUTION, (shuffled,), (out,)),
+            *(_Layer(kind) for kind in kinds),
+        ]
+        net.tensors = [net._input, weights, shuffled, out]
+        return True
+
+    def get_error(self, index):
+        return self._error
+
+
+class _Profile:
+    def set_shape(self, name, low, best, high):
+        self.batches = (low[0], best[0], high[0])
+
+
+class _TimingCache:
+    def __init__(self, data):
+        self.data = data
+
+    def serialize(self):
+        return b"timing:" + self.data
+
+
+class IBuilderConfig:
+    int8_calibrator = None
+    builder_optimization_level = 3
+    hardware_compatibility_level = HardwareCompatibilityLevel.NONE
+
+    def __init__(self):
+        self.flags, self.profiles, self.pools = {BuilderFlag.TF32}, [], {MemoryPoolType.WORKSPACE: 1 << 30}
+        self.sources, self.calibration_profile = 0b11001, None
+
+    def set_flag(self, flag):
+        self.flags.add(flag)
+
+    def clear_flag(self, flag):
+        self.flags.discard(flag)
+
+    def get_flag(self, flag):
+        return flag in self.flags
+
+    def set_memory_pool_limit(self, pool, size):
+        self.pools[pool] = size
+
+    def get_memory_pool_limit(self, pool):
+        return self.pools[pool]
+
+    def set_tactic_sources(self, mask):
+        self.sources = mask
+        return True
+
+    def get_tactic_sources(self):
+        return self.sources
+
+    def add_optimization_profile(self, profile):
+        self.profiles.append(profile.batches)
+        return len(self.profiles) - 1
+
+    def set_calibration_profile(self, profile):
+        self.calibration_profile = profile.batches
+        return True
+
+    def create_timing_cache(self, data):
+        return _TimingCache(data)
+
+    def set_timing_cache(self, cache, ignore_mismatch):
+        return True
+
+
+class Builder:
+    def __init__(self, logger):
+        self._logger = logger
+
+    def create_network(self, flags=0):
+        assert flags == 1, "8.6 needs EXPLICIT_BATCH"
+        return INetworkDefinition()
+
+    def create_builder_config(self):
+        return IBuilderConfig()
+
+    def create_optimization_profile(self):
+        return _Profile()
+
+    def build_serialized_network(self, network, config):
+        if network.model.get("unbuildable"):
+            self._logger.log(ILogger.Severity.ERROR, "out of memory")
+            self._logger.log(ILogger.Severity.ERROR, "noise")
+            return None
+        if config.int8_calibrator is not None:
+            self._calibrate(network, config)
+        built.append(network.name)
+        batch = network.model["shape"][0]
+        plan = {
+            "maker": "fake",
+            "model": network.model,
+            "profiles": config.profiles or [(batch,) * 3],
+            "flags": sorted(flag.name for flag in config.flags),
+            "ranges": {t.name: t.dynamic_range for t in network.tensors if t.dynamic_range},
+        }
+        return memoryview(json.dumps(plan).encode())
+
+    def _calibrate(self, network, config):
+        calibrator = config.int8_calibrator
+        assert calibrator.is_initialized, "base __init__ was not called"
+        batch, _, _ = config.calibration_profile
+        size = int(np.prod(network.model["shape"][1:]))
+        if calibrator.read_calibration_cache() is not None:
+            return
+        largest = 0.0
+        while True:
+            try:
+                addresses = calibrator.get_batch(["in"])
+            except Exception as error:
+                print("swallowed", error)
+                addresses = None
+            if not addresses:
+                break
+            values = np.ctypeslib.as_array((ctypes.c_float * (batch * size)).from_address(addresses[0]))
+            largest = max(largest, float(np.abs(values).max()))
+        scale = np.array([largest / 127], ">f4").tobytes().hex()
+        calibrator.write_calibration_cache(memoryview(f"TRT-8600-Fake\nin: {scale}\nout: 3f800000\n".encode()))
+
+
+class ICudaEngine:
+    num_io_tensors = 2
+    num_layers = 3
+    device_memory_size = 4096
+
+    def __init__(self, plan):
+        self.plan = plan
+        self.num_optimization_profiles = len(plan["profiles"])
+        self.taken = weakref.WeakValueDictionary()
+
+    def get_tensor_name(self, index):
+        return ("in", "out")[index]
+
+    def get_tensor_mode(self, name):
+        return TensorIOMode.INPUT if name == "in" else TensorIOMode.OUTPUT
+
+    def get_tensor_dtype(self, name):
+        return DataType.FLOAT
+
+    def get_tensor_shape(self, name):
+        model = self.plan["model"]
+        return tuple(model["shape"]) if name == "in" else (model["shape"][0], model["classes"])
+
+    def get_tensor_profile_shape(self, name, profile):
+        return [(batch, *self.plan["model"]["shape"][1:]) for batch in self.plan["profiles"][profile]]
+
+    def create_execution_context(self):
+        contexts_made.append(1)
+        context = IExecutionContext(self)
+        if 0 in self.taken:
+            assert len(self.plan["profiles"]) > 1, "SIGSEGV: two contexts on one profile"
+        else:
+            context.take(0)
+        return context
+
+    def create_engine_inspector(self):
+        return EngineInspector(self)
+
+
+class EngineInspector:
+    execution_context = None
+
+    def __init__(self, engine):
+        self._engine = engine
+
+    def get_engine_information(self, format):
+        layers = []
+        for index in range(len(self._engine.plan["profiles"])):
+            suffix = f" [profile {index}]" if index else ""
+            layers.append({"Name": "conv" + suffix, "LayerType": "CaskConvolution", "TacticName": "x_f16f16_y"})
+        return json.dumps({"Layers": layers, "Bindings": ["in", "out"]}).replace("conv", "conv\x1e")
+
+
+class IExecutionContext:
+    profiler = None
+
+    def __init__(self, engine):
+        self._engine, self.active_optimization_profile = engine, -1
+        self._shape, self._addresses, self._must_infer = None, {}, True
+        self._version = ctypes.c_int(0)  # a graph of an earlier one gives NaN
+        shape_versions.append(self._version)  # the driver reads it after the context is gone
+
+    def take(self, index):
+        assert index not in self._engine.taken, "SIGSEGV: two contexts on one profile"
+        self._engine.taken[index] = self
+        self.active_optimization_profile = index
+
+    def set_optimization_profile_async(self, index, stream):
+        self.take(index)
+        return True
+
+    def set_input_shape(self, name, shape):
+        low, _, high = self._engine.plan["profiles"][self.active_optimization_profile]
+        if not low <= shape[0] <= high:
+            return False
+        self._shape, self._must_infer = tuple(shape), True
+        self._version.value += 1
+        return True
+
+    def infer_shapes(self):
+        self._must_infer = False
+        return []
+
+    def set_tensor_address(self, name, memory):
+        self._addresses[name] = memory
+        return True
+
+    def execute_async_v3(self, stream_handle):
+        if self._must_infer or len(self._addresses) < 2:
+            return False
+        stream, inputs, outputs = (ctypes.c_void_p(stream_handle), self._addresses["in"], self._addresses["out"])
+        size, classes = int(np.prod(self._shape[1:])), self._engine.plan["model"]["classes"]
+        ends = ctypes.c_uint64(inputs), ctypes.c_uint64(outputs)
+        status = _driver.fake_kernel(stream, *ends, self._shape[0], size, classes, ctypes.byref(self._version))
+        if self.profiler is not None:
+            suffix = f" [profile {self.active_optimization_profile}]" if self.active_optimization_profile else ""
+            self.profiler.report_layer_time(f"conv\x1e{suffix}", 0.05)
+        return status == 0
+
+
+class Runtime:
+    max_threads = 1
+
+    def __init__(self, logger):
+        self._logger = logger
+
+    def deserialize_cuda_engine(self, data):
+        try:
+            plan = json.loads(data)
+        except ValueError:
+            self._logger.log(ILogger.Severity.ERROR, "Serialization assertion magicTag failed")
+            return None
+        return ICudaEngine(plan)
+
+
+class _Registry:
+    plugin_creator_list = ()
+
+
+def get_plugin_registry():
+    return _Registry()
