@@ -126,8 +126,8 @@ def make_calibrator(
         def read_calibration_cache(self) -> bytes | None:
             return store.cached
 
-        def write_calibration_cache(self, cache: Any) -> None:
-            store.written = bytes(cache)
+        def write_calibration_cache(self, data: Any) -> None:
+            store.written = bytes(data)
 
         def get_quantile(self) -> float:
             return LEGACY_QUANTILE if quantile is None else quantile
@@ -166,13 +166,13 @@ def read_ranges(path: Path) -> dict[str, float]:
     return {str(name): float(value) for name, value in found.items()}
 
 
-def ranges_from_calibration_cache(cache: bytes) -> dict[str, float]:
+def ranges_from_calibration_cache(data: bytes) -> dict[str, float]:
     """Return `tensor name -> largest magnitude` from a TensorRT calibration cache.
 
     A line holds the name and the scale as a hexadecimal big-endian float32; the magnitude is 127 scales.
     """
     ranges = {}
-    for line in cache.decode(errors="replace").splitlines()[1:]:
+    for line in data.decode(errors="replace").splitlines()[1:]:
         name, _, scale = line.rpartition(": ")
         if name:
             ranges[name] = struct.unpack(">f", bytes.fromhex(scale.strip().zfill(8)))[0] * INT8_MAX
@@ -214,8 +214,9 @@ def apply_ranges(api: TrtApi, network: Any, ranges: Mapping[str, float]) -> int:
 def _derived_range(api: TrtApi, network: Any, index: int, known: Mapping[str, float]) -> float | None:
     layer = network.get_layer(index)
     if layer.type == api.trt.LayerType.CONSTANT:
-        layer.__class__ = api.trt.IConstantLayer  # the bindings hand out the base class
-        weights = np.asarray(layer.weights)
+        constant = layer
+        constant.__class__ = api.trt.IConstantLayer  # the bindings hand out the base class
+        weights = np.asarray(constant.weights)
         return float(np.abs(weights).max()) or 1.0 if weights.dtype.kind == "f" else None
     if layer.type == api.trt.LayerType.SHUFFLE:
         return known.get(layer.get_input(0).name)

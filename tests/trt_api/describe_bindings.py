@@ -1,0 +1,56 @@
+"""Run in a process of its own: import TensorRT's real bindings from a folder and print what they offer, as JSON.
+
+usage: describe_bindings.py FOLDER MODULE < JSON of names
+"""
+
+import importlib
+import inspect
+import json
+import sys
+import warnings
+
+
+def describe(module, wanted):
+    """Return name -> docstring or kind for every (class, member) that exists; class "" is the module."""
+    found = {}
+    for owner, name in wanted:
+        at = module
+        for part in filter(None, owner.split(".")):
+            at = getattr(at, part, None)
+        if at is not None and hasattr(at, name):
+            member = inspect.getattr_static(at, name)
+            made = getattr(at, name)
+            text = made.__init__.__doc__ if inspect.isclass(made) else getattr(made, "__doc__", None)
+            found[f"{owner}.{name}"] = (text or "") if not isinstance(member, property) else ""
+    return found
+
+
+def main():
+    folder, name = sys.argv[1:]
+    sys.path.insert(0, folder)
+    warnings.simplefilter("ignore")
+    module = importlib.import_module(name)
+    from harness.backends._trt_api import VENDOR_RECIPES, LogLines, TrtApi, make_logger
+
+    api = TrtApi(module)
+    asked = json.load(sys.stdin)
+    logger = make_logger(module, LogLines())
+    logger.log(module.ILogger.Severity.ERROR, "text")
+    print(
+        json.dumps(
+            {
+                "version": api.version,
+                "weak": api.has_weak_typing,
+                "strong": api.has_strong_typing,
+                "rtx": api.is_rtx,
+                "calibrators": [recipe for recipe in VENDOR_RECIPES if api.has_calibrator(recipe)],
+                "flags": {recipe: api.network_flags(recipe) for recipe in ("none", "trt-entropy2")},
+                "explicit_batch": hasattr(module.NetworkDefinitionCreationFlag, "EXPLICIT_BATCH"),
+                "tactics": api.tactic_names(api.tactic_mask(("JIT_CONVOLUTIONS", "EDGE_MASK_CONVOLUTIONS"))),
+                "members": describe(module, asked),
+            }
+        )
+    )
+
+
+main()
