@@ -198,7 +198,8 @@ def _paired_verdict(
     p_any = mcnemar_p(changes.n_lost, changes.n_gained)
     parts = [
         f"top-1 {percent(value)} against {percent(reference)} of {against} on {changes.n} images: {_moved(changes)}"
-        f" (p = {p_any:.2g}, {100 * (1 - 2 * alpha):g} % interval of the loss {100 * low:+.2f} to {100 * high:+.2f} points)",
+        f" (p = {p_any:.2g}, {100 * (1 - 2 * alpha):g} % interval of the loss {100 * low:+.2f} to "
+        f"{100 * high:+.2f} points)",
         tail,
     ]
     if outcome is not Outcome.REGRESSED:
