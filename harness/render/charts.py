@@ -52,7 +52,8 @@ def rounds_chart(latency: Latency, summary: LatencySummary) -> Markup:
     for arm in reversed(arms):
         parts.append(_histogram(arm, scale))
         parts.append(_round_marks(arm, xs, scale))
-    label = f"{summary.n_rounds} rounds, median {format_time(summary.p50, low_ns=summary.p50_low, high_ns=summary.p50_high)}"
+    median = format_time(summary.p50, low_ns=summary.p50_low, high_ns=summary.p50_high)
+    label = f"{summary.n_rounds} rounds, median {median}"
     return Markup(
         f'<svg class="rounds" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
     )
@@ -134,7 +135,7 @@ def _median_band(summary: LatencySummary, scale: _Scale) -> str:
 
 def _round_marks(arm: _Arm, xs: NDArray[np.int64], scale: _Scale) -> str:
     tops, bottoms = scale.rows(arm.at(1 - SPREAD)), scale.rows(arm.at(SPREAD))
-    medians = scale.rows(np.median(arm.rounds, axis=1))
+    medians = scale.rows(arm.at(0.5))
     bars = "".join(f"M{x} {top}v{bottom - top}" for x, top, bottom in zip(xs, tops, bottoms, strict=True))
     # A zero-length stroke with round caps is a dot: one path draws them all.
     dots = "".join(f"M{x} {y}h0" for x, y in zip(xs, medians, strict=True))
@@ -142,8 +143,8 @@ def _round_marks(arm: _Arm, xs: NDArray[np.int64], scale: _Scale) -> str:
 
 
 def _histogram(arm: _Arm, scale: _Scale) -> str:
-    samples = arm.rounds.ravel()
-    counts, _ = np.histogram(samples, bins=N_BINS, range=(scale.low, scale.high))
+    bins = np.floor(N_BINS * (arm.rounds.ravel() - scale.low) / (scale.high - scale.low)).astype(int)
+    counts = np.bincount(bins[(bins >= 0) & (bins < N_BINS)], minlength=N_BINS)  # np.histogram costs 0.1 ms a call
     step = (BOTTOM - TOP) / N_BINS
     widths = np.rint(HISTOGRAM_WIDTH * counts / max(counts.max(), 1)).astype(int)
     lines = "".join(

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from harness.records import Accuracy, Flip, Layer, Record
+from harness.records import Accuracy, Flip, Layer, PackedArray, Record
 from harness.render.charts import rounds_chart
 from harness.render.format import MISSING, format_bytes, format_count, format_time, is_number
 from harness.render.png import data_uri_from_pixels
-from harness.render.rows import Row, Timing
+from harness.render.rows import Row, Timing, unpacked
 from harness.stats import ConfusionMove, confusion_matrix, largest_confusion_moves
 
 FULL_CASES = 60  # cases with pictures, confusion matrix and every layer; the worst ones come first
@@ -182,8 +183,12 @@ def _is_same_images(accuracy: Accuracy, other: Accuracy | None) -> bool:
 
 
 def _matrix(accuracy: Accuracy) -> NDArray[np.int64]:
-    labels, predictions = accuracy.labels.array(), accuracy.predictions.array()
-    return confusion_matrix(labels.astype(np.int64), predictions.astype(np.int64), accuracy.num_classes)
+    return _confusion_matrix(accuracy.labels, accuracy.predictions, accuracy.num_classes)
+
+
+@lru_cache(maxsize=64)
+def _confusion_matrix(labels: PackedArray, predictions: PackedArray, num_classes: int) -> NDArray[np.int64]:
+    return confusion_matrix(unpacked(labels).astype(np.int64), unpacked(predictions).astype(np.int64), num_classes)
 
 
 def _cells(now: NDArray[np.int64], before: NDArray[np.int64] | None) -> tuple[tuple[ConfusionCell, ...], ...]:
@@ -253,4 +258,4 @@ def _build_facts(record: Record, baseline: Record | None) -> tuple[tuple[str, st
 
 
 def _since(now: str, before: str) -> str:
-    return now if before in ("", MISSING) or before == now else f"{now} (baseline {before})"
+    return now if before in (MISSING, now) else f"{now} (baseline {before})"

@@ -23,7 +23,7 @@ from harness.render import format as text_form
 from harness.render.charts import sparkline
 from harness.render.details import FULL_CASES, details_from_rows, flag_text
 from harness.render.plots import format_metric, metric_name, pareto_plot, speed_up_plot, trend_plots
-from harness.render.rows import Change, Row, batch_sizes, missing_cases, rows_from_records
+from harness.render.rows import Change, Row, batch_sizes, missing_cases, rows_from_records, unpacked
 from harness.render.standing import BAD, NEEDS_A_LOOK, Standing, finding, leading_verdict, verdict_sentence
 from harness.specs import Precision
 
@@ -168,7 +168,7 @@ def agreements_from_rows(rows: Sequence[Row]) -> list[Agreement]:
                     precision=precision,
                     backends=(one.record.case.backend, other.record.case.backend),
                     n_images=ours.n_images,
-                    n_different=int(np.count_nonzero(ours.predictions.array() != theirs.predictions.array())),
+                    n_different=int(np.count_nonzero(unpacked(ours.predictions) != unpacked(theirs.predictions))),
                 )
             )
     return sorted(found, key=lambda pair: -pair.n_different / pair.n_images)
@@ -223,9 +223,8 @@ def _choices(rows: Sequence[Row]) -> dict[str, list[str]]:
 
 def _overview(rows: Sequence[Row]) -> dict[str, Any]:
     """Return the grid of models against backends and precisions; models without a fault give way to others."""
-    columns = sorted(
-        {_column(row) for row in rows}, key=lambda column: (column[0], PRECISION_ORDER.index(column[1]), column[2])
-    )
+    found = {_column(row) for row in rows}
+    columns = sorted(found, key=lambda column: (column[0], PRECISION_ORDER.index(column[1]), column[2]))
     models: dict[str, dict[tuple[str, str, str], Row]] = {}
     for row in rows:
         cells = models.setdefault(row.record.case.model, {})
@@ -254,11 +253,10 @@ def _column(row: Row) -> tuple[str, str, str]:
 def _across(rows: Sequence[Row], sizes: Sequence[int]) -> dict[str, Any]:
     ends = list(dict.fromkeys([*sizes[:1], *sizes[-1:]]))
     agreements = agreements_from_rows(rows)
+    bars = [(size, *speed_up_plot(rows, size)) for size in ends]
     return {
         "paretos": [(size, plot) for size in ends if (plot := pareto_plot(rows, size))],
-        "speed_ups": [
-            (size, plot, left_out) for size in ends for plot, left_out in [speed_up_plot(rows, size)] if plot
-        ],
+        "speed_ups": [bar for bar in bars if bar[1]],
         "agreements": agreements[:MAX_AGREEMENTS],
         "n_agreements": len(agreements),
     }

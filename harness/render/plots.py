@@ -6,9 +6,10 @@ matplotlib is imported here only and only when a figure is drawn; a case's own s
 from __future__ import annotations
 
 import io
+import itertools
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from markupsafe import Markup
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# matplotlib needs true colours; these stand for the variables of the page's style sheet and are replaced on the way out.
+# matplotlib needs true colours: these stand for variables of the page's style sheet and are replaced on the way out.
 INK, MUTED, GRID, PANEL = "#010101", "#020202", "#030303", "#040404"
 SERIES = {Precision.FP32: "#010201", Precision.FP16: "#010301", Precision.INT8: "#010401"}
 ACCENT, BAD = "#010501", "#010601"
@@ -64,6 +65,8 @@ STYLE: dict[str, Any] = {
 MAX_BARS = 45
 MAX_FRONT_LABELS = 8
 MAX_TRENDS = 6
+NAME_CHAR_INCHES = 0.068  # width of an average character of 9 points
+RIGHT_MARGIN, BOTTOM_MARGIN = 0.15, 0.5  # inches
 
 
 def pareto_plot(rows: Sequence[Row], batch_size: int) -> Markup:
@@ -78,21 +81,21 @@ def pareto_plot(rows: Sequence[Row], batch_size: int) -> Markup:
     ys = np.array([100 * row.top1 for row, _ in points if row.top1 is not None])
     backends = sorted({row.record.case.backend for row, _ in points})
     with _styled(f"pareto-{batch_size}") as (figure, axes):
-        figure.set_size_inches(6.4, 4.2)
+        _lay_out(figure, width=6.4, height=4.4, left=0.75, top=0.62)
         front = pareto_front(xs, ys)
-        axes.step(xs[front], ys[front], where="post", color=ACCENT, linewidth=1.6, zorder=2)
-        for index, (row, _) in enumerate(points):
-            case = row.record.case
-            axes.plot(
-                xs[index],
-                ys[index],
-                MARKERS[backends.index(case.backend) % len(MARKERS)],
-                color=SERIES[case.precision],
-                markersize=8 if index in front else 6,
-                markeredgecolor=PANEL,
-                markeredgewidth=0.8,
-                zorder=3,
-            )
+        axes.step(
+            xs[front],
+            ys[front],
+            "o",
+            where="post",
+            color=ACCENT,
+            linestyle="-",
+            linewidth=1.6,
+            markersize=11,
+            markerfacecolor="none",
+            zorder=2,
+        )
+        _draw_points(axes, [row for row, _ in points], xs, ys, backends)
         _label_front(axes, [points[index][0] for index in front], xs[front], ys[front])
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(_log_ticks())
@@ -105,6 +108,26 @@ def pareto_plot(rows: Sequence[Row], batch_size: int) -> Markup:
         _add_key(axes, sorted({row.record.case.precision for row, _ in points}, key=list(Precision).index), backends)
         return _svg(
             figure, f"Top-1 against latency of {len(points)} cases at batch {batch_size}; the table has them all"
+        )
+
+
+def _draw_points(
+    axes: Axes, rows: Sequence[Row], xs: NDArray[np.float64], ys: NDArray[np.float64], backends: Sequence[str]
+) -> None:
+    """Draw one series a backend and precision: a thousand lines of one point each would take a second."""
+    groups: dict[tuple[str, Precision], list[int]] = {}
+    for index, row in enumerate(rows):
+        groups.setdefault((row.record.case.backend, row.record.case.precision), []).append(index)
+    for (backend, precision), members in groups.items():
+        axes.plot(
+            xs[members],
+            ys[members],
+            MARKERS[backends.index(backend) % len(MARKERS)],
+            color=SERIES[precision],
+            markersize=6.5,
+            markeredgecolor=PANEL,
+            markeredgewidth=0.7,
+            zorder=3,
         )
 
 
@@ -132,16 +155,23 @@ def speed_up_plot(rows: Sequence[Row], batch_size: int) -> tuple[Markup, int]:
     shown = found if len(found) <= MAX_BARS else found[:half] + found[-half:]
     names = [_short_name(row) for row, _ in shown]
     with _styled(f"speed-up-{batch_size}") as (figure, axes):
-        figure.set_size_inches(6.4, 0.9 + 0.24 * len(shown))
-        for place, (row, timing) in enumerate(shown):
-            ratio = timing.speed_up
-            if ratio is None:
-                continue
-            axes.barh(place, ratio.value - 1, left=1, height=0.66, color=SERIES[row.record.case.precision])
-            ends = (ratio.low or ratio.value, ratio.high or ratio.value)
-            axes.plot(ends, (place, place), color=INK, linewidth=1.4, marker="|", markersize=7, zorder=3)
+        left = 0.25 + NAME_CHAR_INCHES * max(len(name) for name in names)
+        _lay_out(figure, width=6.4, height=0.75 + 0.24 * len(shown), left=left, top=0.05)
+        ratios = [timing.speed_up for _, timing in shown if timing.speed_up]
+        values = np.array([ratio.value for ratio in ratios])
+        lows = np.array([ratio.low or ratio.value for ratio in ratios])
+        highs = np.array([ratio.high or ratio.value for ratio in ratios])
+        places = np.arange(len(ratios))
+        axes.barh(
+            places, values - 1, left=1, height=0.66, color=[SERIES[row.record.case.precision] for row, _ in shown]
+        )
+        axes.hlines(places, lows, highs, color=INK, linewidth=1.3, zorder=3)
+        for ends in (lows, highs):
+            axes.plot(ends, places, "|", color=INK, markersize=7, zorder=3)
+        for place, ratio in enumerate(ratios):
             text = format_ratio(ratio.value, low=ratio.low, high=ratio.high)
-            axes.annotate(text, (max(*ends, 1.0), place), (6, 0), textcoords="offset points", va="center", fontsize=9)
+            spot = (max(float(highs[place]), 1.0), place)
+            axes.annotate(text, spot, (6, 0), textcoords="offset points", va="center", fontsize=9)
         axes.axvline(1, color=INK, linewidth=1)
         axes.set_yticks(range(len(shown)), names, fontsize=9)
         axes.set_ylim(len(shown) - 0.4, -0.6)
@@ -190,7 +220,7 @@ def _trend(history: History, case_id: str, metric: Metric) -> Markup:
     steps = [step for step in history.steps if (step.case_id, step.metric) == (case_id, metric)]
     scale, unit = _axis_scale(metric, series)
     with _styled(f"trend-{case_id}-{metric.name}-{metric.batch_size}") as (figure, axes):
-        figure.set_size_inches(6.4, 2.5)
+        _lay_out(figure, width=6.4, height=2.6, left=0.8, top=0.5)
         axes.plot(days, series * scale, ".", color=SERIES[Precision.FP32], markersize=3.5)
         _draw_levels(axes, days, series * scale, steps)
         _draw_version_changes(axes, history, days)
@@ -206,7 +236,7 @@ def _trend(history: History, case_id: str, metric: Metric) -> Markup:
 
 def _draw_levels(axes: Axes, days: NDArray[np.float64], series: NDArray[np.float64], steps: Sequence[Step]) -> None:
     edges = [0, *sorted(step.run_index for step in steps), series.size]
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in itertools.pairwise(edges):
         level = series[start:stop]
         if np.isfinite(level).any():
             color = BAD if any(step.run_index == start and step.is_worse for step in steps) else ACCENT
@@ -233,11 +263,12 @@ def _axis_scale(metric: Metric, series: NDArray[np.float64]) -> tuple[float, str
 
 
 def _date_axis(axes: Axes) -> None:
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+    from matplotlib import dates
 
-    locator = AutoDateLocator(maxticks=7)
+    untyped: Any = dates  # matplotlib ships no types for its dates
+    locator = untyped.AutoDateLocator(maxticks=7)
     axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    axes.xaxis.set_major_formatter(untyped.ConciseDateFormatter(locator))
 
 
 def _log_ticks() -> Any:
@@ -291,6 +322,14 @@ def _clipped(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
+def _lay_out(figure: Figure, *, width: float, height: float, left: float, top: float) -> None:
+    """Set size and margins [inches]; matplotlib's own layout engines draw every figure twice to find them."""
+    figure.set_size_inches(width, height)
+    figure.subplots_adjust(
+        left=left / width, right=1 - RIGHT_MARGIN / width, bottom=BOTTOM_MARGIN / height, top=1 - top / height
+    )
+
+
 class _styled:
     """One figure with one pair of axes under our style; nothing of matplotlib's own settings is changed for good."""
 
@@ -302,9 +341,9 @@ class _styled:
         from matplotlib.backends.backend_svg import FigureCanvasSVG
         from matplotlib.figure import Figure
 
-        self._context = mpl.rc_context(STYLE | {"svg.hashsalt": self._salt})
+        self._context = mpl.rc_context(cast("Any", STYLE | {"svg.hashsalt": self._salt}))
         self._context.__enter__()
-        figure = Figure(layout="constrained")
+        figure = Figure()
         FigureCanvasSVG(figure)
         return figure, figure.add_subplot()
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.errors import MeasurementError
-from harness.records import Accuracy, Latency, Record, Run, Verdict
+from harness.records import Accuracy, Latency, PackedArray, Record, Run
 from harness.render.standing import Standing, standing_of
 from harness.specs import Precision
 from harness.stats import LatencySummary, Ratio, mcnemar_p, ratio_of_rounds, summarize_latency, wilson_interval
@@ -111,11 +112,24 @@ def batch_sizes(rows: Sequence[Row]) -> list[int]:
     return sorted({timing.latency.batch_size for row in rows for timing in row.timings})
 
 
+@lru_cache(maxsize=256)
+def top1_hits(accuracy_hits: PackedArray, n_images: int) -> NDArray[np.bool_]:
+    """Return bool[N] of packed hits; a reference is unpacked once for all the cases compared with it."""
+    return np.unpackbits(accuracy_hits.array().astype(np.uint8), count=n_images).astype(bool)
+
+
+@lru_cache(maxsize=256)
+def unpacked(packed: PackedArray) -> NDArray[np.generic]:
+    """Return a stored array; labels and references are shared by many cases."""
+    return packed.array()
+
+
 def compare_hits(accuracy: Accuracy, reference: Accuracy, *, against: str) -> Change:
     """Return lost and won images of two engines; only the same images may be compared."""
     if accuracy.fingerprint != reference.fingerprint or accuracy.n_images != reference.n_images:
         return Change(against=against, why_not="scored on other images")
-    ours, theirs = accuracy.hits(1), reference.hits(1)
+    ours = top1_hits(accuracy.top1_hits, accuracy.n_images)
+    theirs = top1_hits(reference.top1_hits, reference.n_images)
     n_lost, n_gained = int(np.count_nonzero(theirs & ~ours)), int(np.count_nonzero(ours & ~theirs))
     return Change(
         against=against,
@@ -140,8 +154,9 @@ def _row(record: Record, *, anchor: str, reference: Record | None, baseline: Rec
     accuracy = record.accuracy
     top1 = low = high = None
     if accuracy is not None and accuracy.n_images:
-        top1 = accuracy.top1
-        low, high = _top1_interval(round(top1 * accuracy.n_images), accuracy.n_images)
+        n_hits = int(np.count_nonzero(top1_hits(accuracy.top1_hits, accuracy.n_images)))
+        top1 = n_hits / accuracy.n_images
+        low, high = _top1_interval(n_hits, accuracy.n_images)
     return Row(
         record=record,
         anchor=anchor,
@@ -161,18 +176,15 @@ def _change(record: Record, other: Record | None, *, gate: str, against: str) ->
     """Compare with a record where there is one, otherwise repeat what the gate's verdict counted."""
     if record.accuracy is not None and other is not None and other.accuracy is not None:
         return compare_hits(record.accuracy, other.accuracy, against=against)
-    verdict = next((verdict for verdict in record.verdicts if verdict.gate == gate), None)
+    gates = ("baseline", "run") if gate == "baseline" else (gate,)
+    verdict = next(
+        (verdict for verdict in record.verdicts if verdict.gate in gates and verdict.n_lost is not None), None
+    )
     if verdict is None or record.accuracy is None:
         return None
-    return _change_from_verdict(verdict, record.accuracy.n_images, against)
-
-
-def _change_from_verdict(verdict: Verdict, n_images: int, against: str) -> Change:
-    if verdict.n_lost is None or verdict.n_gained is None:
-        return Change(against=against, why_not=verdict.message)
     return Change(
         against=against,
-        n_images=n_images,
+        n_images=record.accuracy.n_images,
         n_lost=verdict.n_lost,
         n_gained=verdict.n_gained,
         p_value=verdict.p_value,

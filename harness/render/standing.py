@@ -64,27 +64,25 @@ LOOKS = {
     Standing.UNSUPPORTED: _Look(word="unsupported", tone="quiet", meaning="this device or backend cannot do it"),
 }
 BAD = (Standing.REGRESSED, Standing.FAILED, Standing.ERROR)
-JUDGED = (Outcome.SAME, Outcome.IMPROVED, Outcome.REGRESSED)
+ENDED = {Status.ERROR: Standing.ERROR, Status.UNSUPPORTED: Standing.UNSUPPORTED}
+PASSING = {  # of a case that no gate failed, the most decided first
+    Outcome.REGRESSED: Standing.KNOWN_LOSS,
+    Outcome.INCONCLUSIVE: Standing.INCONCLUSIVE,
+    Outcome.IMPROVED: Standing.IMPROVED,
+    Outcome.SAME: Standing.PASSED,
+}
 NEEDS_A_LOOK = (*BAD, Standing.UNJUDGED)
 
 
 def standing_of(record: Record) -> Standing:
     """Return the one word for a record. A case that nothing judged never reads like one that holds."""
-    if record.status is Status.ERROR:
-        return Standing.ERROR
-    if record.status is Status.UNSUPPORTED:
-        return Standing.UNSUPPORTED
+    if record.status in ENDED:
+        return ENDED[record.status]
     outcomes = {verdict.outcome for verdict in record.verdicts if _counts(verdict)}
     failed = {verdict.outcome for verdict in record.verdicts if verdict.is_failure}
     if record.status is Status.FAILED or failed:
         return Standing.REGRESSED if Outcome.REGRESSED in failed else Standing.FAILED
-    if Outcome.REGRESSED in outcomes:
-        return Standing.KNOWN_LOSS
-    if Outcome.INCONCLUSIVE in outcomes:
-        return Standing.INCONCLUSIVE
-    if Outcome.IMPROVED in outcomes:
-        return Standing.IMPROVED
-    return Standing.PASSED if Outcome.SAME in outcomes else Standing.UNJUDGED
+    return next((standing for outcome, standing in PASSING.items() if outcome in outcomes), Standing.UNJUDGED)
 
 
 def _counts(verdict: Verdict) -> bool:
