@@ -345,6 +345,12 @@ def test_what_a_recipe_wrote_is_checked(tiny, prepare, monkeypatch, tmp_path, wr
     assert not list((tmp_path / "cache").rglob("*.onnx"))
 
 
+def test_nncf_gets_checked_images(tiny, prepare):
+    pytest.importorskip("nncf", reason="the optional extra nncf is not installed")
+    with pytest.raises(DataError, match="wrong scale"):
+        prepare(tiny, Precision.INT8, "nncf", calibration=ArraySet(images(25) * 255))
+
+
 def test_nncf_writes_a_qdq_file_with_7_bit_weights(tiny, prepare):
     pytest.importorskip("nncf", reason="the optional extra nncf is not installed")
     artifact = prepare(tiny, Precision.INT8, "nncf", n=25)

@@ -56,6 +56,8 @@ def convert(request: ConversionRequest) -> Conversion:
     # The same batch as the other recipes, small enough for a heavy net.
     names = quantized_tensors(model)
     batch_size = ActivationReader(model, names, request.spec, request.work_dir).batch_size
+    for _ in request.calibration.batches(batch_size):
+        pass  # NNCF stops reading at the last batch, before the checks of the whole set
     feeds = _Feeds(request.calibration, request.spec.input_name, batch_size, request.spec.max_batch)
     quantized = _quantized(model, feeds, math.ceil(request.calibration.n_images / batch_size), request.spec.name)
     onnx.save(quantized, str(request.target))
