@@ -30,12 +30,26 @@ def main():
     sys.path.insert(0, folder)
     warnings.simplefilter("ignore")
     module = importlib.import_module(name)
-    from harness.backends._trt_api import VENDOR_RECIPES, LogLines, TrtApi, make_logger
+    from harness.backends._trt_api import CALIBRATORS, VENDOR_RECIPES, LogLines, TrtApi, make_logger
+    from harness.backends._trt_calibrator import CalibrationStore, make_calibrator
 
     api = TrtApi(module)
     asked = json.load(sys.stdin)
     logger = make_logger(module, LogLines())
     logger.log(module.ILogger.Severity.ERROR, "text")
+
+    class Feed:
+        def next_address(self, names):
+            return [len(names)]
+
+    made = {}
+    for recipe in filter(api.has_calibrator, CALIBRATORS):
+        store = CalibrationStore(b"before")
+        calibrator = make_calibrator(api, recipe, Feed(), store, batch_size=8, quantile=0.5, cutoff=0.25)
+        calibrator.write_calibration_cache(memoryview(b"after"))
+        answers = [calibrator.get_batch_size(), calibrator.get_batch(["a", "b"]), calibrator.get_algorithm().name]
+        cache = [calibrator.read_calibration_cache().decode(), store.written.decode()]
+        made[recipe] = [*answers, *cache, calibrator.get_quantile(), calibrator.get_regression_cutoff()]
     print(
         json.dumps(
             {
@@ -45,6 +59,7 @@ def main():
                 "rtx": api.is_rtx,
                 "calibrators": [recipe for recipe in VENDOR_RECIPES if api.has_calibrator(recipe)],
                 "flags": {recipe: api.network_flags(recipe) for recipe in ("none", "trt-entropy2")},
+                "made": made,
                 "explicit_batch": hasattr(module.NetworkDefinitionCreationFlag, "EXPLICIT_BATCH"),
                 "tactics": api.tactic_names(api.tactic_mask(("JIT_CONVOLUTIONS", "EDGE_MASK_CONVOLUTIONS"))),
                 "members": describe(module, asked),

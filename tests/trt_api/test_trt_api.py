@@ -131,6 +131,18 @@ def test_capabilities(bindings):
     assert found["tactics"] == "EDGE_MASK_CONVOLUTIONS|JIT_CONVOLUTIONS"
 
 
+def test_calibrators_can_be_made_and_answer(bindings):
+    _, found = bindings
+    algorithms = {
+        "trt-entropy2": "ENTROPY_CALIBRATION_2",
+        "trt-minmax": "MINMAX_CALIBRATION",
+        "trt-legacy": "LEGACY_CALIBRATION",
+    }
+    assert set(found["made"]) == set(found["calibrators"]) - {"trt-ranges"}
+    for recipe, answers in found["made"].items():
+        assert answers == [8, [2], algorithms[recipe], "before", "after", 0.5, 0.25]
+
+
 def test_every_member_exists_or_is_looked_for(bindings):
     _, found = bindings
     absent = []
