@@ -75,7 +75,9 @@ def _runs(run: Path) -> Path:
 def report(
     run: Annotated[Path, typer.Argument(help="A run: its folder, or its name below reports/.")] = Path("latest"),
     baseline: Annotated[Path | None, typer.Option(help="An earlier run to compare with.")] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="The page (default: index.html of the run).")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The page (default: index.html of the run).")
+    ] = None,
     tables: Annotated[Path | None, typer.Option(help="Also write all records as .csv or .parquet.")] = None,
 ) -> None:
     """Make a run's report again from its records."""
@@ -103,6 +105,8 @@ def compare(
         for name, text in (("max_drop", max_drop), ("max_slowdown", max_slowdown), ("alpha", alpha))
         if text is not None
     }
+    if "max_drop" in given:
+        given["max_drop_baseline"] = given["max_drop"]  # between two runs of one engine, not between precisions
     tolerance = replace(Tolerance(), **given)
     found = compare_runs(
         records_a, records_b, tolerance_for=lambda case: tolerance, name_a=f"run {a.id}", name_b=f"run {b.id}"
@@ -167,6 +171,11 @@ def prune_baselines(
     folder: Annotated[Path, typer.Option("--baseline-dir", help="Stored baselines.")] = BASELINES,
 ) -> None:
     """Delete baselines that no case of a full run uses."""
-    _, records = load_run(_runs(run))
+    found, records = load_run(_runs(run))
+    narrow = {"backends", "precisions", "models", "recipes"} & found.options.keys() or {" -k", " -m"} & {
+        option for option in (" -k", " -m") if option in found.command
+    }
+    if narrow:
+        raise BaselineError(f"run {found.id} was not a full one ({found.command}): what it lacks is not unused")
     for path in BaselineStore(folder).prune(records):
         typer.echo(f"deleted {path}")

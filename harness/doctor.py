@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.backends import add_backend_dir, list_backends
-from harness.datasets import dataset_status
+from harness.datasets import dataset_names
+from harness.datasets.download import cache_root
 from harness.environment import collect_environment
 from harness.models import bundled_models
 from harness.options import HarnessOptions
@@ -34,10 +35,22 @@ def doctor_lines(options: HarnessOptions, *, models_dir: Path = Path("models")) 
         else:
             lines.append(f"  {found.backend:<12} no       {one_line(found)}")
     lines += ["", "data sets"]
-    lines += [f"  {name:<16} {'usable' if usable else 'no':<8} {note}" for name, usable, note in dataset_status()]
+    lines += [f"  {name:<16} {dataset_state(name)}" for name in dataset_names()]
     lines += ["", "models"]
     lines += [
         f"  {spec.name:<18} {'x'.join(map(str, spec.input_shape))} -> {spec.num_classes} classes  {spec.description}"
         for spec in bundled_models(models_dir)
     ]
     return lines
+
+
+def dataset_state(name: str) -> str:
+    """Say whether a data set can be opened without the network, and what it needs otherwise."""
+    if name == "strokes":
+        return "usable: drawn here, any size"
+    if name == "trt-batches":
+        return "usable: needs --data-dir, the folder that holds batch0, batch1, ..."
+    folder = cache_root() / "datasets" / name
+    if folder.is_dir() and any(folder.iterdir()):
+        return f"usable: in {folder}"
+    return "not here: downloaded at first use, or give its files by --data-dir"

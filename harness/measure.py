@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -50,16 +51,24 @@ class _Reader:
         self._dataset, self._spec, self._images, self._batch_size = dataset, spec, images, batch_size
 
     def batches(self) -> Iterator[Images]:
-        chunk = max(self._batch_size, CHUNK_IMAGES // self._batch_size * self._batch_size)
-        for first in range(self._images.first, self._images.stop, chunk):
-            pixels, labels = self._dataset.read(first, min(first + chunk, self._images.stop))
-            self.fingerprint.update(first, pixels, labels)
-            classes = self._classes(labels, first)
-            inputs = images_from_pixels(pixels, self._spec)
-            for start in range(0, len(inputs), self._batch_size):
-                batch = inputs[start : start + self._batch_size]
-                self.waiting.append((first + start, classes[start : start + self._batch_size]))
-                yield _padded(batch, self._spec.max_batch)
+        """Yield batches; the next chunk is read and preprocessed in a thread while the engine runs this one."""
+        size = max(self._batch_size, CHUNK_IMAGES // self._batch_size * self._batch_size)
+        starts = range(self._images.first, self._images.stop, size)
+        with ThreadPoolExecutor(max_workers=1) as reader:
+            pending = reader.submit(self._chunk, starts[0], size)
+            for index, first in enumerate(starts):
+                inputs, classes = pending.result()
+                if index + 1 < len(starts):
+                    pending = reader.submit(self._chunk, starts[index + 1], size)
+                for start in range(0, len(inputs), self._batch_size):
+                    batch = inputs[start : start + self._batch_size]
+                    self.waiting.append((first + start, classes[start : start + self._batch_size]))
+                    yield _padded(batch, self._spec.max_batch)
+
+    def _chunk(self, first: int, size: int) -> tuple[Images, NDArray[np.int64]]:
+        pixels, labels = self._dataset.read(first, min(first + size, self._images.stop))
+        self.fingerprint.update(first, pixels, labels)
+        return images_from_pixels(pixels, self._spec), self._classes(labels, first)
 
     def _classes(self, labels: NDArray[np.int64], first: int) -> NDArray[np.int64]:
         classes = labels + self._spec.label_offset
@@ -99,8 +108,7 @@ def score_engine(
         raise MeasurementError(f"a scoring batch of {batch_size} images is no batch; at least 1 is needed")
     size = spec.max_batch or min(batch_size, images.n_images)
     reader = _Reader(dataset, spec, images, size)
-    digest = hashlib.sha256()
-    parts: list[tuple[TopK, NDArray[np.int64]]] = []
+    scores = _Scores(spec)
     started = time.perf_counter_ns()
     with ExitStack() as stack:
         file = stack.enter_context(outputs_path.open("wb")) if outputs_path else None
@@ -109,24 +117,68 @@ def score_engine(
             first, classes = reader.waiting.popleft()
             own = outputs[: len(classes)]
             _check_outputs(own, len(classes), spec, first)
-            raw = np.ascontiguousarray(own, "<f4").data
-            digest.update(raw)
+            scores.add(own, classes)
             if file:
-                file.write(raw)
-            parts.append((score_top_k(own, classes), classes))
+                file.write(np.ascontiguousarray(own, "<f4").data)
             done += len(classes)
             progress(done, images.n_images)
     if done != images.n_images:
         raise MeasurementError(f"model {spec.name}: {done} of {images.n_images} images came back from the engine")
-    return _accuracy_from_parts(
-        parts,
+    return scores.accuracy(
         images=images,
-        spec=spec,
         fingerprint=reader.fingerprint.hexdigest(),
-        outputs_sha256=digest.hexdigest(),
         score_ns=time.perf_counter_ns() - started,
         batch_size=size,
     )
+
+
+class _Scores:
+    """Ranks outputs a chunk at a time: at small batches NumPy's fixed cost a call would rival a fast engine."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self._spec = spec
+        self._digest = hashlib.sha256()
+        self._outputs: list[NDArray[np.float32]] = []
+        self._classes: list[NDArray[np.int64]] = []
+        self._n_waiting = 0
+        self._parts: list[tuple[TopK, NDArray[np.int64]]] = []
+
+    def add(self, outputs: NDArray[np.float32], classes: NDArray[np.int64]) -> None:
+        self._outputs.append(outputs)
+        self._classes.append(classes)
+        self._n_waiting += len(classes)
+        if self._n_waiting >= CHUNK_IMAGES:
+            self._rank()
+
+    def _rank(self) -> None:
+        if not self._outputs:
+            return
+        outputs, classes = np.concatenate(self._outputs), np.concatenate(self._classes)
+        self._digest.update(np.ascontiguousarray(outputs, "<f4").data)
+        self._parts.append((score_top_k(outputs, classes), classes))
+        self._outputs, self._classes, self._n_waiting = [], [], 0
+
+    def accuracy(self, *, images: ImageRange, fingerprint: str, score_ns: int, batch_size: int) -> Accuracy:
+        """Return what was scored."""
+        self._rank()
+        parts, spec = self._parts, self._spec
+        small = np.uint8 if spec.num_classes <= np.iinfo(np.uint8).max + 1 else np.uint16
+        return Accuracy(
+            images=images,
+            fingerprint=fingerprint,
+            num_classes=spec.num_classes,
+            labels=PackedArray.of(np.concatenate([classes for _, classes in parts]).astype(small)),
+            predictions=PackedArray.of(np.concatenate([top.predictions for top, _ in parts]).astype(small)),
+            top1_hits=PackedArray.of(np.packbits(np.concatenate([top.top1 for top, _ in parts]))),
+            top5_hits=PackedArray.of(np.packbits(np.concatenate([top.top5 for top, _ in parts]))),
+            margins=PackedArray.of(np.concatenate([top.margins for top, _ in parts])),
+            n_ties_top1=sum(top.n_ties_top1 for top, _ in parts),
+            n_ties_top5=sum(top.n_ties_top5 for top, _ in parts),
+            outputs_sha256=self._digest.hexdigest(),
+            n_trained_on=sum(images.overlap(seen) for seen in spec.trained_on),
+            score_ns=score_ns,
+            batch_size=batch_size,
+        )
 
 
 def _check_outputs(outputs: NDArray[np.float32], n_images: int, spec: ModelSpec, first: int) -> None:
@@ -141,35 +193,6 @@ def _check_outputs(outputs: NDArray[np.float32], n_images: int, spec: ModelSpec,
             f"model {spec.name}: image {first + row} gives {outputs[row][~np.isfinite(outputs[row])][0]} as an output; "
             "an FP16 overflow and a damaged weight are the usual causes"
         )
-
-
-def _accuracy_from_parts(
-    parts: Sequence[tuple[TopK, NDArray[np.int64]]],
-    *,
-    images: ImageRange,
-    spec: ModelSpec,
-    fingerprint: str,
-    outputs_sha256: str,
-    score_ns: int,
-    batch_size: int,
-) -> Accuracy:
-    small = np.uint8 if spec.num_classes <= np.iinfo(np.uint8).max + 1 else np.uint16
-    return Accuracy(
-        images=images,
-        fingerprint=fingerprint,
-        num_classes=spec.num_classes,
-        labels=PackedArray.of(np.concatenate([classes for _, classes in parts]).astype(small)),
-        predictions=PackedArray.of(np.concatenate([top.predictions for top, _ in parts]).astype(small)),
-        top1_hits=PackedArray.of(np.packbits(np.concatenate([top.top1 for top, _ in parts]))),
-        top5_hits=PackedArray.of(np.packbits(np.concatenate([top.top5 for top, _ in parts]))),
-        margins=PackedArray.of(np.concatenate([top.margins for top, _ in parts])),
-        n_ties_top1=sum(top.n_ties_top1 for top, _ in parts),
-        n_ties_top5=sum(top.n_ties_top5 for top, _ in parts),
-        outputs_sha256=outputs_sha256,
-        n_trained_on=sum(images.overlap(seen) for seen in spec.trained_on),
-        score_ns=score_ns,
-        batch_size=batch_size,
-    )
 
 
 def time_arms(

@@ -26,13 +26,14 @@ from harness.measure import Progress, latency_from_arms, min_sample_ns, score_en
 from harness.models import inspect_onnx
 from harness.precision import prepare_artifact
 from harness.preprocess import images_from_pixels
-from harness.protocols import Dataset, Engine, Images, Timer
+from harness.protocols import CalibrationSet, Dataset, Engine, Images, Timer
 from harness.records import Accuracy, Artifact, Availability, Latency, Verdict
 from harness.requests import CaseRequest, LayerReport, OnnxQuestion, Prepared
 from harness.specs import Case, DatasetRequest, ModelSpec, Precision
 
 PROGRESS_INTERVAL_NS = 200_000_000
 INVARIANCE_IMAGES = 16
+NOISE_IMAGES, NOISE_SEED = 64, 0
 
 
 class DatasetCalibration:
@@ -50,6 +51,22 @@ class DatasetCalibration:
             yield images_from_pixels(pixels, self._spec)
 
 
+class NoiseCalibration:
+    """Seeded uniform noise for a model that is only timed: its scales are as good as its random weights."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self._spec = spec
+        self.n_images = NOISE_IMAGES
+        self.fingerprint = f"uniform noise, seed {NOISE_SEED}, {NOISE_IMAGES} x {spec.input_shape}"
+
+    def batches(self, batch_size: int) -> Iterator[Images]:
+        """Yield float32[<= batch_size, ...] in [0, 1)."""
+        generator = np.random.default_rng(NOISE_SEED)
+        for first in range(0, self.n_images, batch_size):
+            count = min(batch_size, self.n_images - first)
+            yield generator.random((count, *self._spec.input_shape), dtype=np.float32)
+
+
 class CaseWork:
     """One open case: its artifact and engine, until closed."""
 
@@ -57,7 +74,7 @@ class CaseWork:
         self.request = request
         self.backend = load_backend(request.case.backend)
         self._stack = ExitStack()
-        self._calibration: DatasetCalibration | None = None
+        self._calibration: CalibrationSet | None = None
         self.support = self.backend.supports(request.case)
         self.engine: Engine | None = None
 
@@ -81,12 +98,14 @@ class CaseWork:
             cache_dir=request.build.cache_dir,
             weight_bits=self.support.int8_weight_bits,
             rebuild=request.build.rebuild,
-            calibration_range=request.data.calibration if needs_images else None,
+            calibration_range=request.data.calibration if needs_images and not request.model.timing_only else None,
         )
 
-    def calibration(self) -> DatasetCalibration:
+    def calibration(self) -> CalibrationSet:
         """Open the calibration images once."""
-        if self._calibration is None:
+        if self._calibration is None and self.request.model.timing_only:
+            self._calibration = NoiseCalibration(self.request.model)
+        elif self._calibration is None:
             data = self.request.data
             dataset = open_dataset(data.name, split=data.calibration_split, data_dir=data.data_dir)
             self._calibration = DatasetCalibration(dataset, self.request.model, data)
@@ -154,15 +173,17 @@ class CaseWork:
         )
 
     def _batch_sizes(self) -> tuple[int, ...]:
-        fixed = self.request.model.max_batch
-        return (fixed,) if fixed else tuple(sorted({*self.request.timing.batch_sizes, self.request.score_batch}))
+        model, timed = self.request.model, self.request.timing.batch_sizes
+        if model.max_batch:
+            return (model.max_batch,)
+        # An engine is tuned for its largest batch: one that is never scored is not built for the scoring batch.
+        return tuple(sorted(timed if model.timing_only else {*timed, self.request.score_batch}))
 
     def _timing_images(self, batch_size: int) -> Images:
         """Return real images of the data set; random ones for a model that has no data set here."""
         model, data = self.request.model, self.request.data
         if model.timing_only:
-            generator = np.random.default_rng(0)
-            return generator.random((batch_size, *model.input_shape), dtype=np.float32)
+            return next(NoiseCalibration(model).batches(batch_size))
         dataset = open_dataset(data.name, split=data.split, data_dir=data.data_dir)
         last = min(data.scored.first + batch_size, dataset.n_images)
         pixels, _ = dataset.read(data.scored.first, last)

@@ -20,9 +20,8 @@ def images_from_pixels(pixels: NDArray[np.generic], spec: ModelSpec) -> NDArray[
         # One multiply-add per channel in float32: the same rounding on every CPU.
         scale = np.asarray(spec.scale / np.asarray(spec.std, np.float64), np.float32)
         shift = np.asarray(-np.asarray(spec.mean, np.float64) / np.asarray(spec.std, np.float64), np.float32)
-        images = pixels.astype(np.float32)
-        planes = images[:, None] if images.ndim == 3 else images
-        planes = planes * scale.reshape(1, -1, 1, 1)
+        stored = pixels[:, None] if pixels.ndim == 3 else pixels
+        planes = np.multiply(stored, scale.reshape(1, -1, 1, 1), dtype=np.float32)
         if np.any(shift):
             planes = planes + shift.reshape(1, -1, 1, 1)
     elif pixels.dtype == np.float32:

@@ -147,10 +147,7 @@ class RunSession:
     def _judge_against_baseline(self, run: CaseRun) -> tuple[Verdict, ...]:
         if self.options.baseline == "ignore":
             return ()
-        verdicts = self.baselines.judge(self._record_of(run), tolerance=run.tolerance)
-        if self.options.update_baselines:  # what is about to be replaced is told, and does not fail
-            return tuple(replace(verdict, is_failure=False) for verdict in verdicts)
-        return verdicts
+        return self.baselines.judge(self._record_of(run), tolerance=run.tolerance)
 
     def _judge_accuracy(self, run: CaseRun) -> list[Verdict]:
         case, verdicts = run.case, list[Verdict]()

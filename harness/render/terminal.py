@@ -136,7 +136,7 @@ def _explanations(records: Sequence[Record]) -> list[str]:
         if record.status is not Status.PASSED:
             lines.append(f"{record.status.value.upper()} {record.case.id}: {record.reason}")
         for verdict in record.verdicts:
-            if verdict.is_failure or verdict.code.startswith("expected_loss") and verdict.gate == "fp32":
+            if verdict.is_failure or (verdict.code.startswith("expected_loss") and verdict.gate == "fp32"):
                 if record.reason != verdict.message:
                     lines.append(f"{verdict.outcome.value} {record.case.id}: {verdict.message}")
                 if verdict.advice:
