@@ -395,14 +395,14 @@ class Gate:
         pointer = _checked("cuMemHostGetDevicePointer", gpu.api.cuMemHostGetDevicePointer(self._word.ctypes.data, 0))
         self._address = gpu.api.CUdeviceptr(int(pointer))
         self._reached = int(gpu.api.CUstreamWaitValue_flags.CU_STREAM_WAIT_VALUE_GEQ)
-        self._ticket, self._timeout_s = 0, timeout_s
+        self._ticket, self.timeout_s = 0, timeout_s
         self._deadline: float | None = None
         self._forced = False
 
     def shut(self) -> None:
         """Make the stream wait here until `open`."""
         self._ticket += 1
-        self._deadline = time.monotonic() + self._timeout_s
+        self._deadline = time.monotonic() + self.timeout_s
         (status,) = self._api.cuStreamWaitValue32(self._stream, self._address, self._ticket, self._reached)
         if int(status) != 0:
             self._deadline = None
@@ -414,7 +414,7 @@ class Gate:
         self._word[0] = self._ticket
         if self._forced:
             raise MeasurementError(
-                f"the gated stream was still held after {self._timeout_s:g} s: its queue is full or the work waits for "
+                f"the gated stream was still held after {self.timeout_s:g} s: its queue is full or the work waits for "
                 "the host; choose the launch 'graph' or 'enqueue'"
             )
 
@@ -434,7 +434,7 @@ class Gate:
             guard.join()
 
     def _watch(self, done: threading.Event) -> None:
-        while not done.wait(self._timeout_s / 10):
+        while not done.wait(self.timeout_s / 10):
             deadline = self._deadline
             if deadline is not None and time.monotonic() > deadline:
                 self._forced = True

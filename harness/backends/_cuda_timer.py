@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.cuda import CudaError, EventPool, Gate, Gpu, Graph, NotCapturable
+from harness.cuda import GATE_TIMEOUT_S, CudaError, EventPool, Gate, Gpu, Graph, NotCapturable
 from harness.errors import ConfigError, MeasurementError
 
 WINDOWS = ("compute", "h2d", "d2h", "end_to_end")
@@ -25,6 +25,7 @@ SHORTEST_SAMPLE_NS = 20_000.0
 GATED_QUEUE_ENTRIES = 256
 N_ENQUEUES = 32  # calls whose host time is taken
 N_TRIALS = 5
+TRIAL_TIMEOUT_S = 2.0  # work that waits for the stream would hang behind the gate; the trial finds that out
 
 
 class CudaTimer:
@@ -162,7 +163,7 @@ class CudaTimer:
 
     def _try_gate(self) -> None:
         try:
-            gate = Gate(self._gpu, self._stream)
+            gate = Gate(self._gpu, self._stream, timeout_s=TRIAL_TIMEOUT_S)
             with gate.watched():
                 gate.shut()
                 self._launch_once()()
@@ -173,6 +174,7 @@ class CudaTimer:
                 raise ConfigError(f"this engine cannot be timed behind a gate ({error})") from error
             self.notes += (f"timed without a gate: {error}",)
             return
+        gate.timeout_s = GATE_TIMEOUT_S
         self._gate = gate
 
     def _choose_calls(self) -> None:

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any
 
+from harness.backends._cuda_ring import N_SLOTS, Ring, Slot
 from harness.backends._cuda_timer import CudaTimer
 from harness.backends._inputs import check_images
 from harness.backends._trt_api import LogLines, TrtApi, make_logger
 from harness.backends._trt_context import Lane, engine_tensors, lane_limits, pick_lane
 from harness.backends._trt_layers import layers_from_inspector
-from harness.backends._trt_ring import N_SLOTS, Ring, Slot
 from harness.cuda import Gpu
 from harness.errors import BuildError, ConfigError, MeasurementError
 from harness.layers import median_times

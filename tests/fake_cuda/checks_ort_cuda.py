@@ -1,0 +1,186 @@
+"""The ort-cuda adapter on the fake driver; sessions are ONNX Runtime's own on the CPU, posing as CUDA."""
+
+import ctypes
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from conftest import CLASSES
+from harness.backends.ort_cuda import PROVIDER, OrtCudaBackend
+from harness.errors import BuildError, ConfigError, MeasurementError
+
+pytestmark = pytest.mark.usefixtures("no_leak")
+REAL = onnxruntime.InferenceSession
+SHAPE = (1, 4, 4)
+
+
+class _Binding:
+    def __init__(self):
+        self.at = {}
+
+    def _bind(self, name, device, index, dtype, shape, address):
+        assert (device, index, dtype) == ("cuda", 0, np.float32)
+        self.at[name] = (shape, address)
+
+    bind_input = bind_output = _bind
+
+
+class _Session:
+    """Runs the fake kernel on the caller's stream; profiles and metadata come from the real CPU session."""
+
+    on_cpu = ()
+    loads = True
+    waits = False
+    made = ()
+
+    def __init__(self, path, options, providers):
+        ((provider, self._cuda),) = providers
+        assert provider == PROVIDER
+        is_strict = _entry(options, "session.disable_cpu_ep_fallback") == "1"
+        if self.on_cpu and is_strict:
+            raise onnxruntime.capi.onnxruntime_pybind11_state.Fail(
+                "graph nodes that have been assigned to the default CPU EP"
+            )
+        self._real = REAL(path, options, providers=["CPUExecutionProvider"]) if not is_strict else REAL(path)
+        self._stream = ctypes.c_void_p(int(self._cuda["user_compute_stream"]))
+        self._shape = ctypes.c_int(0)
+        self._driver = ctypes.CDLL("libcuda.so.1")
+
+    def __getattr__(self, name):
+        return getattr(self._real, name)
+
+    def get_providers(self):
+        return [PROVIDER] if self.loads else ["CPUExecutionProvider"]
+
+    def get_provider_options(self):
+        return {PROVIDER: self._cuda}
+
+    def io_binding(self):
+        return _Binding()
+
+    def run_with_iobinding(self, binding, run_options):
+        assert run_options.get_run_config_entry("disable_synchronize_execution_providers") == "1"
+        (n_images, *shape), source = binding.at["x"]
+        (_, classes), target = binding.at["y"]
+        ends = ctypes.c_uint64(source), ctypes.c_uint64(target)
+        self._driver.fake_kernel(self._stream, *ends, n_images, int(np.prod(shape)), classes, ctypes.byref(self._shape))
+        if self.waits:
+            status = self._driver.cuStreamSynchronize(self._stream)
+            if status:
+                raise onnxruntime.capi.onnxruntime_pybind11_state.Fail(f"stream: {status}")
+
+    def end_profiling(self):
+        path = Path(self._real.end_profiling())
+        events = json.loads(path.read_text())
+        for event in events:
+            if event.get("cat") == "Node" and event["name"].removesuffix("_kernel_time") not in self.on_cpu:
+                event["args"]["provider"] = PROVIDER
+        path.write_text(json.dumps(events))
+        return str(path)
+
+
+def _entry(options, key):
+    try:
+        return options.get_session_config_entry(key)
+    except RuntimeError:
+        return ""
+
+
+@pytest.fixture
+def session(monkeypatch):
+    monkeypatch.setattr(onnxruntime, "InferenceSession", _Session)
+    return lambda **habits: [monkeypatch.setattr(_Session, name, value) for name, value in habits.items()]
+
+
+@pytest.fixture
+def artifact(make_artifact, tmp_path):
+    helper, path = onnx.helper, tmp_path / "real.onnx"
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["f"], name="flat"),
+        helper.make_node("MatMul", ["f", "w"], ["y"], name="matmul"),
+    ]
+    info = helper.make_tensor_value_info
+    weights = onnx.numpy_helper.from_array(np.ones((16, CLASSES), np.float32), "w")
+    graph = helper.make_graph(
+        nodes, "g", [info("x", 1, ("n", *SHAPE))], [info("y", 1, ("n", CLASSES))], initializer=[weights]
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    return make_artifact(path=path)
+
+
+@pytest.fixture
+def engine(artifact, session):
+    from harness.specs import BuildOptions
+
+    def make(**habits):
+        session(**habits)
+        return OrtCudaBackend().build(artifact, device="cuda:0", batch_sizes=(1, 4), options=BuildOptions())
+
+    return make
+
+
+def batch(n_images, value=0.0):
+    return np.full((n_images, *SHAPE), value, np.float32)
+
+
+def test_batches_run_on_our_stream(engine, expected):
+    batches = [batch(4, k) for k in range(9)] + [batch(3, 9)]
+    with engine() as ours:
+        assert np.allclose(ours.infer(batches[0]), expected(batches[0]))
+        outputs = list(ours.infer_stream(batches))
+        assert ours.facts.options["use_tf32"] == "0"
+    for images, output in zip(batches, outputs, strict=True):
+        assert np.allclose(output, expected(images), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("window", "call_us"), [("compute", 50), ("h2d", 10), ("d2h", 10), ("end_to_end", 70)])
+def test_windows(engine, window, call_us):
+    with engine() as ours:
+        timer = ours.timer(batch(4), window=window, launch="auto")
+        assert (timer.launch, timer.gated) == ("graph", True)
+        assert timer.sample(3) == pytest.approx(call_us * 1000, rel=1e-4)
+
+
+def test_layers_name_their_provider(engine):
+    with engine() as ours:
+        (*_, matmul) = ours.layers()
+    assert matmul.kernel.startswith(PROVIDER)
+    assert (matmul.precision, matmul.time_ns) == ("fp32", None)
+
+
+def test_nodes_on_the_cpu_are_named_and_only_enqueued(engine):
+    with engine(on_cpu=("matmul",)) as ours:
+        assert ours.on_cpu == ("matmul",)
+        assert "1 nodes run on the CPU: matmul" in ours.facts.notes
+        timer = ours.timer(batch(4), window="compute", launch="auto")
+        assert (timer.launch, timer.gated) == ("enqueue", False)
+        with pytest.raises(ConfigError, match="1 nodes run on the CPU"):
+            ours.timer(batch(4), window="compute", launch="graph")
+
+
+def test_a_run_that_waits_for_the_stream_is_found_out(engine, monkeypatch):
+    monkeypatch.setattr("harness.backends._cuda_timer.TRIAL_TIMEOUT_S", 0.05)
+    with engine(waits=True) as ours:
+        timer = ours.timer(batch(4), window="compute", launch="auto")
+        assert (timer.launch, timer.gated) == ("enqueue", False)
+        assert len(timer.notes) == 2
+        assert timer.sample(3) == pytest.approx(50_000, rel=1e-4)
+
+
+def test_a_provider_that_does_not_load_is_refused(engine):
+    with pytest.raises(BuildError, match="asked for CUDAExecutionProvider, ONNX Runtime took"):
+        engine(loads=False)
+
+
+def test_bad_batches_are_refused(engine):
+    with engine() as ours:
+        with pytest.raises(MeasurementError, match="above 4"):
+            ours.infer(batch(5))
+        with pytest.raises(MeasurementError, match="NaN"):
+            ours.infer(batch(4, np.nan))
+    with pytest.raises(MeasurementError, match="closed"):
+        ours.infer(batch(1))
