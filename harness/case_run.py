@@ -89,7 +89,7 @@ class CaseRun:
     def latencies(self) -> tuple[Latency, ...]:
         """Time the engine at every batch size, in turn with its FP32 reference."""
         self.prepare()
-        return self._ask("time", cast(type[tuple[Latency, ...]], tuple[Latency, ...]))
+        return self._ask("time", tuple[Latency, ...])
 
     def latency(self, batch_size: int) -> Latency:
         """Return the latency at one batch size. Raises: MeasurementError when it was not timed."""
@@ -106,7 +106,7 @@ class CaseRun:
     def invariance(self) -> tuple[Verdict, ...]:
         """Check that neighbours, slot and batch size do not matter."""
         self.prepare()
-        verdicts = self._ask("invariance", cast(type[tuple[Verdict, ...]], tuple[Verdict, ...]))
+        verdicts = self._ask("invariance", tuple[Verdict, ...])
         self.add_verdicts(verdicts)
         return verdicts
 

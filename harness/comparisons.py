@@ -1,4 +1,4 @@
-"""What lies behind a verdict against FP32: drift of outputs, and the images that changed hands. Reads, never decides."""
+"""What lies behind a verdict against FP32: drift of outputs, images that changed hands. Reads, never decides."""
 
 from __future__ import annotations
 

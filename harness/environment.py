@@ -43,8 +43,9 @@ def collect_environment(
     cpu = cpu_model()
     memory = psutil.virtual_memory().total
     n_cpus = psutil.cpu_count() or 1
+    accelerator = f"{device_name}, " if device_name and device != "cpu" else ""
     return Environment(
-        machine=f"{device_name + ', ' if device_name and device != 'cpu' else ''}{cpu}, {n_cpus} CPUs, {memory / 2**30:.0f} GiB",
+        machine=f"{accelerator}{cpu}, {n_cpus} CPUs, {memory / 2**30:.0f} GiB",
         cpu_model=cpu,
         cpu_isa=int8_isa(),
         n_cpus=n_cpus,

@@ -76,8 +76,8 @@ class _Reader:
         if wrong.size:
             raise DataError(
                 f"image {first + int(wrong[0])} of {self._dataset.name}/{self._dataset.split} has label "
-                f"{int(labels[wrong[0]])} (+ offset {self._spec.label_offset}), but model {self._spec.name} has classes "
-                f"0..{self._spec.num_classes - 1}; check the card's classes and label_offset"
+                f"{int(labels[wrong[0]])} (+ offset {self._spec.label_offset}), but model {self._spec.name} has "
+                f"classes 0..{self._spec.num_classes - 1}; check the card's classes and label_offset"
             )
         return classes
 

@@ -6,7 +6,7 @@ Defaults stand here, once; help texts read them.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from harness.errors import ConfigError
 from harness.specs import DatasetRequest, Precision, TimingPlan, TrtOptions
@@ -26,8 +26,8 @@ class HarnessOptions:
     input_scale: float | None = None  # of a model without a card
     num_classes: int | None = None
     label_offset: int | None = None
-    data: DatasetRequest = DatasetRequest()
-    timing: TimingPlan = TimingPlan()
+    data: DatasetRequest = field(default_factory=DatasetRequest)
+    timing: TimingPlan = field(default_factory=TimingPlan)
     device: str = "auto"
     num_threads: int = 1
     report_dir: str = "reports"
@@ -45,7 +45,7 @@ class HarnessOptions:
     floor: float | None = None
     timeout_s: float = 600.0
     worker_python: str = sys.executable
-    trt: TrtOptions = TrtOptions()
+    trt: TrtOptions = field(default_factory=TrtOptions)
 
     def __post_init__(self) -> None:
         if not self.backends or not self.precisions:

@@ -34,6 +34,7 @@ def images_from_pixels(pixels: NDArray[np.generic], spec: ModelSpec) -> NDArray[
         planes = planes.reshape(len(planes), -1)
     if planes.shape[1:] != spec.input_shape:
         raise DataError(
-            f"images of shape {pixels.shape[1:]} do not fit model {spec.name}, which takes {spec.input_shape} ({spec.layout})"
+            f"images of shape {pixels.shape[1:]} do not fit model {spec.name}, "
+            f"which takes {spec.input_shape} ({spec.layout})"
         )
     return np.ascontiguousarray(planes, np.float32)

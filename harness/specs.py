@@ -89,7 +89,7 @@ class ModelSpec:
         if self.num_classes < 2:
             raise ConfigError(f"model {self.name}: {self.num_classes} classes; a classifier has at least 2")
         if self.output_kind not in ("probabilities", "logits"):
-            raise ConfigError(f"model {self.name}: output_kind {self.output_kind!r} is neither probabilities nor logits")
+            raise ConfigError(f"model {self.name}: output_kind {self.output_kind!r}; expected probabilities or logits")
         if any(value == 0 for value in self.std):
             raise ConfigError(f"model {self.name}: std must not be 0")
 

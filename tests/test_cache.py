@@ -1,6 +1,7 @@
 """The content cache: a hit is exactly what was stored; anything else is said."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -20,7 +21,7 @@ def test_a_stored_payload_comes_back(tmp_path):
     cache.put(KEY, b"plan", name="engine.plan", meta={"build_ns": "5"})
     found = cache.lookup(dict(reversed(KEY.items())))
     assert found.state == "hit"
-    assert open(found.entry.path, "rb").read() == b"plan"
+    assert Path(found.entry.path).read_bytes() == b"plan"
     assert found.entry.meta == {"build_ns": "5"}
 
 
@@ -37,7 +38,7 @@ def test_a_file_is_moved_in(tmp_path):
     source = tmp_path / "made.onnx"
     source.write_bytes(b"model")
     entry = ContentCache(tmp_path, "plans").put(KEY, source, name="model.onnx", meta={})
-    assert open(entry.path, "rb").read() == b"model"
+    assert Path(entry.path).read_bytes() == b"model"
     assert not source.exists()
 
 
@@ -80,7 +81,7 @@ def test_storing_twice_keeps_the_newer(tmp_path):
     cache = ContentCache(tmp_path, "plans")
     cache.put(KEY, b"one", name="p", meta={})
     cache.put(KEY, b"two", name="p", meta={})
-    assert open(cache.lookup(KEY).entry.path, "rb").read() == b"two"
+    assert Path(cache.lookup(KEY).entry.path).read_bytes() == b"two"
     assert len(list((tmp_path / "plans").iterdir())) == 1
 
 

@@ -13,11 +13,11 @@ LAYERS = {
     3: ("measure", "invariance", "tolerances", "baselines", "store", "history", "comparisons", "render", "reports"),
     4: ("pipeline",),
     5: ("workers", "plan", "doctor", "case_run", "session"),
-    6: ("plugin", "cli"),
+    6: ("option_table", "plugin", "cli"),
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
 # Within these layers modules import one another, in the order written above or inside one package.
-ORDERED = {0: LAYERS[0], 1: LAYERS[1], 2: LAYERS[2], 3: LAYERS[3], 5: LAYERS[5]}
+ORDERED = {0: LAYERS[0], 1: LAYERS[1], 2: LAYERS[2], 3: LAYERS[3], 5: LAYERS[5], 6: LAYERS[6]}
 RUNTIMES = {"onnx", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "pycuda", "cuda", "nncf", "torch"}
 RUNTIME_HOMES = ("backends", "precision", "models", "cuda", "onnx_graph")
 

@@ -68,7 +68,8 @@ def test_a_slot_leak_is_caught(worker, request_of):
 def test_a_crash_is_told_with_its_signal(worker, request_of):
     request = request_of("fake-segfault")
     worker.call("prepare", request, Prepared, timeout_s=TIMEOUT_S)
-    with pytest.raises(WorkerDied, match=rf"case under test: the worker died of {signal.SIGSEGV.name} while it ran 'score'"):
+    sentence = f"case under test: the worker died of {signal.SIGSEGV.name} while it ran 'score'"
+    with pytest.raises(WorkerDied, match=sentence):
         worker.call("score", request, Accuracy, timeout_s=TIMEOUT_S)
 
 
@@ -96,9 +97,7 @@ def test_a_case_that_is_not_open_is_refused(worker, request_of):
 
 
 def test_probing_tells_why_a_backend_is_absent(worker):
-    found = worker.call(
-        "probe", ("fake-honest", "fake-absent"), tuple[Availability, ...], timeout_s=TIMEOUT_S
-    )
+    found = worker.call("probe", ("fake-honest", "fake-absent"), tuple[Availability, ...], timeout_s=TIMEOUT_S)
     assert [a.usable for a in found] == [True, False]
     assert found[1].reason == "there is no such device"
 

@@ -1,0 +1,1 @@
+"""Scores of images from outputs, one file each. Pure."""

@@ -6,7 +6,8 @@ import io
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -14,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.measure import Progress, no_progress
-from harness.records import Latency, Outcome, Record, Status
+from harness.records import Latency, Outcome, Record, Run, Status, Verdict
 from harness.render.format import (
     MISSING,
     format_bytes,
@@ -103,8 +104,10 @@ def _latency_cells(latency: Latency | None) -> list[str]:
 
 def verdict_word(record: Record) -> str:
     """Return the one word a reader looks for first, and what it is about."""
-    if record.status in (Status.ERROR, Status.UNSUPPORTED):
-        return record.status.value.upper() if record.status is Status.ERROR else record.status.value
+    if record.status is Status.ERROR:
+        return "ERROR"
+    if record.status is Status.UNSUPPORTED:
+        return "unsupported"
     failing = [verdict for verdict in record.verdicts if verdict.is_failure]
     if failing:
         return f"{failing[0].outcome.value} {failing[0].gate}"
@@ -112,6 +115,21 @@ def verdict_word(record: Record) -> str:
         return "FAILED"
     inconclusive = [v for v in record.verdicts if v.outcome is Outcome.INCONCLUSIVE]
     return f"passed ({plural(len(inconclusive), 'inconclusive', 'inconclusive')})" if inconclusive else "passed"
+
+
+def comparison_lines(runs: Sequence[Run], found: Sequence[tuple[str, Sequence[Verdict]]]) -> list[str]:
+    """Return what was compared, a count per outcome, and a line for every verdict that is not SAME."""
+    counts = Counter(verdict.outcome.value for _, verdicts in found for verdict in verdicts)
+    lines = [f"{run.id}  {run.environment.machine}  {run.command}" for run in runs]
+    lines.append(", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())) or "nothing to compare")
+    for case_id, verdicts in found:
+        for verdict in verdicts:
+            if verdict.outcome is Outcome.SAME and not verdict.is_failure:
+                continue
+            lines.append(f"{verdict.outcome.value} {case_id} ({verdict.gate}): {verdict.message}")
+            if verdict.advice:
+                lines.append(f"    {verdict.advice}")
+    return lines
 
 
 def _short_note(record: Record) -> str:
@@ -168,7 +186,7 @@ class _OneLine:
         sys.__stderr__.flush()  # type: ignore[union-attr]
 
 
-def progress_reporter(terminal: Any) -> Any:
+def progress_reporter(terminal: Any) -> Callable[[str], Progress]:
     """Return `label -> Progress`: a moving line on a terminal, nothing in CI or a pipe."""
     stream = sys.__stderr__
     quiet = terminal is None or stream is None or not stream.isatty() or os.environ.get("CI")
