@@ -18,6 +18,7 @@ from harness.render.rows import Row, Timing, unpacked
 from harness.stats import ConfusionMove, confusion_matrix, largest_confusion_moves
 
 FULL_CASES = 60  # cases with pictures, confusion matrix and every layer; the worst ones come first
+INLINE_CASES = 12  # of more cases than that: readable without scripts, the others are unfolded when opened
 MAX_CLASSES_SHOWN = 20  # a larger confusion matrix is listed, not drawn
 MAX_FLIPS = 24
 FULL_LAYERS, BRIEF_LAYERS = 60, 5
@@ -88,6 +89,7 @@ class Detail:
 
     row: Row
     is_full: bool
+    is_inline: bool
     confusion: tuple[tuple[ConfusionCell, ...], ...] = ()
     confusion_against: str = ""
     moves: tuple[ConfusionMove, ...] = ()
@@ -105,7 +107,8 @@ def details_from_rows(rows: Sequence[Row], *, full_cases: int = FULL_CASES) -> t
     """Return the sections in the rows' order; the `full_cases` most notable ones in full."""
     notable = sorted(range(len(rows)), key=lambda index: _notability(rows[index], index))[:full_cases]
     full = set(notable)
-    return tuple(_detail(row, is_full=index in full) for index, row in enumerate(rows))
+    inline = full if len(rows) <= max(full_cases, INLINE_CASES) else set(notable[:INLINE_CASES])
+    return tuple(_detail(row, is_full=index in full, is_inline=index in inline) for index, row in enumerate(rows))
 
 
 def flag_text(flag: str) -> str:
@@ -118,7 +121,7 @@ def _notability(row: Row, index: int) -> tuple[int, int, int]:
     return row.standing.rank, -lost, index
 
 
-def _detail(row: Row, *, is_full: bool) -> Detail:
+def _detail(row: Row, *, is_full: bool, is_inline: bool) -> Detail:
     record = row.record
     confusion, against, moves = _confusion(row, is_full=is_full)
     flips = record.flips[:MAX_FLIPS] if is_full else ()
@@ -128,6 +131,7 @@ def _detail(row: Row, *, is_full: bool) -> Detail:
     return Detail(
         row=row,
         is_full=is_full,
+        is_inline=is_inline,
         confusion=confusion,
         confusion_against=against,
         moves=moves,

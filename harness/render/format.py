@@ -79,12 +79,15 @@ def format_fraction(value: float | None, *, n: int | None = None) -> str:
     return format_decimals(100 * value, _percent_decimals(n)) + NO_BREAK + "%"
 
 
-def format_fraction_interval(low: float | None, high: float | None, *, n: int | None = None) -> str:
-    """Return an interval of a fraction: "98.49 to 98.93 %"."""
+def format_fraction_interval(
+    low: float | None, high: float | None, *, n: int | None = None, short: bool = False
+) -> str:
+    """Return an interval of a fraction: "98.49 to 98.93 %", or in short "98.49–98.93"."""
     if low is None or high is None or not math.isfinite(low + high):
         return MISSING
     decimals = _percent_decimals(n)
-    return f"{format_decimals(100 * low, decimals)} to {format_decimals(100 * high, decimals)}{NO_BREAK}%"
+    ends = [format_decimals(100 * end, decimals) for end in (low, high)]
+    return "–".join(ends) if short else " to ".join(ends) + NO_BREAK + "%"
 
 
 def format_points(change: float | None, *, n: int | None = None, signed: bool = True) -> str:
@@ -113,12 +116,13 @@ def format_ratio(value: float | None, *, low: float | None = None, high: float |
     return format_number(value, half_width=_half_width(low, high)) + "×"
 
 
-def format_ratio_interval(value: float | None, low: float | None, high: float | None) -> str:
-    """Return an interval of a ratio with the digits of its value: "1.72 to 1.77×"."""
+def format_ratio_interval(value: float | None, low: float | None, high: float | None, *, short: bool = False) -> str:
+    """Return an interval of a ratio with the digits of its value: "1.72 to 1.77×", or in short "1.72–1.77"."""
     if value is None or low is None or high is None or not math.isfinite(value + low + high):
         return MISSING
     decimals = decimals_from_width(_half_width(low, high), value)
-    return f"{format_decimals(low, decimals)} to {format_decimals(high, decimals)}×"
+    ends = [format_decimals(end, decimals) for end in (low, high)]
+    return "–".join(ends) if short else " to ".join(ends) + "×"
 
 
 def format_change(ratio: float | None) -> str:

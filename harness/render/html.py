@@ -5,6 +5,9 @@ The same input gives the same bytes: no clock is read and no id depends on memor
 
 from __future__ import annotations
 
+import base64
+import json
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +24,7 @@ from harness.history import History, Metric, changed_versions
 from harness.records import Environment, Record, Run
 from harness.render import format as text_form
 from harness.render.charts import sparkline
-from harness.render.details import FULL_CASES, details_from_rows, flag_text
+from harness.render.details import FULL_CASES, Detail, details_from_rows, flag_text
 from harness.render.plots import format_metric, metric_name, pareto_plot, speed_up_plot, trend_plots
 from harness.render.rows import Change, Row, batch_sizes, missing_cases, rows_from_records, unpacked
 from harness.render.standing import BAD, NEEDS_A_LOOK, Standing, finding, leading_verdict, verdict_sentence
@@ -35,6 +38,7 @@ MAX_HISTORY_ROWS = 200
 MAX_STEPS = 60
 MIN_HISTORY_RUNS = 2
 MAX_OVERVIEW_MODELS = 24
+COMPRESSION = 6
 PRECISION_ORDER = [precision.value for precision in Precision]
 
 
@@ -95,7 +99,7 @@ def render_html(
         "batches": sizes if len(sizes) <= MAX_BATCHES_SHOWN else [sizes[0], sizes[len(sizes) // 2], sizes[-1]],
         "choices": _choices(rows),
         **_overview(rows),
-        "n_brief": sum(not detail.is_full for detail in details),
+        **_stored_sections(details),
         **_across(rows, sizes),
         **_history_context(history, rows),
     }
@@ -221,6 +225,18 @@ def _choices(rows: Sequence[Row]) -> dict[str, list[str]]:
     }
 
 
+def _stored_sections(details: Sequence[Detail]) -> dict[str, Any]:
+    """Return the sections that are not in the page's tree: their escaped HTML as JSON, deflated, in base64.
+
+    A section is mostly what all sections are, so a thousand of them take a fifth of the room, and none of their nodes
+    is made before the page's script unfolds it.
+    """
+    module: Any = _environment().get_template("body.html.j2").module
+    stored = {detail.row.anchor: str(module.body(detail)) for detail in details if not detail.is_inline}
+    packed = zlib.compress(json.dumps(stored).encode("ascii"), COMPRESSION) if stored else b""
+    return {"stored": base64.b64encode(packed).decode("ascii"), "n_brief": sum(not x.is_full for x in details)}
+
+
 def _overview(rows: Sequence[Row]) -> dict[str, Any]:
     """Return the grid of models against backends and precisions; models without a fault give way to others."""
     found = {_column(row) for row in rows}
@@ -257,8 +273,9 @@ def _across(rows: Sequence[Row], sizes: Sequence[int]) -> dict[str, Any]:
     return {
         "paretos": [(size, plot) for size in ends if (plot := pareto_plot(rows, size))],
         "speed_ups": [bar for bar in bars if bar[1]],
-        "agreements": agreements[:MAX_AGREEMENTS],
-        "n_agreements": len(agreements),
+        "agreements": [pair for pair in agreements if pair.n_different][:MAX_AGREEMENTS],
+        "n_differing": sum(pair.n_different > 0 for pair in agreements),
+        "n_agreed": sum(pair.n_different == 0 for pair in agreements),
     }
 
 
@@ -300,6 +317,7 @@ def _environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        extensions=["jinja2.ext.loopcontrols"],
     )
     environment.filters |= {
         name: getattr(text_form, name) for name in dir(text_form) if name.startswith("format_") or name == "plural"

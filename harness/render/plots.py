@@ -66,7 +66,7 @@ MAX_BARS = 45
 MAX_FRONT_LABELS = 8
 MAX_TRENDS = 6
 NAME_CHAR_INCHES = 0.068  # width of an average character of 9 points
-RIGHT_MARGIN, BOTTOM_MARGIN = 0.15, 0.5  # inches
+RIGHT_MARGIN, BOTTOM_MARGIN = 0.3, 0.5  # inches
 
 
 def pareto_plot(rows: Sequence[Row], batch_size: int) -> Markup:
@@ -99,7 +99,7 @@ def pareto_plot(rows: Sequence[Row], batch_size: int) -> Markup:
         _label_front(axes, [points[index][0] for index in front], xs[front], ys[front])
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(_log_ticks())
-        axes.xaxis.set_major_formatter(lambda value, _: format_time(value).replace(".00", ""))
+        axes.xaxis.set_major_formatter(lambda value, _: re.sub(r"\.0+(?!\d)", "", format_time(value)))
         axes.xaxis.set_minor_formatter(lambda *_: "")
         axes.set_xlabel(f"latency p50 of a batch of {batch_size} (left is faster)")
         axes.set_ylabel("top-1 in % (up is better)")
@@ -175,7 +175,9 @@ def speed_up_plot(rows: Sequence[Row], batch_size: int) -> tuple[Markup, int]:
         axes.axvline(1, color=INK, linewidth=1)
         axes.set_yticks(range(len(shown)), names, fontsize=9)
         axes.set_ylim(len(shown) - 0.4, -0.6)
-        axes.margins(x=0.14)
+        left_edge = min(1.0, float(lows.min()))
+        reach = max(float(highs.max()), 1.0) - left_edge or 0.1
+        axes.set_xlim(left_edge - (0.04 * reach if left_edge < 1 else 0.0), left_edge + 1.16 * reach)
         axes.grid(True, axis="x")
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel(f"times faster than FP32 at batch {batch_size}, with 95 % interval")

@@ -72,6 +72,12 @@ class Row:
         return effective.main if effective else ""
 
     @property
+    def ran_share(self) -> float | None:
+        """Return the share of the work that ran in that precision [fraction of time, or of layers]."""
+        effective = self.record.effective_precision
+        return (effective.by_time or effective.by_layer).get(effective.main) if effective else None
+
+    @property
     def is_as_asked(self) -> bool:
         """Tell whether the engine ran in the precision asked for, as far as is known."""
         return self.ran_as in ("", "unknown", self.record.case.precision.value)

@@ -130,23 +130,22 @@ def verdict_sentence(run: Run, records: Sequence[Record], *, missing: Sequence[s
         return "No case ran: nothing was checked."
     ranked = sorted(records, key=lambda record: standing_of(record).rank)
     counts = Counter(standing_of(record) for record in records)
-    n_bad = sum(counts[standing] for standing in BAD)
-    sentence = _bad_sentence(ranked, counts, n_bad) if n_bad else _good_sentence(counts, len(records))
+    is_bad = any(counts[standing] for standing in BAD)
+    sentence = _bad_sentence(ranked, counts) if is_bad else _good_sentence(counts, len(records))
     if missing:
         sentence += f" {plural(len(missing), 'case')} of the baseline did not run: {_some(missing)}."
     return sentence if run.finished_at else f"The run did not finish. Of what ran: {sentence}"
 
 
-def _bad_sentence(ranked: Sequence[Record], counts: Counter[Standing], n_bad: int) -> str:
-    words = {Standing.REGRESSED: "regressed", Standing.FAILED: "failed", Standing.ERROR: "ended in an error"}
-    clauses = [f"{counts[standing]:,} {words[standing]}" for standing in BAD if counts[standing]]
-    first, rest = clauses[0], clauses[1:]
-    number, _, verb = first.partition(" ")
-    head = f"{number} of {plural(len(ranked), 'case')} {verb}"
-    if rest:
-        head += " and " + ", ".join(rest)
-    lead = "" if n_bad == 1 else "first of them "
-    return f"{head}: {lead}{case_name(ranked[0])}: {finding(ranked[0]).rstrip('.')}."
+def _bad_sentence(ranked: Sequence[Record], counts: Counter[Standing]) -> str:
+    verbs = {Standing.REGRESSED: "regressed", Standing.FAILED: "failed", Standing.ERROR: "ended in an error"}
+    present = [standing for standing in BAD if counts[standing]]
+    first = present[0]
+    head = f"{counts[first]:,} of {plural(len(ranked), 'case')} {verbs[first]}"
+    lead = "" if counts[first] == 1 else "first "
+    sentence = f"{head}: {lead}{case_name(ranked[0])}: {finding(ranked[0]).rstrip('.')}."
+    rest = [f"{counts[standing]:,} {verbs[standing]}" for standing in present[1:]]
+    return f"{sentence} {' and '.join(rest)}." if rest else sentence
 
 
 def _good_sentence(counts: Counter[Standing], n_records: int) -> str:

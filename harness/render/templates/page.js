@@ -90,11 +90,12 @@
   filterRows();
 
   /* A link to a case opens its section, also when a filter hides it. */
-  function openTarget() {
+  async function openTarget() {
     const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
     const section = target && target.closest("details.case");
     if (!section) return;
     section.hidden = false;
+    await complete(section);
     section.open = true;
     section.scrollIntoView();
   }
@@ -103,21 +104,42 @@
     const link = event.target.closest('a[href^="#case-"]');
     if (link && link.hash === location.hash) openTarget();
   });
-  openTarget();
 
   /* "/" goes to the search box, as in most tables of results. */
   addEventListener("keydown", (event) => {
     if (event.key === "/" && !event.target.closest("input, select, textarea")) { event.preventDefault(); find.focus(); }
   });
 
-  /* Copy buttons: made when a command comes near the screen is needless; one click handler serves all. */
-  all(".command").forEach((box) => {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = "Copy";
-    button.setAttribute("aria-label", "Copy the command");
-    box.append(button);
-  });
+  /* Most sections of a long run are kept deflated until they are opened: their nodes alone would take a second. */
+  let stored = null;
+  async function unpack() {
+    const bytes = Uint8Array.from(atob(one("#stored").textContent), (character) => character.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+    return JSON.parse(await new Response(stream).text());
+  }
+  async function complete(section) {
+    const part = section && one(".body[data-stored]", section);
+    if (!part) return;
+    stored = stored || unpack();
+    const sections = await stored;
+    if (!part.hasAttribute("data-stored")) return;
+    part.removeAttribute("data-stored");
+    part.innerHTML = sections[part.id]; /* escaped by the template that wrote it */
+    addCopyButtons(part);
+  }
+  document.addEventListener("toggle", (event) => { if (event.target.open) complete(event.target); }, true);
+
+  function addCopyButtons(from) {
+    all(".command", from).forEach((box) => {
+      if (one("button", box)) return;
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = "Copy";
+      button.setAttribute("aria-label", "Copy the command");
+      box.append(button);
+    });
+  }
+  addCopyButtons(document);
   document.addEventListener("click", async (event) => {
     const button = event.target.closest(".command button");
     if (!button) return;
@@ -128,5 +150,6 @@
     button.textContent = done ? "Copied" : "Press Ctrl+C";
     setTimeout(() => { button.textContent = "Copy"; }, 2000);
   });
+  openTarget();
   document.documentElement.dataset.ready = String(Math.round(performance.now()));
 })();
