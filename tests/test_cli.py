@@ -1,0 +1,92 @@
+"""The command line on stored runs: what it prints, writes and returns."""
+
+import re
+import shutil
+from dataclasses import replace
+
+import pytest
+from render_records import make_run
+from typer.testing import CliRunner
+
+from harness.cli import app
+from harness.store import RunStore
+
+
+@pytest.fixture
+def reports(tmp_path, monkeypatch):
+    """Two equal runs, the newer called latest, in a folder that is the current one."""
+    monkeypatch.chdir(tmp_path)
+    run, records = make_run(6)
+    for name in ("first", "second"):
+        store = RunStore(tmp_path / "reports", replace(run, id=name))
+        for record in records:
+            store.append(record)
+        store.finish(replace(run, id=name), records)
+    return records
+
+
+def call(*args):
+    return CliRunner().invoke(app, [str(arg) for arg in args])
+
+
+def test_a_report_is_remade_byte_for_byte(reports, tmp_path):
+    assert call("report", "latest", "-o", tmp_path / "a.html").exit_code == 0
+    assert call("report", "latest", "-o", tmp_path / "b.html").exit_code == 0
+    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+
+
+def test_records_become_a_table(reports, tmp_path):
+    result = call("report", "latest", "--tables", tmp_path / "all.csv")
+    assert result.exit_code == 0, result.output
+    assert reports[0].case.id in (tmp_path / "all.csv").read_text()
+
+
+def test_a_run_is_the_same_as_itself(reports):
+    result = call("compare", "first", "second")
+    assert result.exit_code == 0, result.output
+    assert "REGRESSED" not in result.output
+
+
+def test_a_run_that_is_not_there_is_one_line(reports):
+    result = call("compare", "first", "third")
+    assert result.exit_code == 2
+    assert re.search(r"ERROR: .*third holds no run", result.output)
+
+
+def test_baselines_are_accepted_shown_and_compared(reports, tmp_path):
+    passed = next(r for r in reports if r.status.value == "passed" and r.accuracy)
+    accepted = call("baseline", "accept", "latest", "--case", passed.case.id, "--by", "someone")
+    assert accepted.exit_code == 0, accepted.output
+    (path,) = (tmp_path / "suites/baselines").glob("*/*.json")
+    assert path.stem == passed.case.id
+    shown = call("baseline", "show")
+    assert "someone" in shown.output
+    assert passed.case.id in shown.output
+    assert call("baseline", "diff", "latest").exit_code == 0
+
+
+def test_a_damaged_baseline_is_an_error_with_its_mend(reports, tmp_path):
+    passed = next(r for r in reports if r.status.value == "passed" and r.accuracy)
+    call("baseline", "accept", "latest", "--case", passed.case.id)
+    (path,) = (tmp_path / "suites/baselines").glob("*/*.json")
+    path.write_text("{")
+    result = call("baseline", "show")
+    assert result.exit_code == 2
+    assert "harness baseline accept" in result.output
+
+
+def test_pruning_needs_a_full_run(reports, tmp_path):
+    shutil.rmtree(tmp_path / "reports" / "second")
+    run, records = make_run(2)
+    narrow = replace(run, id="narrow", command="pytest suites/ -k lenet5", options={})
+    store = RunStore(tmp_path / "reports", narrow)
+    store.finish(narrow, records)
+    result = call("baseline", "prune", "narrow")
+    assert result.exit_code == 2
+    assert "not a full one" in result.output
+
+
+def test_help_names_every_command():
+    text = call("--help").output
+    for command in ("doctor", "report", "compare", "baseline"):
+        assert command in text

@@ -1,0 +1,130 @@
+"""Options become cases; what cannot be met is one clear line."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import BackendUnavailable, ConfigError
+from harness.option_table import add_options, options_from_namespace
+from harness.options import HarnessOptions, data_request
+from harness.plan import plan_run
+from harness.specs import DatasetRequest, Precision
+
+ROOT = Path(__file__).parents[1]
+MODELS = ROOT / "models"
+FAKES = (str(ROOT / "tests" / "fakes"),)
+
+
+def planned(**changes):
+    return plan_run(HarnessOptions(backend_dirs=FAKES, **changes), models_dir=MODELS, probe=False)
+
+
+def test_every_bundled_classifier_in_three_precisions():
+    plan = planned(backends=("fake-honest",))
+    assert [case.id for case in plan.cases][:3] == [
+        "lenet5-fake-honest-fp32",
+        "lenet5-fake-honest-fp16",
+        "lenet5-fake-honest-int8",
+    ]
+    assert len(plan.cases) == 4 * 3
+
+
+def test_recipes_multiply_int8_only():
+    plan = planned(backends=("fake-honest",), models=("mlp",), recipes=("qdq-minmax", "qdq-entropy"))
+    assert [case.id for case in plan.cases] == [
+        "mlp-fake-honest-fp32",
+        "mlp-fake-honest-fp16",
+        "mlp-fake-honest-int8",
+        "mlp-fake-honest-int8-qdq-entropy",
+    ]
+
+
+def test_a_probe_that_kills_its_worker_costs_one_backend(tmp_path):
+    (tmp_path / "killer.py").write_text(
+        "import os\nclass Backend:\n    name, install_hint, required_modules = 'killer', '', ()\n"
+        "    def probe(self):\n        os.abort()\nBACKEND = Backend()\n"
+    )
+    options = HarnessOptions(backends=("killer",), backend_dirs=(*FAKES, str(tmp_path)))
+    with pytest.raises(BackendUnavailable, match="--backend=killer cannot run here: .*SIGABRT"):
+        plan_run(options, models_dir=MODELS)
+
+
+def test_an_unknown_device_lists_those_there_are():
+    with pytest.raises(ConfigError, match="fake-honest has cpu here"):
+        planned(backends=("fake-honest",), device="cuda:7")
+
+
+@pytest.mark.parametrize(
+    ("asked", "first"),
+    [
+        ({"split": "test", "score_first": 0, "score_images": 10_000}, 0),  # other split: no overlap
+        ({"split": "train", "score_first": 50_000, "score_images": 10_000}, 0),  # the hold-out
+        ({"split": "train", "score_first": 10_000, "score_images": 40_000}, 0),  # sampleINT8's protocol
+        ({"split": "train", "score_first": 0, "score_images": 500}, 500),  # moved behind the scored ones
+    ],
+)
+def test_calibration_images_are_chosen_beside_the_scored_ones(asked, first):
+    request = data_request(
+        name="mnist", data_dir=None, calibration_images=1_000, calibration_first=None, calibration_split=None, **asked
+    )
+    assert request.calibration_first == first
+    assert request.calibration_split == "train"
+
+
+def test_an_overlap_is_refused():
+    with pytest.raises(ConfigError, match="would also be scored"):
+        DatasetRequest(split="train", score_first=0, calibration_split="train", calibration_first=9_999)
+
+
+class Namespace:
+    """Collects defaults as argparse would."""
+
+    def __init__(self, **given):
+        def add(flag, *, dest=None, default=None, action=None, **_):
+            name = dest or flag.removeprefix("--").replace("-", "_")
+            setattr(self, name, given.get(name, False if action == "store_true" else default))
+
+        add_options(add)
+
+
+def test_no_option_means_the_defaults(tmp_path):
+    options = options_from_namespace(Namespace(), root=tmp_path)
+    assert options == HarnessOptions(
+        report_dir=str(tmp_path / "reports"), baseline_dir=str(tmp_path / "suites/baselines"), root=str(tmp_path)
+    )
+
+
+def test_options_reach_their_fields(tmp_path):
+    namespace = Namespace(
+        backend=["ort,openvino", "trt"],
+        precision=["int8"],
+        batch_size="1,8",
+        max_drop="0.3%",
+        trt_profile=["1:4:8"],
+        trt_workspace=256,
+        score_from=7,
+    )
+    options = options_from_namespace(namespace, root=tmp_path)
+    assert options.backends == ("ort", "openvino", "trt")
+    assert options.precisions == (Precision.INT8,)
+    assert options.timing.batch_sizes == (1, 8)
+    assert options.max_drop == pytest.approx(0.003)
+    assert options.trt.profiles == ((1, 4, 8),)
+    assert options.trt.workspace_bytes == 256 * 2**20
+    assert options.data.score_first == 7
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"trt_profile": ["4:2:8"]},
+        {"trt_profile": ["1:2"]},
+        {"backend": ["auto", "ort"]},
+        {"batch_size": "0"},
+        {"harness_timeout": 0},
+        {"alpha": "half"},
+    ],
+)
+def test_contradictions_are_refused(given, tmp_path):
+    with pytest.raises(ConfigError):
+        options_from_namespace(Namespace(**given), root=tmp_path)
