@@ -20,11 +20,12 @@ import numpy as np
 from markupsafe import Markup
 
 from harness import __version__
-from harness.history import History, Metric, changed_versions
-from harness.records import Environment, Record, Run
+from harness.history import History, Metric
+from harness.records import Record, Run
 from harness.render import format as text_form
 from harness.render.charts import sparkline
 from harness.render.details import FULL_CASES, Detail, details_from_rows, flag_text
+from harness.render.facts import machine_facts, run_length_s, tone_of_run, version_facts
 from harness.render.plots import format_metric, metric_name, pareto_plot, speed_up_plot, trend_plots
 from harness.render.rows import Change, Row, batch_sizes, missing_cases, rows_from_records, unpacked
 from harness.render.standing import BAD, NEEDS_A_LOOK, Standing, finding, leading_verdict, verdict_sentence
@@ -108,51 +109,6 @@ def render_html(
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def tone_of_run(run: Run, rows: Sequence[Row], missing: Sequence[str]) -> str:
-    """Return bad, warn or good for the whole run; only a finished run that holds is good."""
-    standings = {row.standing for row in rows}
-    if not rows or standings & set(BAD):
-        return "bad"
-    if missing or not run.finished_at or {Standing.UNJUDGED, Standing.INCONCLUSIVE} & standings:
-        return "warn"
-    return "good" if {Standing.PASSED, Standing.IMPROVED} & standings else "warn"
-
-
-def machine_facts(run: Run, records: Sequence[Record], machine_calibration: str = "") -> list[tuple[str, str]]:
-    """Return (name, text) of where and how the run was made."""
-    environment = run.environment
-    device = environment.device_name if environment.device_name != environment.cpu_model else ""
-    facts = [
-        ("Machine", environment.machine),
-        ("CPU", f"{environment.cpu_model}, {environment.cpu_isa}, {text_form.plural(environment.n_cpus, 'CPU')}"),
-        ("Device", ", ".join(part for part in (device, environment.compute_capability) if part)),
-        ("Driver", environment.driver),
-        ("System", f"{environment.os}, Python {environment.python}"),
-        ("Commit", environment.commit[:12]),
-        ("Images", _images_text(records)),
-        ("Would have seen", _sensitivity_text(records)),
-        ("False alarms", machine_calibration or "not measured on this machine"),
-    ]
-    facts += [(f"Left out: {name}", why) for name, why in sorted(run.skipped.items())]
-    facts += [("Note", note) for note in run.notes]
-    return [(name, text) for name, text in facts if text]
-
-
-def version_facts(run: Run, baseline: tuple[Run, Sequence[Record]] | None) -> list[tuple[str, str, str]]:
-    """Return (library, version, version in the baseline where it differs); changed ones first."""
-    here = _environment_facts(run.environment)
-    changed = changed_versions(_environment_facts(baseline[0].environment), here) if baseline else {}
-    rows = [(name, after or "gone", before or "absent") for name, (before, after) in changed.items()]
-    shown = run.environment.versions.items()
-    return rows + [(name, text, "") for name, text in sorted(shown) if name not in changed]
-
-
-def run_length_s(run: Run) -> float | None:
-    """Return the length of a run [s], None when it did not finish."""
-    start, end = text_form.moment_from_iso(run.started_at), text_form.moment_from_iso(run.finished_at)
-    return (end - start).total_seconds() if start and end else None
-
-
 def agreements_from_rows(rows: Sequence[Row]) -> list[Agreement]:
     """Return, for every model and precision, how often each two backends agree; least agreement first."""
     groups: dict[tuple[str, str, str], list[Row]] = {}
@@ -176,41 +132,6 @@ def agreements_from_rows(rows: Sequence[Row]) -> list[Agreement]:
                 )
             )
     return sorted(found, key=lambda pair: -pair.n_different / pair.n_images)
-
-
-def _environment_facts(environment: Environment) -> dict[str, str]:
-    named = {
-        "python": environment.python,
-        "system": environment.os,
-        "driver": environment.driver,
-        "device": environment.device_name,
-        "cpu": environment.cpu_model,
-        "commit": environment.commit[:12],
-    }
-    return environment.versions | {name: text for name, text in named.items() if text}
-
-
-def _images_text(records: Sequence[Record]) -> str:
-    ranges = {record.accuracy.images: None for record in records if record.accuracy}
-    return "; ".join(
-        f"{images.n_images:,} of {images.dataset}/{images.split} from {images.first:,}" for images in list(ranges)[:3]
-    )
-
-
-def _sensitivity_text(records: Sequence[Record]) -> str:
-    losses = [
-        verdict.detectable
-        for record in records
-        for verdict in record.verdicts
-        if verdict.detectable is not None and not verdict.is_failure
-    ]
-    if not losses:
-        return ""
-    low, high = min(losses), max(losses)
-    span = text_form.format_points(high, signed=False)
-    if low < high:
-        span = f"{text_form.format_decimals(100 * low, 2)} to {span}"
-    return f"a loss of {span}, by comparison"
 
 
 def _worst_first(row: Row) -> tuple[int, int]:

@@ -79,6 +79,7 @@
     button.type = "button";
     button.dataset.standing = item.dataset.standing;
     button.title = item.title;
+    button.className = one(".tag", item).className;
     button.append(...one(".tag", item).childNodes);
     item.replaceChildren(button);
     button.addEventListener("click", () => {
