@@ -109,6 +109,24 @@ def load_run(folder: Path) -> tuple[Run, list[Record]]:
     return run, records
 
 
+def previous_run(folder: Path, run: Run, records: Sequence[Record]) -> tuple[Run, list[Record]] | None:
+    """Return the newest run beside `folder` that began before `run` and has a case in common with it.
+
+    Runs that cannot be read are passed over: an old damaged one must not cost the new one its report.
+    """
+    ids = {record.case.id for record in records}
+    for header in sorted(folder.resolve().parent.glob("*/run.json"), reverse=True):
+        if header.parent.name == "latest" or header.parent.is_symlink() or header.parent.name == folder.resolve().name:
+            continue
+        try:
+            other, found = load_run(header.parent)
+        except DataError:
+            continue
+        if other.started_at < run.started_at and other.finished_at and ids & {record.case.id for record in found}:
+            return other, found
+    return None
+
+
 def _versioned(data: bytes, kind: type[T], where: str) -> T:
     try:
         schema = msgspec.json.decode(data).get("schema")

@@ -45,7 +45,7 @@ def test_a_probe_that_kills_its_worker_costs_one_backend(tmp_path):
         "    def probe(self):\n        os.abort()\nBACKEND = Backend()\n"
     )
     options = HarnessOptions(backends=("killer",), backend_dirs=(*FAKES, str(tmp_path)))
-    with pytest.raises(BackendUnavailable, match="--backend=killer cannot run here: .*SIGABRT"):
+    with pytest.raises(BackendUnavailable, match=r"--backend=killer cannot run here: .*SIGABRT"):
         plan_run(options, models_dir=MODELS)
 
 
@@ -115,16 +115,21 @@ def test_options_reach_their_fields(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "given",
+    ("given", "words"),
     [
-        {"trt_profile": ["4:2:8"]},
-        {"trt_profile": ["1:2"]},
-        {"backend": ["auto", "ort"]},
-        {"batch_size": "0"},
-        {"harness_timeout": 0},
-        {"alpha": "half"},
+        ({"trt_profile": ["4:2:8"]}, "1 <= MIN <= OPT <= MAX"),
+        ({"trt_profile": ["1:2"]}, "expected MIN:OPT:MAX"),
+        ({"backend": ["auto", "ort"]}, "name it alone"),
+        ({"batch_size": "0"}, "at least 1"),
+        ({"batch_size": "one"}, "whole numbers"),
+        ({"precision": ["fp8"]}, "choose from fp32, fp16, int8"),
+        ({"score_images": 0}, "at least 1"),
+        ({"calibration_images": 0}, "at least 1"),
+        ({"harness_timeout": 0}, "greater than 0"),
+        ({"max_drop": "lots"}, "neither a fraction"),
+        ({"alpha": "2"}, "whichever is meant"),
     ],
 )
-def test_contradictions_are_refused(given, tmp_path):
-    with pytest.raises(ConfigError):
+def test_contradictions_are_refused(given, words, tmp_path):
+    with pytest.raises(ConfigError, match=words):
         options_from_namespace(Namespace(**given), root=tmp_path)

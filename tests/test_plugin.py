@@ -75,12 +75,6 @@ def test_a_backend_asked_for_that_cannot_run_is_one_line(suites):
         ("--model=lenet", "lenet5"),
         ("--dataset=stroke", "strokes"),
         ("--recipe=qdq-minmx", "qdq-minmax"),
-        ("--precision=fp8", "choose from fp32, fp16, int8"),
-        ("--batch-size=0", "at least 1"),
-        ("--batch-size=one", "whole numbers"),
-        ("--score-images=0", "at least 1"),
-        ("--max-drop=lots", "neither a fraction"),
-        ("--calibration-images=0", "at least 1"),
         ("--backend-dir=nowhere", "no such folder"),
     ],
 )

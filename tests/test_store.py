@@ -7,7 +7,7 @@ from render_records import make_run
 
 from harness.errors import ConfigError, DataError
 from harness.records import PackedArray
-from harness.store import RunStore, load_run, summary_from_records
+from harness.store import RunStore, load_run, previous_run, summary_from_records
 
 
 @pytest.fixture
@@ -88,3 +88,22 @@ def test_arrays_survive_packing(dtype):
     packed = PackedArray.of(array)
     assert np.array_equal(packed.array(), array)
     assert packed.array().dtype.itemsize == array.dtype.itemsize
+
+
+def test_the_run_before_is_the_newest_that_shares_a_case(tmp_path):
+    from dataclasses import replace
+
+    run, records = make_run(4)
+    runs = {}
+    for name, started, kept in (
+        ("a", "2026-01-01T00:00:00+00:00", records),
+        ("b", "2026-01-02T00:00:00+00:00", records),
+        ("c", "2026-01-03T00:00:00+00:00", []),  # shares nothing
+        ("d", "2026-01-04T00:00:00+00:00", records),
+    ):
+        runs[name] = replace(run, id=name, started_at=started, finished_at=started)
+        RunStore(tmp_path, runs[name]).finish(runs[name], kept)
+    assert previous_run(tmp_path / "d", runs["d"], records)[0].id == "b"
+    assert previous_run(tmp_path / "a", runs["a"], records) is None
+    (tmp_path / "b" / "records.jsonl").write_text("{")
+    assert previous_run(tmp_path / "d", runs["d"], records)[0].id == "a"
