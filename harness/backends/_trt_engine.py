@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+
 from harness.backends._cuda_ring import N_SLOTS, Ring, Slot
 from harness.backends._cuda_timer import CudaTimer
 from harness.backends._inputs import check_images
@@ -79,7 +81,6 @@ class TrtEngine:
     def infer(self, images: Images) -> Outputs:
         """Run one batch and return fresh memory. Raises: MeasurementError."""
         self._check_open()
-        self._check(images)
         slot = self._ring.slots[0]
         try:
             self._ring.stage(slot, images)
@@ -91,13 +92,24 @@ class TrtEngine:
     def infer_stream(self, batches: Iterable[Images]) -> Iterator[Outputs]:
         """Yield the outputs of each batch in order, overlapping copies and compute. Fresh memory each.
 
-        Large batches are read and copied to page-locked memory by a thread of their own. Raises: MeasurementError.
+        Raises: MeasurementError.
         """
         self._check_open()
         try:
-            yield from self._ring.stream(batches, self._check)
+            yield from self._ring.stream(batches)
         except self._gpu.errors as error:
             raise MeasurementError(f"{self._label}: scoring failed on the device: {error}") from error
+
+    def infer_in_turn(self, images: Images) -> Outputs:
+        """Copy in, run and copy out on one stream and wait: the plain loop `infer_stream` is measured against."""
+        self._check_open()
+        slot, lane = self._ring.stage(self._ring.slots[0], images), pick_lane(self._lanes, len(images))
+        lane.bind(len(images), self._tensors, self._compute)
+        self._gpu.copy_in(slot.device_in, slot.host_in[: len(images)], self._compute)
+        self._enqueue_slot(slot)
+        self._gpu.copy_out(slot.host_out[: len(images)], slot.device_out, self._compute)
+        self._compute.synchronize()
+        return slot.host_out[: len(images)].astype(np.float32)
 
     def timer(self, images: Images, *, window: str, launch: str) -> CudaTimer:
         """Bind a batch and return its CUDA-event timer.
@@ -198,6 +210,7 @@ class TrtEngine:
             self._streams,
             bind=lambda n_images: pick_lane(self._lanes, n_images).bind(n_images, self._tensors, self._compute),
             enqueue=self._enqueue_slot,
+            check=self._check,
             can_capture=self._can_capture(),
         )
 

@@ -162,6 +162,7 @@ class OrtCudaEngine:
             self._streams,
             bind=lambda n_images: 0,
             enqueue=self._enqueue,
+            check=self._check,
             can_capture=not self.on_cpu,
         )
         self._timers: list[CudaTimer] = []
@@ -178,7 +179,6 @@ class OrtCudaEngine:
     def infer(self, images: Images) -> Outputs:
         """Run one batch and return fresh memory. Raises: MeasurementError."""
         self._check_open()
-        self._check(images)
         slot = self._ring.slots[0]
         try:
             self._ring.stage(slot, images)
@@ -193,7 +193,7 @@ class OrtCudaEngine:
         """Yield the outputs of each batch in order, overlapping copies and compute. Raises: MeasurementError."""
         self._check_open()
         try:
-            yield from self._ring.stream(batches, self._check)
+            yield from self._ring.stream(batches)
         except self._gpu.errors as error:
             raise MeasurementError(f"{self._label}: scoring failed on the device: {error}") from error
 
