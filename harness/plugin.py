@@ -237,6 +237,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     elif isinstance(error, HarnessError):
         report.longrepr = f"{type(error).__name__}: {error}"
     session = item.config.stash[STATE].session
+    if session and report.when == "call" and item.config.option.xmlpath:
+        item.user_properties += session.properties_of(_case_id(item))  # junit.xml takes them from the teardown
     if session and report.failed and error is not None:
         session.note_failure(_case_id(item), _first_line(error))
 

@@ -32,6 +32,7 @@ from harness.measure import Progress, no_progress
 from harness.options import HarnessOptions
 from harness.plan import Plan
 from harness.records import Accuracy, Artifact, Environment, Outcome, Record, Run, Status, Verdict
+from harness.render.junit import junit_properties
 from harness.reports import write_reports
 from harness.requests import CaseRequest
 from harness.specs import BuildOptions, Case, DatasetRequest, Precision, Tolerance
@@ -266,6 +267,10 @@ class RunSession:
     def records(self) -> list[Record]:
         """Return the records of all cases that were opened, in the order they ran."""
         return [self._record_of(run) for run in self._cases.values()]
+
+    def properties_of(self, case_id: str) -> list[tuple[str, str]]:
+        """Return what junit.xml shall say of a case, as far as it is known."""
+        return junit_properties(self._record_of(self._cases[case_id])) if case_id in self._cases else []
 
     def problem(self) -> str:
         """Return why a run whose tests all passed is no success; "" when it is one."""

@@ -184,6 +184,14 @@ def test_a_damaged_baseline_is_an_error_with_its_command(suites, pytester):
     result.stdout.fnmatch_lines(["*harness baseline accept*"])
 
 
+def test_junit_xml_tells_the_numbers(suites, pytester):
+    suites("--backend=fake-honest", "--junit-xml=junit.xml", "-k", "test_accuracy and not against")
+    (record,) = latest(pytester)[1]
+    text = (pytester.path / "junit.xml").read_text()
+    assert "<property " in text
+    assert f"{record.accuracy.top1:.4f}"[:6] in text
+
+
 def test_only_collecting_measures_nothing(suites, pytester):
     result = suites("--backend=fake-honest", "--collect-only", "-q")
     assert result.ret == 0
