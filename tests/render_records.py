@@ -7,6 +7,8 @@ import datetime
 import functools
 import hashlib
 import itertools
+import json
+from pathlib import Path
 
 import numpy as np
 
@@ -420,6 +422,55 @@ def make_baseline(n_cases: int = 27, *, n_images: int = 2_000) -> tuple[Run, lis
         for record in records
     ]
     return dataclasses.replace(run, started_at=started), calm[:-1]
+
+
+def write_history(folder: Path, *, n_runs: int, n_cases: int, seed: int = 0) -> dict[str, int]:
+    """Write summaries of nightly runs as `harness.store` does; return the run at which each planted change begins.
+
+    Planted: top-1 of the first case falls by 12 images for good when openvino changes at two thirds of the runs; p50
+    of the second case rises by 8 % at half of them; its size grows at a quarter. The rest is noise with odd nights.
+    """
+    rng = np.random.default_rng(seed)
+    cases = make_cases(n_cases, ("ort", "openvino"))
+    planted = {"top1": 2 * n_runs // 3, "p50_ns": n_runs // 2, "engine_bytes": n_runs // 4}
+    levels = rng.uniform(2e4, 3e6, n_cases)
+    noise = np.exp(rng.normal(0, 0.012, (n_runs, n_cases)) + 0.4 * (rng.random((n_runs, n_cases)) < 0.01))
+    start = datetime.datetime(2025, 11, 20, 2, 14, tzinfo=datetime.timezone.utc)
+    for night in range(n_runs):
+        run_id = f"night-{night:03d}"
+        entries = []
+        for index, case in enumerate(cases):
+            p50 = float(levels[index] * noise[night, index]) * (
+                1.08 if index == 1 and night >= planted["p50_ns"] else 1
+            )
+            top1 = 0.9912 - (0.0012 if index == 0 and night >= planted["top1"] else 0)
+            size = 1_700_000 + (40_000 if index == 1 and night >= planted["engine_bytes"] else 0)
+            entries.append(
+                {
+                    "id": case.id,
+                    "model": case.model,
+                    "status": "passed",
+                    "accuracy": {"top1": top1, "n_images": 10_000, "fingerprint": "f", "top5": 0.999, "ties": 0},
+                    "latency": {
+                        str(batch): {"p50_ns": p50 * factor, "p90_ns": p50, "p99_ns": None, "n_samples": 500}
+                        for batch, factor in ((1, 1.0), (100, 61.0))
+                    },
+                    "engine_bytes": size,
+                    "verdicts": [{"gate": "floor", "outcome": "SAME", "message": "x" * 80}],
+                }
+            )
+        summary = {
+            "schema": 1,
+            "run": {"id": run_id, "started_at": (start + datetime.timedelta(days=night)).isoformat()},
+            "environment": {
+                "machine": "a machine",
+                "versions": {"openvino": "2026.3.0" if night >= planted["top1"] else "2026.2.0", "numpy": "2.4.6"},
+            },
+            "cases": entries,
+        }
+        (folder / run_id).mkdir()
+        (folder / run_id / "summary.json").write_text(json.dumps(summary, indent=1))
+    return planted
 
 
 def hostile_record(record: Record) -> Record:

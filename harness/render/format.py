@@ -12,6 +12,7 @@ MISSING = "—"
 MINUS = "\u2212"
 NO_BREAK = "\u00a0"  # keeps a number and its unit on one line
 PLAIN_DIGITS = 3  # significant digits of a number whose interval is not known
+MIN_DIGITS = 2  # even a wide interval leaves two: "3 ms" for 2.6 to 3.4 would hide where in it the value lies
 MAX_DIGITS = 6  # a narrow interval does not make a longer number readable
 TIME_UNITS = ((1e9, "s"), (1e6, "ms"), (1e3, "µs"), (1.0, "ns"))
 BYTE_UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
@@ -26,13 +27,13 @@ def is_number(value: float | None) -> bool:
 def decimals_from_width(half_width: float, value: float) -> int:
     """Return how many decimals a value deserves: down to the first digit of its half-width.
 
-    Negative decimals round to tens or hundreds; at least one and at most six significant digits remain.
+    Negative decimals round to tens or hundreds; at least two and at most six significant digits remain.
     """
     magnitude = math.floor(math.log10(abs(value))) if value else 0
     if not half_width > 0:
         return PLAIN_DIGITS - 1 - magnitude
     decimals = -math.floor(math.log10(half_width))
-    return min(max(decimals, -magnitude), MAX_DIGITS - 1 - magnitude)
+    return min(max(decimals, MIN_DIGITS - 1 - magnitude), MAX_DIGITS - 1 - magnitude)
 
 
 def format_decimals(value: float, decimals: int, *, signed: bool = False) -> str:

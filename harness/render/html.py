@@ -20,6 +20,7 @@ import numpy as np
 from markupsafe import Markup
 
 from harness import __version__
+from harness.changes import MIN_LEVEL_RUNS
 from harness.history import History, Metric
 from harness.records import Record, Run
 from harness.render import format as text_form
@@ -38,6 +39,7 @@ MAX_AGREEMENTS = 100
 MAX_HISTORY_ROWS = 200
 MAX_STEPS = 60
 MIN_HISTORY_RUNS = 2
+MIN_TREND_RUNS = 2 * MIN_LEVEL_RUNS  # fewer runs can show no change of level
 MAX_OVERVIEW_MODELS = 24
 COMPRESSION = 6
 PRECISION_ORDER = [precision.value for precision in Precision]
@@ -208,7 +210,7 @@ def _history_context(history: History | None, rows: Sequence[Row]) -> dict[str, 
     return {
         "history": history,
         "metrics": metrics,
-        "trends": trend_plots(history, here),
+        "trends": trend_plots(history, here) if len(history.runs) >= MIN_TREND_RUNS else [],
         "steps": history.steps[:MAX_STEPS],
         "trend_rows": [_trend_row(history, case_id, metrics) for case_id in history.case_ids[:MAX_HISTORY_ROWS]],
     }
@@ -250,6 +252,7 @@ def _environment() -> jinja2.Environment:
         "format_metric": format_metric,
         "format_change_of": _change_in_words,
         "source": _source,
+        "min_trend_runs": MIN_TREND_RUNS,
         "generator": f"nn-engine-harness {__version__}",
     }
     return environment

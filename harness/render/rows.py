@@ -48,6 +48,11 @@ class Timing:
     baseline: LatencySummary | None = None
     problem: str = ""
 
+    @property
+    def is_slower(self) -> bool:
+        """Tell whether FP32 is surely faster: the whole interval of the speed-up lies below 1."""
+        return self.speed_up is not None and self.speed_up.high is not None and self.speed_up.high < 1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
