@@ -3,8 +3,8 @@
     PYTHONPATH=. python benchmarks/gpu_scoring.py --backend=trt --out=gpu_scoring.json
 
 All three rates are taken in one process, in turn, round by round; the table gives medians. The images are 2,000 of
-`strokes`, again and again, as ordinary arrays: like those that scoring reads, they lie in the last-level cache. Where there is no CUDA
-(`--backend=ort`), the ceiling is the engine's own calls, back to back.
+`strokes`, again and again, as ordinary arrays: like those that scoring reads, they lie in the last-level cache. Where
+there is no CUDA (`--backend=ort`), the ceiling is the engine's own calls, back to back.
 """
 
 import argparse

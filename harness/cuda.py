@@ -286,11 +286,22 @@ class Gpu:
         self._driver.synchronize()
 
     def close(self) -> None:
-        """Free memory, streams and events, then pop the context; a second call does nothing."""
+        """Free memory, streams and events, then pop the context; a second call does nothing.
+
+        Raises: CudaError when a fault on the device has broken the context: this process cannot use it again.
+        """
         if self.closed:
             return
         self.closed = True
-        self._driver.synchronize()
+        try:
+            self._driver.synchronize()
+        except self.errors as error:
+            self._release()
+            raise CudaError(f"{self.name}: the CUDA context is broken ({error}); go on in a new process") from error
+        self._free()
+        self._release()
+
+    def _free(self) -> None:
         for free in reversed(self._frees):
             free()
         self._frees.clear()
@@ -299,7 +310,6 @@ class Gpu:
             if hasattr(owned, "free"):
                 owned.free()
             del owned  # PyCUDA frees streams and events when the last reference goes
-        self._release()
 
     def _own(self, thing: Any) -> Any:
         self._owned.append(thing)

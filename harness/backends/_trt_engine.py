@@ -103,13 +103,17 @@ class TrtEngine:
     def infer_in_turn(self, images: Images) -> Outputs:
         """Copy in, run and copy out on one stream and wait: the plain loop `infer_stream` is measured against."""
         self._check_open()
-        slot, lane = self._ring.stage(self._ring.slots[0], images), pick_lane(self._lanes, len(images))
-        lane.bind(len(images), self._tensors, self._compute)
-        self._gpu.copy_in(slot.device_in, slot.host_in[: len(images)], self._compute)
-        self._enqueue_slot(slot)
-        self._gpu.copy_out(slot.host_out[: len(images)], slot.device_out, self._compute)
-        self._compute.synchronize()
-        return slot.host_out[: len(images)].astype(np.float32)
+        slot, lane, n_images = self._ring.slots[0], pick_lane(self._lanes, len(images)), len(images)
+        try:
+            self._ring.stage(slot, images)
+            lane.bind(n_images, self._tensors, self._compute)
+            self._gpu.copy_in(slot.device_in, slot.host_in[:n_images], self._compute)
+            self._enqueue_slot(slot)
+            self._gpu.copy_out(slot.host_out[:n_images], slot.device_out, self._compute)
+            self._compute.synchronize()
+        except self._gpu.errors as error:
+            raise MeasurementError(f"{self._label}: batch {n_images} failed on the device: {error}") from error
+        return slot.host_out[:n_images].astype(np.float32)
 
     def timer(self, images: Images, *, window: str, launch: str) -> CudaTimer:
         """Bind a batch and return its CUDA-event timer.
@@ -177,12 +181,19 @@ class TrtEngine:
         return layers_from_inspector(text, times_ns=times, profile=lane.index)
 
     def close(self) -> None:
-        """Free everything, then the context; a second call does nothing."""
+        """Free everything, then the context; a second call does nothing.
+
+        Raises: CudaError when a fault on the device has broken the context.
+        """
         if self.closed:
             return
         self.closed = True
         atexit.unregister(self.close)
-        self._gpu.synchronize()
+        try:
+            self._gpu.synchronize()
+        except self._gpu.errors:
+            self._gpu.close()  # says what is broken; what lies in a broken context goes with the process
+            return
         for timer in self._timers:
             timer.close()
         self._ring.close()

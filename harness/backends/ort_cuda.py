@@ -247,12 +247,19 @@ class OrtCudaEngine:
         return self._profiled(self._options())
 
     def close(self) -> None:
-        """Free everything, then the context; a second call does nothing."""
+        """Free everything, then the context; a second call does nothing.
+
+        Raises: CudaError when a fault on the device has broken the context.
+        """
         if self.closed:
             return
         self.closed = True
         atexit.unregister(self.close)
-        self._gpu.synchronize()
+        try:
+            self._gpu.synchronize()
+        except self._gpu.errors:
+            self._gpu.close()  # says what is broken; what lies in a broken context goes with the process
+            return
         for timer in self._timers:
             timer.close()
         self._ring.close()

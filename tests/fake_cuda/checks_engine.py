@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from harness.cuda import CudaError
 from harness.errors import ConfigError, MeasurementError
 
 pytestmark = pytest.mark.usefixtures("no_leak")
@@ -202,3 +203,14 @@ def test_layers_have_times_and_the_engine_runs_on(build, images, expected):
         batch = images(4)
         assert np.allclose(engine.infer(batch), expected(batch), rtol=1e-5)
         assert len(engine.layers()) == 1
+
+
+@pytest.mark.loses_the_device
+def test_a_fault_on_the_device_is_named_and_ends_the_engine(build, images, monkeypatch):
+    engine = build()
+    monkeypatch.setenv("FAKE_CUDA_FAULT", "yes")
+    with pytest.raises(MeasurementError, match="batch 2 failed on the device"):
+        engine.infer_in_turn(images(2))
+    with pytest.raises(CudaError, match=r"the CUDA context is broken .*go on in a new process"):
+        engine.close()
+    engine.close()

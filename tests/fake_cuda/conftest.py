@@ -19,19 +19,25 @@ from harness.specs import BuildOptions, Precision, TrtOptions
 SHAPE, CLASSES = (-1, 1, 28, 28), 5
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "loses_the_device: ends with a broken context, so nothing can be freed")
+
+
 @pytest.fixture(scope="session")
 def driver():
     return ctypes.CDLL("libcuda.so.1")
 
 
 @pytest.fixture
-def no_leak(driver):
+def no_leak(driver, request):
     """Everything allocated in a test is freed in it, and the context stack is empty again."""
     # PyCUDA frees streams and events with their last reference, which a failed call's frames may hold past the end of
     # the context: then they go with it.
     kinds = (0, 1, 4) if importlib.util.find_spec("pycuda") else range(5)
     before = [driver.fake_live(kind) for kind in kinds]
     yield
+    if request.node.get_closest_marker("loses_the_device"):
+        return
     assert driver.fake_depth() == 0
     assert [driver.fake_live(kind) for kind in kinds] == before
 

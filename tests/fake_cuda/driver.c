@@ -17,7 +17,7 @@
 typedef int R;
 typedef uint64_t P;
 enum { OK = 0, INVALID = 1, OOM = 2, NO_DEVICE = 100, NO_CONTEXT = 201, CAPTURE = 900, INVALIDATED = 901,
-       NOT_SUPPORTED = 801, NOT_READY = 600, STUCK = 702 };
+       NOT_SUPPORTED = 801, NOT_READY = 600, STUCK = 702, FAULT = 700 };
 enum { COPY, KERNEL, RECORD, WAIT_EVENT, WAIT_VALUE };
 
 typedef struct { int64_t recorded, done; double at_us; } Event;
@@ -72,6 +72,7 @@ static void eager(void) {
   for (int any = 1; any;) { any = 0; for (Stream *s = streams; s; s = s->next) while (step(s)) any = 1; }
 }
 static R drain(Stream *s) {
+  if (flag("FAKE_CUDA_FAULT", "yes")) return FAULT;
   if (s->capture) { s->broken = 1; return CAPTURE; }
   for (int idle = 0; s->head < s->queue.n;) {
     if (step(s)) { idle = 0; continue; }

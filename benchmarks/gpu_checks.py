@@ -1,0 +1,397 @@
+"""Direct checks of one backend, each run in a process of its own by gpu_check.py: gpu_checks.py NAME BACKEND CACHE.
+
+A check returns a sentence of what it found, raises AssertionError when that is not as it should be, and NotHere when
+the backend has no such thing.
+"""
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from gpu_scoring import RECIPES, ROOT, build_engine, real_batches, tactic_sources
+
+from harness.backends import load_backend
+from harness.backends.trt import TrtBackend
+from harness.datasets import open_dataset
+from harness.errors import BuildError, HarnessError, MeasurementError
+from harness.measure import score_engine
+from harness.specs import BuildOptions, ImageRange, TrtOptions
+
+CPU_BACKENDS = ("ort", "openvino")
+MODEL = "lenet5"
+N_IMAGES = 10_000
+AGREEMENT, MAX_CHANGED = 1e-3, 2
+
+
+class NotHere(Exception):
+    """The backend has no such thing."""
+
+
+class Place:
+    """The backend under test and its cache."""
+
+    def __init__(self, backend, cache):
+        self.backend, self.cache = backend, cache
+        self.is_cuda = backend not in CPU_BACKENDS
+        self.is_trt = backend.startswith("trt")
+        self.device = "cuda:0" if self.is_cuda else "cpu"
+
+    def engine(self, precision="fp32", recipe=None, *, model=MODEL, cache=None, batch_sizes=(1, 100), **trt):
+        recipe = recipe or RECIPES[precision]
+        return build_engine(
+            self.backend,
+            model,
+            precision,
+            recipe,
+            cache=str(cache or self.cache),
+            batch_sizes=batch_sizes,
+            device=self.device,
+            **trt,
+        )
+
+    def need_trt(self):
+        if not self.is_trt:
+            raise NotHere("TensorRT only")
+
+
+def scored(place, precision, recipe, path):
+    spec, _, engine = place.engine(precision, recipe)
+    images = ImageRange(dataset="strokes", split="test", first=0, stop=N_IMAGES)
+    with engine:
+        accuracy = score_engine(
+            engine, open_dataset("strokes", split="test"), spec, images, batch_size=100, outputs_path=path
+        )
+    return spec, accuracy
+
+
+def agreement(place):
+    """FP32 here and FP32 of ONNX Runtime on the CPU give the same outputs."""
+    with tempfile.TemporaryDirectory() as folder:
+        ours, theirs = Path(folder) / "ours", Path(folder) / "theirs"
+        spec, _ = scored(place, "fp32", None, ours)
+        scored(Place("ort", place.cache), "fp32", None, theirs)
+        a, b = (np.fromfile(path, "<f4").reshape(-1, spec.num_classes) for path in (ours, theirs))
+    largest, changed = float(np.abs(a - b).max()), int((a.argmax(1) != b.argmax(1)).sum())
+    assert largest <= AGREEMENT, f"outputs differ by up to {largest:.2e}"
+    assert changed <= MAX_CHANGED, f"{changed} of {N_IMAGES} predictions changed"
+    return f"largest difference {largest:.2e}, {changed} of {N_IMAGES} predictions changed"
+
+
+def independent_scorer(place):
+    """A scorer that shares no code with the harness counts the same hits from the dumped outputs."""
+    found = []
+    recipes = [("fp32", None), ("fp16", None), ("int8", None)]
+    for precision, recipe in [*recipes, *([("int8", "trt-entropy2")] if place.backend == "trt" else [])]:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "outputs"
+            spec, accuracy = scored(place, precision, recipe, path)
+            values = memoryview(path.read_bytes()).cast("f").tolist()
+        _, labels = open_dataset("strokes", split="test").read(0, N_IMAGES)
+        hits = 0
+        for index, label in enumerate(labels.tolist()):
+            row = values[index * spec.num_classes : (index + 1) * spec.num_classes]
+            hits += row.index(max(row)) == label
+        assert hits == int(accuracy.hits(1).sum()), f"{precision}: {hits} against {int(accuracy.hits(1).sum())}"
+        found.append(f"{recipe or precision} {hits}")
+    return f"hits of {N_IMAGES}: {', '.join(found)}; equal by both"
+
+
+def several_profiles(place):
+    """Two profiles, one context each, used in turn, agree with the engine of one profile."""
+    place.need_trt()
+    spec, _, single = place.engine()
+    _, _, double = place.engine(profiles=((1, 1, 1), (2, 100, 128)))
+    largest = 0.0
+    with single, double:
+        for batch in real_batches(spec, 300, 100):
+            for n_images in (1, 100, 1, 7, 100):
+                largest = max(
+                    largest, float(np.abs(single.infer(batch[:n_images]) - double.infer(batch[:n_images])).max())
+                )
+        try:
+            double.infer(np.zeros((129, *spec.input_shape), np.float32))
+        except MeasurementError as error:
+            refused = str(error)
+        profiles = double.facts.options["profiles"]
+    assert largest <= AGREEMENT, f"outputs differ by up to {largest:.2e}"
+    return f"{profiles}; largest difference {largest:.2e}; batch 129: {refused}"
+
+
+def engine_cache(place):
+    """The second build is a hit; a damaged plan, and one of another version, are built anew."""
+    place.need_trt()
+    with tempfile.TemporaryDirectory() as folder:
+        states = []
+        for _ in range(2):
+            with place.engine(cache=folder, optimization_level=0)[2] as engine:
+                states.append(engine.facts.cache)
+        (plan,) = Path(folder).glob("plans/*/*.plan")
+        data = bytearray(plan.read_bytes())
+        data[len(data) // 2] ^= 0xFF
+        plan.write_bytes(bytes(data))
+        with place.engine(cache=folder, optimization_level=0)[2] as engine:
+            states.append(engine.facts.cache)
+            note = engine.facts.notes[0]
+        real = TrtBackend.api
+
+        def older(backend):
+            api = real(backend)
+            api.version = "0.0.0"
+            return api
+
+        TrtBackend.api = older
+        try:
+            with place.engine(cache=folder, optimization_level=0)[2] as engine:
+                states.append(engine.facts.cache)
+        finally:
+            TrtBackend.api = real
+    assert states == ["miss", "hit", "rebuilt", "miss"], states
+    return f"first, second, damaged, other version: {', '.join(states)}; {note[:80]}"
+
+
+def foreign_plan(place):
+    """A plan that TensorRT itself refuses, with a good digest, is built anew and said so."""
+    place.need_trt()
+    from harness.cache import ContentCache
+
+    with tempfile.TemporaryDirectory() as folder:
+        with place.engine(cache=folder, optimization_level=0)[2]:
+            pass
+        (note,) = Path(folder).glob("plans/*/entry.json")
+        entry = json.loads(note.read_text())
+        ContentCache(folder, "plans").put(entry["key"], b"no plan at all" * 100, name="x.plan", meta=entry["meta"])
+        with place.engine(cache=folder, optimization_level=0)[2] as engine:
+            assert engine.facts.cache == "rebuilt", engine.facts.cache
+            return engine.facts.notes[0]
+
+
+def plugin_library(place):
+    """A small library of our own is loaded before parsing; a missing one is a clear error."""
+    place.need_trt()
+    if shutil.which("gcc") is None:
+        raise NotHere("gcc is not installed")
+    with tempfile.TemporaryDirectory() as folder:
+        source, library = Path(folder) / "own.c", Path(folder) / "libown.so"
+        mark = Path(folder) / "loaded"
+        loaded = f'__attribute__((constructor)) static void loaded(void) {{ fclose(fopen("{mark}", "w")); }}'
+        source.write_text(f"#include <stdio.h>\n{loaded}\n")
+        subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
+        with place.engine(cache=folder, optimization_level=0, plugins=(str(library),))[2] as engine:
+            notes = [note for note in engine.facts.notes if "plug-in" in note]
+        assert mark.exists(), "the library's constructor did not run"
+        try:
+            place.engine(cache=folder, plugins=(str(library) + ".missing",))
+        except BuildError as error:
+            return f"{notes[0]} (it holds no layer: this shows loading only); missing: {error}"
+    raise AssertionError("a missing plug-in was accepted")
+
+
+class Spoiled:
+    """A calibration set whose second batch is bad."""
+
+    def __init__(self, spoil, spec):
+        self.n_images, self.fingerprint = 256, spoil.__name__ + "0" * 40
+        self._spoil, self._spec = spoil, spec
+
+    def batches(self, batch_size):
+        for first in range(0, self.n_images, batch_size):
+            batch = np.random.default_rng(first).random((batch_size, *self._spec.input_shape), np.float32)
+            yield self._spoil(batch) if first else batch
+
+
+def nan(batch):
+    batch[0, 0, 0, 0] = np.nan
+    return batch
+
+
+def short(batch):
+    return batch[:-1]
+
+
+def bad_calibration(place):
+    """NaN, and a batch of the wrong shape, fail a calibrated build."""
+    place.need_trt()
+    spec, artifact, engine = place.engine()
+    engine.close()
+    vendor = dataclasses.replace(artifact, precision=type(artifact.precision)("int8"), recipe="trt-entropy2")
+    found = []
+    for spoil in (nan, short):
+        options = BuildOptions(cache_dir="", trt=TrtOptions(tactic_sources=tactic_sources(), optimization_level=0))
+        try:
+            load_backend(place.backend).build(
+                vendor, device=place.device, batch_sizes=(1, 100), options=options, calibration=Spoiled(spoil, spec)
+            )
+        except BuildError as error:
+            found.append(f"{spoil.__name__}: {error}")
+    assert len(found) == 2, found
+    return "; ".join(found)
+
+
+def timing(place):
+    """Four ways to time one call: p50 [us] and the coefficient of variation."""
+    launches = ("enqueue", "graph", "gated", "gated_graph") if place.is_cuda else ("auto",)
+    found = []
+    for precision in ("fp32", "fp16", "int8"):
+        spec, _, engine = place.engine(precision)
+        with engine:
+            for batch_size in (1, 100):
+                images = real_batches(spec, 100, 100)[0][:batch_size]
+                parts = []
+                for launch in launches:
+                    timer = engine.timer(images, window="compute", launch=launch)
+                    timer.calls_per_sample = 1
+                    timer.sample(50)
+                    samples = timer.sample(500 if place.is_cuda else 20)
+                    cv = samples.std() / samples.mean()
+                    parts.append(f"{launch} {np.median(samples) / 1e3:.2f} us / {cv:.1%}")
+                enqueue = timer.enqueue_ns()
+                parts.append(f"enqueue time {enqueue / 1e3:.1f} us" if enqueue else "no queue")
+                found.append(f"{precision} batch {batch_size}: {', '.join(parts)}")
+    return "; ".join(found)
+
+
+def windows(place):
+    """Copy in, compute, copy out and end to end are separate windows; the last is longer than each other."""
+    if not place.is_cuda:
+        raise NotHere("CUDA only")
+    spec, _, engine = place.engine()
+    spans = {}
+    with engine:
+        images = real_batches(spec, 100, 100)[0]
+        for window in ("h2d", "compute", "d2h", "end_to_end"):
+            timer = engine.timer(images, window=window, launch="auto")
+            timer.sample(20)
+            spans[window] = float(np.median(timer.sample(200))) / 1e3
+    whole = spans.pop("end_to_end")
+    assert whole > max(spans.values()), (spans, whole)
+    return f"{', '.join(f'{name} {span:.2f} us' for name, span in spans.items())}, end to end {whole:.2f} us"
+
+
+def stream_order(place):
+    """infer_stream gives the outputs of infer, in order, the last partial batch included, twice."""
+    largest = 0.0
+    for precision in ("fp32", "int8"):
+        spec, _, engine = place.engine(precision)
+        batches = real_batches(spec, 1000, 100)
+        batches[-1] = batches[-1][:37]
+        with engine:
+            for _ in range(3):
+                outputs = list(engine.infer_stream(iter(batches)))
+                for batch, one in zip(batches, outputs, strict=True):
+                    largest = max(largest, float(np.abs(one - engine.infer(batch)).max()))
+    assert largest == 0.0 or largest < 1e-6, f"outputs differ by up to {largest:.2e}"
+    return f"largest difference {largest:.1e}"
+
+
+def tf32(place):
+    """TF32 is off unless asked for, and the record says which."""
+    place.need_trt()
+    said = []
+    for wanted in (False, True):
+        with place.engine(tf32=wanted)[2] as engine:
+            kinds = sorted({layer.precision for layer in engine.layers() if layer.is_compute})
+            said.append(f"{engine.facts.options['tf32']}: {'/'.join(kinds)}")
+            assert engine.facts.options["tf32"] == ("on" if wanted else "off")
+            assert wanted or "tf32" not in kinds, kinds
+    return "; ".join(said)
+
+
+def vendor_recipes(place):
+    """The calibrators of this TensorRT and dynamic ranges from a file, scored."""
+    if place.backend != "trt":
+        raise NotHere("TensorRT only")
+    from harness.backends._trt_calibrator import ranges_from_calibration_cache
+
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        for recipe in ("trt-entropy2", "trt-minmax", "trt-legacy", "trt-ranges"):
+            options = {}
+            if recipe == "trt-ranges":
+                cache = next(
+                    path
+                    for path in Path(folder).glob("calibrations/*/calibration.cache")
+                    if b"EntropyCalibration2" in path.read_bytes()
+                )
+                ranges = Path(folder) / "ranges.json"
+                ranges.write_text(
+                    json.dumps({k: v or 1.0 for k, v in ranges_from_calibration_cache(cache.read_bytes()).items()})
+                )
+                options["ranges_file"] = str(ranges)
+            spec, _, engine = place.engine("int8", recipe, cache=folder, **options)
+            images = ImageRange(dataset="strokes", split="test", first=0, stop=2000)
+            with engine:
+                accuracy = score_engine(engine, open_dataset("strokes", split="test"), spec, images, batch_size=100)
+                kinds = sorted({layer.precision for layer in engine.layers() if layer.is_compute})
+            found.append(f"{recipe} {accuracy.top1:.4f} ({'/'.join(kinds)})")
+    return ", ".join(found)
+
+
+def device_fault(place):
+    """A fault on the device ends this process's case with a reason; the next process works."""
+    if not place.is_trt:
+        raise NotHere("TensorRT only")
+    program = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from gpu_checks import Place
+from gpu_scoring import real_batches
+place = Place({place.backend!r}, {str(place.cache)!r})
+spec, _, engine = place.engine()
+lane = engine._lanes[0]
+real = lane.point
+lane.point = lambda tensors, source, target: real(tensors, 1 << 45, 1 << 45)
+try:
+    engine.infer(real_batches(spec, 100, 100)[0])
+except Exception as error:
+    print(type(error).__name__, str(error)[:200], flush=True)
+import os
+os._exit(3)
+"""
+    child = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False, cwd=ROOT
+    )
+    assert "MeasurementError" in child.stdout, child.stdout[-300:] + child.stderr[-300:]
+    spec, _, engine = place.engine()
+    with engine:
+        assert np.isfinite(engine.infer(real_batches(spec, 100, 100)[0])).all()
+    return f"{child.stdout.strip()}; the next process runs"
+
+
+CHECKS = {
+    check.__name__: check
+    for check in (
+        agreement,
+        independent_scorer,
+        stream_order,
+        several_profiles,
+        engine_cache,
+        foreign_plan,
+        plugin_library,
+        bad_calibration,
+        timing,
+        windows,
+        tf32,
+        vendor_recipes,
+        device_fault,
+    )
+}
+
+
+def main():
+    name, backend, cache = sys.argv[1:]
+    try:
+        found = {"outcome": "ok", "detail": CHECKS[name](Place(backend, cache))}
+    except NotHere as error:
+        found = {"outcome": "left out", "detail": str(error)}
+    except (AssertionError, HarnessError) as error:
+        found = {"outcome": "FAILED", "detail": f"{type(error).__name__}: {error}"}
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
