@@ -176,6 +176,7 @@ def suite_lines(name, result):
             for key in ("p50_ns", "p99_ns")
         ]
         ran = ", ".join(f"{kind} {share:.0%}" for kind, share in (row["effective_precision"] or {}).items()) or "-"
+        size, built = as_text(row["engine_bytes"], 1 / 1024, "{:.0f}"), as_text(row["build_ns"], 1e-9, "{:.1f}")
         lines.append(
             f"| {row['id']} | {row['status']} {row['reason'] or ''} | {as_text(row['top1'], 100)} | "
             f"{as_text(row['top5'], 100)} | {spans[0]} | {spans[1]} | "
