@@ -180,7 +180,7 @@ def suite_lines(name, result):
         lines.append(
             f"| {row['id']} | {row['status']} {row['reason'] or ''} | {as_text(row['top1'], 100)} | "
             f"{as_text(row['top5'], 100)} | {spans[0]} | {spans[1]} | "
-            f"{as_text(row['engine_bytes'], 1 / 1024, '{:.0f}')} | {as_text(row['build_ns'], 1e-9, '{:.1f}')} | {ran} | {row['cache']} |"
+            f"{size} | {built} | {ran} | {row['cache']} |"
         )
     return [*lines, ""]
 
