@@ -6,6 +6,7 @@ reason and costs nothing twice.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, cast
@@ -55,7 +56,7 @@ class CaseRun:
         python: str,
         backend_dirs: tuple[str, ...],
         timeout_s: float,
-        progress: Progress,
+        progress: Callable[[str], Progress],
     ) -> None:
         self.case: Case = request.case
         self.model: ModelSpec = request.model
@@ -204,6 +205,8 @@ class CaseRun:
             return cast(T, self._answers[name])
         if self.failure is not None:
             raise self.failure
+        report = self._progress(f"{self.case.id}: {name}")
+        report(0, 1)
         try:
             if self._worker is None:
                 self._worker = Worker(
@@ -214,9 +217,11 @@ class CaseRun:
                 )
                 if "prepare" in self._answers:  # its worker was closed, and with it the engine
                     self._worker.call("prepare", self._request, Prepared, timeout_s=self._timeout_s)
-            answer = self._worker.call(name, self._request, kind, timeout_s=self._timeout_s, progress=self._progress)
+            answer = self._worker.call(name, self._request, kind, timeout_s=self._timeout_s, progress=report)
         except HarnessError as error:
             self.failure = error
             raise
+        finally:
+            report(1, 1)
         self._answers[name] = answer
         return answer

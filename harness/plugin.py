@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,7 @@ class _State:
                 real = not self.config.option.collectonly
                 plan = plan_run(self.options, models_dir=self.config.rootpath / "models", probe=real)
                 if real and not all(model.timing_only for model in plan.models.values()):
-                    check_data(self.options, download_progress(self.config))
+                    check_data(self.options, progress_of(self.config)("download"))
                 self.plan = plan
             except HarnessError as error:
                 self.error = error
@@ -59,12 +60,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add_options(parser.getgroup("harness", "inference engines: accuracy and latency").addoption)
 
 
-def download_progress(config: pytest.Config) -> Progress:
-    """Return a progress line for downloads [bytes], as quiet in CI as any other."""
+def progress_of(config: pytest.Config) -> Callable[[str], Progress]:
+    """Return `label -> Progress` on the terminal that pytest writes to, if it is one."""
     from harness.render.terminal import progress_reporter
 
-    reporter: Progress = progress_reporter(config.pluginmanager.get_plugin("terminalreporter"))("download")
-    return reporter
+    if not sys.stdout.isatty() and not config.get_terminal_writer().hasmarkup:
+        return progress_reporter(None)
+    try:
+        # While a test runs, pytest captures file descriptors 1 and 2; the terminal itself stays reachable.
+        terminal = open("/dev/tty", "w", encoding="utf-8")  # noqa: SIM115 - open as long as the run
+    except OSError:
+        return progress_reporter(None)
+    return progress_reporter(terminal)
 
 
 def _refuse_xdist(config: pytest.Config) -> None:
@@ -167,15 +174,13 @@ def harness_session(request: pytest.FixtureRequest) -> RunSession:
 
 
 def _new_session(state: _State) -> RunSession:
-    from harness.render.terminal import progress_reporter
     from harness.session import RunSession
 
     config = state.config
     if state.options is None or state.plan is None:
         raise pytest.UsageError("no case was planned; a test that takes harness_session must also take case_run")
     command = shlex.join(["pytest", *config.invocation_params.args])
-    reporter = config.pluginmanager.get_plugin("terminalreporter")
-    return RunSession(state.options, state.plan, command=command, progress=progress_reporter(reporter))
+    return RunSession(state.options, state.plan, command=command, progress=progress_of(config))
 
 
 @pytest.fixture(scope="session")

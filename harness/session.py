@@ -233,7 +233,7 @@ class RunSession:
             python=options.worker_python,
             backend_dirs=options.backend_dirs,
             timeout_s=options.timeout_s,
-            progress=self._progress(case.id),
+            progress=self._progress,
         )
 
     def _environment(self, backend: str, device: str) -> Environment:

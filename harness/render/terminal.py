@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import io
 import os
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TextIO
 
 from rich.console import Console
 from rich.table import Table
@@ -29,6 +28,7 @@ from harness.stats import ratio_of_rounds, summarize_latency, wilson_interval
 
 UNBOUNDED_WIDTH = 1_000  # a row is one line: a narrow terminal wraps it, a log keeps it whole
 PROGRESS_INTERVAL_S = 0.2
+MAX_PROGRESS_WIDTH = 60  # beside pytest's own line; a wrapped text could not be taken back
 STYLES = {"passed": "green", "failed": "bold red", "error": "bold red", "unsupported": "yellow"}
 
 
@@ -113,7 +113,7 @@ def verdict_word(record: Record) -> str:
         return f"{failing[0].outcome.value} {failing[0].gate}"
     if record.status is Status.FAILED:
         return "FAILED"
-    inconclusive = [v for v in record.verdicts if v.outcome is Outcome.INCONCLUSIVE]
+    inconclusive = [v for v in record.verdicts if v.outcome is Outcome.INCONCLUSIVE and v.gate != "latency"]
     return f"passed ({plural(len(inconclusive), 'inconclusive', 'inconclusive')})" if inconclusive else "passed"
 
 
@@ -170,28 +170,28 @@ def _rendered(table: Table, *, color: bool) -> list[str]:
     return [line.rstrip() for line in text.getvalue().splitlines()]
 
 
-class _OneLine:
-    """Progress on the current terminal line, erased when done."""
+class _TrailingText:
+    """Progress behind the cursor of a terminal: written, and the cursor put back, so that pytest's line stays whole."""
 
-    def __init__(self, label: str) -> None:
-        self._label, self._last = label, 0.0
+    def __init__(self, stream: TextIO, label: str) -> None:
+        self._stream, self._label, self._last = stream, label, 0.0
 
     def __call__(self, done: int, total: int) -> None:
         now = time.monotonic()
-        if done < total and now - self._last < PROGRESS_INTERVAL_S:
+        if 0 < done < total and now - self._last < PROGRESS_INTERVAL_S:
             return
         self._last = now
-        text = "" if done >= total else f"{self._label} {done:,} of {total:,}"
-        sys.__stderr__.write(f"\r\x1b[K{text}")  # type: ignore[union-attr]
-        sys.__stderr__.flush()  # type: ignore[union-attr]
+        text = "" if done >= total else f" {self._label}" + (f" {done:,} of {total:,}" if total > 1 else " ...")
+        text = text[:MAX_PROGRESS_WIDTH]
+        self._stream.write(f"\x1b[K{text}" + (f"\x1b[{len(text)}D" if text else ""))
+        self._stream.flush()
 
 
-def progress_reporter(terminal: Any) -> Callable[[str], Progress]:
-    """Return `label -> Progress`: a moving line on a terminal, nothing in CI or a pipe."""
-    stream = sys.__stderr__
-    quiet = terminal is None or stream is None or not stream.isatty() or os.environ.get("CI")
+def progress_reporter(stream: TextIO | None) -> Callable[[str], Progress]:
+    """Return `label -> Progress`: a moving text on a terminal, nothing in CI or a pipe."""
+    quiet = stream is None or not stream.isatty() or os.environ.get("CI")
 
     def start(label: str) -> Progress:
-        return no_progress if quiet else _OneLine(label)
+        return no_progress if quiet or stream is None else _TrailingText(stream, label)
 
     return start
