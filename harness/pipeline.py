@@ -40,7 +40,8 @@ class DatasetCalibration:
     """Calibration images of a data set, preprocessed as the model's card says."""
 
     def __init__(self, dataset: Dataset, spec: ModelSpec, request: DatasetRequest) -> None:
-        self._dataset, self._spec, self._images = dataset, spec, request.calibration
+        self._dataset, self._spec = dataset, spec
+        self.images = self._images = request.calibration  # an engine that calibrates while it builds records them
         self.n_images = self._images.n_images
         self.fingerprint = fingerprint_range(dataset, self._images.first, self._images.stop)
 
