@@ -120,7 +120,7 @@ class _Summary(msgspec.Struct):
 
 
 def load_history(reports_dir: Path, *, last: int = 365, until: str | None = None) -> History:
-    """Read the newest `last` runs of a report folder, up to and with the run of id `until`.
+    """Read the newest `last` runs of a report folder that began at `until` [UTC, ISO 8601] or before.
 
     A run that is damaged or of a newer schema is left out and named in `notes`.
     Raises: DataError when the folder does not exist.
@@ -143,9 +143,8 @@ def load_history(reports_dir: Path, *, last: int = 365, until: str | None = None
             continue
         summaries.append(summary)
     summaries.sort(key=lambda summary: (summary.run.started_at, summary.run.id))
-    ids = [summary.run.id for summary in summaries]
-    if until in ids:
-        summaries = summaries[: ids.index(until) + 1]
+    if until is not None:  # so that an old run's report, made again, does not know the future
+        summaries = [summary for summary in summaries if summary.run.started_at <= until]
     return _history_from_summaries(summaries[-last:], notes)
 
 

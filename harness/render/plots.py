@@ -68,9 +68,10 @@ LABEL_WIDTH, LABEL_HEIGHT = 150, 18  # room of a name in a plot [pixels at 100 d
 ERROR_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 MAX_TRENDS = 6
 N_DATE_TICKS = 5
+FLAT_SHARE = 1e-3
 DAYS_WITH_TIME = 4  # a shorter history is labelled with the time of day
 NAME_CHAR_INCHES = 0.068  # width of an average character of 9 points
-RIGHT_MARGIN, BOTTOM_MARGIN = 0.3, 0.5  # inches
+RIGHT_MARGIN = 0.3  # inches
 
 
 def pareto_plot(rows: Sequence[Row], batch_size: int) -> Markup:
@@ -227,7 +228,7 @@ def _trend(history: History, case_id: str, metric: Metric) -> Markup:
     steps = [step for step in history.steps if (step.case_id, step.metric) == (case_id, metric)]
     scale, unit = _axis_scale(metric, series)
     with _styled(f"trend-{case_id}-{metric.name}-{metric.batch_size}") as (figure, axes):
-        _lay_out(figure, width=6.4, height=2.6, left=0.8, top=0.5)
+        _lay_out(figure, width=6.4, height=2.4, left=0.85, top=0.45, bottom=0.3 if is_dated else 0.5)
         axes.plot(days, series * scale, ".", color=SERIES[Precision.FP32], markersize=3.5)
         _draw_levels(axes, days, series * scale, steps)
         _draw_version_changes(axes, history, days)
@@ -239,7 +240,16 @@ def _trend(history: History, case_id: str, metric: Metric) -> Markup:
         axes.set_ylabel(name)
         axes.grid(True, axis="y")
         axes.ticklabel_format(axis="y", useOffset=False)
+        _widen_flat_axis(axes, series * scale)
         return _svg(figure, f"{metric_name(metric)} of {case_id} over {series.size} runs, {len(steps)} level changes")
+
+
+def _widen_flat_axis(axes: Axes, shown: NDArray[np.float64]) -> None:
+    """Give a series that hardly moves an axis of a few per mille, not one that magnifies or dwarfs it."""
+    low, high = float(np.nanmin(shown)), float(np.nanmax(shown))
+    if high - low < FLAT_SHARE * high:
+        middle = (low + high) / 2
+        axes.set_ylim(middle * (1 - FLAT_SHARE), middle * (1 + FLAT_SHARE))
 
 
 def _draw_levels(axes: Axes, days: NDArray[np.float64], series: NDArray[np.float64], steps: Sequence[Step]) -> None:
@@ -356,11 +366,11 @@ def _clipped(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def _lay_out(figure: Figure, *, width: float, height: float, left: float, top: float) -> None:
+def _lay_out(figure: Figure, *, width: float, height: float, left: float, top: float, bottom: float = 0.5) -> None:
     """Set size and margins [inches]; matplotlib's own layout engines draw every figure twice to find them."""
     figure.set_size_inches(width, height)
     figure.subplots_adjust(
-        left=left / width, right=1 - RIGHT_MARGIN / width, bottom=BOTTOM_MARGIN / height, top=1 - top / height
+        left=left / width, right=1 - RIGHT_MARGIN / width, bottom=bottom / height, top=1 - top / height
     )
 
 
@@ -397,6 +407,7 @@ def _svg(figure: Figure, label: str) -> Markup:
     text = re.sub(r'(<g|<text) id="[^"]*"', r"\1", text)
     text = re.sub(r' xmlns(:xlink)?="[^"]*"| version="1.1"', "", text)
     text = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", text)
+    text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
     text = text.replace("xlink:href", "href")
     text = re.sub("#0[1-9]0[1-9]0[1-9]", lambda match: VARIABLES.get(match[0], match[0]), text)
     text = re.sub(r">\s+<", "><", text)

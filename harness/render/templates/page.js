@@ -12,6 +12,7 @@
   const sortBy = one("#sort-by");
   const value = (row, column) => {
     const cell = row.cells[column];
+    if (!cell) return null; /* an error's reason spans the rest of its row */
     if (cell.dataset.v !== undefined) return Number(cell.dataset.v);
     return column > 0 && column < 4 ? cell.textContent.trim().toLowerCase() : null;
   };
