@@ -176,9 +176,11 @@ def _tables(
     n_foreign = 0
 
     def put(metric: Metric, row: int, column: int, value: float | None) -> None:
-        if value is not None:
-            table = values.setdefault(metric, np.full((len(rows), len(summaries)), np.nan))
-            table[row, column] = value
+        if value is None:
+            return
+        if metric not in values:
+            values[metric] = np.full((len(rows), len(summaries)), np.nan)
+        values[metric][row, column] = value
 
     metrics: dict[int, Metric] = {}
     top1, size = Metric(name="top1"), Metric(name="engine_bytes")
