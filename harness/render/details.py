@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import PurePath
 
 import numpy as np
 from markupsafe import Markup
@@ -29,6 +30,7 @@ FLAGS = {
     "expects_int8_loss": "the model's card announces a loss in INT8",
     "enqueue_bound": "the host could not feed the device fast enough: the time is the host's",
     "drift": "the latency moved during the run",
+    "noisy": "the rounds scatter widely: the machine was not quiet",
     "two_speeds": "the samples fall into two groups: two speeds of the machine",
     "reduced_range": "7-bit weights, because this CPU's 8-bit kernels saturate",
 }
@@ -233,18 +235,16 @@ def _build_facts(record: Record, baseline: Record | None) -> tuple[tuple[str, st
     before = baseline.engine if baseline else None
     facts: list[tuple[str, str]] = []
     if engine:
+        build_before, size_before = (before.build_ns, before.engine_bytes) if before else (None, None)
         facts += [
-            ("Build time", _since(format_time(engine.build_ns), format_time(before.build_ns) if before else "")),
-            (
-                "Engine size",
-                _since(format_bytes(engine.engine_bytes), format_bytes(before.engine_bytes) if before else ""),
-            ),
+            ("Build time", _since(format_time(engine.build_ns), format_time(build_before))),
+            ("Engine size", _since(format_bytes(engine.engine_bytes), format_bytes(size_before))),
             ("Device memory", format_bytes(engine.device_memory_bytes)),
             ("Engine cache", engine.cache),
         ]
     if artifact:
         facts += [
-            ("Model file", artifact.onnx_path),
+            ("Model file", PurePath(artifact.onnx_path).name),
             ("sha256", artifact.sha256[:16]),
             ("Prepared in", format_time(artifact.prepare_ns) + (" (from the cache)" if artifact.cache_hit else "")),
             ("Recipe", f"{artifact.recipe}, {artifact.weight_bits}-bit weights"),
