@@ -66,11 +66,28 @@ def test_baselines_and_what_is_missing(night):
     baseline = make_baseline(18, n_images=1_000)
     rows = rows_from_records(night[1], baseline=baseline)
     assert row_of(rows, "lenet5-openvino-int8").against_baseline.against == baseline[0].id
-    assert missing_cases(night[1][:-3], baseline) == [record.case.id for record in baseline[1][15:]]
-    assert missing_cases(night[1], None) == []
+    assert missing_cases(night[0], night[1][:-3], baseline) == [record.case.id for record in baseline[1][15:]]
+    assert missing_cases(*night, None) == []
     timing = row_of(rows, "lenet5-openvino-int8").timings[0]
     before = next(record for record in baseline[1] if record.case.id == "lenet5-openvino-int8")
     assert timing.baseline == summarize_latency(before.latencies[0].rounds_ns.array())
+
+
+@pytest.mark.parametrize(
+    ("changes", "n_missing"),
+    [
+        ({}, 14),
+        ({"command": "pytest suites/ --backend=auto -v"}, 14),
+        ({"command": "pytest suites/ -k lenet5"}, 0),
+        ({"command": "pytest 'suites/test_accuracy.py::test_top1'"}, 0),
+        ({"command": "pytest suites/ -m accuracy"}, 0),
+        ({"options": {"models": "lenet5"}}, 0),
+        ({"command": "an open 'quote"}, 14),
+    ],
+)
+def test_what_nobody_asked_for_is_not_missing(night, changes, n_missing):
+    run = dataclasses.replace(night[0], **changes)
+    assert len(missing_cases(run, night[1][:3], make_baseline(18, n_images=100))) == n_missing
 
 
 def test_latencies_of_another_window_are_no_baseline(night):

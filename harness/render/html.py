@@ -80,7 +80,7 @@ def render_html(
     """
     rows = rows_from_records(records, baseline=baseline)
     details = details_from_rows(rows, full_cases=full_cases)
-    missing = missing_cases(records, baseline)
+    missing = missing_cases(run, records, baseline)
     sizes = batch_sizes(rows)
     context = {
         "run": run,

@@ -56,7 +56,7 @@ def render_markdown(
 ) -> str:
     """Return the report of one run as GitHub-flavoured Markdown; every text from a run is escaped."""
     rows = rows_from_records(records, baseline=baseline)
-    missing = missing_cases(records, baseline)
+    missing = missing_cases(run, records, baseline)
     lines = [f"## {escape_markdown(verdict_sentence(run, records, missing=missing))}", "", _counts(rows), ""]
     lines += _found(rows)
     lines += _table(rows)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +18,8 @@ from harness.render.standing import Standing, standing_of
 from harness.specs import Precision
 from harness.stats import LatencySummary, Ratio, mcnemar_p, ratio_of_rounds, summarize_latency, wilson_interval
 
+SELECTING_OPTIONS = ("backends", "models", "precisions", "recipes", "device", "devices")
+PYTEST_SELECTORS = ("-k", "-m", "--deselect")
 ANCHOR_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
@@ -112,10 +116,29 @@ def rows_from_records(
     )
 
 
-def missing_cases(records: Sequence[Record], baseline: tuple[Run, Sequence[Record]] | None) -> list[str]:
-    """Return the ids of the baseline's cases that this run lacks, in the baseline's order."""
+def missing_cases(run: Run, records: Sequence[Record], baseline: tuple[Run, Sequence[Record]] | None) -> list[str]:
+    """Return the ids of the baseline's cases that this run lacks, in the baseline's order.
+
+    None when the two were started with another selection: what nobody asked for is not missing.
+    """
+    if baseline is None or _selection(run) != _selection(baseline[0]):
+        return []
     here = {record.case.id for record in records}
-    return [record.case.id for record in baseline[1] if record.case.id not in here] if baseline else []
+    return [record.case.id for record in baseline[1] if record.case.id not in here]
+
+
+def _selection(run: Run) -> tuple[object, ...]:
+    """Return what chose the cases of a run: our options, and pytest's -k, -m and test ids."""
+    try:
+        words = shlex.split(run.command)
+    except ValueError:  # an open quote: not a command line that ran
+        words = [run.command]
+    chosen = [
+        word
+        for before, word in itertools.pairwise(["", *words])
+        if before in PYTEST_SELECTORS or word.startswith(("-k", "-m", "--deselect")) or "::" in word
+    ]
+    return tuple(run.options.get(name, "") for name in SELECTING_OPTIONS), tuple(chosen)
 
 
 def batch_sizes(rows: Sequence[Row]) -> list[int]:
