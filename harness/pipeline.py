@@ -153,8 +153,9 @@ class CaseWork:
 
     def invariance(self) -> tuple[Verdict, ...]:
         """Check that an image's result does not depend on its neighbours, slot or batch size."""
-        images = self._timing_images(INVARIANCE_IMAGES)
-        sizes = tuple(sorted({1, 2, INVARIANCE_IMAGES, *self._batch_sizes()}))
+        largest = max(self._batch_sizes())
+        images = self._timing_images(max(2, min(INVARIANCE_IMAGES, largest)))
+        sizes = tuple(sorted({1, min(2, largest), min(INVARIANCE_IMAGES, largest), *self._batch_sizes()}))
         return check_invariance(self._open_engine(), images, batch_sizes=sizes, precision=self.request.case.precision)
 
     def close(self) -> None:

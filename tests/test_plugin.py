@@ -25,7 +25,8 @@ def suites(pytester):
     for name in ("suites", "models"):
         (pytester.path / name).symlink_to(ROOT / name, target_is_directory=True)
     pytester.makeconftest('pytest_plugins = ("harness.plugin",)')
-    pytester.makeini("[pytest]\naddopts = -p no:cacheprovider --import-mode=importlib --baseline-dir=baselines --engine-cache=cache")
+    options = "-p no:cacheprovider --import-mode=importlib --baseline-dir=baselines --engine-cache=cache"
+    pytester.makeini(f"[pytest]\naddopts = {options}")
 
     def run(*args, fast=True):
         return pytester.runpytest_inprocess("suites/", *(FAST if fast else ()), *args)

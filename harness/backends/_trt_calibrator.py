@@ -184,7 +184,7 @@ def ranges_from_calibration_cache(data: bytes) -> dict[str, float]:
 def apply_ranges(api: TrtApi, network: Any, ranges: Mapping[str, float]) -> int:
     """Give every tensor its dynamic range and return how many got one.
 
-    A constant takes its own largest magnitude and a reshaped tensor its input's, unless the file names them.
+    Unless the file names them, a constant takes its own largest magnitude, a softmax 1, a reshaped tensor its input's.
     Raises: BuildError naming the tensors that have none.
     """
     known: dict[str, float] = dict(ranges)
@@ -218,6 +218,8 @@ def _derived_range(api: TrtApi, network: Any, index: int, known: Mapping[str, fl
         constant.__class__ = api.trt.IConstantLayer  # the bindings hand out the base class
         weights = np.asarray(constant.weights)
         return float(np.abs(weights).max()) or 1.0 if weights.dtype.kind == "f" else None
+    if layer.type == api.trt.LayerType.SOFTMAX:
+        return 1.0  # TensorRT's own calibrators leave out what ends a network
     if layer.type == api.trt.LayerType.SHUFFLE:
         return known.get(layer.get_input(0).name)
     return None

@@ -214,7 +214,7 @@ def test_ranges_reach_every_tensor(build, small, tmp_path):
     path.write_text(json.dumps({"in": 1.5, "out": 3.0}))
     with build(small(precision="int8", recipe="trt-ranges"), ranges_file=str(path)) as engine:
         ranges = engine._engine.plan["ranges"]
-    assert ranges == {"in": [-1.5, 1.5], "w": [-2.0, 2.0], "s": [-1.5, 1.5], "out": [-3.0, 3.0]}
+    assert ranges == {"in": [-1.5, 1.5], "w": [-2.0, 2.0], "s": [-1.5, 1.5], "out": [-3.0, 3.0], "p": [-1.0, 1.0]}
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_ranges_reach_every_tensor(build, small, tmp_path):
         ("{", "Expecting"),
         ("[1]", "JSON object"),
         ('{"in": 0}', "above 0"),
-        ('{"in": 1.0}', "lacks 1 of 4 tensors: out"),
+        ('{"in": 1.0}', "lacks 1 of 5 tensors: out"),
     ],
 )
 def test_a_bad_ranges_file_is_named(build, small, tmp_path, text, says):

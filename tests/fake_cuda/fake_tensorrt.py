@@ -66,6 +66,7 @@ class LayerType(enum.IntEnum):
     CONVOLUTION = 3
     QUANTIZE = 4
     DEQUANTIZE = 5
+    SOFTMAX = 6
 
 
 class LayerInformationFormat(enum.IntEnum):
@@ -170,14 +171,16 @@ class OnnxParser:
         net.model, net.num_inputs, net.num_outputs = model, 1, 1
         net._input = ITensor("in", model["shape"])
         weights, shuffled, out = ITensor("w", (1,)), ITensor("s", (1,)), ITensor("out", (-1, model["classes"]))
+        softmax = ITensor("p", (1,))
         kinds = [LayerType.QUANTIZE] if model.get("qdq") else []
         net._layers = [
             _Layer(LayerType.CONSTANT, (), (weights,), np.array([0.5, -2.0], np.float32)),
             _Layer(LayerType.SHUFFLE, (net._input,), (shuffled,)),
             _Layer(LayerType.CONVOLUTION, (shuffled,), (out,)),
+            _Layer(LayerType.SOFTMAX, (out,), (softmax,)),
             *(_Layer(kind) for kind in kinds),
         ]
-        net.tensors = [net._input, weights, shuffled, out]
+        net.tensors = [net._input, weights, shuffled, out, softmax]
         return True
 
     def get_error(self, index):
