@@ -12,7 +12,7 @@ import os
 import re
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -272,7 +272,10 @@ class BaselineStore:
         """
         baseline = self.load(record.case, record.environment)
         if baseline is None:
-            return (no_baseline(record.case, folder=str(self.path_for(record.case, record.environment).parent)),)
+            folder = str(self.path_for(record.case, record.environment).parent)
+            measured = (("baseline", record.accuracy is not None), ("latency", bool(record.latencies)))
+            gates = [gate for gate, is_there in measured if is_there] or ["baseline"]
+            return tuple(no_baseline(record.case, folder=folder, gate=gate) for gate in gates)
         ours = subject_from_record(record, "this run")
         return judge_subject(ours, baseline.subject(), tolerance=tolerance)
 
@@ -337,15 +340,23 @@ class BaselineStore:
         """Return all baselines. Raises: BaselineError for the first damaged file."""
         return tuple(baseline_from_json(p.read_bytes(), where=str(p), case_id=p.stem) for p in self.paths())
 
-    def unused(self, records: Iterable[Record]) -> tuple[Path, ...]:
-        """Return the files, on the devices of these records, that belong to none of their cases."""
+    def unused(self, records: Iterable[Record], *, skipped_backends: Collection[str] = ()) -> tuple[Path, ...]:
+        """Return the files, on the devices of these records, that belong to none of their cases.
+
+        `skipped_backends`: those that could not run there; their files are none of this run's business.
+        """
         used = {self.path_for(record.case, record.environment) for record in records}
         folders = {path.parent for path in used}
-        return tuple(path for path in self.paths() if path.parent in folders and path not in used)
+        spared = tuple(f"-{backend}-" for backend in skipped_backends)
+        return tuple(
+            path
+            for path in self.paths()
+            if path.parent in folders and path not in used and not any(mark in f"{path.stem}-" for mark in spared)
+        )
 
-    def prune(self, records: Iterable[Record]) -> tuple[Path, ...]:
+    def prune(self, records: Iterable[Record], *, skipped_backends: Collection[str] = ()) -> tuple[Path, ...]:
         """Delete unused files and return them."""
-        unused = self.unused(records)
+        unused = self.unused(records, skipped_backends=skipped_backends)
         for path in unused:
             path.unlink()
         return unused

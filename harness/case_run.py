@@ -14,7 +14,7 @@ from typing import TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.compare import judge_floor
+from harness.compare import apply_rules, judge_floor
 from harness.errors import HarnessError, MeasurementError, Unsupported
 from harness.measure import Progress
 from harness.records import (
@@ -56,6 +56,7 @@ class CaseRun:
         python: str,
         backend_dirs: tuple[str, ...],
         timeout_s: float,
+        strict: bool,
         progress: Callable[[str], Progress],
     ) -> None:
         self.case: Case = request.case
@@ -65,6 +66,8 @@ class CaseRun:
         self.comparison = Comparison()
         self.failure: HarnessError | None = None
         self.test_failure = ""
+        self.unfinished = ""  # why nothing may be concluded from what was measured
+        self._strict = strict
         self._request, self._log_path, self._python = request, log_path, python
         self._backend_dirs, self._timeout_s, self._progress = backend_dirs, timeout_s, progress
         self._answers: dict[str, object] = {}
@@ -107,14 +110,15 @@ class CaseRun:
     def invariance(self) -> tuple[Verdict, ...]:
         """Check that neighbours, slot and batch size do not matter."""
         self.prepare()
-        verdicts = self._ask("invariance", tuple[Verdict, ...])
+        verdicts = apply_rules(self._ask("invariance", tuple[Verdict, ...]), strict=self._strict)
         self.add_verdicts(verdicts)
         return verdicts
 
     def judge_floor(self) -> Verdict:
         """Judge top-1 against the lowest acceptable rate of this case. Without a floor it only states the rate."""
         floor = self.tolerance.floor if self.tolerance.floor is not None else 0.0
-        verdict = judge_floor(self.accuracy(), floor, alpha=self.tolerance.alpha)
+        found = judge_floor(self.accuracy(), floor, alpha=self.tolerance.alpha)
+        (verdict,) = apply_rules((found,), strict=self._strict)
         self.add_verdicts((verdict,))
         return verdict
 
@@ -122,6 +126,11 @@ class CaseRun:
         """Return the outputs of the scored images, float32[N, K], mapped from disk."""
         self.accuracy()
         return np.memmap(self._request.outputs_path, "<f4", "r").reshape(-1, self.model.num_classes)
+
+    @property
+    def was_timed(self) -> bool:
+        """Tell whether there are times to judge."""
+        return "time" in self._answers
 
     @property
     def was_scored(self) -> bool:
@@ -139,8 +148,11 @@ class CaseRun:
         self.verdicts = tuple(v for v in self.verdicts if v not in verdicts) + verdicts
 
     def failures(self, *gates: str) -> list[str]:
-        """Return the messages of failing verdicts of some gates."""
-        return [verdict.message for verdict in self.verdicts if verdict.gate in gates and verdict.is_failure]
+        """Return the messages of failing verdicts of some gates. Raises: MeasurementError when none was given."""
+        given = [verdict for verdict in self.verdicts if verdict.gate in gates]
+        if not given:
+            raise MeasurementError(f"{self.case.id}: no verdict was given by {' or '.join(gates)}")
+        return [verdict.message for verdict in given if verdict.is_failure]
 
     # -- the end
 
@@ -186,8 +198,8 @@ class CaseRun:
             return Status.FAILED, failing.message
         if self.test_failure:
             return Status.FAILED, self.test_failure
-        if not self._answers:
-            return Status.ERROR, "nothing of this case was measured"
+        if self.unfinished or not self._answers:
+            return Status.ERROR, self.unfinished or "nothing of this case was measured"
         return Status.PASSED, ""
 
     def _flags(self, accuracy: Accuracy | None, layers: LayerReport | None) -> tuple[str, ...]:

@@ -172,10 +172,7 @@ def prune_baselines(
 ) -> None:
     """Delete baselines that no case of a full run uses."""
     found, records = load_run(_runs(run))
-    narrow = {"backends", "precisions", "models", "recipes"} & found.options.keys() or {" -k", " -m"} & {
-        option for option in (" -k", " -m") if option in found.command
-    }
-    if narrow:
+    if not found.is_full:
         raise BaselineError(f"run {found.id} was not a full one ({found.command}): what it lacks is not unused")
-    for path in BaselineStore(folder).prune(records):
+    for path in BaselineStore(folder).prune(records, skipped_backends=found.skipped):
         typer.echo(f"deleted {path}")

@@ -192,12 +192,11 @@ def _add_verdicts(add: Callable[..., None]) -> None:
     add("--baseline-dir", default=default.baseline_dir, metavar="DIR", help="stored baselines (default: %(default)s)")
     add("--update-baselines", action="store_true", help="write baselines at the end of a clean run")
     add(
-        "--timeout",
+        "--worker-timeout",
         type=float,
         default=default.timeout_s,
         metavar="SECONDS",
         help="longest silence of a worker before it is killed [s] (default: %(default)s)",
-        dest="harness_timeout",
     )
     add(
         "--worker-python",
@@ -289,7 +288,7 @@ def options_from_namespace(o: Any, *, root: Path) -> HarnessOptions:
         max_drop=_tolerance("max_drop", o.max_drop),
         max_slowdown=_tolerance("max_slowdown", o.max_slowdown),
         alpha=_tolerance("alpha", o.alpha),
-        timeout_s=o.harness_timeout,
+        timeout_s=o.worker_timeout,
         worker_python=o.worker_python,
         trt=_trt_options(o),
     )
@@ -342,4 +341,5 @@ def _profile(text: str) -> tuple[int, int, int]:
 
 
 def _whole_numbers_of_profile(text: str) -> list[int]:
-    return [int(part) for part in text.split(":") if part.isdigit()]
+    parts = text.split(":")
+    return [int(part) for part in parts] if all(part.isdigit() for part in parts) else []

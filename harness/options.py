@@ -57,7 +57,7 @@ class HarnessOptions:
         if self.update_baselines and self.baseline == "require":
             raise ConfigError("--update-baselines writes what --baseline=require demands to be there; choose one")
         if self.timeout_s <= 0 or self.num_threads < 1:
-            raise ConfigError("--timeout and --threads must be greater than 0")
+            raise ConfigError("--worker-timeout and --threads must be greater than 0")
 
 
 def data_request(

@@ -258,7 +258,11 @@ def serve(channel: Any) -> None:
     for message in channel:
         call = msgspec.json.decode(message, type=dict[str, msgspec.Raw])
         name = msgspec.json.decode(call["call"], type=str)
-        channel.send(msgspec.json.encode(_answer(service, name, call["value"], _reporter(channel))).decode())
+        # Probing reports every step: the parent must know which backend was being probed when a worker dies.
+        interval_ns = 0 if name == "probe" else PROGRESS_INTERVAL_NS
+        channel.send(
+            msgspec.json.encode(_answer(service, name, call["value"], _reporter(channel, interval_ns))).decode()
+        )
 
 
 def _answer(service: Service, name: str, value: msgspec.Raw, progress: Progress) -> dict[str, object]:
@@ -277,13 +281,13 @@ def _answer(service: Service, name: str, value: msgspec.Raw, progress: Progress)
     return {"result": result}
 
 
-def _reporter(channel: Any) -> Progress:
-    """Return a progress function that sends at most five messages a second."""
+def _reporter(channel: Any, interval_ns: int) -> Progress:
+    """Return a progress function that sends at most one message an interval."""
     last = [0]
 
     def report(done: int, total: int) -> None:
         now = time.monotonic_ns()
-        if done in (0, total) or now - last[0] > PROGRESS_INTERVAL_NS:
+        if done in (0, total) or now - last[0] >= interval_ns:
             last[0] = now
             channel.send(msgspec.json.encode({"progress": (done, total)}).decode())
 

@@ -53,7 +53,13 @@ def plan_run(options: HarnessOptions, *, models_dir: Path, probe: bool = True) -
         raise BackendUnavailable(
             "no backend can run here: " + "; ".join(f"{name}: {why}" for name, why in left_out.items())
         )
-    models = {spec.name: spec for spec in _chosen_models(options, models_dir)}
+    models: dict[str, ModelSpec] = {}
+    for spec in _chosen_models(options, models_dir):
+        if spec.name in models:
+            raise ConfigError(
+                f"--model: {models[spec.name].onnx_path} and {spec.onnx_path} are both called {spec.name}"
+            )
+        models[spec.name] = spec
     cases = tuple(
         Case(model=model, backend=a.backend, precision=precision, recipe=recipe, device=_device(options, a))
         for model in models

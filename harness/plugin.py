@@ -16,7 +16,7 @@ from harness.option_table import add_options, options_from_namespace
 from harness.options import HarnessOptions
 from harness.plan import Plan, check_data, plan_run
 from harness.records import Latency
-from harness.specs import Case
+from harness.specs import REFERENCE_BACKEND, Case
 
 if TYPE_CHECKING:  # imported when a test runs: SciPy alone would double the time of --collect-only
     from harness.case_run import CaseRun
@@ -35,6 +35,8 @@ class _State:
         self.error: HarnessError | None = None
         self.session: RunSession | None = None
         self.options: HarnessOptions | None = None
+        self.n_generated = 0  # tests of ours before -k and -m
+        self.is_whole = False  # none was deselected
 
     def cases(self) -> tuple[Case, ...]:
         """Plan the run once; a request that cannot be met is kept for one clear line after collection."""
@@ -93,6 +95,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "build: builds engines and reads back what they run in",
         "invariance: checks that neighbours, slot and batch size do not matter",
         "precisions(*names): generate cases of these precisions only",
+        "gates(*names): what is judged after all cases were measured: fp32, reference, kernel, baseline, latency",
         "needs_qdq: generate cases whose artifact holds Q/DQ nodes only",
     ):
         config.addinivalue_line("markers", line)
@@ -105,9 +108,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     state = metafunc.config.stash[STATE]
     cases = [case for case in state.cases() if _wanted(case, metafunc.definition, state)]
+    sizes = state.options.timing.batch_sizes if state.options and "batch_size" in metafunc.fixturenames else ()
+    state.n_generated += len(cases) * max(1, len(sizes))
     metafunc.parametrize(fixture, cases, ids=[case.id for case in cases], indirect=True, scope="session")
-    if "batch_size" in metafunc.fixturenames and state.options:
-        sizes = state.options.timing.batch_sizes
+    if sizes:
         metafunc.parametrize("batch_size", sizes, ids=[f"batch{size}" for size in sizes])
 
 
@@ -117,7 +121,16 @@ def _wanted(case: Case, definition: pytest.Item, state: _State) -> bool:
     marker = definition.get_closest_marker("precisions")
     if marker and case.precision.value not in marker.args:
         return False
-    return not (definition.get_closest_marker("needs_qdq") and case.recipe.startswith("trt-"))
+    if definition.get_closest_marker("needs_qdq") and case.recipe.startswith("trt-"):
+        return False
+    gates = _gates(definition)
+    if "reference" in gates and case.backend == REFERENCE_BACKEND and case.precision.value == "fp32":
+        return False  # it is the reference
+    return not (gates & {"baseline", "latency"} and state.options and state.options.baseline == "ignore")
+
+
+def _gates(item: pytest.Item) -> set[str]:
+    return {name for marker in item.iter_markers("gates") for name in marker.args}
 
 
 @pytest.hookimpl(trylast=True)  # after -k and -m: only cases with a test left are part of the run
@@ -132,7 +145,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         order = {case.id: index for index, case in enumerate(state.plan.cases)}
         items.sort(key=lambda item: ("judged_run" in _fixtures(item), order.get(_case_id(item), -1)))
         selected = {_case_id(item) for item in items}
+        state.is_whole = len(items) == state.n_generated and len(selected - {""}) == len(state.plan.cases)
         state.plan = replace(state.plan, cases=tuple(case for case in state.plan.cases if case.id in selected))
+        if state.plan.cases and not config.option.collectonly:
+            try:
+                state.session = _new_session(state, gates=set().union(*(_gates(item) for item in items)))
+            except HarnessError as error:
+                raise pytest.UsageError(str(error)) from error
 
 
 def _fixtures(item: pytest.Item) -> Sequence[str]:
@@ -154,7 +173,9 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
     if not any(argument.startswith("--benchmark") for argument in config.invocation_params.args):
         # Our table says it all; pytest-benchmark's own is shown to those who ask something of it. No option of it can
         # be changed this late, and earlier nobody knows whether a suite of ours runs.
-        config._benchmarksession.quiet = True  # type: ignore[attr-defined]
+        benchmarks = getattr(config, "_benchmarksession", None)
+        if benchmarks is not None:
+            benchmarks.quiet = True
     usable = "; ".join(" ".join([a.backend, *(f"{k} {v}" for k, v in a.versions.items())]) for a in plan.backends)
     lines = [f"backends: {usable}"]
     lines += [f"  left out: {name}: {reason}" for name, reason in plan.left_out.items()]
@@ -167,20 +188,20 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
 @pytest.fixture(scope="session")
 def harness_session(request: pytest.FixtureRequest) -> RunSession:
     """The run: its store, baselines and finished cases."""
-    state = request.config.stash[STATE]
-    if state.session is None:
-        state.session = _new_session(state)
-    return state.session
+    session = request.config.stash[STATE].session
+    if session is None:
+        raise pytest.UsageError("no case was planned; a test that takes harness_session must also take case_run")
+    return session
 
 
-def _new_session(state: _State) -> RunSession:
+def _new_session(state: _State, *, gates: set[str]) -> RunSession:
     from harness.session import RunSession
 
     config = state.config
     if state.options is None or state.plan is None:
         raise pytest.UsageError("no case was planned; a test that takes harness_session must also take case_run")
     command = shlex.join(["pytest", *config.invocation_params.args])
-    return RunSession(state.options, state.plan, command=command, progress=progress_of(config))
+    return RunSession(state.options, state.plan, command=command, gates=gates, progress=progress_of(config))
 
 
 @pytest.fixture(scope="session")
@@ -253,13 +274,15 @@ def _first_line(error: BaseException) -> str:
     return text.splitlines()[0] if text else type(error).__name__
 
 
+@pytest.hookimpl(trylast=True)  # after pytest tore down its fixtures: the open case is closed then
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Close the run: write records, summary, report and asked-for baselines."""
     state = session.config.stash[STATE]
     if state.session is None:
         return
     try:
-        state.session.finish(clean=exitstatus == pytest.ExitCode.OK)
+        ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and not session.shouldstop
+        state.session.finish(clean=exitstatus == pytest.ExitCode.OK, is_whole=state.is_whole and ended)
     except HarnessError as error:
         state.session.notes.append(f"ERROR: {error}")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -356,4 +356,5 @@ class Run:
     finished_at: str = ""
     schema: int = RECORD_SCHEMA
     skipped: dict[str, str] = field(default_factory=dict)  # backend -> why `auto` left it out
+    is_full: bool = False  # every case there is was planned, measured and judged: what it lacks is unused
     notes: tuple[str, ...] = ()

@@ -7,9 +7,8 @@ reference may come after it.
 from __future__ import annotations
 
 import datetime
-import shlex
-from collections.abc import Callable
-from dataclasses import fields, replace
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 
 import platformdirs
@@ -17,6 +16,7 @@ import platformdirs
 from harness.backends import list_backends
 from harness.baselines import BaselineStore
 from harness.case_run import CaseRun, Comparison
+from harness.commands import changed_options, changed_selection, command_of
 from harness.compare import (
     apply_rules,
     holm,
@@ -27,7 +27,7 @@ from harness.compare import (
 )
 from harness.comparisons import drift_between, flips_between_runs
 from harness.environment import collect_environment
-from harness.errors import HarnessError
+from harness.errors import ConfigError, HarnessError
 from harness.measure import Progress, no_progress
 from harness.options import HarnessOptions
 from harness.plan import Plan
@@ -35,13 +35,18 @@ from harness.records import Accuracy, Artifact, Environment, Outcome, Record, Ru
 from harness.render.junit import junit_properties
 from harness.reports import write_reports
 from harness.requests import CaseRequest
-from harness.specs import BuildOptions, Case, DatasetRequest, Precision, Tolerance
+from harness.specs import (
+    REFERENCE_BACKEND,
+    BuildOptions,
+    Case,
+    Precision,
+)
 from harness.store import RunStore
 from harness.tolerances import load_tolerances
 
-REFERENCE_BACKEND = "ort"
 EMULATION_BACKEND = "ort-emulation"
-JOINT_GATES = ("fp32", "reference", "kernel", "baseline", "latency")  # judged together, under Holm
+ACCURACY_GATES = ("fp32", "reference", "kernel", "baseline")
+GATES = (*ACCURACY_GATES, "latency")  # judged together, after all cases were measured
 
 
 class RunSession:
@@ -53,17 +58,21 @@ class RunSession:
         plan: Plan,
         *,
         command: str,
+        gates: Collection[str] = GATES,
         progress: Callable[[str], Progress] = lambda label: no_progress,
     ) -> None:
+        """Begin a run. `gates`: those that a selected test asks for; no other is judged, nor measured for."""
         self.options, self.plan, self.notes = options, plan, list[str]()
+        self._gates = frozenset(gates)
         self._progress = progress
         self._tolerances = load_tolerances(Path(options.root), backends=list_backends())
         self._cases: dict[str, CaseRun] = {}  # of this run, in order
         self._references: dict[str, CaseRun] = {}  # made for comparison alone
         self._records: dict[str, Record] = {}
         self._judged = False
+        self._judge_error: Exception | None = None
         now = datetime.datetime.now(datetime.timezone.utc)
-        environment = self._environment(plan.backends[0].backend, plan.cases[0].device)
+        environment = self._run_environment()
         self.run = Run(
             id=run_id(Path(options.report_dir), now),
             started_at=now.isoformat(timespec="seconds"),
@@ -110,9 +119,18 @@ class RunSession:
         return run
 
     def _judge_all(self) -> None:
+        if self._judge_error is not None:
+            raise self._judge_error
         if self._judged:
             return
+        try:
+            self._judge_cases()
+        except Exception as error:  # kept for every other case: none may pass because judging broke at the first
+            self._judge_error = error
+            raise
         self._judged = True
+
+    def _judge_cases(self) -> None:
         found: list[tuple[CaseRun, Verdict]] = []
         for case in self.plan.cases:
             run = self._measured(case)
@@ -124,38 +142,43 @@ class RunSession:
                 except HarnessError as error:
                     run.failure = run.failure or error
             run.close()
-        alpha = self.options.alpha or Tolerance().alpha
-        verdicts = apply_rules(
-            holm([verdict for _, verdict in found], alpha=alpha),
-            strict=self.options.strict,
-            require_baseline=self.options.baseline == "require",
-        )
-        for (run, _), verdict in zip(found, verdicts, strict=True):
-            run.add_verdicts((verdict,))
+        # One false-alarm rate for all cases that ask for the same one.
+        for alpha in {run.tolerance.alpha for run, _ in found}:
+            family = [(run, verdict) for run, verdict in found if run.tolerance.alpha == alpha]
+            verdicts = apply_rules(
+                holm([verdict for _, verdict in family], alpha=alpha),
+                strict=self.options.strict,
+                require_baseline=self.options.baseline == "require",
+            )
+            for (run, _), verdict in zip(family, verdicts, strict=True):
+                run.add_verdicts((verdict,))
 
     def _measured(self, case: Case) -> CaseRun | None:
-        """Return a case with its accuracy if it is to have one; None when it has nothing to judge."""
+        """Return a case with what its gates look at; None when it has nothing to judge."""
         run = self.open_case(case)
         if run.failure is not None or run.is_unsupported:
             return None
-        if not run.model.timing_only and not run.was_scored:
-            try:
+        try:
+            if not run.model.timing_only and self._gates.intersection(ACCURACY_GATES):
                 run.accuracy()
-            except HarnessError:
-                return None  # the error stays with the case, whose tests and record show it
+            if "latency" in self._gates:
+                run.latencies()
+        except HarnessError:
+            return None  # the error stays with the case, whose tests and record show it
         return run
 
     def _judge_against_baseline(self, run: CaseRun) -> tuple[Verdict, ...]:
         if self.options.baseline == "ignore":
             return ()
-        return self.baselines.judge(self._record_of(run), tolerance=run.tolerance)
+        verdicts = self.baselines.judge(self._record_of(run), tolerance=run.tolerance)
+        return tuple(verdict for verdict in verdicts if verdict.gate in self._gates)
 
     def _judge_accuracy(self, run: CaseRun) -> list[Verdict]:
         case, verdicts = run.case, list[Verdict]()
         if not run.was_scored:
             return verdicts
         expects_loss = run.model.expects_int8_loss
-        if case.precision is not Precision.FP32:
+        if case.precision is not Precision.FP32 and "fp32" in self._gates:
             fp32 = self._reference(case, backend=case.backend, device=case.device)
             verdicts.append(
                 judge_against_fp32(
@@ -170,14 +193,15 @@ class RunSession:
                 drift=drift_between(fp32.outputs(), run.outputs(), kind=run.model.output_kind, reference=fp32.case.id),
                 flips=flips_between_runs(fp32.accuracy(), run.accuracy(), self.options.data),
             )
-        if not (case.backend == REFERENCE_BACKEND and case.precision is Precision.FP32):
+        is_reference = case.backend == REFERENCE_BACKEND and case.precision is Precision.FP32
+        if "reference" in self._gates and not is_reference:
             reference = self._reference(case, backend=REFERENCE_BACKEND, device="cpu")
             verdict = judge_against_reference_backend(
                 run.accuracy(), reference.accuracy(), tolerance=run.tolerance, reference_name=REFERENCE_BACKEND
             )
             verdicts.append(_excused(verdict) if expects_loss and case.precision is Precision.INT8 else verdict)
         artifact = run.prepare().artifact
-        if artifact is not None and artifact.is_qdq:
+        if artifact is not None and artifact.is_qdq and "kernel" in self._gates:
             emulation = self._emulation(case, artifact)
             verdicts.append(judge_kernel_loss(run.accuracy(), emulation, tolerance=run.tolerance))
             fp32 = self._reference(case, backend=case.backend, device=case.device)
@@ -233,6 +257,7 @@ class RunSession:
             python=options.worker_python,
             backend_dirs=options.backend_dirs,
             timeout_s=options.timeout_s,
+            strict=options.strict,
             progress=self._progress,
         )
 
@@ -250,6 +275,14 @@ class RunSession:
             versions=found.versions,
             checkout=root,
         )
+
+    def _run_environment(self) -> Environment:
+        """Describe the machine with the versions of all backends, and the first accelerator if one takes part."""
+        devices = {case.device: case.backend for case in reversed(self.plan.cases)}
+        device = next((name for name in devices if name != "cpu"), "cpu")
+        environment = self._environment(devices.get(device, ""), device)
+        versions = {name: version for a in self.plan.backends for name, version in a.versions.items()}
+        return replace(environment, versions={**environment.versions, **versions})
 
     def _record_of(self, run: CaseRun) -> Record:
         known = self._records.get(run.case.id)
@@ -280,26 +313,39 @@ class RunSession:
         bad = [record.case.id for record in records if record.status in (Status.FAILED, Status.ERROR)]
         return f"failed without a test that says so (deselected?): {', '.join(bad)}" if bad else ""
 
-    def finish(self, *, clean: bool) -> None:
-        """Write records, summary, report, and asked-for baselines of a clean run. Measures and judges nothing more."""
+    def finish(self, *, clean: bool, is_whole: bool = False) -> None:
+        """Write records, summary, report, and asked-for baselines of a clean run. Measures and judges nothing more.
+
+        `clean`: every test passed. `is_whole`: nothing was deselected and nothing ended early.
+        Raises: ConfigError when a file cannot be written.
+        """
         for run in (*self._cases.values(), *self._references.values()):
             run.close()
-        self.run = replace(self.run, finished_at=utc_now(), notes=tuple(self.notes))
+            if self._gates and not self._judged:
+                run.unfinished = "the run ended before this case was judged"
         records = self.records
-        self.store.finish(self.run, records)
+        is_full = is_whole and not changed_selection(self.options) and len(records) == len(self.plan.cases)
+        self.notes += self._baseline_notes(records, clean=clean and not self.problem(), is_full=is_full)
+        self.run = replace(self.run, finished_at=utc_now(), notes=tuple(self.notes), is_full=is_full)
+        try:
+            self.store.finish(self.run, records)
+        except OSError as error:
+            raise ConfigError(
+                f"{self.store.folder}: the run cannot be finished ({error}); its cases are in records.jsonl"
+            ) from error
         self.notes += write_reports(self.store.folder, self.run, records)
-        self.notes += self._baseline_notes(records, clean=clean)
 
-    def _baseline_notes(self, records: list[Record], *, clean: bool) -> list[str]:
+    def _baseline_notes(self, records: list[Record], *, clean: bool, is_full: bool) -> list[str]:
         notes = []
         if self.options.update_baselines:
-            for record in records:
-                if record.status is Status.PASSED:
-                    self.baselines.queue(record, accepted_by="pytest --update-baselines", accepted_at=utc_now())
+            whole = [record for record in records if self._is_complete(record)]
+            for record in whole:
+                self.baselines.queue(record, accepted_by="pytest --update-baselines", accepted_at=utc_now())
             written = self.baselines.flush(is_clean=clean)
-            notes.append(
-                f"baselines: wrote {len(written)}" if clean else "baselines: none written, the run was not clean"
-            )
+            notes.append(f"baselines: wrote {len(written)}" if clean else "baselines: none written, run not clean")
+            n_partial = len(records) - len(whole)
+            if clean and n_partial:
+                notes.append(f"baselines: {n_partial} not written: not scored, timed and judged in this run")
         missing = [r.case.id for r in records if any(v.outcome is Outcome.NO_BASELINE for v in r.verdicts)]
         if missing and not self.options.update_baselines:
             notes.append(
@@ -307,11 +353,22 @@ class RunSession:
                 f"{', ...' if len(missing) > 3 else ''}); create them with --update-baselines, or: "
                 "harness baseline accept latest"
             )
-        unused = self.baselines.unused(records)
-        if unused and self.options == replace(HarnessOptions(), root=self.options.root):
+        unused = self.baselines.unused(records, skipped_backends=self.plan.left_out) if is_full else ()
+        if unused:
             names = ", ".join(path.stem for path in unused)
             notes.append(f"baselines: unused: {names}; remove them with: harness baseline prune")
         return notes
+
+    def _is_complete(self, record: Record) -> bool:
+        """Tell whether a record has all that a baseline is for; half a one would make the next run blind."""
+        if record.status is not Status.PASSED or not record.latencies:
+            return False
+        if self.plan.models[record.case.model].timing_only:
+            return True
+        is_fp32 = record.case.precision is Precision.FP32
+        is_reference = is_fp32 and record.case.backend == REFERENCE_BACKEND
+        needed = {"reference"} - ({"reference"} if is_reference else set()) | (set() if is_fp32 else {"fp32"})
+        return record.accuracy is not None and needed <= {verdict.gate for verdict in record.verdicts}
 
 
 def _excused(verdict: Verdict) -> Verdict:
@@ -336,45 +393,3 @@ def run_id(report_dir: Path, now: datetime.datetime) -> str:
         number += 1
         name = f"{stem}-{number}"
     return name
-
-
-def changed_options(options: HarnessOptions) -> dict[str, str]:
-    """Return the options that differ from their defaults, as text."""
-    changed = {}
-    for part, default in (
-        (options, HarnessOptions()),
-        (options.data, DatasetRequest()),
-        (options.timing, type(options.timing)()),
-    ):
-        for field in fields(part):
-            value = getattr(part, field.name)
-            if value != getattr(default, field.name) and field.name not in ("data", "timing", "root"):
-                changed[field.name] = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    return changed
-
-
-def command_of(case: Case, options: HarnessOptions) -> str:
-    """Return the command that repeats one case alone."""
-    asked = next((name for name in options.models if Path(name).stem == case.model), case.model)
-    words = [
-        "pytest",
-        "suites/",
-        f"--backend={case.backend}",
-        f"--precision={case.precision.value}",
-        f"--model={asked}",
-    ]
-    if case.precision is Precision.INT8:
-        words.append(f"--recipe={case.recipe}")
-    data, default = options.data, DatasetRequest()
-    flags = (
-        ("--dataset", data.name, default.name),
-        ("--data-dir", data.data_dir, None),
-        ("--split", data.split, default.split),
-        ("--score-from", data.score_first, default.score_first),
-        ("--score-images", data.score_images, default.score_images),
-        ("--calibration-images", data.calibration_images, default.calibration_images),
-        ("--calibration-from", data.calibration_first, default.calibration_first),
-        ("--batch-size", ",".join(map(str, options.timing.batch_sizes)), "1,100"),
-    )
-    words += [f"{flag}={value}" for flag, value, usual in flags if value != usual]
-    return shlex.join(words)

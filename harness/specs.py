@@ -13,6 +13,7 @@ from harness.errors import ConfigError
 
 DEFAULT_INT8_RECIPE = "qdq-minmax"
 DEFAULT_RECIPES = {"fp32": "none", "fp16": "cast", "int8": DEFAULT_INT8_RECIPE}
+REFERENCE_BACKEND = "ort"  # its FP32 is what every case is compared with
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_.]+\Z")  # no hyphen: it separates the parts of a case id
 
 

@@ -85,10 +85,12 @@ class Worker:
             self.close()
             raise WorkerDied(
                 f"{self._label}: no sign of life for {timeout_s:.0f} s while it ran '{name}'; killed it "
-                f"(--timeout sets the limit{self._log_hint()})"
+                f"(--worker-timeout sets the limit{self._log_hint()})"
             ) from error
         except (EOFError, OSError, self._channel.RemoteError) as error:
-            reason = self._how_it_ended()
+            # What the other interpreter printed of its error; a broken pipe has nothing to add.
+            said = str(error).strip().splitlines() if isinstance(error, self._channel.RemoteError) else []
+            reason = self._how_it_ended() + (f" ({said[-1]})" if said else "")
             self.close()
             raise WorkerDied(f"{self._label}: the worker {reason} while it ran '{name}'{self._log_tail()}") from error
 

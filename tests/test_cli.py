@@ -78,7 +78,7 @@ def test_a_damaged_baseline_is_an_error_with_its_mend(reports, tmp_path):
 def test_pruning_needs_a_full_run(reports, tmp_path):
     shutil.rmtree(tmp_path / "reports" / "second")
     run, records = make_run(2)
-    narrow = replace(run, id="narrow", command="pytest suites/ -k lenet5", options={})
+    narrow = replace(run, id="narrow", command="pytest suites/ -k lenet5", is_full=False)
     store = RunStore(tmp_path / "reports", narrow)
     store.finish(narrow, records)
     result = call("baseline", "prune", "narrow")

@@ -12,7 +12,7 @@ LAYERS = {
     2: ("drift", "compare", "clocks", "cuda", "environment", "datasets", "precision", "backends", "models"),
     3: ("measure", "invariance", "tolerances", "baselines", "store", "history", "comparisons", "render", "reports"),
     4: ("pipeline",),
-    5: ("workers", "plan", "doctor", "case_run", "session"),
+    5: ("workers", "plan", "doctor", "commands", "case_run", "session"),
     6: ("option_table", "plugin", "cli"),
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}

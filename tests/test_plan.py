@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.backends import add_backend_dir
 from harness.errors import BackendUnavailable, ConfigError
 from harness.option_table import add_options, options_from_namespace
 from harness.options import HarnessOptions, data_request
-from harness.plan import plan_run
+from harness.plan import plan_run, probe_backends
 from harness.specs import DatasetRequest, Precision
 
 ROOT = Path(__file__).parents[1]
@@ -47,6 +48,27 @@ def test_a_probe_that_kills_its_worker_costs_one_backend(tmp_path):
     options = HarnessOptions(backends=("killer",), backend_dirs=(*FAKES, str(tmp_path)))
     with pytest.raises(BackendUnavailable, match=r"--backend=killer cannot run here: .*SIGABRT"):
         plan_run(options, models_dir=MODELS)
+
+
+def test_a_probe_that_kills_its_worker_leaves_the_others(tmp_path):
+    (tmp_path / "zz_killer.py").write_text(
+        "import os\nclass Backend:\n    name, install_hint, required_modules = 'zz-killer', '', ()\n"
+        "    def probe(self):\n        os.abort()\nBACKEND = Backend()\n"
+    )
+    options = HarnessOptions(backend_dirs=(*FAKES, str(tmp_path)))
+    add_backend_dir(FAKES[0])
+    add_backend_dir(str(tmp_path))
+    found = probe_backends(("fake-honest", "fake-nan", "zz-killer"), options)
+    assert [a.usable for a in found] == [True, True, False]
+
+
+def test_two_models_of_one_name_are_refused(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        for name in ("mlp.onnx", "mlp.toml"):
+            (tmp_path / folder / name).symlink_to(MODELS / name)
+    with pytest.raises(ConfigError, match="both called mlp"):
+        planned(backends=("fake-honest",), models=(f"{tmp_path}/a/mlp.toml", f"{tmp_path}/b/mlp.toml"))
 
 
 def test_an_unknown_device_lists_those_there_are():
@@ -119,13 +141,14 @@ def test_options_reach_their_fields(tmp_path):
     [
         ({"trt_profile": ["4:2:8"]}, "1 <= MIN <= OPT <= MAX"),
         ({"trt_profile": ["1:2"]}, "expected MIN:OPT:MAX"),
+        ({"trt_profile": ["1:x:8:32"]}, "expected MIN:OPT:MAX"),
         ({"backend": ["auto", "ort"]}, "name it alone"),
         ({"batch_size": "0"}, "at least 1"),
         ({"batch_size": "one"}, "whole numbers"),
         ({"precision": ["fp8"]}, "choose from fp32, fp16, int8"),
         ({"score_images": 0}, "at least 1"),
         ({"calibration_images": 0}, "at least 1"),
-        ({"harness_timeout": 0}, "greater than 0"),
+        ({"worker_timeout": 0}, "greater than 0"),
         ({"max_drop": "lots"}, "neither a fraction"),
         ({"alpha": "2"}, "whichever is meant"),
     ],

@@ -1,5 +1,6 @@
 """The suites as a user runs them: outcome, exit code, and the line that is seen."""
 
+import importlib
 import json
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def latest(pytester):
 
 def test_a_run_leaves_records_a_summary_and_a_page(suites, pytester):
     result = suites("--backend=fake-honest", "--floor=0")
-    result.assert_outcomes(passed=8)
+    result.assert_outcomes(passed=9)
     assert result.ret == 0
     result.stdout.fnmatch_lines(["backends: fake-honest numpy *", "*mlp*fake-honest*fp32*passed*"])
     run, (record,) = latest(pytester)
@@ -109,7 +110,7 @@ def test_a_crash_costs_one_case(suites, pytester):
 
 
 def test_a_hang_ends_with_a_reason(suites, pytester):
-    result = suites("--backend=fake-hang", "--floor=0", "--timeout=2", "-k", "test_accuracy")
+    result = suites("--backend=fake-hang", "--floor=0", "--worker-timeout=2", "-k", "test_accuracy")
     assert result.ret == 1
     assert "no sign of life for 2 s" in latest(pytester)[1][0].reason
 
@@ -147,8 +148,8 @@ def test_parallel_runs_are_refused(suites):
 def test_a_report_dir_that_cannot_be_written_is_named(suites, pytester):
     (pytester.path / "taken").write_text("a file")
     result = suites("--backend=fake-honest", "--report-dir=taken", "-m", "accuracy")
-    assert result.ret == 1
-    result.stdout.fnmatch_lines(["*--report-dir*taken*cannot be written*"])
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --report-dir*taken*cannot be written*"])
 
 
 def test_samples_reach_pytest_benchmark(suites, pytester):
@@ -164,19 +165,53 @@ def test_samples_reach_pytest_benchmark(suites, pytester):
 
 
 def test_baselines_are_missing_then_written_then_held(suites, pytester):
-    options = ("--backend=fake-honest", "-k", "test_against_baseline")
-    assert suites(*options, "--baseline=require").ret == 1
-    first = suites(*options)
-    assert first.ret == 0
-    first.stdout.fnmatch_lines(["baselines: 1 of 1 cases have none*--update-baselines*"])
-    suites(*options, "--update-baselines").stdout.fnmatch_lines(["baselines: wrote 1"])
-    assert suites(*options, "--baseline=require").ret == 0
+    options = ("--backend=fake-honest",)
+    judged = (*options, "-k", "accuracy_against_baseline")
+    assert suites(*judged, "--baseline=require").ret == 1
+    suites(*judged, "--update-baselines").stdout.fnmatch_lines(["baselines: 1 not written: not scored, timed*"])
+    first = suites(*options, "--update-baselines")
+    first.stdout.fnmatch_lines(["baselines: wrote 1"])
+    assert suites(*judged, "--baseline=require").ret == 0
     (record,) = latest(pytester)[1]
     assert [v.code for v in record.verdicts if v.gate == "baseline"] == ["identical"]
 
 
+def test_a_batch_without_stored_times_fails_when_a_baseline_is_required(suites):
+    suites("--backend=fake-honest", "--update-baselines")
+    options = ("--backend=fake-honest", "-m", "latency", "--baseline=require", "--max-slowdown=10000%")
+    assert suites(*options).ret == 0
+    result = suites(*options, "--batch-size=3")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*batch 3: the baseline of * holds no times of it*"])
+
+
+def test_judging_that_breaks_passes_nothing(suites, pytester, monkeypatch):
+    def broken(*_, **__):
+        raise OSError("no space left")
+
+    # By module, not by dotted name: pytester forgets modules between runs and leaves the package's attribute stale.
+    monkeypatch.setattr(importlib.import_module("harness.session"), "drift_between", broken)
+    result = suites("--backend=fake-honest", "--precision=fp32,fp16", "-k", "against_fp32 or against_reference")
+    outcomes = result.parseoutcomes()
+    assert "passed" not in outcomes
+    assert result.ret == 1
+
+
+def test_an_interrupted_run_says_what_was_not_judged(suites, pytester):
+    (pytester.path / "test_stop.py").write_text("")
+    result = suites("--backend=fake-honest,fake-refuses", "--floor=99.9%", "-x")
+    assert result.ret == 1
+    assert all(record.status is not Status.PASSED for record in latest(pytester)[1])
+
+
+def test_a_strict_run_fails_on_an_inconclusive_floor(suites):
+    options = ("--backend=fake-honest", "--floor=97%", "-k", "test_accuracy and not against")
+    assert suites(*options).ret == 0
+    assert suites(*options, "--strict-verdicts").ret == 1
+
+
 def test_a_damaged_baseline_is_an_error_with_its_command(suites, pytester):
-    options = ("--backend=fake-honest", "-k", "test_against_baseline")
+    options = ("--backend=fake-honest",)
     suites(*options, "--update-baselines")
     (path,) = (pytester.path / "baselines" / "cpu").iterdir()
     path.write_bytes(path.read_bytes()[:100])

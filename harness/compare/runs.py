@@ -24,10 +24,10 @@ from harness.specs import Case, Tolerance
 from harness.stats import Ratio, ratio_of_runs
 
 
-def no_baseline(case: Case, *, folder: str) -> Verdict:
+def no_baseline(case: Case, *, folder: str, gate: str = "baseline") -> Verdict:
     """Return the verdict that a case has nothing to be compared with yet."""
     return Verdict(
-        gate="baseline",
+        gate=gate,
         outcome=Outcome.NO_BASELINE,
         code="no_baseline",
         message=f"{folder} holds no baseline of {case.id}",
@@ -52,6 +52,8 @@ def judge_subject(
             verdicts.append(
                 judge_latency(latency, same_batch[0], tolerance=tolerance, against=theirs.name, different=different)
             )
+        else:
+            verdicts.append(_no_times(latency.batch_size, theirs.name, ours.case))
     return tuple(verdicts)
 
 
@@ -80,7 +82,8 @@ def compare_runs(
     for only, inside, outside in ((after, name_b, name_a), (before, name_a, name_b)):
         for case_id in only:
             if case_id not in shared:
-                verdicts.append((case_id, (_missing(inside, outside),)))
+                # A case that the later run lost may be the one that broke; one that it added is news.
+                verdicts.append((case_id, (_missing(inside, outside, is_failure=outside == name_b),)))
     return verdicts
 
 
@@ -190,18 +193,30 @@ def _compare_records(
             gate="run",
             outcome=Outcome.INCOMPARABLE,
             code="nothing_to_compare",
+            is_failure=after.status is Status.ERROR,
             message="; ".join(broken) or "neither scores nor times of the same batch size on both sides",
             advice="repeat the case in the run that lacks it",
         ),
     )
 
 
-def _missing(inside: str, outside: str) -> Verdict:
+def _no_times(batch_size: int, name: str, case: Case) -> Verdict:
+    return Verdict(
+        gate="latency",
+        outcome=Outcome.NO_BASELINE,
+        code="no_times",
+        message=f"batch {batch_size}: {name} holds no times of it",
+        advice=f"time the batch sizes that it holds, or: harness baseline accept latest --case {case.id}",
+    )
+
+
+def _missing(inside: str, outside: str, *, is_failure: bool) -> Verdict:
     return Verdict(
         gate="run",
         outcome=Outcome.INCOMPARABLE,
         code="only_in_one_run",
         message=f"in {inside} only; {outside} has no such case",
+        is_failure=is_failure,
         advice=f"run {outside} with the same models, backends and precisions",
     )
 
