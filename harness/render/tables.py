@@ -42,7 +42,7 @@ def write_csv(records: Sequence[Record], path: Path) -> None:
 def write_parquet(records: Sequence[Record], path: Path) -> None:
     """Write all records as Parquet. Raises: ConfigError without pyarrow."""
     try:
-        import pyarrow  # type: ignore[import-untyped, unused-ignore]  # noqa: F401
+        import pyarrow  # noqa: F401
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"{path}: Parquet needs pyarrow, which is not installed; "
