@@ -42,6 +42,7 @@ class Comparison:
     drift: OutputDrift | None = None
     flips: tuple[Flip, ...] = ()
     loss_split: LossSplit | None = None
+    emulation: Accuracy | None = None
 
 
 class CaseRun:
@@ -183,6 +184,7 @@ class CaseRun:
             drift=self.comparison.drift,
             flips=self.comparison.flips,
             loss_split=self.comparison.loss_split,
+            emulation=self.comparison.emulation,
             latencies=cast(tuple[Latency, ...], self._answers.get("time", ())),
             verdicts=self.verdicts,
             flags=self._flags(accuracy, layers),

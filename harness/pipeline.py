@@ -153,9 +153,13 @@ class CaseWork:
 
     def invariance(self) -> tuple[Verdict, ...]:
         """Check that an image's result does not depend on its neighbours, slot or batch size."""
-        largest = max(self._batch_sizes())
+        profiles = self.request.build.trt.profiles
+        bounds = {size for profile in profiles for size in profile} or set(self._batch_sizes())
+        largest = max(bounds)
         images = self._timing_images(max(2, min(INVARIANCE_IMAGES, largest)))
-        sizes = tuple(sorted({1, min(2, largest), min(INVARIANCE_IMAGES, largest), *self._batch_sizes()}))
+        # Where profiles say what the engine takes, their bounds are the sizes to try; else small ones as well.
+        small = set() if profiles else {1, min(2, largest), min(INVARIANCE_IMAGES, largest)}
+        sizes = tuple(sorted(small | bounds))
         return check_invariance(self._open_engine(), images, batch_sizes=sizes, precision=self.request.case.precision)
 
     def close(self) -> None:

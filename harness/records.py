@@ -338,6 +338,7 @@ class Record:
     drift: OutputDrift | None = None
     flips: tuple[Flip, ...] = ()
     loss_split: LossSplit | None = None
+    emulation: Accuracy | None = None  # of the float emulation of a Q/DQ file: the split, image by image
     latencies: tuple[Latency, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     flags: tuple[str, ...] = ()  # scored_on_training_images, precision_not_as_asked, expects_int8_loss, ...

@@ -206,7 +206,7 @@ class RunSession:
             verdicts.append(judge_kernel_loss(run.accuracy(), emulation, tolerance=run.tolerance))
             fp32 = self._reference(case, backend=case.backend, device=case.device)
             split = loss_split(fp32.accuracy(), emulation, run.accuracy())
-            run.comparison = replace(run.comparison, loss_split=split)
+            run.comparison = replace(run.comparison, loss_split=split, emulation=emulation)
         return verdicts
 
     def _reference(self, case: Case, *, backend: str, device: str) -> CaseRun:

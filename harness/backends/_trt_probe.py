@@ -99,7 +99,7 @@ def probe_backend(
         usable=not reason,
         reason=reason,
         install_hint=install_hint if reason else "",
-        versions=versions,
+        versions={name: version for name, version in versions.items() if version},  # pycuda.driver has none
         devices=tuple(f"cuda:{index}" for index in range(len(found.names))),
         device_names=found.names,
         driver=found.driver,

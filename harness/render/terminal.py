@@ -40,6 +40,9 @@ def summary_lines(records: Sequence[Record], *, color: bool = False) -> list[str
         table.add_column(name, no_wrap=True)
     for name in ("top-1 %", "95 % interval", "lost/won"):
         table.add_column(name, justify="right", no_wrap=True)
+    has_split = any(record.loss_split for record in records)
+    if has_split:
+        table.add_column("quantization + kernels", justify="right", no_wrap=True)
     for size in batch_sizes:
         table.add_column(f"b{size} p50", justify="right", no_wrap=True)
         table.add_column("p99", justify="right", no_wrap=True)
@@ -47,15 +50,22 @@ def summary_lines(records: Sequence[Record], *, color: bool = False) -> list[str
     table.add_column("size", justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for record in records:
-        table.add_row(*_row(record, batch_sizes))
+        table.add_row(*_row(record, batch_sizes, has_split=has_split))
     lines = _rendered(table, color=color)
     return lines + _explanations(records)
 
 
-def _row(record: Record, batch_sizes: Sequence[int]) -> list[Text]:
+def _row(record: Record, batch_sizes: Sequence[int], *, has_split: bool) -> list[Text]:
     case = record.case
     asked = case.precision.value + (f" {case.recipe}" if "-" + case.recipe in case.id else "")
     cells = [case.model, case.backend, asked, _ran_as(record), *_accuracy_cells(record)]
+    if has_split:
+        split = record.loss_split
+        cells.append(
+            f"{split.quantization_lost}/{split.quantization_gained} + {split.kernel_lost}/{split.kernel_gained}"
+            if split
+            else MISSING
+        )
     by_size = {latency.batch_size: latency for latency in record.latencies}
     for size in batch_sizes:
         cells += _latency_cells(by_size.get(size))
@@ -147,8 +157,8 @@ def _explanations(records: Sequence[Record]) -> list[str]:
     lines += [f"* {note}" for note in sorted({_short_note(record) for record in records} - {""})]
     if any(record.latencies for record in records):
         lines.append(
-            "lost/won: images against FP32 of the same backend; speed-up: over that FP32, run in turn with it round by "
-            "round, ~ where its interval holds 1"
+            "lost/won: images against FP32 of the same backend, by quantization and by the engine's kernels; "
+            "speed-up: over that FP32, run in turn with it round by round, ~ where its interval holds 1"
         )
     for record in records:
         if record.status is not Status.PASSED:
