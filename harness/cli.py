@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Callable
-from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from harness.backends import list_backends
 from harness.baselines import BaselineStore, line_from_baseline, text_from_baseline
-from harness.compare import compare_runs, records_with_verdicts
+from harness.compare import compare_runs, judged_together, records_with_verdicts
 from harness.doctor import doctor_lines
 from harness.errors import BaselineError, HarnessError
+from harness.models import load_card
 from harness.options import HarnessOptions
 from harness.render.terminal import comparison_lines
 from harness.reports import write_reports
 from harness.session import utc_now
-from harness.specs import Tolerance
+from harness.specs import Case, Tolerance
 from harness.store import load_run
-from harness.tolerances import value_from_text
+from harness.tolerances import load_tolerances, value_from_text
 
 app = typer.Typer(
     help="Benchmarking and accuracy-regression harness for inference engines. The suites run under pytest.",
@@ -70,6 +71,18 @@ def _runs(run: Path) -> Path:
     return run if run.exists() else REPORTS / run
 
 
+def _tolerances(given: dict[str, float]) -> Callable[[Case], Tolerance]:
+    """Return each case's tolerance: command line, harness.toml, the card of a bundled model, the defaults."""
+    table = load_tolerances(Path(), backends=list_backends())
+
+    def tolerance_of(case: Case) -> Tolerance:
+        card = Path("models") / f"{case.model}.toml"
+        model = load_card(card) if card.is_file() else None
+        return table.tolerance_for(case, model, "", command_line=given)
+
+    return tolerance_of
+
+
 @app.command()
 @one_line_errors
 def report(
@@ -107,10 +120,14 @@ def compare(
     }
     if "max_drop" in given:
         given["max_drop_baseline"] = given["max_drop"]  # between two runs of one engine, not between precisions
-    tolerance = replace(Tolerance(), **given)
     found = compare_runs(
-        records_a, records_b, tolerance_for=lambda case: tolerance, name_a=f"run {a.id}", name_b=f"run {b.id}"
+        records_a,
+        records_b,
+        tolerance_for=_tolerances(given),
+        name_a=f"run {a.id}",
+        name_b=f"run {b.id}",
     )
+    found = judged_together(found, alpha=given.get("alpha", Tolerance().alpha))
     for line in comparison_lines((a, b), found):
         typer.echo(line)
     if output:
@@ -160,7 +177,7 @@ def diff_baselines(
 ) -> None:
     """Say what a run changed against the stored baselines."""
     found, records = load_run(_runs(run))
-    for line in comparison_lines((found,), BaselineStore(folder).diff(records)):
+    for line in comparison_lines((found,), BaselineStore(folder).diff(records, tolerance_for=_tolerances({}))):
         typer.echo(line)
 
 

@@ -43,20 +43,20 @@ class ToleranceTable:
     scopes: dict[tuple[str, str, str], dict[str, float]] = field(default_factory=dict)  # (model, backend, precision)
 
     def tolerance_for(
-        self, case: Case, model: ModelSpec, dataset: str, *, command_line: Values | None = None
+        self, case: Case, model: ModelSpec | None, dataset: str, *, command_line: Values | None = None
     ) -> Tolerance:
-        """Return a case's tolerance: command line, then file, then the model's card, then the defaults.
+        """Return a case's tolerance: command line, then file, then the model's card if any, then the defaults.
 
         `command_line`: keys of Tolerance that were given (None values are dropped).
         Raises: ConfigError for an unknown key or a value out of range.
         """
-        values = {**_card_values(case, model), **self._file_values(case)}
+        values = {**(_card_values(case, model) if model else {}), **self._file_values(case)}
         given = {name: value for name, value in (command_line or {}).items() if value is not None}
         for name, value in given.items():
             _check_key(name, TOLERANCE_KEYS, where="the command line")
             check_value(name, value, where="the command line")
         values.update(given)
-        if "floor" not in values:
+        if "floor" not in values and model is not None:
             floor = _card_floor(case, model, dataset, values.get("max_drop", Tolerance().max_drop))
             values.update({} if floor is None else {"floor": floor})
         return Tolerance(**values)

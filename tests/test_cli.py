@@ -47,6 +47,21 @@ def test_a_run_is_the_same_as_itself(reports):
     assert "REGRESSED" not in result.output
 
 
+def test_comparing_reads_the_tolerances_of_the_project(reports, tmp_path):
+    (tmp_path / "harness.toml").write_text("[tolerance]\nmax_dropp = 0.01\n")
+    result = call("compare", "first", "second")
+    assert result.exit_code == 2
+    assert "max_dropp" in result.output
+
+
+def test_a_case_that_the_later_run_lost_fails_the_comparison(reports, tmp_path):
+    lines = (tmp_path / "reports/second/records.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "reports/second/records.jsonl").write_bytes(b"".join(lines[1:]))
+    result = call("compare", "first", "second")
+    assert result.exit_code == 1
+    assert "has no such case" in result.output
+
+
 def test_a_run_that_is_not_there_is_one_line(reports):
     result = call("compare", "first", "third")
     assert result.exit_code == 2

@@ -11,7 +11,7 @@ from harness.compare.accuracy import (
     judge_kernel_loss,
     loss_split,
 )
-from harness.compare.family import apply_rules, holm
+from harness.compare.family import apply_rules, holm, judged_together
 from harness.compare.runs import compare_runs, judge_latency, judge_subject, no_baseline, records_with_verdicts
 from harness.compare.subjects import RoundMedians, Subject, engine_digest, subject_from_record
 
@@ -28,6 +28,7 @@ __all__ = [
     "judge_kernel_loss",
     "judge_latency",
     "judge_subject",
+    "judged_together",
     "loss_split",
     "no_baseline",
     "records_with_verdicts",

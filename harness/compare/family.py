@@ -48,6 +48,14 @@ def apply_rules(
     )
 
 
+def judged_together(
+    found: Sequence[tuple[str, Sequence[Verdict]]], *, alpha: float
+) -> list[tuple[str, tuple[Verdict, ...]]]:
+    """Apply `holm` to the verdicts of several cases, (case id, verdicts) each, and return them in the same shape."""
+    adjusted = iter(holm([verdict for _, verdicts in found for verdict in verdicts], alpha=alpha))
+    return [(case_id, tuple(next(adjusted) for _ in verdicts)) for case_id, verdicts in found]
+
+
 def _fails(verdict: Verdict, *, strict: bool, require_baseline: bool) -> bool:
     if verdict.code in UNGATED_CODES:
         return False
