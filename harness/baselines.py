@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import binascii
 import hashlib
-import os
 import re
-import tempfile
 import zlib
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +23,7 @@ from harness.compare import RoundMedians, Subject, judge_subject, no_baseline, s
 from harness.errors import BaselineError, ConfigError
 from harness.records import Environment, PackedArray, Record, Status, Verdict
 from harness.specs import Case, ImageRange, Tolerance
+from harness.store import write_atomically
 
 BASELINE_SCHEMA = 1
 MARGIN_QUANTILES = (0.01, 0.1, 0.5)
@@ -304,7 +303,7 @@ class BaselineStore:
         if not is_clean:
             return ()
         for path, baseline in queued.items():
-            _write_atomically(path, json_from_baseline(baseline))
+            _write(path, json_from_baseline(baseline))
         return tuple(queued)
 
     def accept(
@@ -329,7 +328,7 @@ class BaselineStore:
             baseline = baseline_from_record(record, accepted_by=accepted_by, accepted_at=accepted_at)
             files[self.path_for(record.case, record.environment)] = json_from_baseline(baseline)
         for path, data in files.items():
-            _write_atomically(path, data)
+            _write(path, data)
         return tuple(files)
 
     def paths(self) -> tuple[Path, ...]:
@@ -416,17 +415,9 @@ def _rounded(latency: RoundMedians) -> RoundMedians:
     )
 
 
-def _write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old or the new content, never a part."""
-    temporary = ""
+def _write(path: Path, data: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(temporary).chmod(0o644)  # mkstemp makes files that only their owner reads
-        os.replace(temporary, path)
+        write_atomically(path, data)
     except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
         raise ConfigError(f"baseline {path} cannot be written ({error.strerror}); see --baseline-dir") from error

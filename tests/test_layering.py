@@ -10,7 +10,7 @@ LAYERS = {
     0: ("errors", "specs", "records", "requests", "options", "protocols"),
     1: ("stats", "preprocess", "metrics", "cache", "cpu", "layers", "onnx_graph", "changes"),
     2: ("drift", "compare", "clocks", "cuda", "environment", "datasets", "precision", "backends", "models"),
-    3: ("measure", "invariance", "tolerances", "baselines", "store", "history", "comparisons", "render", "reports"),
+    3: ("measure", "invariance", "tolerances", "store", "baselines", "history", "comparisons", "render", "reports"),
     4: ("pipeline",),
     5: ("workers", "plan", "doctor", "commands", "case_run", "session"),
     6: ("option_table", "plugin", "cli"),
