@@ -148,8 +148,10 @@ class CaseWork:
 
     def layers(self) -> LayerReport:
         """Read back what ran. Call it last: profiling disturbs what is timed after it."""
-        layers = self._open_engine().layers()
-        return LayerReport(layers=layers, effective_precision=effective_precision(layers, self.request.case.precision))
+        engine = self._open_engine()
+        layers = engine.layers()
+        effective = effective_precision(layers, self.request.case.precision)
+        return LayerReport(layers=layers, effective_precision=effective, engine=engine.facts)
 
     def invariance(self) -> tuple[Verdict, ...]:
         """Check that an image's result does not depend on its neighbours, slot or batch size."""

@@ -24,6 +24,8 @@ class TrtApi:
         self.has_weak_typing = hasattr(module.BuilderFlag, "FP16") and not self.is_rtx
         self.has_strong_typing = hasattr(module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
         self.has_timing_cache = not self.is_rtx  # RTX: a no-op since 1.2
+        # Where the member is missing (11, RTX), several contexts may share a profile without asking.
+        self.has_profile_sharing_flag = hasattr(getattr(module, "PreviewFeature", None), "PROFILE_SHARING_0806")
 
     def has_calibrator(self, recipe: str) -> bool:
         """Tell whether a `trt-*` recipe can run: weak typing and the class or property it needs."""

@@ -231,6 +231,8 @@ def configure(api: TrtApi, config: Any, artifact: Artifact, options: TrtOptions)
     """Set precision, TF32, limits and compatibility; what is None stays the library's default."""
     trt = api.trt
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    if api.has_profile_sharing_flag:  # scoring runs several contexts on one profile; from 10 on this is the default
+        config.set_preview_feature(trt.PreviewFeature.PROFILE_SHARING_0806, True)
     (config.set_flag if options.tf32 else config.clear_flag)(trt.BuilderFlag.TF32)
     if not api.is_strong(artifact.recipe) and api.has_weak_typing:
         if artifact.precision is not Precision.FP32:

@@ -207,6 +207,7 @@ class _Builder:
             "calibration": calibration.fingerprint if calibration and self._artifact.recipe in CALIBRATORS else "",
             "batch_sizes": [] if self._options.trt.profiles else list(self._batch_sizes),
             "options": _options_key(self._options.trt),
+            "shares_profiles": True,  # built so that several contexts may run on one profile
             "module": self._api.trt.__name__,
             "tensorrt": self._api.version,
             "gpu": device.name,
