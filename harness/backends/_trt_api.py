@@ -24,8 +24,6 @@ class TrtApi:
         self.has_weak_typing = hasattr(module.BuilderFlag, "FP16") and not self.is_rtx
         self.has_strong_typing = hasattr(module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
         self.has_timing_cache = not self.is_rtx  # RTX: a no-op since 1.2
-        # Where the member is missing (11, RTX), several contexts may share a profile without asking.
-        self.has_profile_sharing_flag = hasattr(getattr(module, "PreviewFeature", None), "PROFILE_SHARING_0806")
 
     def has_calibrator(self, recipe: str) -> bool:
         """Tell whether a `trt-*` recipe can run: weak typing and the class or property it needs."""
@@ -49,6 +47,14 @@ class TrtApi:
         if self.is_strong(recipe):
             flags |= 1 << int(members.STRONGLY_TYPED)
         return flags
+
+    def shares_profiles(self, config: Any) -> bool:
+        """Tell whether several contexts may run on one profile of what a builder configuration builds.
+
+        Off in 8.6, where a second context on a profile would crash; on in 10; where the member is gone, always on.
+        """
+        feature = getattr(getattr(self.trt, "PreviewFeature", None), "PROFILE_SHARING_0806", None)
+        return feature is None or bool(config.get_preview_feature(feature))
 
     def tactic_mask(self, names: tuple[str, ...]) -> int:
         """Return the bit mask of tactic sources. Raises: ConfigError for a name this version lacks."""

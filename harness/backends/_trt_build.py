@@ -231,8 +231,6 @@ def configure(api: TrtApi, config: Any, artifact: Artifact, options: TrtOptions)
     """Set precision, TF32, limits and compatibility; what is None stays the library's default."""
     trt = api.trt
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    if api.has_profile_sharing_flag:  # scoring runs several contexts on one profile; from 10 on this is the default
-        config.set_preview_feature(trt.PreviewFeature.PROFILE_SHARING_0806, True)
     (config.set_flag if options.tf32 else config.clear_flag)(trt.BuilderFlag.TF32)
     if not api.is_strong(artifact.recipe) and api.has_weak_typing:
         if artifact.precision is not Precision.FP32:
@@ -314,4 +312,5 @@ def options_in_words(api: TrtApi, config: Any, artifact: Artifact, profiles: Pro
         # TensorRT for RTX logs an error when this is only read.
         "hardware_compatibility": "none" if api.is_rtx else config.hardware_compatibility_level.name.lower(),
         "profiles": describe_profiles(profiles),
+        "profile_sharing": "on" if api.shares_profiles(config) else "off",
     }

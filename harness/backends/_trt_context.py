@@ -17,9 +17,8 @@ FLOATS = ("float32", "float16")
 class Lane:
     """One execution context on one optimization profile, and the batch it is bound to.
 
-    Several lanes may share a profile: TensorRT 10 and later allow it, and 8.6 plans are built for it (without the
-    preview feature a second context on a profile crashes 8.6). `generation` grows with each change of shape: graphs
-    captured before are no longer valid.
+    A second context on one profile of an 8.6 engine crashes the process, so the old one is dropped before another is
+    made. `generation` grows with each change of shape: graphs captured before are no longer valid.
     """
 
     def __init__(

@@ -15,6 +15,7 @@ from harness.backends._cuda_ring import N_SLOTS, Ring, Slot
 from harness.backends._cuda_timer import CudaTimer
 from harness.backends._inputs import check_images
 from harness.backends._trt_api import LogLines, TrtApi, make_logger
+from harness.backends._trt_build import Plan
 from harness.backends._trt_context import Lane, engine_tensors, lane_limits, pick_lane
 from harness.backends._trt_layers import layers_from_inspector
 from harness.cuda import Gpu
@@ -24,6 +25,8 @@ from harness.protocols import Images, Outputs
 from harness.records import EngineFacts, Layer, TensorSpec
 
 N_PROFILED_RUNS = 20
+# Overlapping pays for engines that leave most of the GPU idle; a larger plan is not loaded several times [bytes].
+LARGEST_COPY = 256 << 20
 ENTRIES_BESIDE_LAYERS = 8  # queue entries of copies, events and shape kernels of one call
 
 
@@ -34,29 +37,32 @@ class PlanRefused(BuildError):
 class TrtEngine:
     """One engine with one execution context per profile. Implements `protocols.Engine`.
 
+    Scoring overlaps inferences, and each needs a context of its own: further ones on the same profile where TensorRT
+    allows that (10 and later), else on copies of the engine, loaded from the same plan.
     Raises: PlanRefused when the plan cannot be deserialized. The engine closes `gpu` when it is closed itself.
     """
 
-    def __init__(self, api: TrtApi, plan: bytes, gpu: Gpu, *, label: str) -> None:
+    def __init__(self, api: TrtApi, plan: Plan, gpu: Gpu, *, label: str) -> None:
         self._api, self._gpu, self._label = api, gpu, label
         self._lines = LogLines()
         self._logger = make_logger(api.trt, self._lines)
         started = time.perf_counter_ns()
         self._runtime: Any = api.trt.Runtime(self._logger)
-        self._engine: Any = self._runtime.deserialize_cuda_engine(plan)
-        if self._engine is None:
-            raise PlanRefused(f"{label}: TensorRT {api.version} refused the plan: {self._lines.reason()}")
+        self._plan = plan
+        self._engine: Any = self._deserialized()
         self.load_ns = time.perf_counter_ns() - started
         self.input, self.output = engine_tensors(api.trt, self._engine)
         self._compute = gpu.stream()
-        self._spare: dict[tuple[int, int], Lane] = {}  # (profile, slot) -> a context for overlapping inferences
+        self._shares_profiles = plan.options.get("profile_sharing") == "on"
         self._lanes = [
             Lane(self._engine.create_execution_context, index=index, limits=limits, lines=self._lines)
             for index, limits in enumerate(lane_limits(self._engine, self.input))
         ]
         for lane in self._lanes:
             lane.open(self._compute)
-        self._overlaps = True  # until a context for it cannot be had
+        self._copies: dict[int, Any] = {}  # slot -> a copy of the engine
+        self._spare: dict[tuple[int, int], Lane] = {}  # (profile, slot) -> its context
+        self._overlaps = len(plan.data) <= LARGEST_COPY or self._shares_profiles
         self._ring = self._make_ring()
         self._timers: list[CudaTimer] = []
         self.facts = EngineFacts(build_ns=0)
@@ -210,9 +216,10 @@ class TrtEngine:
         for timer in self._timers:
             timer.close()
         self._ring.close()
-        for lane in (*self._lanes, *self._spare.values()):
+        self._close_spare()
+        for lane in self._lanes:
             lane.close()
-        self._timers, self._lanes, self._spare = [], [], {}
+        self._timers, self._lanes = [], []
         del self._ring, self._compute
         self._engine = None
         self._runtime = None
@@ -226,11 +233,30 @@ class TrtEngine:
     ) -> None:
         self.close()
 
+    def _deserialized(self) -> Any:
+        seen = len(self._lines.errors)
+        engine = self._runtime.deserialize_cuda_engine(self._plan.data)
+        if engine is None:
+            raise PlanRefused(
+                f"{self._label}: TensorRT {self._api.version} refused the plan: {self._lines.reason(seen)}"
+            )
+        return engine
+
+    def _copy(self, slot: Slot) -> Any:
+        if slot.index not in self._copies:
+            self._copies[slot.index] = self._deserialized()
+        return self._copies[slot.index]
+
+    def _close_spare(self) -> None:
+        for spare in self._spare.values():
+            spare.close()
+        self._spare, self._copies = {}, {}
+
     def _make_ring(self) -> Ring:
         largest = max(lane.high for lane in self._lanes)
         return Ring(
             self._gpu,
-            [self._make_slot(largest, compute=self._gpu.stream(), index=index) for index in range(N_SLOTS)],
+            [self._make_slot(largest, stream=self._gpu.stream(), index=index) for index in range(N_SLOTS)],
             bind=self._bind_slot,
             enqueue=self._enqueue_slot,
             check=self._check,
@@ -238,11 +264,12 @@ class TrtEngine:
             can_capture=self._can_capture(),
         )
 
-    def _make_slot(self, n_images: int, *, compute: Any = None, index: int = 0) -> Slot:
+    def _make_slot(self, n_images: int, *, stream: Any = None, index: int = 0) -> Slot:
         in_shape = (n_images, *(size or 0 for size in self.input.shape[1:]))
+        out_shape = (n_images, self.output.shape[1] or 0)
         types = (self.input.dtype, self.output.dtype)
-        stream = self._compute if compute is None else compute
-        return Slot(self._gpu, in_shape, (n_images, self.output.shape[1] or 0), types, compute=stream, index=index)
+        compute = stream if stream is not None and self._overlaps else self._compute
+        return Slot(self._gpu, in_shape, out_shape, types, compute=compute, stream=stream, index=index)
 
     def _bind_slot(self, slot: Slot) -> int:
         return self._lane(slot).bind(slot.n_images, self._tensors, slot.compute)
@@ -259,15 +286,12 @@ class TrtEngine:
             return lane
         key = (lane.index, slot.index)
         if key not in self._spare:
-            spare = Lane(
-                self._engine.create_execution_context,
-                index=lane.index,
-                limits=(lane.low, lane.best, lane.high),
-                lines=self._lines,
-            )
             try:
+                engine = self._engine if self._shares_profiles else self._copy(slot)
+                limits = (lane.low, lane.best, lane.high)
+                spare = Lane(engine.create_execution_context, index=lane.index, limits=limits, lines=self._lines)
                 spare.open(slot.compute)
-            except BuildError as error:  # no memory for it, for example
+            except BuildError as error:  # no memory for it, for example; PlanRefused is one
                 self._take_turns(str(error))
                 return lane
             self._spare[key] = spare
@@ -277,9 +301,7 @@ class TrtEngine:
         """Let all slots run in one context, one after the other, on one stream."""
         self._gpu.synchronize()
         self._overlaps = False
-        for spare in self._spare.values():
-            spare.close()
-        self._spare = {}
+        self._close_spare()
         for slot in self._ring.slots:
             slot.drop_graphs()
             slot.compute = self._compute

@@ -158,7 +158,8 @@ class _Builder:
             if found.entry is not None:
                 data = Path(found.entry.path).read_bytes()
                 try:
-                    engine = TrtEngine(self._api, data, gpu, label=self._label)
+                    plan = _plan_from_meta(found.entry.meta, data)
+                    engine = TrtEngine(self._api, plan, gpu, label=self._label)
                 except PlanRefused as error:
                     state = "rebuilt"
                     notes.append(f"the cached plan was refused and is built anew: {error}")
@@ -166,13 +167,13 @@ class _Builder:
                     notes.append(
                         f"loaded from the engine cache in {engine.load_ns / 1e6:.0f} ms; build_ns is its build"
                     )
-                    return self._with_facts(engine, _plan_from_meta(found.entry.meta, data), "hit", notes, calibration)
+                    return self._with_facts(engine, plan, "hit", notes, calibration)
         elif cache is not None:
             state = "rebuilt"
         plan = self.build(calibration, gpu)
         if cache is not None:
             cache.put(key, plan.data, name=f"{self._label}.plan", meta=_meta_of_plan(plan))
-        engine = TrtEngine(self._api, plan.data, gpu, label=self._label)
+        engine = TrtEngine(self._api, plan, gpu, label=self._label)
         return self._with_facts(engine, plan, state, notes, calibration)
 
     def build(self, calibration: CalibrationSet | None, gpu: Gpu | None) -> Plan:
@@ -207,7 +208,6 @@ class _Builder:
             "calibration": calibration.fingerprint if calibration and self._artifact.recipe in CALIBRATORS else "",
             "batch_sizes": [] if self._options.trt.profiles else list(self._batch_sizes),
             "options": _options_key(self._options.trt),
-            "shares_profiles": True,  # built so that several contexts may run on one profile
             "module": self._api.trt.__name__,
             "tensorrt": self._api.version,
             "gpu": device.name,

@@ -52,23 +52,41 @@ def test_batches_are_replayed_as_graphs(build, images, driver):
         assert driver.fake_calls(1) - before == 16  # each slot ran plainly once
 
 
-def test_every_slot_has_a_context_of_its_own(build, images, expected):
+@pytest.mark.parametrize(("shares", "n_engines"), [("no", 4), ("yes", 1)])
+def test_every_slot_has_a_context_of_its_own(build, images, expected, environment, shares, n_engines):
     import fake_tensorrt
 
-    before = len(fake_tensorrt.contexts_made)
+    environment("FAKE_TRT_SHARES", shares)
+    engines, contexts = len(fake_tensorrt.engines_made), len(fake_tensorrt.contexts_made)
     batches = [images(4, seed=k) for k in range(9)]
     with build() as engine:
         outputs = list(engine.infer_stream(batches))
-        assert len(fake_tensorrt.contexts_made) - before == 4
         list(engine.infer_stream(batches))
-        assert len(fake_tensorrt.contexts_made) - before == 4
+        assert len(fake_tensorrt.engines_made) - engines == n_engines
+        assert len(fake_tensorrt.contexts_made) - contexts == 4
+        assert engine.facts.options["profile_sharing"] == ("on" if shares == "yes" else "off")
         assert not any("scored" in note for note in engine.facts.notes)
     assert all(np.allclose(o, expected(b), rtol=1e-5) for o, b in zip(outputs, batches, strict=True))
 
 
+def test_a_large_plan_is_loaded_once(build, images, expected, monkeypatch):
+    import fake_tensorrt
+
+    monkeypatch.setattr("harness.backends._trt_engine.LARGEST_COPY", 10)
+    engines = len(fake_tensorrt.engines_made)
+    batches = [images(4, seed=k) for k in range(9)]
+    with build() as engine:
+        for _ in range(2):
+            outputs = list(engine.infer_stream(batches))
+            assert all(np.allclose(o, expected(b), rtol=1e-5) for o, b in zip(outputs, batches, strict=True))
+        assert len(fake_tensorrt.engines_made) - engines == 1
+
+
+@pytest.mark.parametrize("shares", ["no", "yes"])
 @pytest.mark.parametrize("n_contexts", [1, 2, 3])
-def test_without_memory_for_contexts_the_slots_take_turns(build, images, expected, environment, n_contexts):
+def test_without_memory_for_contexts_the_slots_take_turns(build, images, expected, environment, n_contexts, shares):
     environment("FAKE_TRT_CONTEXTS", str(n_contexts))
+    environment("FAKE_TRT_SHARES", shares)
     batches = [images(4, seed=k) for k in range(9)] + [images(2)]
     with build() as engine:
         for _ in range(2):

@@ -2,7 +2,8 @@
 
 A "model" is a JSON file; a "plan" is JSON too. The one kernel gives out[i, c] = (c + 1) * mean(in[i]) + c. It keeps
 the habits of the real one: nothing raises, callbacks' exceptions are swallowed, a second context on one profile is a
-crash (here an AssertionError) unless the plan was built to share profiles, a context runs only what was bound.
+crash (here an AssertionError) unless the plan lets contexts share profiles (10 and
+later), a context runs only what was bound.
 """
 
 import ctypes
@@ -17,6 +18,8 @@ __version__ = "8.6.0"
 _driver = ctypes.CDLL("libcuda.so.1")
 built = []  # names of what was built, in order
 contexts_made = []
+contexts = weakref.WeakSet()  # of all engines, alive
+engines_made = []
 shape_versions = []
 
 
@@ -213,10 +216,10 @@ class IBuilderConfig:
     def __init__(self):
         self.flags, self.profiles, self.pools = {BuilderFlag.TF32}, [], {MemoryPoolType.WORKSPACE: 1 << 30}
         self.sources, self.calibration_profile = 0b11001, None
-        self.previews = set()
+        self.previews = {PreviewFeature.PROFILE_SHARING_0806: os.environ.get("FAKE_TRT_SHARES") == "yes"}
 
-    def set_preview_feature(self, feature, is_on):
-        (self.previews.add if is_on else self.previews.discard)(feature)
+    def get_preview_feature(self, feature):
+        return self.previews[feature]
 
     def set_flag(self, flag):
         self.flags.add(flag)
@@ -283,7 +286,7 @@ class Builder:
             "model": network.model,
             "profiles": config.profiles or [(batch,) * 3],
             "flags": sorted(flag.name for flag in config.flags),
-            "shares_profiles": PreviewFeature.PROFILE_SHARING_0806 in config.previews,
+            "shares_profiles": config.previews[PreviewFeature.PROFILE_SHARING_0806],
             "ranges": {t.name: t.dynamic_range for t in network.tensors if t.dynamic_range},
         }
         return memoryview(json.dumps(plan).encode())
@@ -337,7 +340,7 @@ class ICudaEngine:
         return [(batch, *self.plan["model"]["shape"][1:]) for batch in self.plan["profiles"][profile]]
 
     def create_execution_context(self):
-        if len(self.contexts) >= int(os.environ.get("FAKE_TRT_CONTEXTS", "100")):
+        if len(contexts) >= int(os.environ.get("FAKE_TRT_CONTEXTS", "100")):
             self.logger.log(ILogger.Severity.ERROR, "out of memory for a context")
             return None
         contexts_made.append(1)
@@ -349,6 +352,7 @@ class ICudaEngine:
         else:
             context.take(0)
         self.contexts.add(context)
+        contexts.add(context)
         return context
 
     def taken(self):
@@ -431,6 +435,7 @@ class Runtime:
         except ValueError:
             self._logger.log(ILogger.Severity.ERROR, "Serialization assertion magicTag failed")
             return None
+        engines_made.append(1)
         return ICudaEngine(plan, self._logger)
 
 
