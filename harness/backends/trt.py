@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.backends._trt_api import CALIBRATORS, VENDOR_RECIPES, TrtApi
-from harness.backends._trt_build import Plan, build_plan
+from harness.backends._trt_build import Plan, build_plan, load_plugins
 from harness.backends._trt_calibrator import (
     CalibrationFeed,
     CalibrationStore,
@@ -146,6 +146,8 @@ class _Builder:
         """Load the cached plan if there is a good one, else build and store it."""
         if self._artifact.recipe in CALIBRATORS and calibration is None:
             raise BuildError(f"{self._label}: recipe {self._artifact.recipe} needs calibration images; none were given")
+        # A cached plan with a plug-in layer is refused without its library; a plan's notes tell of it already.
+        load_plugins(self._api, self._options.trt.plugins)
         device = _Device(name=gpu.name, compute_capability=gpu.compute_capability, driver=gpu.driver)
         cache = self._cache("plans")
         key = self._plan_key(device, calibration)

@@ -11,6 +11,7 @@ import enum
 import json
 import os
 import weakref
+from pathlib import Path
 
 import numpy as np
 
@@ -21,6 +22,7 @@ contexts_made = []
 contexts = weakref.WeakSet()  # of all engines, alive
 engines_made = []
 shape_versions = []
+plugin_layers = []  # names of the plug-in layers that the registry holds
 
 
 class NetworkDefinitionCreationFlag(enum.IntEnum):
@@ -172,6 +174,9 @@ class OnnxParser:
         model = json.loads(data)
         if "error" in model:
             self._error, self.num_errors = _ParserError(model["error"]), 1
+            return False
+        if not _has_plugin(model):
+            self._error, self.num_errors = _ParserError(f"Plugin not found: {model['plugin']}"), 1
             return False
         net = self._network
         if model.get("empty"):
@@ -435,12 +440,30 @@ class Runtime:
         except ValueError:
             self._logger.log(ILogger.Severity.ERROR, "Serialization assertion magicTag failed")
             return None
+        if not _has_plugin(plan["model"]):
+            self._logger.log(ILogger.Severity.ERROR, f"getPluginCreator could not find {plan['model']['plugin']}")
+            return None
         engines_made.append(1)
         return ICudaEngine(plan, self._logger)
 
 
+def _has_plugin(model):
+    return model.get("plugin", "") in ("", *plugin_layers)
+
+
 class _Registry:
-    plugin_creator_list = ()
+    """Takes one layer from a library, named after the file, and refuses what it holds already, as the real one does."""
+
+    @property
+    def plugin_creator_list(self):
+        return tuple(plugin_layers)
+
+    def load_library(self, path):
+        name = Path(path).stem.removeprefix("lib")
+        if name in plugin_layers:
+            return None
+        plugin_layers.append(name)
+        return object()
 
 
 def get_plugin_registry():
