@@ -69,7 +69,7 @@ class _Reader:
         """Yield batches; a batch stays as it is until its outputs are back."""
         starts = range(self._images.first, self._images.stop, self._chunk_images)
         with ThreadPoolExecutor(max_workers=1) as reader, ThreadPoolExecutor(max_workers=1) as digester:
-            pending = reader.submit(self._chunk, starts[0], self._buffer(starts[0]))
+            pending = reader.submit(self._chunk, starts[0], self._buffer(starts[0], starts[0]))
             digested: Future[None] | None = None
             for index, first in enumerate(starts):
                 inputs, classes, stored = pending.result()
@@ -77,7 +77,8 @@ class _Reader:
                     digested.result()
                 digested = digester.submit(self.fingerprint.update, first, *stored)
                 if index + 1 < len(starts):
-                    pending = reader.submit(self._chunk, starts[index + 1], self._buffer(starts[index + 1]))
+                    following = starts[index + 1]
+                    pending = reader.submit(self._chunk, following, self._buffer(following, first))
                 for start in range(0, len(inputs), self._batch_size):
                     batch = inputs[start : start + self._batch_size]
                     self.waiting.append((first + start, classes[start : start + self._batch_size]))
@@ -93,9 +94,12 @@ class _Reader:
         shape = (self._chunk_images, *self._spec.input_shape)
         return deque(np.empty(shape, np.float32) for _ in range(N_BUFFERS))
 
-    def _buffer(self, first: int) -> Images | None:
-        """Return a buffer for the chunk from image `first` on, None while all are in use."""
-        oldest = self.waiting[0][0] if self.waiting else first
+    def _buffer(self, first: int, unread: int) -> Images | None:
+        """Return a buffer for the chunk from image `first` on, None while all are in use.
+
+        `unread`: the first image that was not handed out yet.
+        """
+        oldest = self.waiting[0][0] if self.waiting else unread
         while self._lent and self._lent[0][0] <= oldest:
             self._free.append(self._lent.popleft()[1])
         if not self._free:

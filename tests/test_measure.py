@@ -90,6 +90,75 @@ def test_reads_are_bounded(spec):
     assert data.largest_read == 1000
 
 
+class SlowEngine(LinearEngine):
+    """Looks at a batch only `behind` batches later, as an engine with work in flight does; may lend its memory."""
+
+    def __init__(self, behind, lends):
+        super().__init__()
+        self.behind, self.lends = behind, lends
+        self.lent, self.from_lent = [], []
+
+    def host_buffers(self, n_buffers, n_images):
+        self.lent = [np.full((n_images, 1, 4, 4), np.nan, np.float32) for _ in range(n_buffers)] if self.lends else []
+        return self.lent
+
+    def infer_stream(self, batches):
+        pending = []
+        for images in batches:
+            pending.append(images)
+            self.from_lent.append(any(np.shares_memory(images, buffer) for buffer in self.lent))
+            if len(pending) > self.behind:
+                yield self._outputs(pending.pop(0))
+        yield from map(self._outputs, pending)
+
+    def _outputs(self, images):
+        return images.reshape(len(images), -1) @ self.weights
+
+
+@pytest.mark.parametrize("lends", [False, True])
+@pytest.mark.parametrize(
+    ("batch_size", "behind", "suffice"),
+    [(100, 0, True), (100, 3, True), (600, 3, False), (1000, 1, True), (1000, 9, False)],
+)
+def test_images_stay_as_they_are_until_their_outputs_are_back(spec, lends, batch_size, behind, suffice):
+    data, engine = Images(n=9_500), SlowEngine(behind, lends)
+    accuracy = score_engine(engine, data, spec, window(0, 9_500), batch_size=batch_size)
+    plain = score_engine(LinearEngine(), data, spec, window(0, 9_500), batch_size=batch_size)
+    assert accuracy.outputs_sha256 == plain.outputs_sha256
+    assert accuracy.fingerprint == plain.fingerprint
+    assert any(engine.from_lent) == lends
+    assert all(engine.from_lent) == (lends and suffice)
+
+
+def test_chunks_of_large_images_are_small(spec, monkeypatch):
+    monkeypatch.setattr("harness.measure.MAX_CHUNK_BYTES", 250 * 16 * 4)
+    data = Images(n=1000)
+    engine = SlowEngine(0, lends=True)
+    score_engine(engine, data, spec, window(0, 1000), batch_size=100)
+    assert data.largest_read == 200
+    assert {len(buffer) for buffer in engine.lent} == {200}
+    score_engine(engine, data, spec, window(0, 1000), batch_size=500)
+    assert data.largest_read == 500
+
+
+def test_a_nan_pixel_is_an_error_with_the_image(spec):
+    data = Images(n=1500)
+    data.pixels = (data.pixels[:, None] / 255).astype(np.float32)
+    data.pixels[1234, 0, 2, 2] = np.nan
+    with pytest.raises(DataError, match="image 1234 of numbers/test holds NaN or Inf"):
+        score_engine(SlowEngine(2, lends=True), data, spec, window(0, 1500), batch_size=100)
+
+
+def test_a_fault_of_the_digest_reaches_the_caller(spec, monkeypatch):
+    def fail(*arguments):
+        raise DataError("images change on the way")
+
+    monkeypatch.setattr("harness.datasets.RangeFingerprint.update", fail)
+    for n_images in (57, 3000):
+        with pytest.raises(DataError, match="change on the way"):
+            score_engine(LinearEngine(), Images(n=n_images), spec, window(0, n_images), batch_size=10)
+
+
 def test_a_nan_output_is_an_error_with_the_image(spec):
     def spoil(outputs, call):
         if call == 2:

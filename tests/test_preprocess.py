@@ -80,3 +80,16 @@ def test_another_size_is_refused(shape, spec):
 def test_another_dtype_is_refused(dtype, spec):
     with pytest.raises(DataError, match="expected uint8"):
         images_from_pixels(np.zeros((2, 4, 4), dtype), spec)
+
+
+@pytest.mark.parametrize(("layout", "shape"), [("NCHW", (3, 4, 5)), ("NHWC", (4, 5, 3)), ("flat", (60,))])
+@pytest.mark.parametrize("mean", [(0.0,), (0.4, 0.5, 0.6)])
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_images_are_written_where_they_are_wanted(colour, spec, layout, shape, mean, kind):
+    spec = replace(spec, input_shape=shape, layout=layout, mean=mean)
+    pixels = colour.astype(kind)
+    memory = np.full((8, *shape), np.nan, np.float32)
+    images = images_from_pixels(pixels, spec, out=memory[:6])
+    assert np.shares_memory(images, memory)
+    np.testing.assert_array_equal(memory[:6], images_from_pixels(pixels, spec))
+    assert np.isnan(memory[6:]).all()
