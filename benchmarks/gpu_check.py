@@ -2,10 +2,12 @@
 
     PYTHONPATH=. python benchmarks/gpu_check.py --backend=trt --out=OUT [--mnist-dir=DIR] [--stages=suite,direct,...]
 
-Stages: suite (all bundled models on strokes), again (the same from the engine cache), mnist (400 batches of 100 from
-image 10,000 of the training set, as sampleINT8), direct (one process a check, so that a crash costs one check),
-scoring, resnet. OUT gets gpu_check.json, gpu_check.md and the runs' report folders; the table is printed last. It runs
-on CPU backends too (`--backend=ort`), where what needs CUDA is left out by name.
+Stages: suite (all bundled models on strokes), again (the same from the engine cache), minmax (mobilenet_digits by
+TensorRT's min-max calibrator), mnist (400 batches of 100 from image 10,000 of the training set, as sampleINT8), direct
+(one process a check, so that a crash costs one check), scoring, resnet. It ends with exit code 1 and names what is
+wrong when a check failed, a case has no result, the second run built an engine again or scoring is too slow. OUT gets
+gpu_check.json, gpu_check.md and the runs' report folders; the table is printed last. It runs on CPU backends too
+(`--backend=ort`), where what needs CUDA is left out by name.
 """
 
 import argparse
@@ -20,7 +22,7 @@ from gpu_checks import CHECKS
 from gpu_scoring import ROOT, tactic_sources
 
 CPU_BACKENDS = ("ort", "openvino")
-STAGES = ("suite", "again", "mnist", "direct", "scoring", "resnet")
+STAGES = ("suite", "again", "minmax", "mnist", "direct", "scoring", "resnet")
 CHECK_TIMEOUT_S = 300
 
 
@@ -148,6 +150,10 @@ def run_stage(asked, stage):
         return run_suite(
             asked, "again", f"--recipe={recipes}", "--timing-rounds=6", *(quick or ["--score-images=1000"])
         )
+    if stage == "minmax":
+        if asked.backend != "trt":
+            return {"skipped": "TensorRT only"}
+        return run_suite(asked, "minmax", "--recipe=trt-minmax", "--model=mobilenet_digits", *quick[:2])
     if stage == "mnist":
         if asked.mnist_dir is None:
             return {"skipped": "--mnist-dir was not given"}
@@ -207,9 +213,33 @@ def report(results):
         else:
             lines += suite_lines(stage, result)
             if stage == "again" and "rows" in result:
-                built = [row["id"] for row in result["rows"] if row["cache"] not in ("hit", "none", None)]
-                lines += [f"built again: {', '.join(built) or 'nothing'}", ""]
+                lines += [f"not from the engine cache: {', '.join(not_cached(result['rows'])) or 'nothing'}", ""]
     return "\n".join(lines)
+
+
+def not_cached(rows):
+    """Return the cases of TensorRT that were built again, or did not come to it."""
+    return [f"{row['id']} ({row['cache']})" for row in rows if row["cache"] not in ("hit", "none")]
+
+
+def faults(results):
+    """Yield one line for everything that is not as it should be."""
+    for stage, result in results.items():
+        if stage == "direct":
+            yield from (f"{name}: {one['detail']}" for name, one in result.items() if one["outcome"] == "FAILED")
+        elif stage == "scoring":
+            if "error" in result:
+                yield f"scoring: {result['error']}"
+            for row in result.get("rows", []):
+                if not row["passes"]:
+                    share, factor = row["share_of_ceiling"], row["times_the_loop"]
+                    yield f"scoring {row['precision']}: {share:.1%} of the ceiling, {factor:.2f} times the loop"
+        elif "rows" in result:
+            yield from (f"{stage} {row['id']}: {row['reason']}" for row in result["rows"] if row["status"] == "error")
+            if stage == "again":
+                yield from (f"again: {case} was not taken from the cache" for case in not_cached(result["rows"]))
+        elif "error" in result:
+            yield f"{stage}: {result['error']}"
 
 
 def main():
@@ -234,8 +264,12 @@ def main():
         results[stage] = run_stage(asked, stage)
         kept.write_text(json.dumps(results, indent=1))
         (asked.out / "gpu_check.md").write_text(report(results))
-    print(report({name: results[name] for name in asked.stages.split(",")}))
+    done = {name: results[name] for name in asked.stages.split(",")}
+    print(report(done))
+    wrong = list(faults(done))
+    print(f"**{len(wrong)} faults**" + "".join(f"\n- {line}" for line in wrong))
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,0 +1,5 @@
+"""A TensorRT backend that breaks."""
+
+from harness.backends._broken import BrokenBackend, die
+
+BACKEND = BrokenBackend("trt-crash", spoil=die)
