@@ -164,6 +164,26 @@ def sort_nodes(model: ModelProto) -> None:
     model.graph.node.extend(ordered)
 
 
+def constants_to_initializers(model: ModelProto) -> None:
+    """Turn Constant nodes that hold a tensor, a float or floats into initializers: converters look for weights there."""
+    numpy_helper = _onnx().numpy_helper
+    kept = []
+    for node in model.graph.node:
+        kind = node.attribute[0].name if node.op_type == "Constant" and node.attribute else ""
+        if kind == "value":
+            model.graph.initializer.add().CopyFrom(node.attribute[0].t)
+        elif kind == "value_float":
+            model.graph.initializer.append(numpy_helper.from_array(np.asarray(node.attribute[0].f, np.float32)))
+        elif kind == "value_floats":
+            model.graph.initializer.append(numpy_helper.from_array(np.array(node.attribute[0].floats, np.float32)))
+        else:
+            kept.append(node)
+            continue
+        model.graph.initializer[-1].name = node.output[0]
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+
+
 def check_model(path: str | Path) -> None:
     """Run onnx.checker on a file. Raises: BuildError with its first line."""
     onnx = _onnx()

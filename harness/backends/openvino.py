@@ -37,7 +37,7 @@ from harness.specs import BuildOptions, Case, Precision
 
 NAME = "openvino"
 DEVICE = "CPU"
-HINTS = {Precision.FP32: "f32", Precision.FP16: "f16", Precision.INT8: "f32"}  # INT8: what is not quantized
+HINTS = {Precision.FP32: "f32", Precision.FP16: "f16", Precision.BF16: "bf16", Precision.INT8: "f32"}  # INT8: what is not quantized
 READ_BACK = (
     "INFERENCE_PRECISION_HINT",
     "PERFORMANCE_HINT",
