@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 INSTALL_HINT = "pip install 'nn-engine-harness[cpu]'"
 QDQ_OPS = ("QuantizeLinear", "DequantizeLinear")
+CASTING_OPS = (*QDQ_OPS, "Cast")
 SCALE_INPUT = 1
 # tf2onnx, Keras and PyTorch write the default domain either way.
 DEFAULT_DOMAINS = ("", "ai.onnx")
@@ -98,9 +99,9 @@ class NodeIndex:
     previous: Mapping[str, str]  # node -> the node that makes its first input
 
     @property
-    def qdq(self) -> frozenset[str]:
-        """Return the names of the Q/DQ nodes."""
-        return frozenset(node for node, kind in self.kinds.items() if kind in QDQ_OPS)
+    def casts(self) -> frozenset[str]:
+        """Return the names of the nodes that only change a tensor's type: Q/DQ and Cast."""
+        return frozenset(node for node, kind in self.kinds.items() if kind in CASTING_OPS)
 
 
 def index_nodes(model: ModelProto) -> NodeIndex:
@@ -165,7 +166,7 @@ def sort_nodes(model: ModelProto) -> None:
 
 
 def constants_to_initializers(model: ModelProto) -> None:
-    """Turn Constant nodes that hold a tensor, a float or floats into initializers: converters look for weights there."""
+    """Turn Constant nodes of a tensor or of floats into initializers, where converters look for weights."""
     numpy_helper = _onnx().numpy_helper
     kept = []
     for node in model.graph.node:

@@ -30,6 +30,9 @@ class Precision(str, enum.Enum):
         return self.value
 
 
+DEFAULT_PRECISIONS = (Precision.FP32, Precision.FP16, Precision.INT8)  # BF16 is run when asked for
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRange:
     """Images `first` <= index < `stop` of one split of one data set."""

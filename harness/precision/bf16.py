@@ -70,7 +70,9 @@ def _raised(model: ModelProto, name: str) -> ModelProto:
 
     for node in model.graph.node:
         if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
-            raise BuildError(f"model {name}: {node_id(node)} ({node.op_type}) holds a graph of its own; BF16 needs none")
+            raise BuildError(
+                f"model {name}: {node_id(node)} ({node.op_type}) holds a graph of its own; BF16 needs none"
+            )
     try:
         if opset_of(model) < MIN_OPSET:
             model = onnx.version_converter.convert_version(model, MIN_OPSET)
@@ -145,7 +147,9 @@ class _Caster:
             if not name or self._type_of(name, node) != self._float:
                 continue
             formal = _formal(schema.inputs, position)
-            is_free = BF16_TYPE in formal.types and formal.type_str in {c.type_param_str for c in schema.type_constraints}
+            is_free = BF16_TYPE in formal.types and formal.type_str in {
+                c.type_param_str for c in schema.type_constraints
+            }
             chosen[formal.type_str] = self._bf16 if is_free else self._float
             types["in", position] = chosen[formal.type_str]
         for position, name in enumerate(node.output):
@@ -230,9 +234,7 @@ class _Caster:
 def _types_of(model: ModelProto) -> dict[str, int]:
     """Return the element type of every tensor whose type is known."""
     graph = model.graph
-    known = {
-        value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input, *graph.output)
-    }
+    known = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input, *graph.output)}
     return {**known, **{tensor.name: tensor.data_type for tensor in graph.initializer}}
 
 
