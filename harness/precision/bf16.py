@@ -7,7 +7,7 @@ may be bfloat16 is asked of ONNX's own operator schemas, so an operator that has
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 # Source: https://github.com/onnx/onnx/blob/main/docs/Versioning.md and Changelog.md, operator set 22
 MIN_OPSET, MIN_IR_VERSION = 22, 10
 BF16_TYPE = "tensor(bfloat16)"
+# ONNX has bfloat16 for these, TensorRT has not: its parser or builder refuses them. Found with TensorRT for RTX 1.7.
+FP32_OPS = frozenset({"ConvTranspose", "HardSwish", "LpNormalization", "LpPool", "Mish"})
 BF16_MAX = float(np.uint32(0x7F7F0000).view(np.float32))  # largest finite bfloat16, 3.39e38
 DROPPED_BITS = 16  # of float32's 32
 
@@ -70,9 +72,7 @@ def _raised(model: ModelProto, name: str) -> ModelProto:
 
     for node in model.graph.node:
         if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
-            raise BuildError(
-                f"model {name}: {node_id(node)} ({node.op_type}) holds a graph of its own; BF16 needs none"
-            )
+            raise BuildError(f"model {name}: {node_id(node)} ({node.op_type}) holds a graph; BF16 cannot cast within")
     try:
         if opset_of(model) < MIN_OPSET:
             model = onnx.version_converter.convert_version(model, MIN_OPSET)
@@ -106,7 +106,9 @@ class _Caster:
         fp32_from = _tail(self._graph.node)
         outputs = {value.name for value in self._graph.output}
         for place, node in enumerate(list(self._graph.node)):
-            types = {} if place in fp32_from else self._types_for(node)
+            schema = self._schema(node)
+            self._complete_types(node, schema)
+            types = {} if place in fp32_from else self._types_for(node, schema)
             self._cast_inputs(node, types)
             self._nodes.append(node)
             for position, name in enumerate(node.output):
@@ -129,27 +131,35 @@ class _Caster:
         )
         if not self._kept:
             return clipped
-        return (*clipped, f"ONNX has no BF16 for {', '.join(self._kept)}: FP32 between casts")
+        return (*clipped, f"no BF16 for {', '.join(self._kept)} in ONNX or TensorRT: FP32 between casts")
 
-    def _types_for(self, node: NodeProto) -> dict[tuple[str, int], int]:
+    def _complete_types(self, node: NodeProto, schema: Any) -> None:
+        """Type the outputs that ONNX's inference leaves open although an input decides them (GroupNormalization)."""
+        if schema is None:
+            return
+        inputs = {_formal(schema.inputs, place).type_str: name for place, name in enumerate(node.input) if name}
+        for place, name in enumerate(node.output):
+            source = inputs.get(_formal(schema.outputs, place).type_str, "")
+            if name and name not in self._was and source in self._was:
+                self._was[name] = self._now[name] = self._was[source]
+
+    def _types_for(self, node: NodeProto, schema: Any) -> dict[tuple[str, int], int]:
         """Return the type of each float input and output: ("in" or "out", position) -> type.
 
         An operator's type variable becomes bfloat16 where its schema allows that and an input decides it; an output
         whose type an attribute decides (Cast, ConstantOfShape) is left as it is and cast where it is used.
         """
-        schema = self._schema(node)
-        if schema is None:
+        if schema is None or node.op_type in FP32_OPS:
             self._kept[node.op_type] = None
             return {}
         types: dict[tuple[str, int], int] = {}
         chosen: dict[str, int] = {}
+        variables = {constraint.type_param_str for constraint in schema.type_constraints}
         for position, name in enumerate(node.input):
             if not name or self._type_of(name, node) != self._float:
                 continue
             formal = _formal(schema.inputs, position)
-            is_free = BF16_TYPE in formal.types and formal.type_str in {
-                c.type_param_str for c in schema.type_constraints
-            }
+            is_free = BF16_TYPE in formal.types and formal.type_str in variables
             chosen[formal.type_str] = self._bf16 if is_free else self._float
             types["in", position] = chosen[formal.type_str]
         for position, name in enumerate(node.output):
