@@ -85,6 +85,24 @@ def opset_of(model: ModelProto) -> int:
     return next((o.version for o in model.opset_import if o.domain in DEFAULT_DOMAINS), 0)
 
 
+def raise_opset(model: ModelProto, minimum: int, *, name: str, why: str) -> ModelProto:
+    """Return a model of at least an operator set; a newer one stays as it is.
+
+    `why` says what the old one lacks. Raises: BuildError when onnx cannot convert the model.
+    """
+    onnx = _onnx()
+    if opset_of(model) >= minimum:
+        return model
+    try:
+        raised: ModelProto = onnx.version_converter.convert_version(model, minimum)
+    except (RuntimeError, onnx.version_converter.ConvertError, onnx.checker.ValidationError) as error:
+        raise BuildError(
+            f"{name}: operator set {opset_of(model)} {why} and cannot be raised to {minimum} ({one_line(error)}); "
+            f"export it anew with operator set {minimum} or later"
+        ) from error
+    return raised
+
+
 def node_id(node: NodeProto) -> str:
     """Return a node's name, or its first output where it has none."""
     return node.name or node.output[0]
@@ -218,6 +236,7 @@ def _onnx() -> Any:
         import onnx
         import onnx.checker
         import onnx.shape_inference
+        import onnx.version_converter
     except ImportError as error:
         raise BackendUnavailable(f"onnx is not installed; {INSTALL_HINT}") from error
     return onnx

@@ -21,8 +21,8 @@ from harness.onnx_graph import (
     constants_to_initializers,
     load_model,
     node_id,
-    one_line,
     opset_of,
+    raise_opset,
 )
 from harness.precision.recipe import Conversion, ConversionRequest, Recipe
 from harness.specs import BF16_RUNTIME_RECIPE, Precision
@@ -73,16 +73,9 @@ def _raised(model: ModelProto, name: str) -> ModelProto:
     for node in model.graph.node:
         if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
             raise BuildError(f"model {name}: {node_id(node)} ({node.op_type}) holds a graph; BF16 cannot cast within")
-    try:
-        if opset_of(model) < MIN_OPSET:
-            model = onnx.version_converter.convert_version(model, MIN_OPSET)
-        model.ir_version = max(model.ir_version, MIN_IR_VERSION)
-        return onnx.shape_inference.infer_shapes(model, strict_mode=True)
-    except (RuntimeError, onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
-        raise BuildError(
-            f"model {name}: operator set {opset_of(model)} has no BF16 convolution and cannot be raised to {MIN_OPSET} "
-            f"({one_line(error)}); export it anew with operator set {MIN_OPSET}"
-        ) from error
+    model = raise_opset(model, MIN_OPSET, name=f"model {name}", why="has no BF16 convolution")
+    model.ir_version = max(model.ir_version, MIN_IR_VERSION)
+    return onnx.shape_inference.infer_shapes(model)
 
 
 class _Caster:
@@ -98,6 +91,7 @@ class _Caster:
         self._now = dict(self._was)
         self._copies: dict[tuple[str, int], str] = {}  # (tensor, type) -> its name in that type
         self._nodes: list[NodeProto] = []
+        self._completed: list[str] = []  # tensors whose type ONNX's inference does not find
         self._kept: dict[str, None] = {}  # operators without bfloat16
         self._n_clipped: dict[str, int] = {}
 
@@ -142,6 +136,7 @@ class _Caster:
             source = inputs.get(_formal(schema.outputs, place).type_str, "")
             if name and name not in self._was and source in self._was:
                 self._was[name] = self._now[name] = self._was[source]
+                self._completed.append(name)
 
     def _types_for(self, node: NodeProto, schema: Any) -> dict[tuple[str, int], int]:
         """Return the type of each float input and output: ("in" or "out", position) -> type.
@@ -233,10 +228,13 @@ class _Caster:
         return fresh
 
     def _finish(self) -> None:
+        import onnx
+
         used = {name for node in self._nodes for name in node.input} | {value.name for value in self._graph.output}
         kept = [tensor for tensor in self._graph.initializer if tensor.name in used]
         inputs = [value for value in self._graph.input if value.name in used or value.name not in self._weights]
-        for field, values in (("initializer", kept), ("input", inputs), ("node", self._nodes), ("value_info", [])):
+        told = [onnx.helper.make_tensor_value_info(name, self._now[name], None) for name in self._completed]
+        for field, values in (("initializer", kept), ("input", inputs), ("node", self._nodes), ("value_info", told)):
             del getattr(self._graph, field)[:]
             getattr(self._graph, field).extend(values)
 
