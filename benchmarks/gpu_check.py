@@ -199,7 +199,7 @@ def report(results):
             ]
             lines += ["| --- | --- | --- | --- |"]
             lines += [
-                f"| {row['precision']} | {row['stream_images_per_s']:.4g} | {row['share_of_ceiling']:.1%} | "
+                f"| {row['precision']} | {row['images_per_s']['stream']:.4g} | {row['share_of_ceiling']:.1%} | "
                 f"{row['times_the_loop']:.2f} |"
                 for row in result.get("rows", [])
             ] or [f"| - | {result.get('error')} | - | - |"]

@@ -6,12 +6,12 @@ the backend has no such thing.
 
 import dataclasses
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import gpu_plugin
 import numpy as np
 from gpu_scoring import RECIPES, ROOT, build_engine, real_batches, tactic_sources
 
@@ -26,6 +26,7 @@ CPU_BACKENDS = ("ort", "openvino")
 MODEL = "lenet5"
 N_IMAGES = 10_000
 AGREEMENT, MAX_CHANGED = 1e-3, 2
+PLUGIN_AGREEMENT = 1e-4  # of sums of 16 and 8 products in FP32; the plug-in layer changes outputs by about 10
 
 
 class NotHere(Exception):
@@ -171,24 +172,33 @@ def foreign_plan(place):
 
 
 def plugin_library(place):
-    """A small library of our own is loaded before parsing; a missing one is a clear error."""
+    """A layer of a library of our own is parsed, built, run, inspected, cached; without the library it is named."""
     place.need_trt()
-    if shutil.which("gcc") is None:
-        raise NotHere("gcc is not installed")
+    version = load_backend(place.backend).api().version
+    if place.backend != "trt" or not version.startswith("8.6."):
+        raise NotHere(f"the layer is compiled for the interfaces of TensorRT 8.6; this is {place.backend} {version}")
     with tempfile.TemporaryDirectory() as folder:
-        source, library = Path(folder) / "own.c", Path(folder) / "libown.so"
-        mark = Path(folder) / "loaded"
-        loaded = f'__attribute__((constructor)) static void loaded(void) {{ fclose(fopen("{mark}", "w")); }}'
-        source.write_text(f"#include <stdio.h>\n{loaded}\n")
-        subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
-        with place.engine(cache=folder, optimization_level=0, plugins=(str(library),))[2] as engine:
-            notes = [note for note in engine.facts.notes if "plug-in" in note]
-        assert mark.exists(), "the library's constructor did not run"
-        try:
-            place.engine(cache=folder, plugins=(str(library) + ".missing",))
-        except BuildError as error:
-            return f"{notes[0]} (it holds no layer: this shows loading only); missing: {error}"
-    raise AssertionError("a missing plug-in was accepted")
+        library = gpu_plugin.plugin_library(folder)
+        if library is None:
+            raise NotHere(f"no C++ compiler ({', '.join(gpu_plugin.COMPILERS)}) and {gpu_plugin.PREBUILT} is not set")
+        without, missing, built, loaded = (
+            gpu_plugin.in_a_fresh_process(place.backend, folder, libraries)
+            for libraries in ((), (f"{library}.missing",), (library,), (library,))
+        )
+    assert gpu_plugin.OP in without.get("error", ""), f"without the library: {without}"
+    assert "there is no such file" in missing.get("error", ""), f"a missing library: {missing}"
+    for found, state in ((built, "miss"), (loaded, "hit")):
+        assert found.get("cache") == state, f"expected a cache {state}: {found}"
+        assert found["largest"] <= PLUGIN_AGREEMENT, f"outputs differ by up to {found['largest']:.2e}"
+        assert found["of_a_copy"] > 100 * PLUGIN_AGREEMENT, f"the layer changed nothing: {found}"
+        assert found["notes"] == [f"plug-in {library.name}: 1 layer types registered"], found["notes"]
+        layers = [" ".join(entry) for entry in found["layers"] if gpu_plugin.NODE in entry[0]]
+        assert len(layers) == 1, f"the inspector names {found['layers']}"
+    return (
+        f"{built['notes'][0]}; outputs differ by up to {built['largest']:.1e} from NumPy's, {built['of_a_copy']:.1f} "
+        f"without the layer; inspector: {layers[0]}; a second process: cache {loaded['cache']}, "
+        f"{loaded['largest']:.1e}; without: {without['error']}; missing: {missing['error']}"
+    )
 
 
 class Spoiled:

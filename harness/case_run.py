@@ -177,7 +177,7 @@ class CaseRun:
             recorded_at=recorded_at,
             command=command,
             artifact=prepared.artifact if prepared else None,
-            engine=prepared.engine if prepared else None,
+            engine=layers.engine if layers else prepared.engine if prepared else None,
             effective_precision=layers.effective_precision if layers else None,
             layers=layers.layers if layers else (),
             accuracy=accuracy,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,11 +19,13 @@ from harness.datasets import RangeFingerprint
 from harness.errors import DataError, MeasurementError
 from harness.metrics.topk import TopK, score_top_k
 from harness.preprocess import images_from_pixels
-from harness.protocols import Dataset, Engine, Images, Timer
+from harness.protocols import Dataset, Engine, Images, LendsBuffers, Timer
 from harness.records import Accuracy, Latency, PackedArray
 from harness.specs import ImageRange, ModelSpec, TimingPlan
 
 CHUNK_IMAGES = 1_000  # read and preprocessed at once
+MAX_CHUNK_BYTES = 16 << 20  # so that chunks of large images stay small; a chunk holds at least one batch
+N_BUFFERS = 3  # of a chunk each: one read, one running, one whose last batches are still in flight
 MIN_WARMUP_CALLS = 3  # OpenVINO's first call of a shape is 10-60 times slower, its second still 2 times
 MIN_SAMPLES_PER_ROUND = 3
 MAX_SAMPLES_PER_ROUND = 200
@@ -43,32 +46,82 @@ def no_progress(done: int, total: int) -> None:
 
 
 class _Reader:
-    """Batches of a range, with labels kept until their outputs come back."""
+    """Batches of a range, with labels kept until their outputs come back.
 
-    def __init__(self, dataset: Dataset, spec: ModelSpec, images: ImageRange, batch_size: int) -> None:
+    One thread reads and preprocesses the next chunk and another digests the last one while the engine runs this one:
+    a fast engine would otherwise wait for sha256. Chunks lie in a few buffers, the engine's own where it offers some;
+    a buffer is filled again once the outputs of all its images are back.
+    """
+
+    def __init__(
+        self, dataset: Dataset, spec: ModelSpec, images: ImageRange, batch_size: int, engine: Engine | None = None
+    ) -> None:
         self.fingerprint = RangeFingerprint()
         self.waiting: deque[tuple[int, NDArray[np.int64]]] = deque()
         self._dataset, self._spec, self._images, self._batch_size = dataset, spec, images, batch_size
+        fitting = max(1, MAX_CHUNK_BYTES // (math.prod(spec.input_shape) * np.dtype(np.float32).itemsize))
+        n_batches = min(CHUNK_IMAGES, fitting, images.n_images) // batch_size
+        self._chunk_images = max(1, n_batches) * batch_size
+        self._free = self._buffers(engine)
+        self._lent: deque[tuple[int, Images]] = deque()  # first image after the buffer's, buffer
 
     def batches(self) -> Iterator[Images]:
-        """Yield batches; the next chunk is read and preprocessed in a thread while the engine runs this one."""
-        size = max(self._batch_size, CHUNK_IMAGES // self._batch_size * self._batch_size)
-        starts = range(self._images.first, self._images.stop, size)
-        with ThreadPoolExecutor(max_workers=1) as reader:
-            pending = reader.submit(self._chunk, starts[0], size)
+        """Yield batches; a batch stays as it is until its outputs are back."""
+        starts = range(self._images.first, self._images.stop, self._chunk_images)
+        with ThreadPoolExecutor(max_workers=1) as reader, ThreadPoolExecutor(max_workers=1) as digester:
+            pending = reader.submit(self._chunk, starts[0], self._buffer(starts[0]))
+            digested: Future[None] | None = None
             for index, first in enumerate(starts):
-                inputs, classes = pending.result()
+                inputs, classes, stored = pending.result()
+                if digested is not None:
+                    digested.result()
+                digested = digester.submit(self.fingerprint.update, first, *stored)
                 if index + 1 < len(starts):
-                    pending = reader.submit(self._chunk, starts[index + 1], size)
+                    pending = reader.submit(self._chunk, starts[index + 1], self._buffer(starts[index + 1]))
                 for start in range(0, len(inputs), self._batch_size):
                     batch = inputs[start : start + self._batch_size]
                     self.waiting.append((first + start, classes[start : start + self._batch_size]))
                     yield _padded(batch, self._spec.max_batch)
+            if digested is not None:
+                digested.result()
 
-    def _chunk(self, first: int, size: int) -> tuple[Images, NDArray[np.int64]]:
-        pixels, labels = self._dataset.read(first, min(first + size, self._images.stop))
-        self.fingerprint.update(first, pixels, labels)
-        return images_from_pixels(pixels, self._spec), self._classes(labels, first)
+    def _buffers(self, engine: Engine | None) -> deque[Images]:
+        if isinstance(engine, LendsBuffers):
+            lent = engine.host_buffers(N_BUFFERS, self._chunk_images)
+            if lent:
+                return deque(lent)
+        shape = (self._chunk_images, *self._spec.input_shape)
+        return deque(np.empty(shape, np.float32) for _ in range(N_BUFFERS))
+
+    def _buffer(self, first: int) -> Images | None:
+        """Return a buffer for the chunk from image `first` on, None while all are in use."""
+        oldest = self.waiting[0][0] if self.waiting else first
+        while self._lent and self._lent[0][0] <= oldest:
+            self._free.append(self._lent.popleft()[1])
+        if not self._free:
+            return None
+        buffer = self._free.popleft()
+        self._lent.append((first + self._chunk_images, buffer))
+        return buffer
+
+    def _chunk(
+        self, first: int, buffer: Images | None
+    ) -> tuple[Images, NDArray[np.int64], tuple[NDArray[np.generic], NDArray[np.int64]]]:
+        pixels, labels = self._dataset.read(first, min(first + self._chunk_images, self._images.stop))
+        images = images_from_pixels(pixels, self._spec, out=None if buffer is None else buffer[: len(pixels)])
+        self._check_finite(images, first)
+        return images, self._classes(labels, first), (pixels, labels)
+
+    def _check_finite(self, images: Images, first: int) -> None:
+        with np.errstate(invalid="ignore", over="ignore"):
+            if np.isfinite(images.sum()):  # NaN and Inf stay in a sum; one that overflows is looked at again
+                return
+        finite = np.isfinite(images.reshape(len(images), -1)).all(axis=1)
+        if not finite.all():
+            raise DataError(
+                f"image {first + int(np.argmin(finite))} of {self._dataset.name}/{self._dataset.split} holds NaN or "
+                "Inf after preprocessing; mend the data or the card's scale, mean and std"
+            )
 
     def _classes(self, labels: NDArray[np.int64], first: int) -> NDArray[np.int64]:
         classes = labels + self._spec.label_offset
@@ -107,7 +160,7 @@ def score_engine(
     if batch_size < 1:
         raise MeasurementError(f"a scoring batch of {batch_size} images is no batch; at least 1 is needed")
     size = spec.max_batch or min(batch_size, images.n_images)
-    reader = _Reader(dataset, spec, images, size)
+    reader = _Reader(dataset, spec, images, size, engine)
     scores = _Scores(spec)
     started = time.perf_counter_ns()
     with ExitStack() as stack:
@@ -116,8 +169,7 @@ def score_engine(
         for outputs in engine.infer_stream(reader.batches()):
             first, classes = reader.waiting.popleft()
             own = outputs[: len(classes)]
-            _check_outputs(own, len(classes), spec, first)
-            scores.add(own, classes)
+            scores.add(first, own, classes)
             if file:
                 file.write(np.ascontiguousarray(own, "<f4").data)
             done += len(classes)
@@ -140,10 +192,18 @@ class _Scores:
         self._digest = hashlib.sha256()
         self._outputs: list[NDArray[np.float32]] = []
         self._classes: list[NDArray[np.int64]] = []
-        self._n_waiting = 0
+        self._n_waiting, self._first = 0, 0
         self._parts: list[tuple[TopK, NDArray[np.int64]]] = []
 
-    def add(self, outputs: NDArray[np.float32], classes: NDArray[np.int64]) -> None:
+    def add(self, first: int, outputs: NDArray[np.float32], classes: NDArray[np.int64]) -> None:
+        """Add the outputs of images first.. Raises: MeasurementError for another shape, NaN and Inf."""
+        if outputs.shape != (len(classes), self._spec.num_classes):
+            raise MeasurementError(
+                f"model {self._spec.name}: outputs of shape {outputs.shape} for images "
+                f"{first}..{first + len(classes) - 1}; expected {(len(classes), self._spec.num_classes)}"
+            )
+        if not self._n_waiting:
+            self._first = first
         self._outputs.append(outputs)
         self._classes.append(classes)
         self._n_waiting += len(classes)
@@ -154,6 +214,7 @@ class _Scores:
         if not self._outputs:
             return
         outputs, classes = np.concatenate(self._outputs), np.concatenate(self._classes)
+        _check_finite_outputs(outputs, self._spec, self._first)
         self._digest.update(np.ascontiguousarray(outputs, "<f4").data)
         self._parts.append((score_top_k(outputs, classes), classes))
         self._outputs, self._classes, self._n_waiting = [], [], 0
@@ -181,12 +242,7 @@ class _Scores:
         )
 
 
-def _check_outputs(outputs: NDArray[np.float32], n_images: int, spec: ModelSpec, first: int) -> None:
-    if outputs.shape != (n_images, spec.num_classes):
-        raise MeasurementError(
-            f"model {spec.name}: outputs of shape {outputs.shape} for images {first}..{first + n_images - 1}; "
-            f"expected {(n_images, spec.num_classes)}"
-        )
+def _check_finite_outputs(outputs: NDArray[np.float32], spec: ModelSpec, first: int) -> None:
     if not np.isfinite(outputs).all():
         row = int(np.flatnonzero(~np.isfinite(outputs).all(axis=1))[0])
         raise MeasurementError(

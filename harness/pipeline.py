@@ -148,10 +148,10 @@ class CaseWork:
 
     def layers(self) -> LayerReport:
         """Read back what ran. Call it last: profiling disturbs what is timed after it."""
-        layers = self._open_engine().layers()
-        case = self.request.case
+        engine, case = self._open_engine(), self.request.case
+        layers = engine.layers()
         found = effective_precision(layers, case.precision, has_cast_weights=case.recipe != BF16_RUNTIME_RECIPE)
-        return LayerReport(layers=layers, effective_precision=found)
+        return LayerReport(layers=layers, effective_precision=found, engine=engine.facts)
 
     def invariance(self) -> tuple[Verdict, ...]:
         """Check that an image's result does not depend on its neighbours, slot or batch size."""

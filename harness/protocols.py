@@ -70,7 +70,7 @@ class Engine(Protocol):
 
     input: TensorSpec
     output: TensorSpec
-    facts: EngineFacts
+    facts: EngineFacts  # may gain notes while the engine runs
 
     def infer(self, images: Images) -> Outputs:
         """Run one batch and return fresh memory.
@@ -100,6 +100,18 @@ class Engine(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+@runtime_checkable
+class LendsBuffers(Protocol):
+    """What an engine may offer beside `Engine`: memory that it reads batches from without copying them first."""
+
+    def host_buffers(self, n_buffers: int, n_images: int) -> list[Images]:
+        """Return float32[n_images, ...] arrays, valid until the engine is closed; none where it has no such memory.
+
+        Whoever fills one answers for finite values, and leaves it alone until the outputs of its batches are back.
+        """
+        ...
 
 
 class Backend(Protocol):

@@ -33,10 +33,11 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerReport:
-    """The layers that ran and their precision in short."""
+    """The layers that ran, their precision in short, and the engine's facts with what was noted while it ran."""
 
     layers: tuple[Layer, ...]
     effective_precision: EffectivePrecision
+    engine: EngineFacts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

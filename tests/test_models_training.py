@@ -15,14 +15,17 @@ MODELS = Path(__file__).parents[1] / "models"
 @pytest.fixture(scope="module")
 def training():
     """Return models/train.py as a module, and leave the import path as it was."""
-    path = list(sys.path)
+    path, threads = list(sys.path), torch.get_num_threads()
     sys.path.insert(0, str(MODELS))
+    # On a busy machine the math library takes fewer threads than it may, and sums then add in another order.
+    torch.set_num_threads(1)
     try:
         import train
 
         yield train
     finally:
         sys.path[:] = path
+        torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -31,7 +31,14 @@ def fake_driver(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("checks", "mode"),
-    [("cuda", "lazy"), ("build", "lazy"), ("ort_cuda", "lazy"), ("engine", "lazy"), ("engine", "eager")],
+    [
+        ("cuda", "lazy"),
+        ("build", "lazy"),
+        ("plugins", "lazy"),
+        ("ort_cuda", "lazy"),
+        ("engine", "lazy"),
+        ("engine", "eager"),
+    ],
 )
 def test_on_the_fake_driver(fake_driver, checks, mode):
     environment = dict(os.environ, LD_LIBRARY_PATH=str(fake_driver), FAKE_CUDA_MODE=mode, PYTHONPATH=str(ROOT))

@@ -1,7 +1,8 @@
-"""Overlapped inference: a ring of buffers, three streams, and one CUDA graph per slot and batch size.
+"""Overlapped inference: a ring of buffers, each with streams of its own, and one CUDA graph per slot and batch size.
 
-Batches are copied to page-locked memory by the calling thread: a thread of its own took 70 us a batch of 100 MNIST
-images where this takes 50, because the two hand the interpreter lock over at each CUDA call.
+The calling thread enqueues everything: a thread of its own took 70 us a batch of 100 MNIST images where this took 50,
+because the two hand the interpreter lock over at each CUDA call. What is left of these 50 us was mostly the copy to
+page-locked memory, so a reader may fill such memory itself (`host_buffers`), and its batches are then sent from there.
 """
 
 from __future__ import annotations
@@ -17,20 +18,38 @@ from numpy.typing import NDArray
 from harness.cuda import Gpu, Graph, NotCapturable
 from harness.protocols import Images, Outputs
 
-N_SLOTS = 3  # two batches on the GPU while one is filled or collected
-IN_FLIGHT = 2
+N_SLOTS = 4  # three batches on the GPU while one is filled or collected
+IN_FLIGHT = 3
 
 
 class Slot:
-    """Buffers of one batch on the host and on the device, its events and its graphs."""
+    """Buffers of one batch on the host and on the device, its streams, its events and its graphs.
 
-    def __init__(self, gpu: Gpu, in_shape: tuple[int, ...], out_shape: tuple[int, ...], types: tuple[str, str]) -> None:
+    Copies go through `stream`, inferences through `compute`. Slots whose inferences may overlap have both in one;
+    slots that share a stream of inferences take turns on it.
+    """
+
+    def __init__(
+        self,
+        gpu: Gpu,
+        in_shape: tuple[int, ...],
+        out_shape: tuple[int, ...],
+        types: tuple[str, str],
+        *,
+        compute: Any,
+        stream: Any = None,
+        index: int = 0,
+    ) -> None:
+        self.index = index
         self.host_in: NDArray[Any] = gpu.pinned(in_shape, types[0])
         self.host_out: NDArray[Any] = gpu.pinned(out_shape, types[1])
         self.device_in = gpu.device_memory(self.host_in.nbytes)
         self.device_out = gpu.device_memory(self.host_out.nbytes)
+        self.compute = compute
+        self.stream = compute if stream is None else stream
         self.copied_in, self.computed, self.copied_out = gpu.event(), gpu.event(), gpu.event()
         self.n_images = 0
+        self.source: NDArray[Any] = self.host_in[:0]  # the batch, in page-locked memory
         self.graphs: dict[int, tuple[int, Graph]] = {}  # batch -> (generation, graph)
         self.ran: dict[int, int] = {}  # batch -> generation it was last enqueued plainly in
 
@@ -43,10 +62,11 @@ class Slot:
 
 
 class Ring:
-    """Runs batches through copy in, compute and copy out, each on a stream of its own.
+    """Runs batches through copy in, compute and copy out, several at a time.
 
-    `bind(n_images)` makes the engine ready for a batch and returns the generation of its shape; `enqueue(slot)` puts
-    one inference on the slot's buffers on the compute stream; `check(images)` raises what is wrong with a batch.
+    `bind(slot)` makes the engine ready for the slot's batch and returns the generation of its shape; `enqueue(slot)`
+    puts one inference on the slot's buffers on its compute stream; `check(images)` raises what is wrong with a batch;
+    `note(text)` keeps what the user should know.
     A shape runs plainly first, then as a graph captured for each slot; a shape that cannot be captured stays plain
     and is noted.
     """
@@ -55,46 +75,60 @@ class Ring:
         self,
         gpu: Gpu,
         slots: list[Slot],
-        streams: tuple[Any, Any, Any],
         *,
-        bind: Callable[[int], int],
+        bind: Callable[[Slot], int],
         enqueue: Callable[[Slot], None],
         check: Callable[[Images], None],
+        note: Callable[[str], None],
         can_capture: bool,
     ) -> None:
         self._gpu, self.slots = gpu, slots
-        self._in, self._compute, self._out = streams
-        self._bind, self._enqueue, self._check, self._can_capture = bind, enqueue, check, can_capture
-        self.notes: list[str] = []
+        self._bind, self._enqueue, self._check, self._note = bind, enqueue, check, note
+        self._can_capture = can_capture
+        self._buffers: list[tuple[int, int, NDArray[Any]]] = []  # first and last address, array
+
+    def host_buffers(self, n_buffers: int, n_images: int) -> list[Images]:
+        """Return page-locked float32[n_images, ...] arrays, valid until the engine is closed.
+
+        A batch that lies in one is sent from there, unchecked: whoever fills it answers for finite values, and leaves
+        it alone until the batch's outputs are back. Empty where the engine's input is not float32.
+        """
+        shape = (n_images, *self.slots[0].host_in.shape[1:])
+        if self.slots[0].host_in.dtype != np.float32:
+            return []
+        fitting = [buffer for _, _, buffer in self._buffers if buffer.shape == shape]
+        fresh = [self._gpu.pinned(shape, np.float32) for _ in range(n_buffers - len(fitting))]
+        self._buffers += [(buffer.ctypes.data, buffer.ctypes.data + buffer.nbytes, buffer) for buffer in fresh]
+        return [*fitting, *fresh][:n_buffers]
 
     def stage(self, slot: Slot, images: Images) -> Slot:
         """Copy a batch into a slot's page-locked memory. Raises: MeasurementError for a batch that cannot be run."""
-        is_float = isinstance(images, np.ndarray) and images.dtype == np.float32
-        if not is_float or images.shape[1:] != slot.host_in.shape[1:] or not 0 < len(images) <= len(slot.host_in):
-            self._check(images)
-        n_images = len(images)
-        staged = slot.host_in[:n_images]
-        np.copyto(staged, images, casting="same_kind")
+        self._check_shape(slot, images)
+        slot.n_images = len(images)
+        slot.source = slot.host_in[: slot.n_images]
+        np.copyto(slot.source, images, casting="same_kind")
         # Looked at after the copy, when it lies in the cache. A sum is the quickest look: NaN and Inf stay in it; one
         # that overflows is looked at again. A BLAS dot product would start threads for 300 KB.
         with np.errstate(invalid="ignore", over="ignore"):
-            total = float(staged.sum(dtype=staged.dtype))
+            total = float(slot.source.sum(dtype=slot.source.dtype))
         if not math.isfinite(total):
             self._check(images)
-        slot.n_images = n_images
         return slot
 
     def submit(self, slot: Slot) -> None:
         """Enqueue one staged slot; its outputs are there once `collect` returns."""
-        n_images = slot.n_images
-        self._gpu.copy_in(slot.device_in, slot.host_in[:n_images], self._in)
-        slot.copied_in.record(self._in)
-        self._compute.wait_for_event(slot.copied_in)
-        self._run(slot, n_images)
-        slot.computed.record(self._compute)
-        self._out.wait_for_event(slot.computed)
-        self._gpu.copy_out(slot.host_out[:n_images], slot.device_out, self._out)
-        slot.copied_out.record(self._out)
+        generation = self._bind(slot)  # first, because it may give the slot another stream
+        stream, compute = slot.stream, slot.compute
+        self._gpu.copy_in(slot.device_in, slot.source, stream)
+        if compute is not stream:
+            slot.copied_in.record(stream)
+            compute.wait_for_event(slot.copied_in)
+        self._run(slot, generation)
+        if compute is not stream:
+            slot.computed.record(compute)
+            stream.wait_for_event(slot.computed)
+        self._gpu.copy_out(slot.host_out[: slot.n_images], slot.device_out, stream)
+        slot.copied_out.record(stream)
 
     def collect(self, slot: Slot) -> Outputs:
         """Wait for a slot and return its outputs in fresh memory."""
@@ -102,11 +136,11 @@ class Ring:
         return slot.host_out[: slot.n_images].astype(np.float32)
 
     def stream(self, batches: Iterable[Images]) -> Iterator[Outputs]:
-        """Yield the outputs of each batch in order, with two batches on the GPU meanwhile."""
+        """Yield the outputs of each batch in order, with three batches on the GPU meanwhile."""
         pending: deque[Slot] = deque()
         try:
             for index, images in enumerate(batches):
-                slot = self.stage(self.slots[index % N_SLOTS], images)
+                slot = self._place(self.slots[index % N_SLOTS], images)
                 self.submit(slot)
                 pending.append(slot)
                 if len(pending) > IN_FLIGHT:
@@ -122,18 +156,38 @@ class Ring:
         for slot in self.slots:
             slot.drop_graphs()
 
-    def _run(self, slot: Slot, n_images: int) -> None:
-        generation = self._bind(n_images)
+    def _place(self, slot: Slot, images: Images) -> Slot:
+        """Make a batch ready to be sent: where it lies, or copied to the slot's own memory."""
+        if not self._is_page_locked(images):
+            return self.stage(slot, images)
+        self._check_shape(slot, images)
+        slot.n_images, slot.source = len(images), images
+        return slot
+
+    def _is_page_locked(self, images: Images) -> bool:
+        if not self._buffers or not isinstance(images, np.ndarray) or not images.flags.c_contiguous:
+            return False
+        first = images.__array_interface__["data"][0]  # half the time of images.ctypes.data
+        last = first + images.nbytes
+        return any(start <= first and last <= stop for start, stop, _ in self._buffers)
+
+    def _check_shape(self, slot: Slot, images: Images) -> None:
+        is_float = isinstance(images, np.ndarray) and images.dtype == np.float32
+        if not is_float or images.shape[1:] != slot.host_in.shape[1:] or not 0 < len(images) <= len(slot.host_in):
+            self._check(images)
+
+    def _run(self, slot: Slot, generation: int) -> None:
+        n_images = slot.n_images
         known = slot.graphs.get(n_images)
         if known is not None and known[0] == generation:
             known[1].launch()
             return
         if self._can_capture and slot.ran.get(n_images) == generation:
             try:
-                graph = Graph(self._gpu, self._compute, lambda: self._enqueue(slot))
+                graph = Graph(self._gpu, slot.compute, lambda: self._enqueue(slot))
             except NotCapturable as error:
                 self._can_capture = False
-                self.notes.append(f"scored without CUDA graphs: {error}")
+                self._note(f"scored without CUDA graphs: {error}")
             else:
                 slot.graphs[n_images] = (generation, graph)
                 if known is not None:

@@ -60,6 +60,14 @@ class TrtApi:
             flags |= 1 << int(members.STRONGLY_TYPED)
         return flags
 
+    def shares_profiles(self, config: Any) -> bool:
+        """Tell whether several contexts may run on one profile of what a builder configuration builds.
+
+        Off in 8.6, where a second context on a profile would crash; on in 10; where the member is gone, always on.
+        """
+        feature = getattr(getattr(self.trt, "PreviewFeature", None), "PROFILE_SHARING_0806", None)
+        return feature is None or bool(config.get_preview_feature(feature))
+
     def tactic_mask(self, names: tuple[str, ...]) -> int:
         """Return the bit mask of tactic sources. Raises: ConfigError for a name this version lacks."""
         known = self.trt.TacticSource.__members__

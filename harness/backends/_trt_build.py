@@ -53,26 +53,53 @@ def describe_profiles(profiles: Profiles) -> str:
     return ", ".join(f"{low}..{high} (opt {best})" for low, best, high in profiles)
 
 
-def load_plugins(api: TrtApi, paths: tuple[str, ...], logger: Any) -> tuple[str, ...]:
-    """Load libraries of custom layers and return a note on each. Raises: BuildError for one that cannot be loaded."""
-    if hasattr(api.trt, "init_libnvinfer_plugins"):
-        api.trt.init_libnvinfer_plugins(logger, "")
+class _PluginsOfProcess:
+    """What this process has registered with one TensorRT module; its registry knows no other scope."""
+
+    def __init__(self, api: TrtApi) -> None:
+        # libnvinfer_plugin keeps a bare pointer to the logger it was given, so it lives as long as the process.
+        self._logger = make_logger(api.trt, LogLines())
+        self.notes: dict[str, str] = {}  # by resolved path
+        if hasattr(api.trt, "init_libnvinfer_plugins"):
+            api.trt.init_libnvinfer_plugins(self._logger, "")
+
+
+_plugins: dict[Any, _PluginsOfProcess] = {}  # by TensorRT module
+
+
+def load_plugins(api: TrtApi, paths: tuple[str, ...]) -> tuple[str, ...]:
+    """Load libraries of custom layers, each once in a process, and return a note on each.
+
+    Parsing a model and deserializing a plan both need them. Raises: BuildError for one that cannot be loaded.
+    """
+    if api.trt not in _plugins:
+        _plugins[api.trt] = _PluginsOfProcess(api)
+    known = _plugins[api.trt].notes
     notes = []
     for path in paths:
         if not Path(path).is_file():
             raise BuildError(f"plug-in {path}: there is no such file; name a shared library with --trt-plugin")
-        before = _n_creators(api)
-        try:
-            library = ctypes.CDLL(str(Path(path).resolve()), mode=ctypes.RTLD_GLOBAL)
-        except OSError as error:
-            raise BuildError(f"plug-in {path} cannot be loaded: {error}") from error
-        # Libraries made for the registry's own loader export one of these; others register when they are loaded.
-        if any(hasattr(library, name) for name in ("getPluginCreators", "getCreators")):
-            registry = api.trt.get_plugin_registry()
-            if registry.load_library(str(Path(path).resolve())) is None:
-                raise BuildError(f"plug-in {path}: TensorRT refused it; are its layers already registered?")
-        notes.append(f"plug-in {Path(path).name}: {_n_creators(api) - before} layer types registered")
+        resolved = str(Path(path).resolve())
+        if resolved not in known:
+            n_layers = _load_library(api, path, resolved)
+            known[resolved] = f"plug-in {Path(path).name}: {n_layers} layer types registered"
+        notes.append(known[resolved])
     return tuple(notes)
+
+
+def _load_library(api: TrtApi, path: str, resolved: str) -> int:
+    """Load one library and return how many layer types it registered. Raises: BuildError."""
+    before = _n_creators(api)
+    try:
+        library = ctypes.CDLL(resolved, mode=ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        raise BuildError(f"plug-in {path} cannot be loaded: {error}") from error
+    # Libraries made for the registry's own loader export one of these; others register when they are loaded.
+    if any(hasattr(library, name) for name in ("getPluginCreators", "getCreators")):
+        registry = api.trt.get_plugin_registry()
+        if registry.load_library(resolved) is None:
+            raise BuildError(f"plug-in {path}: TensorRT refused it; are its layers already registered?")
+    return _n_creators(api) - before
 
 
 def _n_creators(api: TrtApi) -> int:
@@ -128,7 +155,7 @@ def build_plan(
         builder = api.trt.Builder(logger)
     except TypeError as error:  # the factory returned a null pointer
         raise BuildError(f"TensorRT {api.version} made no builder ({lines.reason()}): {error}") from error
-    notes = load_plugins(api, options.plugins, logger)
+    notes = load_plugins(api, options.plugins)
     network, parser = parse_onnx(
         api, builder, Path(artifact.onnx_path), lines=lines, logger=logger, recipe=artifact.recipe
     )
@@ -315,4 +342,5 @@ def options_in_words(api: TrtApi, config: Any, artifact: Artifact, profiles: Pro
         # TensorRT for RTX logs an error when this is only read.
         "hardware_compatibility": "none" if api.is_rtx else config.hardware_compatibility_level.name.lower(),
         "profiles": describe_profiles(profiles),
+        "profile_sharing": "on" if api.shares_profiles(config) else "off",
     }

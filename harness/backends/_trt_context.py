@@ -15,7 +15,7 @@ FLOATS = ("float32", "float16")
 
 
 class Lane:
-    """One optimization profile with its only execution context, and the batch it is bound to.
+    """One execution context on one optimization profile, and the batch it is bound to.
 
     A second context on one profile of an 8.6 engine crashes the process, so the old one is dropped before another is
     made. `generation` grows with each change of shape: graphs captured before are no longer valid.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -14,6 +15,7 @@ from harness.backends._cuda_ring import N_SLOTS, Ring, Slot
 from harness.backends._cuda_timer import CudaTimer
 from harness.backends._inputs import check_images
 from harness.backends._trt_api import LogLines, TrtApi, make_logger
+from harness.backends._trt_build import Plan
 from harness.backends._trt_context import Lane, engine_tensors, lane_limits, pick_lane
 from harness.backends._trt_layers import layers_from_inspector
 from harness.cuda import Gpu
@@ -23,6 +25,8 @@ from harness.protocols import Images, Outputs
 from harness.records import EngineFacts, Layer, TensorSpec
 
 N_PROFILED_RUNS = 20
+# Overlapping pays for engines that leave most of the GPU idle; a larger plan is not loaded several times [bytes].
+LARGEST_COPY = 256 << 20
 ENTRIES_BESIDE_LAYERS = 8  # queue entries of copies, events and shape kernels of one call
 
 
@@ -33,28 +37,32 @@ class PlanRefused(BuildError):
 class TrtEngine:
     """One engine with one execution context per profile. Implements `protocols.Engine`.
 
+    Scoring overlaps inferences, and each needs a context of its own: further ones on the same profile where TensorRT
+    allows that (10 and later), else on copies of the engine, loaded from the same plan.
     Raises: PlanRefused when the plan cannot be deserialized. The engine closes `gpu` when it is closed itself.
     """
 
-    def __init__(self, api: TrtApi, plan: bytes, gpu: Gpu, *, label: str) -> None:
+    def __init__(self, api: TrtApi, plan: Plan, gpu: Gpu, *, label: str) -> None:
         self._api, self._gpu, self._label = api, gpu, label
         self._lines = LogLines()
         self._logger = make_logger(api.trt, self._lines)
         started = time.perf_counter_ns()
         self._runtime: Any = api.trt.Runtime(self._logger)
-        self._engine: Any = self._runtime.deserialize_cuda_engine(plan)
-        if self._engine is None:
-            raise PlanRefused(f"{label}: TensorRT {api.version} refused the plan: {self._lines.reason()}")
+        self._plan = plan
+        self._engine: Any = self._deserialized()
         self.load_ns = time.perf_counter_ns() - started
         self.input, self.output = engine_tensors(api.trt, self._engine)
-        self._streams = (gpu.stream(), gpu.stream(), gpu.stream())  # copy in, compute, copy out
-        self._compute = self._streams[1]
+        self._compute = gpu.stream()
+        self._shares_profiles = plan.options.get("profile_sharing") == "on"
         self._lanes = [
             Lane(self._engine.create_execution_context, index=index, limits=limits, lines=self._lines)
             for index, limits in enumerate(lane_limits(self._engine, self.input))
         ]
         for lane in self._lanes:
             lane.open(self._compute)
+        self._copies: dict[int, Any] = {}  # slot -> a copy of the engine
+        self._spare: dict[tuple[int, int], Lane] = {}  # (profile, slot) -> its context
+        self._overlaps = len(plan.data) <= LARGEST_COPY or self._shares_profiles
         self._ring = self._make_ring()
         self._timers: list[CudaTimer] = []
         self.facts = EngineFacts(build_ns=0)
@@ -89,8 +97,13 @@ class TrtEngine:
         except self._gpu.errors as error:
             raise MeasurementError(f"{self._label}: batch {len(images)} failed on the device: {error}") from error
 
+    def host_buffers(self, n_buffers: int, n_images: int) -> list[Images]:
+        """Return page-locked arrays that `infer_stream` sends from without a copy; see `Ring.host_buffers`."""
+        self._check_open()
+        return self._ring.host_buffers(n_buffers, n_images)
+
     def infer_stream(self, batches: Iterable[Images]) -> Iterator[Outputs]:
-        """Yield the outputs of each batch in order, overlapping copies and compute. Fresh memory each.
+        """Yield the outputs of each batch in order, overlapping copies and inferences. Fresh memory each.
 
         Raises: MeasurementError.
         """
@@ -101,16 +114,20 @@ class TrtEngine:
             raise MeasurementError(f"{self._label}: scoring failed on the device: {error}") from error
 
     def infer_in_turn(self, images: Images) -> Outputs:
-        """Copy in, run and copy out on one stream and wait: the plain loop `infer_stream` is measured against."""
+        """Copy in, run and copy out on one stream and wait: the plain loop `infer_stream` is measured against.
+
+        As such loops go, it copies the batch to page-locked memory and looks at nothing.
+        """
         self._check_open()
-        slot, lane, n_images = self._ring.slots[0], pick_lane(self._lanes, len(images)), len(images)
+        slot, stream = self._ring.slots[0], self._ring.slots[0].compute
+        slot.n_images = n_images = len(images)
         try:
-            self._ring.stage(slot, images)
-            lane.bind(n_images, self._tensors, self._compute)
-            self._gpu.copy_in(slot.device_in, slot.host_in[:n_images], self._compute)
+            np.copyto(slot.host_in[:n_images], images)
+            self._bind_slot(slot)
+            self._gpu.copy_in(slot.device_in, slot.host_in[:n_images], stream)
             self._enqueue_slot(slot)
-            self._gpu.copy_out(slot.host_out[:n_images], slot.device_out, self._compute)
-            self._compute.synchronize()
+            self._gpu.copy_out(slot.host_out[:n_images], slot.device_out, stream)
+            stream.synchronize()
         except self._gpu.errors as error:
             raise MeasurementError(f"{self._label}: batch {n_images} failed on the device: {error}") from error
         return slot.host_out[:n_images].astype(np.float32)
@@ -162,6 +179,8 @@ class TrtEngine:
             entries_per_call=int(self._engine.num_layers) + ENTRIES_BESIDE_LAYERS,
         )
         self._timers.append(timer)
+        for note in timer.notes:
+            self._note(note)
         return timer
 
     def layers(self) -> tuple[Layer, ...]:
@@ -197,10 +216,11 @@ class TrtEngine:
         for timer in self._timers:
             timer.close()
         self._ring.close()
+        self._close_spare()
         for lane in self._lanes:
             lane.close()
         self._timers, self._lanes = [], []
-        del self._ring, self._streams, self._compute
+        del self._ring, self._compute
         self._engine = None
         self._runtime = None
         self._gpu.close()
@@ -213,27 +233,79 @@ class TrtEngine:
     ) -> None:
         self.close()
 
+    def _deserialized(self) -> Any:
+        seen = len(self._lines.errors)
+        engine = self._runtime.deserialize_cuda_engine(self._plan.data)
+        if engine is None:
+            raise PlanRefused(
+                f"{self._label}: TensorRT {self._api.version} refused the plan: {self._lines.reason(seen)}"
+            )
+        return engine
+
+    def _copy(self, slot: Slot) -> Any:
+        if slot.index not in self._copies:
+            self._copies[slot.index] = self._deserialized()
+        return self._copies[slot.index]
+
+    def _close_spare(self) -> None:
+        for spare in self._spare.values():
+            spare.close()
+        self._spare, self._copies = {}, {}
+
     def _make_ring(self) -> Ring:
         largest = max(lane.high for lane in self._lanes)
         return Ring(
             self._gpu,
-            [self._make_slot(largest) for _ in range(N_SLOTS)],
-            self._streams,
-            bind=lambda n_images: pick_lane(self._lanes, n_images).bind(n_images, self._tensors, self._compute),
+            [self._make_slot(largest, stream=self._gpu.stream(), index=index) for index in range(N_SLOTS)],
+            bind=self._bind_slot,
             enqueue=self._enqueue_slot,
             check=self._check,
+            note=self._note,
             can_capture=self._can_capture(),
         )
 
-    def _make_slot(self, n_images: int) -> Slot:
+    def _make_slot(self, n_images: int, *, stream: Any = None, index: int = 0) -> Slot:
         in_shape = (n_images, *(size or 0 for size in self.input.shape[1:]))
         out_shape = (n_images, self.output.shape[1] or 0)
-        return Slot(self._gpu, in_shape, out_shape, (self.input.dtype, self.output.dtype))
+        types = (self.input.dtype, self.output.dtype)
+        compute = stream if stream is not None and self._overlaps else self._compute
+        return Slot(self._gpu, in_shape, out_shape, types, compute=compute, stream=stream, index=index)
+
+    def _bind_slot(self, slot: Slot) -> int:
+        return self._lane(slot).bind(slot.n_images, self._tensors, slot.compute)
 
     def _enqueue_slot(self, slot: Slot) -> None:
-        lane = pick_lane(self._lanes, slot.n_images)
+        lane = self._lane(slot)
         lane.point(self._tensors, int(slot.device_in), int(slot.device_out))
-        lane.enqueue(self._compute)
+        lane.enqueue(slot.compute)
+
+    def _lane(self, slot: Slot) -> Lane:
+        """Return the context that runs a slot's batch: one of its own, so that inferences of slots may overlap."""
+        lane = pick_lane(self._lanes, slot.n_images)
+        if slot.index == 0 or not self._overlaps:
+            return lane
+        key = (lane.index, slot.index)
+        if key not in self._spare:
+            try:
+                engine = self._engine if self._shares_profiles else self._copy(slot)
+                limits = (lane.low, lane.best, lane.high)
+                spare = Lane(engine.create_execution_context, index=lane.index, limits=limits, lines=self._lines)
+                spare.open(slot.compute)
+            except BuildError as error:  # no memory for it, for example; PlanRefused is one
+                self._take_turns(str(error))
+                return lane
+            self._spare[key] = spare
+        return self._spare[key]
+
+    def _take_turns(self, reason: str) -> None:
+        """Let all slots run in one context, one after the other, on one stream."""
+        self._gpu.synchronize()
+        self._overlaps = False
+        self._close_spare()
+        for slot in self._ring.slots:
+            slot.drop_graphs()
+            slot.compute = self._compute
+        self._note(f"scored one inference at a time: {reason}")
 
     def _can_capture(self) -> bool:
         """TensorRT for RTX says whether its work can be captured; elsewhere it is tried."""
@@ -246,6 +318,10 @@ class TrtEngine:
         free = TensorSpec(name=self.input.name, dtype="float32", shape=(None, *self.input.shape[1:]))
         check_images(images, free, self._label)
         pick_lane(self._lanes, len(images))
+
+    def _note(self, text: str) -> None:
+        if text not in self.facts.notes:
+            self.facts = replace(self.facts, notes=(*self.facts.notes, text))
 
     def _check_open(self) -> None:
         if self.closed:

@@ -149,7 +149,7 @@ class OrtCudaEngine:
         self._label = f"{artifact.model}-ort-cuda-{artifact.precision}"
         self._artifact, self._gpu, self._index, self._nodes = artifact, gpu, index, nodes
         self._tf32, self._largest = options.trt.tf32, max(batch_sizes)
-        self._streams = (gpu.stream(), gpu.stream(), gpu.stream())
+        self._compute = gpu.stream()  # of every inference: a session has one
         started = time.perf_counter_ns()
         self._session, refused = self._open_session()
         build_ns = time.perf_counter_ns() - started
@@ -160,11 +160,11 @@ class OrtCudaEngine:
         self.on_cpu = self._nodes_on_cpu() if refused else ()
         self._ring = Ring(
             gpu,
-            [self._make_slot(self._largest) for _ in range(N_SLOTS)],
-            self._streams,
-            bind=lambda n_images: 0,
+            [self._make_slot(self._largest, stream=gpu.stream()) for _ in range(N_SLOTS)],
+            bind=lambda slot: 0,
             enqueue=self._enqueue,
             check=self._check,
+            note=self._note,
             can_capture=not self.on_cpu,
         )
         self._timers: list[CudaTimer] = []
@@ -191,6 +191,11 @@ class OrtCudaEngine:
         check_output_shape(outputs.shape, len(images), self._label)
         return outputs
 
+    def host_buffers(self, n_buffers: int, n_images: int) -> list[Images]:
+        """Return page-locked arrays that `infer_stream` sends from without a copy; see `Ring.host_buffers`."""
+        self._check_open()
+        return self._ring.host_buffers(n_buffers, n_images)
+
     def infer_stream(self, batches: Iterable[Images]) -> Iterator[Outputs]:
         """Yield the outputs of each batch in order, overlapping copies and compute. Raises: MeasurementError."""
         self._check_open()
@@ -207,7 +212,7 @@ class OrtCudaEngine:
         """
         self._check_open()
         self._check(images)
-        slot, compute, gpu = self._make_slot(len(images)), self._streams[1], self._gpu
+        slot, compute, gpu = self._make_slot(len(images)), self._compute, self._gpu
         self._ring.stage(slot, images)
 
         def copy_in() -> None:
@@ -241,6 +246,8 @@ class OrtCudaEngine:
             entries_per_call=ENTRIES_PER_NODE * len(self._nodes.kinds),
         )
         self._timers.append(timer)
+        for note in timer.notes:
+            self._note(note)
         return timer
 
     def layers(self) -> tuple[Layer, ...]:
@@ -267,7 +274,7 @@ class OrtCudaEngine:
         self._ring.close()
         self._bindings.clear()
         self._timers = []
-        del self._ring, self._session, self._streams
+        del self._ring, self._session, self._compute
         self._gpu.close()
 
     def __enter__(self) -> OrtCudaEngine:
@@ -303,7 +310,7 @@ class OrtCudaEngine:
     def _session_on_cuda(self, options: Any) -> Any:
         cuda = {
             "device_id": str(self._index),
-            "user_compute_stream": str(self._streams[1].handle),
+            "user_compute_stream": str(self._compute.handle),
             "use_tf32": "1" if self._tf32 else "0",
         }
         session = self._ort.InferenceSession(self._artifact.onnx_path, options, providers=[(PROVIDER, cuda)])
@@ -348,9 +355,10 @@ class OrtCudaEngine:
         # What the profile times of a CUDA kernel is its launch.
         return tuple(replace(layer, time_ns=None) for layer in layers)
 
-    def _make_slot(self, n_images: int) -> Slot:
+    def _make_slot(self, n_images: int, *, stream: Any = None) -> Slot:
         in_shape = (n_images, *(size or 0 for size in self.input.shape[1:]))
-        return Slot(self._gpu, in_shape, (n_images, self.output.shape[1] or 0), ("float32", "float32"))
+        out_shape = (n_images, self.output.shape[1] or 0)
+        return Slot(self._gpu, in_shape, out_shape, ("float32", "float32"), compute=self._compute, stream=stream)
 
     def _binding(self, slot: Slot) -> Any:
         key = (int(slot.device_in), slot.n_images)
@@ -377,6 +385,10 @@ class OrtCudaEngine:
             raise MeasurementError(
                 f"{self._label}: batch {len(images)} is above {self._largest}, the largest asked for"
             )
+
+    def _note(self, text: str) -> None:
+        if text not in self.facts.notes:
+            self.facts = replace(self.facts, notes=(*self.facts.notes, text))
 
     def _check_open(self) -> None:
         if self.closed:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.backends._trt_api import CALIBRATORS, VENDOR_RECIPES, TrtApi
-from harness.backends._trt_build import Plan, build_plan
+from harness.backends._trt_build import Plan, build_plan, load_plugins
 from harness.backends._trt_calibrator import (
     CalibrationFeed,
     CalibrationStore,
@@ -148,6 +148,8 @@ class _Builder:
         """Load the cached plan if there is a good one, else build and store it."""
         if self._artifact.recipe in CALIBRATORS and calibration is None:
             raise BuildError(f"{self._label}: recipe {self._artifact.recipe} needs calibration images; none were given")
+        # A cached plan with a plug-in layer is refused without its library; a plan's notes tell of it already.
+        load_plugins(self._api, self._options.trt.plugins)
         device = _Device(name=gpu.name, compute_capability=gpu.compute_capability, driver=gpu.driver)
         cache = self._cache("plans")
         key = self._plan_key(device, calibration)
@@ -160,7 +162,8 @@ class _Builder:
             if found.entry is not None:
                 data = Path(found.entry.path).read_bytes()
                 try:
-                    engine = TrtEngine(self._api, data, gpu, label=self._label)
+                    plan = _plan_from_meta(found.entry.meta, data)
+                    engine = TrtEngine(self._api, plan, gpu, label=self._label)
                 except PlanRefused as error:
                     state = "rebuilt"
                     notes.append(f"the cached plan was refused and is built anew: {error}")
@@ -168,13 +171,13 @@ class _Builder:
                     notes.append(
                         f"loaded from the engine cache in {engine.load_ns / 1e6:.0f} ms; build_ns is its build"
                     )
-                    return self._with_facts(engine, _plan_from_meta(found.entry.meta, data), "hit", notes, calibration)
+                    return self._with_facts(engine, plan, "hit", notes, calibration)
         elif cache is not None:
             state = "rebuilt"
         plan = self.build(calibration, gpu)
         if cache is not None:
             cache.put(key, plan.data, name=f"{self._label}.plan", meta=_meta_of_plan(plan))
-        engine = TrtEngine(self._api, plan.data, gpu, label=self._label)
+        engine = TrtEngine(self._api, plan, gpu, label=self._label)
         return self._with_facts(engine, plan, state, notes, calibration)
 
     def build(self, calibration: CalibrationSet | None, gpu: Gpu | None) -> Plan:

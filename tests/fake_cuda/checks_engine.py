@@ -48,8 +48,86 @@ def test_batches_are_replayed_as_graphs(build, images, driver):
     before, captures = driver.fake_calls(1), driver.fake_calls(2)
     with build() as engine:
         list(engine.infer_stream(images(4, seed=k) for k in range(20)))
-        assert driver.fake_calls(2) - captures == 3  # one graph a slot
-        assert driver.fake_calls(1) - before == 17  # each slot ran plainly once
+        assert driver.fake_calls(2) - captures == 4  # one graph a slot
+        assert driver.fake_calls(1) - before == 16  # each slot ran plainly once
+
+
+@pytest.mark.parametrize(("shares", "n_engines"), [("no", 4), ("yes", 1)])
+def test_every_slot_has_a_context_of_its_own(build, images, expected, environment, shares, n_engines):
+    import fake_tensorrt
+
+    environment("FAKE_TRT_SHARES", shares)
+    engines, contexts = len(fake_tensorrt.engines_made), len(fake_tensorrt.contexts_made)
+    batches = [images(4, seed=k) for k in range(9)]
+    with build() as engine:
+        outputs = list(engine.infer_stream(batches))
+        list(engine.infer_stream(batches))
+        assert len(fake_tensorrt.engines_made) - engines == n_engines
+        assert len(fake_tensorrt.contexts_made) - contexts == 4
+        assert engine.facts.options["profile_sharing"] == ("on" if shares == "yes" else "off")
+        assert not any("scored" in note for note in engine.facts.notes)
+    assert all(np.allclose(o, expected(b), rtol=1e-5) for o, b in zip(outputs, batches, strict=True))
+
+
+def test_a_large_plan_is_loaded_once(build, images, expected, monkeypatch):
+    import fake_tensorrt
+
+    monkeypatch.setattr("harness.backends._trt_engine.LARGEST_COPY", 10)
+    engines = len(fake_tensorrt.engines_made)
+    batches = [images(4, seed=k) for k in range(9)]
+    with build() as engine:
+        for _ in range(2):
+            outputs = list(engine.infer_stream(batches))
+            assert all(np.allclose(o, expected(b), rtol=1e-5) for o, b in zip(outputs, batches, strict=True))
+        assert len(fake_tensorrt.engines_made) - engines == 1
+
+
+@pytest.mark.parametrize("shares", ["no", "yes"])
+@pytest.mark.parametrize("n_contexts", [1, 2, 3])
+def test_without_memory_for_contexts_the_slots_take_turns(build, images, expected, environment, n_contexts, shares):
+    environment("FAKE_TRT_CONTEXTS", str(n_contexts))
+    environment("FAKE_TRT_SHARES", shares)
+    batches = [images(4, seed=k) for k in range(9)] + [images(2)]
+    with build() as engine:
+        for _ in range(2):
+            outputs = list(engine.infer_stream(batches))
+            assert all(np.allclose(o, expected(b), rtol=1e-5) for o, b in zip(outputs, batches, strict=True))
+        (note,) = (note for note in engine.facts.notes if "scored" in note)
+    assert "scored one inference at a time" in note
+    assert "out of memory for a context" in note
+
+
+@pytest.mark.parametrize("sizes", [(4,) * 12, (4,) * 9 + (3,), (1, 4, 2)])
+def test_batches_in_lent_buffers_are_sent_from_there(build, images, expected, sizes):
+    with build() as engine:
+        buffers = engine.host_buffers(3, 12)
+        assert [(b.shape, b.dtype) for b in buffers] == [((12, *images(1).shape[1:]), np.float32)] * 3
+        assert engine.host_buffers(2, 12)[0] is buffers[0]
+
+        def batches():
+            for k, size in enumerate(sizes):
+                place = buffers[k % 9 // 3][k % 3 * 4 : k % 3 * 4 + size]
+                place[...] = images(size, seed=k)
+                yield place
+
+        for slot in engine._ring.slots:
+            slot.host_in[...] = 0
+        outputs = list(engine.infer_stream(batches()))
+        assert not any(slot.host_in.any() for slot in engine._ring.slots)  # nothing went through their own memory
+    for k, (size, output) in enumerate(zip(sizes, outputs, strict=True)):
+        assert np.allclose(output, expected(images(size, seed=k)), rtol=1e-5)
+
+
+def test_what_lies_elsewhere_is_copied_and_looked_at(build, images, expected):
+    with build() as engine:
+        (buffer,) = engine.host_buffers(1, 8)
+        buffer[...] = images(8)
+        across = buffer[::2]  # in the buffer, but not one after the other
+        assert np.allclose(next(engine.infer_stream([across])), expected(images(8)[::2]), rtol=1e-5)
+        with pytest.raises(MeasurementError, match="NaN"):
+            list(engine.infer_stream([np.full_like(images(4), np.nan)]))
+        with pytest.raises(MeasurementError, match="shape"):
+            list(engine.infer_stream([buffer[:4, :, :8]]))
 
 
 def test_without_capture_it_runs_plainly(build, images, expected, environment, driver):
@@ -185,6 +263,7 @@ def test_auto_falls_back_and_says_so(build, images, environment, variable, launc
         timer = engine.timer(images(1), window="compute", launch="auto")
         assert (timer.launch, timer.gated) == (launch, is_gated)
         assert note in timer.notes[0]
+        assert timer.notes[0] in engine.facts.notes
         assert timer.sample(3) == pytest.approx(50_000, rel=1e-4)
         with pytest.raises(ConfigError, match="cannot be timed"):
             engine.timer(images(1), window="compute", launch="gated_graph")

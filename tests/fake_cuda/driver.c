@@ -83,10 +83,17 @@ static R drain(Stream *s) {
   s->head = s->queue.n = 0;
   return OK;
 }
+static int runs_elsewhere(Stream *s, Op *op) {  /* a context's kernels may not be in flight on two streams */
+  for (Stream *other = streams; other; other = other->next)
+    for (size_t i = other->head; other != s && i < other->queue.n; i++)
+      if (other->queue.ops[i].kind == KERNEL && other->queue.ops[i].shape == op->shape) return 1;
+  return 0;
+}
 static R put(Stream *s, Op op) {
   if (!depth) return NO_CONTEXT;
   if (!s) return INVALID;  /* the default stream is never used by the harness */
   if (s->capture) { push_op(s->capture, op); return OK; }
+  if (op.kind == KERNEL && runs_elsewhere(s, &op)) return FAULT;
   push_op(&s->queue, op); eager(); return OK;
 }
 

@@ -2,13 +2,16 @@
 
 A "model" is a JSON file; a "plan" is JSON too. The one kernel gives out[i, c] = (c + 1) * mean(in[i]) + c. It keeps
 the habits of the real one: nothing raises, callbacks' exceptions are swallowed, a second context on one profile is a
-crash (here an AssertionError), a context runs only what was bound.
+crash (here an AssertionError) unless the plan lets contexts share profiles (10 and
+later), a context runs only what was bound.
 """
 
 import ctypes
 import enum
 import json
+import os
 import weakref
+from pathlib import Path
 
 import numpy as np
 
@@ -16,7 +19,10 @@ __version__ = "8.6.0"
 _driver = ctypes.CDLL("libcuda.so.1")
 built = []  # names of what was built, in order
 contexts_made = []
+contexts = weakref.WeakSet()  # of all engines, alive
+engines_made = []
 shape_versions = []
+plugin_layers = []  # names of the plug-in layers that the registry holds
 
 
 class NetworkDefinitionCreationFlag(enum.IntEnum):
@@ -28,6 +34,10 @@ class BuilderFlag(enum.IntEnum):
     INT8 = 1
     TF32 = 7
     VERSION_COMPATIBLE = 15
+
+
+class PreviewFeature(enum.IntEnum):
+    PROFILE_SHARING_0806 = 2
 
 
 class TacticSource(enum.IntEnum):
@@ -165,6 +175,9 @@ class OnnxParser:
         if "error" in model:
             self._error, self.num_errors = _ParserError(model["error"]), 1
             return False
+        if not _has_plugin(model):
+            self._error, self.num_errors = _ParserError(f"Plugin not found: {model['plugin']}"), 1
+            return False
         net = self._network
         if model.get("empty"):
             return True
@@ -208,6 +221,10 @@ class IBuilderConfig:
     def __init__(self):
         self.flags, self.profiles, self.pools = {BuilderFlag.TF32}, [], {MemoryPoolType.WORKSPACE: 1 << 30}
         self.sources, self.calibration_profile = 0b11001, None
+        self.previews = {PreviewFeature.PROFILE_SHARING_0806: os.environ.get("FAKE_TRT_SHARES") == "yes"}
+
+    def get_preview_feature(self, feature):
+        return self.previews[feature]
 
     def set_flag(self, flag):
         self.flags.add(flag)
@@ -274,6 +291,7 @@ class Builder:
             "model": network.model,
             "profiles": config.profiles or [(batch,) * 3],
             "flags": sorted(flag.name for flag in config.flags),
+            "shares_profiles": config.previews[PreviewFeature.PROFILE_SHARING_0806],
             "ranges": {t.name: t.dynamic_range for t in network.tensors if t.dynamic_range},
         }
         return memoryview(json.dumps(plan).encode())
@@ -305,10 +323,10 @@ class ICudaEngine:
     num_layers = 3
     device_memory_size = 4096
 
-    def __init__(self, plan):
-        self.plan = plan
+    def __init__(self, plan, logger):
+        self.plan, self.logger = plan, logger
         self.num_optimization_profiles = len(plan["profiles"])
-        self.taken = weakref.WeakValueDictionary()
+        self.contexts = weakref.WeakSet()
 
     def get_tensor_name(self, index):
         return ("in", "out")[index]
@@ -327,13 +345,23 @@ class ICudaEngine:
         return [(batch, *self.plan["model"]["shape"][1:]) for batch in self.plan["profiles"][profile]]
 
     def create_execution_context(self):
+        if len(contexts) >= int(os.environ.get("FAKE_TRT_CONTEXTS", "100")):
+            self.logger.log(ILogger.Severity.ERROR, "out of memory for a context")
+            return None
         contexts_made.append(1)
         context = IExecutionContext(self)
-        if 0 in self.taken:
+        if self.plan["shares_profiles"]:
+            context.take(0)
+        elif 0 in self.taken():
             assert len(self.plan["profiles"]) > 1, "SIGSEGV: two contexts on one profile"
         else:
             context.take(0)
+        self.contexts.add(context)
+        contexts.add(context)
         return context
+
+    def taken(self):
+        return {context.active_optimization_profile for context in self.contexts}
 
     def create_engine_inspector(self):
         return EngineInspector(self)
@@ -363,8 +391,8 @@ class IExecutionContext:
         shape_versions.append(self._version)  # the driver reads it after the context is gone
 
     def take(self, index):
-        assert index not in self._engine.taken, "SIGSEGV: two contexts on one profile"
-        self._engine.taken[index] = self
+        is_free = self._engine.plan["shares_profiles"] or index not in self._engine.taken()
+        assert is_free, "SIGSEGV: two contexts on one profile"
         self.active_optimization_profile = index
 
     def set_optimization_profile_async(self, index, stream):
@@ -412,11 +440,30 @@ class Runtime:
         except ValueError:
             self._logger.log(ILogger.Severity.ERROR, "Serialization assertion magicTag failed")
             return None
-        return ICudaEngine(plan)
+        if not _has_plugin(plan["model"]):
+            self._logger.log(ILogger.Severity.ERROR, f"getPluginCreator could not find {plan['model']['plugin']}")
+            return None
+        engines_made.append(1)
+        return ICudaEngine(plan, self._logger)
+
+
+def _has_plugin(model):
+    return model.get("plugin", "") in ("", *plugin_layers)
 
 
 class _Registry:
-    plugin_creator_list = ()
+    """Takes one layer from a library, named after the file, and refuses what it holds already, as the real one does."""
+
+    @property
+    def plugin_creator_list(self):
+        return tuple(plugin_layers)
+
+    def load_library(self, path):
+        name = Path(path).stem.removeprefix("lib")
+        if name in plugin_layers:
+            return None
+        plugin_layers.append(name)
+        return object()
 
 
 def get_plugin_registry():
