@@ -22,7 +22,7 @@ import numpy as np
 from harness.compare import RoundMedians, Subject, judge_subject, no_baseline, subject_from_record
 from harness.errors import BaselineError, ConfigError
 from harness.records import Environment, PackedArray, Record, Status, Verdict
-from harness.specs import Case, ImageRange, Tolerance
+from harness.specs import Case, ImageRange, Precision, Tolerance
 from harness.store import write_atomically
 
 BASELINE_SCHEMA = 1
@@ -342,11 +342,14 @@ class BaselineStore:
     def unused(self, records: Iterable[Record], *, skipped_backends: Collection[str] = ()) -> tuple[Path, ...]:
         """Return the files, on the devices of these records, that belong to none of their cases.
 
-        `skipped_backends`: those that could not run there; their files are none of this run's business.
+        `skipped_backends`: those that could not run there; their files are none of this run's business, nor are those
+        of a precision that no record has.
         """
-        used = {self.path_for(record.case, record.environment) for record in records}
+        found = tuple(records)
+        used = {self.path_for(record.case, record.environment) for record in found}
         folders = {path.parent for path in used}
-        spared = tuple(f"-{backend}-" for backend in skipped_backends)
+        others = {precision.value for precision in Precision} - {record.case.precision.value for record in found}
+        spared = tuple(f"-{name}-" for name in (*skipped_backends, *others))
         return tuple(
             path
             for path in self.paths()

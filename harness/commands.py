@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from harness.options import HarnessOptions
-from harness.specs import Case, DatasetRequest, Precision, TimingPlan, TrtOptions
+from harness.specs import DEFAULT_RECIPES, Case, DatasetRequest, Precision, TimingPlan, TrtOptions
 
 FLAGS = {  # field of the options -> what a user types
     "name": "--dataset",
@@ -73,7 +73,7 @@ def command_of(case: Case, options: HarnessOptions) -> str:
     asked = next((name for name in options.models if Path(name).stem == case.model), case.model)
     words = ["pytest", "suites/", f"--backend={case.backend}", f"--precision={case.precision.value}"]
     words.append(f"--model={asked}")
-    if case.precision is Precision.INT8:
+    if case.precision is Precision.INT8 or case.recipe != DEFAULT_RECIPES[case.precision.value]:
         words.append(f"--recipe={case.recipe}")
     changed = changed_options(options)
     for name, flag in FLAGS.items():

@@ -17,9 +17,10 @@ from harness.records import Outcome, Verdict
 from harness.specs import Precision
 
 # Largest difference of an output, as a share of the largest output (at least 1). Kernels chosen for another batch size
-# add in another order: in FP32 and FP16 that is a few roundings; INT8 sums are exact, but a value at the edge between
-# two steps of a later tensor may move by one step. A leak of a neighbour moves outputs by tenths.
-OUTPUT_TOLERANCE = {Precision.FP32: 1e-4, Precision.FP16: 5e-3, Precision.INT8: 2e-2}
+# add in another order: in floating point that is a few roundings; INT8 sums are exact, but a value at the edge between
+# two steps of a later tensor may move by one step. BF16 keeps 8 bits of a number where FP16 keeps 11, so its roundings
+# are 8 times as large. A leak of a neighbour moves outputs by tenths.
+OUTPUT_TOLERANCE = {Precision.FP32: 1e-4, Precision.FP16: 5e-3, Precision.BF16: 4e-2, Precision.INT8: 2e-2}
 MAX_SLOTS = 16
 SHUFFLE_SEED = 20_240
 

@@ -11,6 +11,7 @@ from harness.records import EffectivePrecision, Layer
 from harness.specs import Precision
 
 UNKNOWN = "unknown"
+ROUNDING = ("fp16", "bf16")  # precisions whose cast files round the weights even where the arithmetic stays FP32
 # Layers that multiply and accumulate, by the runtimes' own type names; "conversion" and "convert" are not among them.
 MULTIPLYING = re.compile(
     r"conv(?!er)|gemm|mat_?mul|matrix_?mult|fully_?connected|inner_?product|einsum|attention|lstm|gru|rnn",
@@ -22,18 +23,22 @@ FUSED_PREFIX = re.compile(r"^(?:fused |fused_)")
 ADDED_SUFFIX = re.compile(r"(?:_nchwc|_nhwc|_token_\d+|_quant|_kernel_time|_transformed_\d+|/WithoutBiases)$")
 
 
-def effective_precision(layers: Sequence[Layer], asked: Precision | str, note: str = "") -> EffectivePrecision:
+def effective_precision(
+    layers: Sequence[Layer], asked: Precision | str, note: str = "", *, has_cast_weights: bool = True
+) -> EffectivePrecision:
     """Return the share of layers, and of their time where known, per precision.
 
     The layers that count are those that multiply and accumulate (convolutions, matrix products); a model without any
     is judged by all its compute layers. `note` leads the note; what differs from the request is added to it.
+    `has_cast_weights`: whether the file's weights are of the precision asked, or FP32's own.
     """
     counted = counted_layers(layers)
     by_layer = _shares((layer.precision, 1.0) for layer in counted)
     timed = bool(counted) and all(layer.time_ns is not None for layer in counted)
     by_time = _shares((layer.precision, layer.time_ns or 0.0) for layer in counted) if timed else None
     found = EffectivePrecision(by_layer=by_layer, by_time=by_time or None, note="")
-    notes = [part for part in (note, _difference(found, str(asked)), _uncounted(layers, counted, str(asked))) if part]
+    differs = _difference(found, str(asked), has_cast_weights=has_cast_weights)
+    notes = [part for part in (note, differs, _uncounted(layers, counted, str(asked))) if part]
     return EffectivePrecision(by_layer=by_layer, by_time=by_time or None, note="; ".join(notes))
 
 
@@ -82,14 +87,15 @@ def _shares(weights: Iterable[tuple[str, float]]) -> dict[str, float]:
     return {name: value / total for name, value in sorted(sums.items())} if total > 0 else {}
 
 
-def _difference(found: EffectivePrecision, asked: str) -> str:
+def _difference(found: EffectivePrecision, asked: str, *, has_cast_weights: bool) -> str:
     if not found.by_layer:
         return "no layer was read back"
     share = found.by_layer.get(asked, 0.0)
     if share >= 1.0:
         return ""
     others = ", ".join(f"{name} {part:.0%}" for name, part in found.by_layer.items() if name != asked)
-    rounded = "; its weights are rounded to fp16" if asked == "fp16" and found.main == "fp32" else ""
+    is_rounded = has_cast_weights and asked in ROUNDING and found.main == "fp32"
+    rounded = f"; its weights are rounded to {asked}" if is_rounded else ""
     return f"asked {asked}, but of its multiplying layers ran {others}{rounded}"
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 INSTALL_HINT = "pip install 'nn-engine-harness[cpu]'"
 QDQ_OPS = ("QuantizeLinear", "DequantizeLinear")
+CASTING_OPS = (*QDQ_OPS, "Cast")
 SCALE_INPUT = 1
 # tf2onnx, Keras and PyTorch write the default domain either way.
 DEFAULT_DOMAINS = ("", "ai.onnx")
@@ -84,6 +85,24 @@ def opset_of(model: ModelProto) -> int:
     return next((o.version for o in model.opset_import if o.domain in DEFAULT_DOMAINS), 0)
 
 
+def raise_opset(model: ModelProto, minimum: int, *, name: str, why: str) -> ModelProto:
+    """Return a model of at least an operator set; a newer one stays as it is.
+
+    `why` says what the old one lacks. Raises: BuildError when onnx cannot convert the model.
+    """
+    onnx = _onnx()
+    if opset_of(model) >= minimum:
+        return model
+    try:
+        raised: ModelProto = onnx.version_converter.convert_version(model, minimum)
+    except (RuntimeError, onnx.version_converter.ConvertError, onnx.checker.ValidationError) as error:
+        raise BuildError(
+            f"{name}: operator set {opset_of(model)} {why} and cannot be raised to {minimum} ({one_line(error)}); "
+            f"export it anew with operator set {minimum} or later"
+        ) from error
+    return raised
+
+
 def node_id(node: NodeProto) -> str:
     """Return a node's name, or its first output where it has none."""
     return node.name or node.output[0]
@@ -98,9 +117,9 @@ class NodeIndex:
     previous: Mapping[str, str]  # node -> the node that makes its first input
 
     @property
-    def qdq(self) -> frozenset[str]:
-        """Return the names of the Q/DQ nodes."""
-        return frozenset(node for node, kind in self.kinds.items() if kind in QDQ_OPS)
+    def casts(self) -> frozenset[str]:
+        """Return the names of the nodes that only change a tensor's type: Q/DQ and Cast."""
+        return frozenset(node for node, kind in self.kinds.items() if kind in CASTING_OPS)
 
 
 def index_nodes(model: ModelProto) -> NodeIndex:
@@ -164,6 +183,26 @@ def sort_nodes(model: ModelProto) -> None:
     model.graph.node.extend(ordered)
 
 
+def constants_to_initializers(model: ModelProto) -> None:
+    """Turn Constant nodes of a tensor or of floats into initializers, where converters look for weights."""
+    numpy_helper = _onnx().numpy_helper
+    kept = []
+    for node in model.graph.node:
+        kind = node.attribute[0].name if node.op_type == "Constant" and node.attribute else ""
+        if kind == "value":
+            model.graph.initializer.add().CopyFrom(node.attribute[0].t)
+        elif kind == "value_float":
+            model.graph.initializer.append(numpy_helper.from_array(np.asarray(node.attribute[0].f, np.float32)))
+        elif kind == "value_floats":
+            model.graph.initializer.append(numpy_helper.from_array(np.array(node.attribute[0].floats, np.float32)))
+        else:
+            kept.append(node)
+            continue
+        model.graph.initializer[-1].name = node.output[0]
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+
+
 def check_model(path: str | Path) -> None:
     """Run onnx.checker on a file. Raises: BuildError with its first line."""
     onnx = _onnx()
@@ -197,6 +236,7 @@ def _onnx() -> Any:
         import onnx
         import onnx.checker
         import onnx.shape_inference
+        import onnx.version_converter
     except ImportError as error:
         raise BackendUnavailable(f"onnx is not installed; {INSTALL_HINT}") from error
     return onnx

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.errors import ConfigError
 from harness.options import BASELINE_MODES, HarnessOptions, data_request
-from harness.specs import DatasetRequest, Precision, TimingPlan, TrtOptions
+from harness.specs import DEFAULT_PRECISIONS, DatasetRequest, Precision, TimingPlan, TrtOptions
 from harness.tolerances import fraction_from_text, value_from_text
 
 MIB = 2**20
@@ -34,12 +34,12 @@ def _add_cases(add: Callable[..., None]) -> None:
         "backends, comma list or repeated: ort, openvino, trt, ... (default: auto, every usable one)",
     )
     listed("--backend-dir", "DIR", "folder with backends of your own, one file each (docs/backends.md), repeatable")
-    listed("--precision", "NAMES", "precisions, comma list: fp32, fp16, int8 (default: all three)")
+    listed("--precision", "NAMES", "precisions, comma list: fp32, fp16, bf16, int8 (default: all but bf16)")
     listed(
         "--recipe",
         "NAMES",
-        "INT8 recipes, comma list: qdq-minmax, qdq-entropy, qdq-percentile, nncf, trt-entropy2, ... "
-        "(default: qdq-minmax)",
+        "recipes, comma list; INT8: qdq-minmax, qdq-entropy, qdq-percentile, nncf, trt-entropy2, ...; BF16: cast, "
+        "runtime (default: qdq-minmax and cast)",
     )
     listed(
         "--model",
@@ -323,7 +323,7 @@ def _precisions(names: tuple[str, ...]) -> tuple[Precision, ...]:
     for name in names:
         if name not in known:
             raise ConfigError(f"--precision={name}: choose from {', '.join(known)}")
-    return tuple(known[name] for name in known if name in names) or tuple(Precision)
+    return tuple(known[name] for name in known if name in names) or DEFAULT_PRECISIONS
 
 
 def _whole_numbers(option: str, text: str) -> tuple[int, ...]:

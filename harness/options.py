@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass, field
 
 from harness.errors import ConfigError
-from harness.specs import DatasetRequest, Precision, TimingPlan, TrtOptions
+from harness.specs import DEFAULT_PRECISIONS, DatasetRequest, Precision, TimingPlan, TrtOptions
 
 BASELINE_MODES = ("auto", "require", "ignore")
 
@@ -19,9 +19,9 @@ class HarnessOptions:
     """What the user asked of a run."""
 
     backends: tuple[str, ...] = ("auto",)
-    precisions: tuple[Precision, ...] = tuple(Precision)
+    precisions: tuple[Precision, ...] = DEFAULT_PRECISIONS
     backend_dirs: tuple[str, ...] = ()  # folders with further backends, one file each
-    recipes: tuple[str, ...] = ()  # INT8 recipes; () = the default one
+    recipes: tuple[str, ...] = ()  # () = the default one of each precision
     models: tuple[str, ...] = ()  # names or paths; () = every bundled classifier
     input_scale: float | None = None  # of a model without a card
     num_classes: int | None = None

@@ -29,7 +29,7 @@ from harness.preprocess import images_from_pixels
 from harness.protocols import CalibrationSet, Dataset, Engine, Images, Timer
 from harness.records import Accuracy, Artifact, Availability, Latency, Verdict
 from harness.requests import CaseRequest, LayerReport, OnnxQuestion, Prepared
-from harness.specs import Case, DatasetRequest, ModelSpec, Precision
+from harness.specs import BF16_RUNTIME_RECIPE, Case, DatasetRequest, ModelSpec, Precision
 
 PROGRESS_INTERVAL_NS = 200_000_000
 INVARIANCE_IMAGES = 16
@@ -148,10 +148,10 @@ class CaseWork:
 
     def layers(self) -> LayerReport:
         """Read back what ran. Call it last: profiling disturbs what is timed after it."""
-        engine = self._open_engine()
+        engine, case = self._open_engine(), self.request.case
         layers = engine.layers()
-        effective = effective_precision(layers, self.request.case.precision)
-        return LayerReport(layers=layers, effective_precision=effective, engine=engine.facts)
+        found = effective_precision(layers, case.precision, has_cast_weights=case.recipe != BF16_RUNTIME_RECIPE)
+        return LayerReport(layers=layers, effective_precision=found, engine=engine.facts)
 
     def invariance(self) -> tuple[Verdict, ...]:
         """Check that an image's result does not depend on its neighbours, slot or batch size."""

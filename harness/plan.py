@@ -17,7 +17,7 @@ from harness.options import HarnessOptions
 from harness.precision import recipe_names
 from harness.records import Availability
 from harness.requests import OnnxQuestion
-from harness.specs import DEFAULT_INT8_RECIPE, DEFAULT_RECIPES, Case, ModelSpec, Precision
+from harness.specs import DEFAULT_RECIPES, Case, ModelSpec, Precision
 from harness.workers import Worker
 
 PROBE_TIMEOUT_S = 60.0
@@ -53,6 +53,7 @@ def plan_run(options: HarnessOptions, *, models_dir: Path, probe: bool = True) -
         raise BackendUnavailable(
             "no backend can run here: " + "; ".join(f"{name}: {why}" for name, why in left_out.items())
         )
+    _check_recipes(options)
     models: dict[str, ModelSpec] = {}
     for spec in _chosen_models(options, models_dir):
         if spec.name in models:
@@ -180,14 +181,17 @@ def check_data(options: HarnessOptions, progress: Progress = no_progress) -> Non
         )
 
 
-def _recipes(options: HarnessOptions, precision: Precision) -> tuple[str, ...]:
-    if precision is not Precision.INT8:
-        return (DEFAULT_RECIPES[precision.value],)
-    known = recipe_names(precision)
+def _check_recipes(options: HarnessOptions) -> None:
+    asked = tuple(name for precision in options.precisions for name in recipe_names(precision))
     for recipe in options.recipes:
-        if recipe not in known:
-            raise ConfigError(f"--recipe={recipe}: no INT8 recipe is called that; {near_names(recipe, known)}")
-    return options.recipes or (DEFAULT_INT8_RECIPE,)
+        if recipe not in asked:
+            kinds = ", ".join(precision.value.upper() for precision in options.precisions)
+            raise ConfigError(f"--recipe={recipe}: no {kinds} recipe is called that; {near_names(recipe, asked)}")
+
+
+def _recipes(options: HarnessOptions, precision: Precision) -> tuple[str, ...]:
+    chosen = tuple(recipe for recipe in options.recipes if recipe in recipe_names(precision))
+    return chosen or (DEFAULT_RECIPES[precision.value],)
 
 
 def _device(options: HarnessOptions, availability: Availability) -> str:

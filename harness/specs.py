@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from harness.errors import ConfigError
 
 DEFAULT_INT8_RECIPE = "qdq-minmax"
-DEFAULT_RECIPES = {"fp32": "none", "fp16": "cast", "int8": DEFAULT_INT8_RECIPE}
+DEFAULT_RECIPES = {"fp32": "none", "fp16": "cast", "bf16": "cast", "int8": DEFAULT_INT8_RECIPE}
+BF16_RUNTIME_RECIPE = "runtime"  # BF16 without a file of its own: the runtime is told to compute in it
 REFERENCE_BACKEND = "ort"  # its FP32 is what every case is compared with
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_.]+\Z")  # no hyphen: it separates the parts of a case id
 
@@ -22,10 +23,14 @@ class Precision(str, enum.Enum):
 
     FP32 = "fp32"
     FP16 = "fp16"
+    BF16 = "bf16"
     INT8 = "int8"
 
     def __str__(self) -> str:
         return self.value
+
+
+DEFAULT_PRECISIONS = (Precision.FP32, Precision.FP16, Precision.INT8)  # BF16 is run when asked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

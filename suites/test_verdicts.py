@@ -8,7 +8,7 @@ import pytest
 
 @pytest.mark.accuracy
 @pytest.mark.gates("fp32")
-@pytest.mark.precisions("fp16", "int8")
+@pytest.mark.precisions("fp16", "bf16", "int8")
 def test_accuracy_against_fp32(judged_run):
     assert not judged_run.failures("fp32")
 

@@ -11,7 +11,7 @@ from onnx_nets import ArraySet, artifact_of, images, spec_of
 from harness.backends import load_backend
 from harness.backends._inputs import check_images, check_output_shape
 from harness.backends.openvino import layer_from_rt_info
-from harness.backends.ort import layers_from_profile
+from harness.backends.ort import BF16_PROBES, bf16_refusal, layers_from_profile
 from harness.errors import BackendUnavailable, BuildError, ConfigError, MeasurementError
 from harness.layers import effective_precision
 from harness.onnx_graph import NodeIndex, index_nodes
@@ -183,6 +183,48 @@ def test_fp16_says_what_it_ran_in(backend, build, tiny, tmp_path):
         if backend.name == "openvino":
             assert "asked INFERENCE_PRECISION_HINT=f16, reads back f32" in " ".join(engine.facts.notes)
     np.testing.assert_allclose(engine.infer(images(4)), build(artifact_of(tiny)).infer(images(4)), atol=5e-3, rtol=0)
+
+
+def test_bf16_says_what_it_ran_in(tiny, tmp_path):
+    """OpenVINO has kernels for BF16 from AVX-512 on; elsewhere the hint reads back f32."""
+    pytest.importorskip("openvino")
+    engines, outputs = [], []
+    for precision, recipe in ((Precision.FP32, "none"), (Precision.BF16, "cast"), (Precision.BF16, "runtime")):
+        artifact = prepare_artifact(spec_of(tiny), precision, recipe, calibration=None, cache_dir=str(tmp_path))
+        with load_backend("openvino").build(artifact, device="cpu", batch_sizes=(4,), options=BuildOptions()) as engine:
+            outputs.append(engine.infer(images(4)))
+            engines.append((engine.facts, engine.layers()))
+    for recipe, (facts, layers) in zip(("cast", "runtime"), engines[1:], strict=True):
+        found = effective_precision(layers, Precision.BF16, has_cast_weights=recipe == "cast")
+        hint = facts.options["INFERENCE_PRECISION_HINT"]
+        assert found.by_layer == {{"bf16": "bf16", "f32": "fp32"}[hint]: 1.0}
+        if hint == "f32":
+            assert "asked INFERENCE_PRECISION_HINT=bf16, reads back f32" in " ".join(facts.notes)
+            assert ("rounded to bf16" in found.note) == (recipe == "cast")
+        else:
+            assert "Subgraph" not in found.note  # a cast moves data, it does not compute
+    np.testing.assert_allclose(outputs[1], outputs[0], atol=0.04, rtol=0)
+    np.testing.assert_allclose(outputs[2], outputs[0], atol=0.04, rtol=0)
+
+
+def test_onnxruntime_says_that_it_has_no_bf16(tiny, tmp_path):
+    pytest.importorskip("onnxruntime")
+    ort = load_backend("ort")
+    for recipe, reason in (("cast", "has no BF16 Conv, Gemm, MatMul on its CPU"), ("runtime", "leaves them FP32")):
+        support = ort.supports(case(ort, precision=Precision.BF16, recipe=recipe))
+        assert not support.supported
+        assert reason in support.reason
+    artifact = prepare_artifact(spec_of(tiny), Precision.BF16, "cast", calibration=None, cache_dir=str(tmp_path))
+    with pytest.raises(BuildError, match=r"Could not find an implementation for Conv\(22\)"):
+        ort.build(artifact, device="cpu", batch_sizes=(1,), options=BuildOptions())
+
+
+def test_the_bf16_probe_can_find_kernels(monkeypatch):
+    """The same question with FP32 in it is answered with yes."""
+    pytest.importorskip("onnxruntime")
+    fp32 = {kind: text.replace("bfloat16", "float") for kind, text in BF16_PROBES.items()}
+    monkeypatch.setattr("harness.backends.ort.BF16_PROBES", fp32)
+    assert bf16_refusal("cast", "CPUExecutionProvider") == ""
 
 
 def test_int8_runs_in_int8_and_agrees_with_its_emulation(build, tiny, tmp_path):

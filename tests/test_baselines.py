@@ -223,12 +223,16 @@ def test_unused_baselines_are_listed_and_pruned(store):
     gpu = replace(
         used, case=replace(used.case, device="cuda:0"), environment=replace(ENVIRONMENT, device_name="NVIDIA H200")
     )
-    for record in (used, unused, gpu):
+    # A precision that this run left out, as a run by default leaves out BF16.
+    left_out = replace(used, case=replace(used.case, precision=Precision.BF16, recipe="cast"))
+    for record in (used, unused, gpu, left_out):
         written(store, record)
     assert [path.stem for path in store.unused([used])] == ["lenet5-openvino-fp32"]
     assert [path.stem for path in store.prune([used])] == ["lenet5-openvino-fp32"]
-    assert [path.parent.name for path in store.paths()] == ["cpu", "nvidia-h200"]
-    assert len(store.load_all()) == 2
+    assert [path.parent.name for path in store.paths()] == ["cpu", "cpu", "nvidia-h200"]
+    assert len(store.load_all()) == 3
+    other = replace(left_out, case=replace(left_out.case, backend="openvino"))
+    assert [path.stem for path in store.unused([used, other])] == ["lenet5-ort-bf16"]
 
 
 def test_devices_have_readable_folders():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from harness.errors import MeasurementError
-from harness.invariance import check_invariance
+from harness.invariance import OUTPUT_TOLERANCE, check_invariance
 from harness.records import EngineFacts, Outcome, TensorSpec
 from harness.specs import Precision
 
@@ -27,6 +27,13 @@ class FakeEngine:
         self.calls.append(len(images))
         outputs = (images[:, None, :] * self._weights.T[None]).sum(axis=2)
         return self._fault(outputs, images) if self._fault else outputs
+
+
+def test_every_precision_has_a_tolerance():
+    assert set(OUTPUT_TOLERANCE) == set(Precision)
+    # BF16's roundings are 2**3 times FP16's; a leak of a neighbour moves outputs by tenths.
+    assert OUTPUT_TOLERANCE[Precision.BF16] == pytest.approx(8 * OUTPUT_TOLERANCE[Precision.FP16])
+    assert max(OUTPUT_TOLERANCE.values()) < 0.1
 
 
 def images(n=16):

@@ -47,6 +47,14 @@ def test_fp16_that_ran_in_fp32_says_so():
     assert "weights are rounded to fp16" in note
 
 
+def test_bf16_that_ran_in_fp32_says_so():
+    """The weights are rounded where a file was cast; FP32's own file keeps them."""
+    found = effective_precision((layer("Conv", "fp32"),), Precision.BF16)
+    assert found.note == ("asked bf16, but of its multiplying layers ran fp32 100%; its weights are rounded to bf16")
+    assert "rounded" not in effective_precision((layer("Conv", "fp32"),), "bf16", has_cast_weights=False).note
+    assert effective_precision((layer("Conv", "bf16"),), "bf16").note == ""
+
+
 def test_tf32_is_not_fp32():
     found = effective_precision((layer("Convolution", "tf32"),), Precision.FP32)
     assert found.by_layer == {"tf32": 1.0}

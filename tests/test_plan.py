@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from harness.backends import add_backend_dir
+from harness.commands import command_of
 from harness.errors import BackendUnavailable, ConfigError
 from harness.option_table import add_options, options_from_namespace
 from harness.options import HarnessOptions, data_request
@@ -38,6 +39,27 @@ def test_recipes_multiply_int8_only():
         "mlp-fake-honest-int8",
         "mlp-fake-honest-int8-qdq-entropy",
     ]
+
+
+def test_bf16_runs_when_it_is_asked_for():
+    plan = planned(backends=("fake-honest",), models=("mlp",), precisions=(Precision.BF16,))
+    assert [case.id for case in plan.cases] == ["mlp-fake-honest-bf16"]
+    precisions = (Precision.FP16, Precision.BF16, Precision.INT8)
+    plan = planned(backends=("fake-honest",), models=("mlp",), precisions=precisions, recipes=("runtime", "nncf"))
+    assert [case.id for case in plan.cases] == [
+        "mlp-fake-honest-fp16",
+        "mlp-fake-honest-bf16-runtime",
+        "mlp-fake-honest-int8-nncf",
+    ]
+    assert command_of(plan.cases[0], HarnessOptions()).endswith("--precision=fp16 --model=mlp")
+    assert command_of(plan.cases[1], HarnessOptions()).endswith("--precision=bf16 --model=mlp --recipe=runtime")
+
+
+def test_a_recipe_of_no_asked_precision_is_refused():
+    with pytest.raises(ConfigError, match="--recipe=runtime: no FP32, FP16, INT8 recipe is called that"):
+        planned(backends=("fake-honest",), recipes=("runtime",))
+    with pytest.raises(ConfigError, match="no BF16 recipe is called that; did you mean runtime"):
+        planned(backends=("fake-honest",), precisions=(Precision.BF16,), recipes=("run-time",))
 
 
 def test_a_probe_that_kills_its_worker_costs_one_backend(tmp_path):
@@ -145,7 +167,7 @@ def test_options_reach_their_fields(tmp_path):
         ({"backend": ["auto", "ort"]}, "name it alone"),
         ({"batch_size": "0"}, "at least 1"),
         ({"batch_size": "one"}, "whole numbers"),
-        ({"precision": ["fp8"]}, "choose from fp32, fp16, int8"),
+        ({"precision": ["fp8"]}, "choose from fp32, fp16, bf16, int8"),
         ({"score_images": 0}, "at least 1"),
         ({"calibration_images": 0}, "at least 1"),
         ({"worker_timeout": 0}, "greater than 0"),

@@ -17,8 +17,10 @@ from render_records import HOSTILE, hostile_record, make_baseline, make_run, wri
 
 from harness.history import load_history
 from harness.records import PackedArray, Record, Run, Status
+from harness.render import plots
 from harness.render.html import agreements_from_rows, render_html
 from harness.render.rows import rows_from_records
+from harness.specs import Precision
 
 VOID = {"area", "br", "col", "hr", "img", "input", "link", "meta", "source", "wbr"}
 
@@ -290,6 +292,17 @@ def test_plots_take_the_colours_and_fonts_of_the_page(page):
         assert re.findall(r"#0[1-9]0[1-9]0[1-9]", plot) == []
         assert 'role="img" aria-label="' in plot
     assert "<metadata" not in page
+
+
+def test_every_precision_has_a_colour_of_its_own():
+    css = (Path(plots.__file__).parent / "templates" / "page.css").read_text()
+    assert set(plots.SERIES) == set(Precision)
+    assert len(set(plots.SERIES.values()) - {plots.ACCENT, plots.BAD}) == len(Precision)
+    for precision, colour in plots.SERIES.items():
+        assert plots.VARIABLES[colour] == f"var(--{precision})"
+        assert re.fullmatch("#0[1-9]0[1-9]0[1-9]", colour)
+        # Light, dark and printed pages: as often as the oldest of them.
+        assert css.count(f"--{precision}: #") == css.count("--fp32: #") > 2
 
 
 def test_backends_that_differ_are_listed_first():

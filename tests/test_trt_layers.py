@@ -101,6 +101,8 @@ def test_inputs_and_outputs(found):
         ("sm80_xmma_fprop_implicit_gemm_f32f32_f32f32_f32_nchwkcrs_nchw", "fp32"),
         ("sm80_xmma_fprop_implicit_gemm_f16f16_f16f16_f16_nhwckrsc_nhwc", "fp16"),
         ("sm80_xmma_gemm_bf16bf16_bf16f32_f32_tn_n", "bf16"),
+        ("sm80_xmma_fprop_implicit_gemm_bf16bf16_bf16f32_f32_nhwckrsc_nhwc_tilesize128x128x64", "bf16"),
+        ("ampere_bf16_s16816gemm_bf16_128x64_ldg8_relu_f2f_stages_64x3_tn", "bf16"),
         ("sm90_xmma_gemm_e4m3e4m3_f32f32_f32_tn_n", "fp8"),
         ("ampere_scudnn_128x64_relu_interior_nn_v1", "fp32"),
         ("ampere_h16816cudnn_128x64_ldg8_relu_exp_interior_nhwc_tn_v1", "fp16"),
@@ -114,11 +116,27 @@ def test_the_kernels_name_decides(kernel, precision):
     assert layer.precision == precision
 
 
-@pytest.mark.parametrize(("weights", "precision"), [("Int8", "int8"), ("Half", "fp16"), ("Float", "fp32")])
+@pytest.mark.parametrize(
+    ("weights", "precision"), [("Int8", "int8"), ("Half", "fp16"), ("BFloat16", "bf16"), ("Float", "fp32")]
+)
 def test_else_the_type_of_its_weights(weights, precision):
     entry = {"Name": "a", "Weights": {"Type": weights}, "Inputs": [tensor(Datatype="BFloat16")]}
     (layer,) = layers_from_inspector(json.dumps({"Layers": [entry]}))
     assert layer.precision == precision
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        {"Datatype": "BFloat16", "Format": "Row major linear"},
+        {"Format/Datatype": "Row major linear BFloat16 format"},
+        {"Format/Datatype": "Row major linear BF16"},
+    ],
+)
+def test_else_the_type_of_its_first_tensor(typed):
+    entry = {"Name": "a", "TacticName": "__myl_Conv_0x1234", "Inputs": [tensor(**typed)]}
+    (layer,) = layers_from_inspector(json.dumps({"Layers": [entry]}))
+    assert layer.precision == "bf16"
 
 
 def test_layers_of_one_profile():

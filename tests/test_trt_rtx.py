@@ -5,16 +5,20 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from harness.backends import load_backend
 from harness.errors import BuildError
-from harness.precision import prepare_artifact
+from harness.precision import find_recipe, prepare_artifact
+from harness.precision.bf16 import FP32_OPS
+from harness.precision.recipe import ConversionRequest
 from harness.records import Artifact
-from harness.specs import BuildOptions, Precision, TrtOptions
+from harness.specs import BuildOptions, Case, Precision, TrtOptions
 
 if importlib.util.find_spec("tensorrt_rtx") is None:
     pytest.skip("tensorrt-rtx is not installed: pip install tensorrt-rtx", allow_module_level=True)
@@ -50,7 +54,7 @@ def cache(tmp_path_factory):
     return str(tmp_path_factory.mktemp("cache"))
 
 
-@pytest.mark.parametrize("recipe", ["fp32-none", "fp16-cast", "int8-qdq-minmax"])
+@pytest.mark.parametrize("recipe", ["fp32-none", "fp16-cast", "bf16-cast", "int8-qdq-minmax"])
 @pytest.mark.parametrize("name", MODELS)
 def test_every_bundled_model_builds(bundled, name, recipe, cache):
     precision, _, recipe = recipe.partition("-")
@@ -67,6 +71,40 @@ def test_every_bundled_model_builds(bundled, name, recipe, cache):
     assert plan.options["tf32"] == "off"
     assert plan.options["profiles"] == ("1..1 (opt 1), 2..16 (opt 8)" if profiles else "1..16 (opt 16)")
     assert not plan.log_errors
+
+
+@pytest.mark.parametrize("kind", sorted(FP32_OPS))
+def test_an_operator_that_has_no_bf16_here_builds_in_fp32(kind, tmp_path):
+    """The recipe keeps these FP32; cast as well, they are refused."""
+    inputs = ("x", "w") if kind == "ConvTranspose" else ("x",)
+    attributes = {"kernel_shape": [2, 2]} if kind == "LpPool" else {}
+    nodes = [node(kind, inputs, ("o",), **attributes), node("Conv", ("o", "w"))]
+    source, target = tmp_path / "fp32.onnx", tmp_path / "bf16.onnx"
+    source.write_bytes(graph(nodes, initializers={"w": np.ones((1, 1, 2, 2), np.float32)}, opset=22))
+    assert build_bf16(source, target).data
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("harness.precision.bf16.FP32_OPS", frozenset())
+        with pytest.raises(BuildError, match=r"cannot parse it|built no engine"):
+            build_bf16(source, target)
+
+
+def build_bf16(source, target):
+    card = SimpleNamespace(name="m")
+    find_recipe(Precision.BF16, "cast").convert(
+        ConversionRequest(spec=card, source=source, target=target, work_dir=target.parent)
+    )
+    artifact = replace(artifact_of(target, "bf16"), recipe="cast")
+    return load_backend("trt-rtx").build_plan(artifact, batch_sizes=(2,), options=BuildOptions())
+
+
+def test_bf16_by_a_builder_flag_is_refused(bundled):
+    case = Case(model="m", backend="trt-rtx", precision=Precision.BF16, recipe="runtime", device="cuda:0")
+    support = load_backend("trt-rtx").supports(case)
+    assert not support.supported
+    assert "has no builder flag BF16" in support.reason
+    artifact = replace(artifact_of(bundled(MODELS[0]).onnx_path, "bf16"), recipe="runtime")
+    with pytest.raises(BuildError, match="has no builder flag BF16"):
+        load_backend("trt-rtx").build_plan(artifact, batch_sizes=(2,), options=BuildOptions())
 
 
 def test_equal_inputs_give_equal_plans(bundled):

@@ -23,7 +23,7 @@ MIN_PROFILE_RUNS, MAX_PROFILE_RUNS = 3, 50  # a run adds some 7 KB to ONNX Runti
 def support_on_cpu(case: Case, backend: str) -> Support:
     """Say whether a CPU runtime that reads Q/DQ files can do a case.
 
-    FP16 runs, in FP32 kernels where the CPU has no others: that is read back, not refused.
+    FP16 and BF16 run, in FP32 kernels where the CPU has no others: that is read back, not refused.
     """
     if case.device != "cpu":
         return Support(supported=False, reason=f"{backend} runs on cpu here, not on {case.device}")

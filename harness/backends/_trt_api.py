@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness.errors import ConfigError
+from harness.specs import BF16_RUNTIME_RECIPE
 
 MAX_LINE = 300  # characters of a log line worth keeping
 MAX_WARNINGS = 5
@@ -23,6 +24,10 @@ class TrtApi:
         self.is_rtx = hasattr(module, "IRuntimeCache")
         self.has_weak_typing = hasattr(module.BuilderFlag, "FP16") and not self.is_rtx
         self.has_strong_typing = hasattr(module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+        # 8.6 has neither the type nor networks whose own types decide.
+        is_typed = self.has_strong_typing or not self.has_weak_typing
+        self.has_bf16 = is_typed and hasattr(module.DataType, "BF16")
+        self.has_bf16_flag = self.has_weak_typing and hasattr(module.BuilderFlag, "BF16")
         self.has_timing_cache = not self.is_rtx  # RTX: a no-op since 1.2
 
     def has_calibrator(self, recipe: str) -> bool:
@@ -35,8 +40,15 @@ class TrtApi:
         return hasattr(self.trt, needs)
 
     def is_strong(self, recipe: str) -> bool:
-        """Tell whether a network of this recipe is strongly typed; calibrators need weak typing."""
-        return self.has_strong_typing and recipe not in VENDOR_RECIPES
+        """Tell whether a network of this recipe is strongly typed; flags and calibrators need weak typing."""
+        return self.has_strong_typing and recipe not in (*VENDOR_RECIPES, BF16_RUNTIME_RECIPE)
+
+    def bf16_refusal(self, recipe: str) -> str:
+        """Return why a BF16 recipe cannot be built, "" when it can."""
+        if recipe == BF16_RUNTIME_RECIPE:
+            why = "has no builder flag BF16: the network's own types decide, so use the recipe cast"
+            return "" if self.has_bf16_flag else f"TensorRT {self.version} {why}"
+        return "" if self.has_bf16 else f"TensorRT {self.version} has no BF16: neither the type nor strong typing"
 
     def network_flags(self, recipe: str) -> int:
         """Return the creation flags; their bit numbers differ between versions."""

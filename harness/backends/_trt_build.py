@@ -257,10 +257,14 @@ def _add_profiles(site: _Site, batch_sizes: tuple[int, ...]) -> Profiles:
 def configure(api: TrtApi, config: Any, artifact: Artifact, options: TrtOptions) -> None:
     """Set precision, TF32, limits and compatibility; what is None stays the library's default."""
     trt = api.trt
+    if artifact.precision is Precision.BF16 and (refusal := api.bf16_refusal(artifact.recipe)):
+        raise BuildError(refusal)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     (config.set_flag if options.tf32 else config.clear_flag)(trt.BuilderFlag.TF32)
     if not api.is_strong(artifact.recipe) and api.has_weak_typing:
-        if artifact.precision is not Precision.FP32:
+        if artifact.precision is Precision.BF16:
+            config.set_flag(trt.BuilderFlag.BF16)
+        elif artifact.precision is not Precision.FP32:
             config.set_flag(trt.BuilderFlag.FP16)  # INT8 without it falls back to FP32 where no INT8 kernel exists
         if artifact.precision is Precision.INT8:
             config.set_flag(trt.BuilderFlag.INT8)
@@ -326,9 +330,8 @@ def _set_timing_cache(api: TrtApi, config: Any, data: bytes) -> Any:
 def options_in_words(api: TrtApi, config: Any, artifact: Artifact, profiles: Profiles) -> dict[str, str]:
     """Return the builder's settings as read back from it."""
     flags = api.trt.BuilderFlag
-    names = [
-        n for n in ("FP16", "INT8", "VERSION_COMPATIBLE") if hasattr(flags, n) and config.get_flag(getattr(flags, n))
-    ]
+    known = [n for n in ("FP16", "BF16", "INT8", "VERSION_COMPATIBLE") if hasattr(flags, n)]
+    names = [n for n in known if config.get_flag(getattr(flags, n))]
     return {
         "typing": "strong" if api.is_strong(artifact.recipe) or not api.has_weak_typing else "weak",
         "flags": "|".join(names) or "none",

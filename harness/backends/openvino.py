@@ -37,7 +37,12 @@ from harness.specs import BuildOptions, Case, Precision
 
 NAME = "openvino"
 DEVICE = "CPU"
-HINTS = {Precision.FP32: "f32", Precision.FP16: "f16", Precision.INT8: "f32"}  # INT8: what is not quantized
+HINTS = {
+    Precision.FP32: "f32",
+    Precision.FP16: "f16",
+    Precision.BF16: "bf16",
+    Precision.INT8: "f32",  # what is not quantized
+}
 READ_BACK = (
     "INFERENCE_PRECISION_HINT",
     "PERFORMANCE_HINT",
@@ -342,13 +347,13 @@ def layer_from_rt_info(
     originals = filter(None, info.get("originalLayersNames", "").split(","))
     found_nodes = [onnx_nodes_of(ADDED_PARTS.sub("", original), nodes.names) for original in originals]
     onnx_nodes = tuple(dict.fromkeys(node for found in found_nodes for node in found))
-    only_qdq = bool(onnx_nodes) and nodes.qdq.issuperset(onnx_nodes)
+    only_casts = bool(onnx_nodes) and nodes.casts.issuperset(onnx_nodes)
     return Layer(
         name=name,
         kind=kind,
         kernel=kernel,
         precision=PRECISION_OF_TYPE.get(suffix[1], suffix[1]) if suffix else "",
-        is_compute=kind not in MOVING_LAYERS and not only_qdq,
+        is_compute=kind not in MOVING_LAYERS and not only_casts,
         onnx_nodes=onnx_nodes,
         time_ns=times.get(name),
     )

@@ -30,7 +30,7 @@ from harness.layers import is_multiplying, median_times, onnx_nodes_of
 from harness.onnx_graph import NodeIndex, check_scales, index_nodes, load_model, one_line
 from harness.protocols import CalibrationSet, Images, Outputs, Timer
 from harness.records import Artifact, Availability, EngineFacts, Layer, Support, TensorSpec
-from harness.specs import BuildOptions, Case
+from harness.specs import BF16_RUNTIME_RECIPE, BuildOptions, Case, Precision
 
 PROVIDER = "CPUExecutionProvider"
 ERROR_CLASSES = (
@@ -86,6 +86,12 @@ MOVING_OPS = frozenset(
         "Unsqueeze",
     }
 )
+# Graphs of one product: what is asked is whether a kernel is there.
+BF16_PROBES = {
+    "Conv": "g (bfloat16[1,1,4,4] x, bfloat16[1,1,3,3] w) => (bfloat16[1,1,2,2] y) { y = Conv(x, w) }",
+    "Gemm": "g (bfloat16[1,4] x, bfloat16[4,2] w) => (bfloat16[1,2] y) { y = Gemm(x, w) }",
+    "MatMul": "g (bfloat16[1,4] x, bfloat16[4,2] w) => (bfloat16[1,2] y) { y = MatMul(x, w) }",
+}
 COMPUTE_OPS_BY_PRECISION = {"DynamicQuantizeMatMul": "int8", "MatMulNBits": "int4"}
 
 
@@ -113,6 +119,8 @@ class OrtBackend:
 
     def supports(self, case: Case) -> Support:
         """Say whether the case can run on a CPU."""
+        if case.precision is Precision.BF16 and (reason := bf16_refusal(case.recipe, PROVIDER)):
+            return Support(supported=False, reason=reason)
         return support_on_cpu(case, self.name)
 
     def build(
@@ -335,6 +343,32 @@ def layers_from_profile(
             )
         )
     return tuple(layers)
+
+
+def bf16_refusal(recipe: str, provider: str) -> str:
+    """Return why a provider of ONNX Runtime cannot run a BF16 recipe, "" when it can.
+
+    ONNX Runtime adds no casts around a BF16 node without a kernel, as it does for FP16: it refuses the session. So one
+    is tried for every kind of product; another operator without a kernel is a BuildError that names it.
+    """
+    if recipe == BF16_RUNTIME_RECIPE:
+        return f"ONNX Runtime computes in the file's own types, and recipe {recipe} leaves them FP32"
+    ort = import_runtime("onnxruntime")
+    options, lacking = ort.SessionOptions(), []
+    options.log_severity_level = 4  # the refusals are the answer
+    for kind, graph in BF16_PROBES.items():
+        try:
+            ort.InferenceSession(_bf16_probe(graph), options, providers=[provider])
+        except vendor_errors():
+            lacking.append(kind)
+    return f"ONNX Runtime {ort.__version__} has no BF16 {', '.join(lacking)} on its {provider}" if lacking else ""
+
+
+def _bf16_probe(text: str) -> bytes:
+    """Return a model of one node from ONNX's text form."""
+    parser = importlib.import_module("onnx.parser")
+    model: bytes = parser.parse_model(f'<ir_version: 10, opset_import: ["" : 22]> {text}').SerializeToString()
+    return model
 
 
 def vendor_errors() -> tuple[type[Exception], ...]:

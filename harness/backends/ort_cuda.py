@@ -24,14 +24,14 @@ import numpy as np
 from harness.backends._cuda_ring import N_SLOTS, Ring, Slot
 from harness.backends._cuda_timer import CudaTimer
 from harness.backends._inputs import check_images, check_output_shape, timing_images
-from harness.backends.ort import layers_from_profile, tensor_spec, vendor_errors
+from harness.backends.ort import bf16_refusal, layers_from_profile, tensor_spec, vendor_errors
 from harness.backends.trt import device_index
 from harness.cuda import Gpu, probe_driver
 from harness.errors import BuildError, ConfigError, MeasurementError
 from harness.onnx_graph import NodeIndex, check_scales, index_nodes, load_model, one_line
 from harness.protocols import CalibrationSet, Images, Outputs
 from harness.records import Artifact, Availability, EngineFacts, Layer, Support, TensorSpec
-from harness.specs import BuildOptions, Case
+from harness.specs import BuildOptions, Case, Precision
 
 PROVIDER = "CUDAExecutionProvider"
 INSTALL_HINT = "pip install 'nn-engine-harness[ort-cuda]'"
@@ -83,6 +83,8 @@ class OrtCudaBackend:
             return Support(supported=False, reason=f"{self.name} runs on cuda:0, cuda:1, ..., not on {case.device}")
         if case.recipe.startswith(VENDOR_PREFIX):
             return Support(supported=False, reason=f"recipe {case.recipe} quantizes inside TensorRT")
+        if case.precision is Precision.BF16 and (reason := bf16_refusal(case.recipe, PROVIDER)):
+            return Support(supported=False, reason=reason)
         return Support(supported=True)
 
     def build(

@@ -24,7 +24,7 @@ from harness.cuda import Gpu
 from harness.errors import BackendUnavailable, BuildError, ConfigError
 from harness.protocols import CalibrationSet
 from harness.records import Artifact, Availability, Calibration, EngineFacts, Support
-from harness.specs import BuildOptions, Case, ImageRange, TrtOptions
+from harness.specs import BuildOptions, Case, ImageRange, Precision, TrtOptions
 
 CUDA_MODULES = ("pycuda.driver", "cuda.bindings")
 OPTION_PREFIX = "option."
@@ -73,6 +73,8 @@ class TrtBackend:
             if not api.has_calibrator(case.recipe):
                 reason = f"TensorRT {api.version} cannot do {case.recipe}: calibration inside TensorRT ended with 10.x"
                 return Support(supported=False, reason=reason)
+        if case.precision is Precision.BF16 and (reason := self.api().bf16_refusal(case.recipe)):
+            return Support(supported=False, reason=reason)
         return Support(supported=True)
 
     def api(self) -> TrtApi:

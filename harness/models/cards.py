@@ -13,7 +13,7 @@ from harness.errors import DataError
 from harness.models.heavy import HEAVY_MODEL, heavy_model_path
 from harness.specs import NAME_PATTERN, ImageRange, ModelSpec
 
-PRECISIONS = ("fp16", "int8")
+PRECISIONS = ("fp16", "bf16", "int8")
 
 
 class _Section(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -77,7 +77,7 @@ def load_card(path: str | Path) -> ModelSpec:
                 raise DataError(f"{path}: {key} = {value} is no fraction from 0 to 1; write 0.99 for 99 %")
     unknown = next((key for key in card.max_drop if key not in PRECISIONS), None)
     if unknown is not None:
-        raise DataError(f"{path}: [max_drop] names {unknown!r}; expected {' or '.join(PRECISIONS)}")
+        raise DataError(f"{path}: [max_drop] names {unknown!r}; expected one of {', '.join(PRECISIONS)}")
     onnx_path = (path.parent / card.model.file).resolve()
     _check_sha256(onnx_path, card.model.sha256, path)
     return ModelSpec(

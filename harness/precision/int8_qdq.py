@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.errors import BuildError
-from harness.onnx_graph import INSTALL_HINT, load_model, node_id, one_line, opset_of
+from harness.onnx_graph import (
+    INSTALL_HINT,
+    constants_to_initializers,
+    load_model,
+    node_id,
+    one_line,
+    opset_of,
+    raise_opset,
+)
 from harness.precision.activations import ActivationReader
 from harness.precision.ranges import MagnitudeHistogram, entropy_threshold, percentile_threshold
 from harness.precision.recipe import Conversion, ConversionRequest, Recipe
@@ -82,18 +90,10 @@ def prepare_graph(source: Path, work_dir: Path) -> onnx.ModelProto:
     """
     import onnx
 
-    model = load_model(source)
-    if opset_of(model) < MIN_OPSET:
-        try:
-            model = onnx.version_converter.convert_version(model, MIN_OPSET)
-        except (RuntimeError, onnx.checker.ValidationError) as error:
-            raise BuildError(
-                f"{source}: operator set {opset_of(model)} has no per-channel quantization and cannot be raised to "
-                f"{MIN_OPSET} ({one_line(error)}); export it anew with operator set 17"
-            ) from error
+    model = raise_opset(load_model(source), MIN_OPSET, name=str(source), why="has no per-channel quantization")
     if any(node.op_type == "BatchNormalization" for node in model.graph.node):
         model = _folded(model, work_dir)
-    _constants_to_initializers(model)
+    constants_to_initializers(model)
     return onnx.shape_inference.infer_shapes(model)
 
 
@@ -138,20 +138,6 @@ def _folded(model: onnx.ModelProto, work_dir: Path) -> onnx.ModelProto:
     folded.opset_import.extend(kept)
     folded.ir_version = model.ir_version
     return folded
-
-
-def _constants_to_initializers(model: onnx.ModelProto) -> None:
-    """Turn Constant nodes into initializers: the quantizer knows weights only as such."""
-    kept = []
-    for node in model.graph.node:
-        if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
-            tensor = model.graph.initializer.add()
-            tensor.CopyFrom(node.attribute[0].t)
-            tensor.name = node.output[0]
-        else:
-            kept.append(node)
-    del model.graph.node[:]
-    model.graph.node.extend(kept)
 
 
 def _write(

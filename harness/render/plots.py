@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 
 # matplotlib needs true colours: these stand for variables of the page's style sheet and are replaced on the way out.
 INK, MUTED, GRID, PANEL = "#010101", "#020202", "#030303", "#040404"
-SERIES = {Precision.FP32: "#010201", Precision.FP16: "#010301", Precision.INT8: "#010401"}
+SERIES = {
+    Precision.FP32: "#010201",
+    Precision.FP16: "#010301",
+    Precision.BF16: "#010701",
+    Precision.INT8: "#010401",
+}
 ACCENT, BAD = "#010501", "#010601"
 VARIABLES = {
     INK: "var(--ink)",
@@ -36,6 +41,7 @@ VARIABLES = {
     PANEL: "var(--panel)",
     SERIES[Precision.FP32]: "var(--fp32)",
     SERIES[Precision.FP16]: "var(--fp16)",
+    SERIES[Precision.BF16]: "var(--bf16)",
     SERIES[Precision.INT8]: "var(--int8)",
     ACCENT: "var(--accent)",
     BAD: "var(--bad)",

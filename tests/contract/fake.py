@@ -56,7 +56,7 @@ class FakeEngine:
     def __init__(self, model, fault):
         self.fault, self.closed, self._calls, self._last = fault, False, 0, None
         # The evaluator has no Q/DQ before operator set 19; such a net is only built here, never run.
-        runs = model.graph.node and not index_nodes(model).qdq
+        runs = model.graph.node and not index_nodes(model).casts
         self._evaluator = ReferenceEvaluator(model) if runs else None
         values = (*model.graph.input[:1], *model.graph.output[:1])
         self.input, self.output = (_tensor(value) for value in values) if values else (None, None)

@@ -32,6 +32,7 @@ TOOLS = ("gcc", "nm", "readelf")
 NEEDS = {
     ("BuilderFlag", "FP16"): "weak",
     ("BuilderFlag", "INT8"): "weak",
+    ("BuilderFlag", "BF16"): "bf16_flag",
     ("IBuilderConfig", "int8_calibrator"): "weak",
     ("IBuilderConfig", "set_calibration_profile"): "weak",
     ("ITensor", "dynamic_range"): "weak",
@@ -112,6 +113,11 @@ def test_capabilities(bindings):
         "10.16": (True, True, False),
         "11.4": (False, True, False),
     }[version]
+    assert (found["bf16"], found["bf16_flag"]) == {
+        "8.6": (False, False),
+        "10.16": (True, True),
+        "11.4": (True, False),
+    }[version]
     assert (
         found["calibrators"]
         == {
@@ -123,9 +129,9 @@ def test_capabilities(bindings):
     assert (
         found["flags"]
         == {
-            "8.6": {"none": 1, "trt-entropy2": 1},
-            "10.16": {"none": 0b11, "trt-entropy2": 1},
-            "11.4": {"none": 1, "trt-entropy2": 0},
+            "8.6": {"none": 1, "trt-entropy2": 1, "runtime": 1},
+            "10.16": {"none": 0b11, "trt-entropy2": 1, "runtime": 1},
+            "11.4": {"none": 1, "trt-entropy2": 0, "runtime": 0},
         }[version]
     )
     assert found["tactics"] == "EDGE_MASK_CONVOLUTIONS|JIT_CONVOLUTIONS"
