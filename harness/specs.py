@@ -120,6 +120,12 @@ class Case:
             parts.append(self.device.replace(":", ""))
         return "-".join(parts)
 
+    @property
+    def asked(self) -> str:
+        """Return the precision, and the recipe where it is not the default: `int8 trt-entropy2`."""
+        is_default = self.recipe == DEFAULT_RECIPES[self.precision.value]
+        return self.precision.value if is_default else f"{self.precision.value} {self.recipe}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetRequest:

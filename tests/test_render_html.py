@@ -317,3 +317,13 @@ def test_backends_that_differ_are_listed_first():
     assert found[0].n_different == different > 0
     assert isinstance(ours, Record)
     assert isinstance(make_run(1)[0], Run)
+
+
+def test_recipes_of_one_precision_can_be_told_apart():
+    run, records = make_run(27)
+    int8 = next(record for record in records if record.case.precision is Precision.INT8)
+    other = dataclasses.replace(int8, case=dataclasses.replace(int8.case, recipe="trt-entropy2"))
+    page = render_html(run, [*records, other])
+    matrix = page[page.index('<table class="matrix">') :]
+    assert "int8 trt-entropy2" in matrix[: matrix.index("</table>")]
+    assert "int8 trt-entropy2" in page[page.index("times faster than FP32") - 20_000 :]  # beside its bar

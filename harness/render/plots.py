@@ -71,6 +71,7 @@ STYLE: dict[str, Any] = {
 }
 MAX_BARS = 45
 LABEL_WIDTH, LABEL_HEIGHT = 150, 18  # room of a name in a plot [pixels at 100 dpi]
+LEFT_OF_POINT = 0.6  # of the axis: names of points further right stand to their left
 ERROR_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 MAX_TRENDS = 6
 N_DATE_TICKS = 5
@@ -325,10 +326,12 @@ def _label_front(axes: Axes, rows: Sequence[Row], xs: NDArray[np.float64], error
         if any(abs(y - other_y) < LABEL_HEIGHT and abs(x - other_x) < LABEL_WIDTH for other_x, other_y in taken):
             continue
         taken.append((float(x), float(y)))
+        is_right = x > axes.transAxes.transform((LEFT_OF_POINT, 0))[0]  # its name would leave the picture
         axes.annotate(
             _short_name(rows[index]),
             (float(xs[index]), float(errors[index])),
-            (9, -11),
+            (-9 if is_right else 9, -11),
+            ha="right" if is_right else "left",
             textcoords="offset points",
             fontsize=8,
             color=INK,
@@ -365,7 +368,7 @@ def _timed(row: Row, batch_size: int) -> Timing | None:
 
 def _short_name(row: Row) -> str:
     case = row.record.case
-    return f"{_clipped(case.model, 20)} {_clipped(case.backend, 12)} {case.precision}"
+    return f"{_clipped(case.model, 20)} {_clipped(case.backend, 12)} {_clipped(case.asked, 20)}"
 
 
 def _clipped(text: str, length: int) -> str:

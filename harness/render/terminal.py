@@ -57,8 +57,7 @@ def summary_lines(records: Sequence[Record], *, color: bool = False) -> list[str
 
 def _row(record: Record, batch_sizes: Sequence[int], *, has_split: bool) -> list[Text]:
     case = record.case
-    asked = case.precision.value + (f" {case.recipe}" if "-" + case.recipe in case.id else "")
-    cells = [case.model, case.backend, asked, _ran_as(record), *_accuracy_cells(record)]
+    cells = [case.model, case.backend, case.asked, _ran_as(record), *_accuracy_cells(record)]
     if has_split:
         split = record.loss_split
         cells.append(
