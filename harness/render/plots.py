@@ -330,7 +330,7 @@ def _label_front(axes: Axes, rows: Sequence[Row], xs: NDArray[np.float64], error
         axes.annotate(
             _short_name(rows[index]),
             (float(xs[index]), float(errors[index])),
-            (-9 if is_right else 9, -11),
+            (-9, 5) if is_right else (9, -11),  # clear of the line, which comes from the left
             ha="right" if is_right else "left",
             textcoords="offset points",
             fontsize=8,
