@@ -19,8 +19,8 @@ from harness.datasets import RangeFingerprint
 from harness.errors import DataError, MeasurementError
 from harness.metrics.topk import TopK, score_top_k
 from harness.preprocess import images_from_pixels
-from harness.protocols import Dataset, Engine, Images, LendsBuffers, Timer
-from harness.records import Accuracy, Latency, PackedArray
+from harness.protocols import Dataset, Engine, Images, LendsBuffers, LowersLaunch, Timer
+from harness.records import TIMED_OTHERWISE, Accuracy, Latency, PackedArray
 from harness.specs import ImageRange, ModelSpec, TimingPlan
 
 CHUNK_IMAGES = 1_000  # read and preprocessed at once
@@ -35,6 +35,8 @@ CLOCK_RESOLUTIONS_PER_SAMPLE = 1_000
 # A pair of CUDA events has a quantum of 0.03 us on current GPUs (0.5 us guaranteed): one call of 20 us resolves 0.2 %.
 MIN_CUDA_SAMPLE_NS = 20_000.0
 ENQUEUE_BOUND_SHARE = 0.8  # trtexec warns at the same share (samples/common/sampleReporting.cpp)
+COPY_WINDOWS = ("h2d", "d2h")  # nothing of the engine lies in them
+N_LOWERINGS = 3  # from a gated graph to a plain enqueue there are no more steps
 DRIFT_SHARE = 0.05
 NOISY_ROUNDS_CV = 0.10
 
@@ -255,6 +257,27 @@ def _check_finite_outputs(outputs: NDArray[np.float32], spec: ModelSpec, first: 
         )
 
 
+def make_timers(engines: Sequence[Engine], images: Images, *, window: str, launch: str) -> list[Timer]:
+    """Return a timer of each engine; under the launch `auto` all time in the best way that every one of them can.
+
+    A graph beside an enqueue, or a gated time beside one that holds the host's gaps, is no ratio of engines.
+    Raises: ConfigError for a window or launch that an engine lacks, MeasurementError.
+    """
+    timers = [engine.timer(images, window=window, launch=launch) for engine in engines]
+    for _ in range(N_LOWERINGS):
+        if launch != "auto" or _are_alike(timers):
+            break
+        graph, gate = all(timer.launch == "graph" for timer in timers), all(timer.gated for timer in timers)
+        for timer in timers:
+            if isinstance(timer, LowersLaunch):
+                timer.lower(graph=graph, gate=gate)
+    return timers
+
+
+def _are_alike(timers: Sequence[Timer]) -> bool:
+    return len({(timer.launch, timer.gated) for timer in timers}) < 2
+
+
 def time_arms(
     timers: Sequence[Timer], plan: TimingPlan, *, min_sample_ns: float, now_ns: Callable[[], int] = time.perf_counter_ns
 ) -> list[tuple[NDArray[np.float64], NDArray[np.int64], int]]:
@@ -343,8 +366,13 @@ def latency_from_arms(
         reference_rounds_ns=PackedArray.of(arms[1][0]) if two else None,
         reference_case=reference_case if two else "",
         reference_calls_per_sample=timers[1].calls_per_sample if two else 0,
+        reference_launch=timers[1].launch if two else "",
+        reference_gated=timers[1].gated if two else False,
         images_per_s=timer.batch_size * 1e9 / median,
-        flags=_latency_flags(rounds, enqueue_ns, median),
+        flags=(
+            *(() if _are_alike(timers) else (TIMED_OTHERWISE,)),
+            *_latency_flags(rounds, None if timer.window in COPY_WINDOWS else enqueue_ns, median),
+        ),
     )
 
 

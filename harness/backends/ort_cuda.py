@@ -242,10 +242,9 @@ class OrtCudaEngine:
             window=window,
             launch="enqueue" if self.on_cpu else launch,
             entries_per_call=ENTRIES_PER_NODE * len(self._nodes.kinds),
+            note=self._note,
         )
         self._timers.append(timer)
-        for note in timer.notes:
-            self._note(note)
         return timer
 
     def layers(self) -> tuple[Layer, ...]:
