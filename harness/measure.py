@@ -25,6 +25,7 @@ from harness.specs import ImageRange, ModelSpec, TimingPlan
 
 CHUNK_IMAGES = 1_000  # read and preprocessed at once
 MAX_CHUNK_BYTES = 16 << 20  # so that chunks of large images stay small; a chunk holds at least one batch
+WHITE = 255
 N_BUFFERS = 3  # of a chunk each: one read, one running, one whose last batches are still in flight
 MIN_WARMUP_CALLS = 3  # OpenVINO's first call of a shape is 10-60 times slower, its second still 2 times
 MIN_SAMPLES_PER_ROUND = 3
@@ -114,9 +115,23 @@ class _Reader:
         self, first: int, buffer: Images | None
     ) -> tuple[Images, NDArray[np.int64], tuple[NDArray[np.generic], NDArray[np.int64]]]:
         pixels, labels = self._dataset.read(first, min(first + self._chunk_images, self._images.stop))
+        is_scaled = pixels.dtype == np.uint8
+        if is_scaled:
+            self._check_card(pixels[:1])
         images = images_from_pixels(pixels, self._spec, out=None if buffer is None else buffer[: len(pixels)])
-        self._check_finite(images, first)
+        if not is_scaled:
+            self._check_finite(images, first)
         return images, self._classes(labels, first), (pixels, labels)
+
+    def _check_card(self, pixels: NDArray[np.generic]) -> None:
+        """Refuse a card that has no finite value for black or for white; then all pixels between have one."""
+        ends = np.concatenate([np.zeros_like(pixels), np.full_like(pixels, WHITE)])
+        with np.errstate(invalid="ignore", over="ignore"):
+            is_finite = np.isfinite(images_from_pixels(ends, self._spec)).all()
+        if not is_finite:
+            raise DataError(
+                f"8-bit pixels become NaN or Inf for model {self._spec.name}; mend the card's scale, mean and std"
+            )
 
     def _check_finite(self, images: Images, first: int) -> None:
         with np.errstate(invalid="ignore", over="ignore"):

@@ -1,6 +1,7 @@
 """Scoring and timing against engines, data sets and clocks that are under control."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -74,8 +75,6 @@ def test_outputs_are_kept_and_digested(spec, tmp_path):
 
 
 def test_a_fixed_batch_is_padded_and_the_padding_not_scored(spec):
-    from dataclasses import replace
-
     engine = LinearEngine()
     accuracy = score_engine(engine, Images(), replace(spec, max_batch=10), window(), batch_size=100)
     free = score_engine(LinearEngine(), Images(), spec, window(), batch_size=100)
@@ -149,6 +148,12 @@ def test_a_nan_pixel_is_an_error_with_the_image(spec):
         score_engine(SlowEngine(2, lends=True), data, spec, window(0, 1500), batch_size=100)
 
 
+@pytest.mark.parametrize("changes", [{"scale": 3e36}, {"std": (1e-40,)}, {"mean": (float("inf"),)}])
+def test_a_card_that_makes_pixels_infinite_is_an_error(spec, changes):
+    with pytest.raises(DataError, match="become NaN or Inf for model tiny; mend the card's"):
+        score_engine(LinearEngine(), Images(), replace(spec, **changes), window(), batch_size=10)
+
+
 def test_a_fault_of_the_digest_reaches_the_caller(spec, monkeypatch):
     def fail(*arguments):
         raise DataError("images change on the way")
@@ -194,8 +199,6 @@ def test_labels_beyond_the_model_are_an_error(spec):
 
 
 def test_images_that_were_trained_on_are_counted(spec):
-    from dataclasses import replace
-
     seen = replace(spec, trained_on=(ImageRange(dataset="numbers", split="test", first=0, stop=20),))
     assert score_engine(LinearEngine(), Images(), seen, window(10), batch_size=10).n_trained_on == 10
 
