@@ -19,12 +19,13 @@ from harness.datasets import RangeFingerprint
 from harness.errors import DataError, MeasurementError
 from harness.metrics.topk import TopK, score_top_k
 from harness.preprocess import images_from_pixels
-from harness.protocols import Dataset, Engine, Images, LendsBuffers, Timer
-from harness.records import Accuracy, Latency, PackedArray
+from harness.protocols import Dataset, Engine, Images, LendsBuffers, LowersLaunch, Timer
+from harness.records import TIMED_OTHERWISE, Accuracy, Latency, PackedArray
 from harness.specs import ImageRange, ModelSpec, TimingPlan
 
 CHUNK_IMAGES = 1_000  # read and preprocessed at once
 MAX_CHUNK_BYTES = 16 << 20  # so that chunks of large images stay small; a chunk holds at least one batch
+WHITE = 255
 N_BUFFERS = 3  # of a chunk each: one read, one running, one whose last batches are still in flight
 MIN_WARMUP_CALLS = 3  # OpenVINO's first call of a shape is 10-60 times slower, its second still 2 times
 MIN_SAMPLES_PER_ROUND = 3
@@ -35,6 +36,8 @@ CLOCK_RESOLUTIONS_PER_SAMPLE = 1_000
 # A pair of CUDA events has a quantum of 0.03 us on current GPUs (0.5 us guaranteed): one call of 20 us resolves 0.2 %.
 MIN_CUDA_SAMPLE_NS = 20_000.0
 ENQUEUE_BOUND_SHARE = 0.8  # trtexec warns at the same share (samples/common/sampleReporting.cpp)
+COPY_WINDOWS = ("h2d", "d2h")  # nothing of the engine lies in them
+N_LOWERINGS = 3  # from a gated graph to a plain enqueue there are no more steps
 DRIFT_SHARE = 0.05
 NOISY_ROUNDS_CV = 0.10
 
@@ -112,9 +115,23 @@ class _Reader:
         self, first: int, buffer: Images | None
     ) -> tuple[Images, NDArray[np.int64], tuple[NDArray[np.generic], NDArray[np.int64]]]:
         pixels, labels = self._dataset.read(first, min(first + self._chunk_images, self._images.stop))
+        is_scaled = pixels.dtype == np.uint8
+        if is_scaled:
+            self._check_card(pixels[:1])
         images = images_from_pixels(pixels, self._spec, out=None if buffer is None else buffer[: len(pixels)])
-        self._check_finite(images, first)
+        if not is_scaled:
+            self._check_finite(images, first)
         return images, self._classes(labels, first), (pixels, labels)
+
+    def _check_card(self, pixels: NDArray[np.generic]) -> None:
+        """Refuse a card that has no finite value for black or for white; then all pixels between have one."""
+        ends = np.concatenate([np.zeros_like(pixels), np.full_like(pixels, WHITE)])
+        with np.errstate(invalid="ignore", over="ignore"):
+            is_finite = np.isfinite(images_from_pixels(ends, self._spec)).all()
+        if not is_finite:
+            raise DataError(
+                f"8-bit pixels become NaN or Inf for model {self._spec.name}; mend the card's scale, mean and std"
+            )
 
     def _check_finite(self, images: Images, first: int) -> None:
         with np.errstate(invalid="ignore", over="ignore"):
@@ -255,6 +272,27 @@ def _check_finite_outputs(outputs: NDArray[np.float32], spec: ModelSpec, first: 
         )
 
 
+def make_timers(engines: Sequence[Engine], images: Images, *, window: str, launch: str) -> list[Timer]:
+    """Return a timer of each engine; under the launch `auto` all time in the best way that every one of them can.
+
+    A graph beside an enqueue, or a gated time beside one that holds the host's gaps, is no ratio of engines.
+    Raises: ConfigError for a window or launch that an engine lacks, MeasurementError.
+    """
+    timers = [engine.timer(images, window=window, launch=launch) for engine in engines]
+    for _ in range(N_LOWERINGS):
+        if launch != "auto" or _are_alike(timers):
+            break
+        graph, gate = all(timer.launch == "graph" for timer in timers), all(timer.gated for timer in timers)
+        for timer in timers:
+            if isinstance(timer, LowersLaunch):
+                timer.lower(graph=graph, gate=gate)
+    return timers
+
+
+def _are_alike(timers: Sequence[Timer]) -> bool:
+    return len({(timer.launch, timer.gated) for timer in timers}) < 2
+
+
 def time_arms(
     timers: Sequence[Timer], plan: TimingPlan, *, min_sample_ns: float, now_ns: Callable[[], int] = time.perf_counter_ns
 ) -> list[tuple[NDArray[np.float64], NDArray[np.int64], int]]:
@@ -343,8 +381,13 @@ def latency_from_arms(
         reference_rounds_ns=PackedArray.of(arms[1][0]) if two else None,
         reference_case=reference_case if two else "",
         reference_calls_per_sample=timers[1].calls_per_sample if two else 0,
+        reference_launch=timers[1].launch if two else "",
+        reference_gated=timers[1].gated if two else False,
         images_per_s=timer.batch_size * 1e9 / median,
-        flags=_latency_flags(rounds, enqueue_ns, median),
+        flags=(
+            *(() if _are_alike(timers) else (TIMED_OTHERWISE,)),
+            *_latency_flags(rounds, None if timer.window in COPY_WINDOWS else enqueue_ns, median),
+        ),
     )
 
 

@@ -22,11 +22,11 @@ from harness.datasets import fingerprint_range, open_dataset
 from harness.errors import ConfigError, HarnessError
 from harness.invariance import check_invariance
 from harness.layers import effective_precision
-from harness.measure import Progress, latency_from_arms, min_sample_ns, score_engine, time_arms
+from harness.measure import Progress, latency_from_arms, make_timers, min_sample_ns, score_engine, time_arms
 from harness.models import inspect_onnx
 from harness.precision import prepare_artifact
 from harness.preprocess import images_from_pixels
-from harness.protocols import CalibrationSet, Dataset, Engine, Images, Timer
+from harness.protocols import CalibrationSet, Dataset, Engine, Images
 from harness.records import Accuracy, Artifact, Availability, Latency, Verdict
 from harness.requests import CaseRequest, LayerReport, OnnxQuestion, Prepared
 from harness.specs import BF16_RUNTIME_RECIPE, Case, DatasetRequest, ModelSpec, Precision
@@ -140,7 +140,7 @@ class CaseWork:
                 engines.append(stack.enter_context(self._build(self.artifact(reference), self._batch_sizes())))
             for index, batch_size in enumerate(plan.batch_sizes):
                 images = self._timing_images(batch_size)
-                timers: list[Timer] = [e.timer(images, window=plan.window, launch=plan.launch) for e in engines]
+                timers = make_timers(engines, images, window=plan.window, launch=plan.launch)
                 arms = time_arms(timers, plan, min_sample_ns=min_sample_ns(timers[0].clock))
                 latencies.append(latency_from_arms(timers, arms, reference_case=reference.id))
                 progress(index + 1, len(plan.batch_sizes))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.backends import add_backend_dir, list_backends, load_backend
+from harness.backends import PROBE_LIMIT_S, add_backend_dir, list_backends, load_backend
 from harness.datasets import check_range, open_dataset
 from harness.errors import BackendUnavailable, ConfigError, WorkerDied
 from harness.measure import Progress, no_progress
@@ -19,8 +19,6 @@ from harness.records import Availability
 from harness.requests import OnnxQuestion
 from harness.specs import DEFAULT_RECIPES, Case, ModelSpec, Precision
 from harness.workers import Worker
-
-PROBE_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +88,12 @@ def probe_backends(names: Sequence[str], options: HarnessOptions) -> list[Availa
         worker = Worker(python=options.worker_python, backend_dirs=options.backend_dirs, label="probe")
         try:
             found += worker.call(
-                "probe", tuple(remaining), tuple[Availability, ...], timeout_s=PROBE_TIMEOUT_S, progress=note
+                "probe",
+                tuple(remaining),
+                tuple[Availability, ...],
+                timeout_s=PROBE_LIMIT_S,
+                limit_option="",
+                progress=note,
             )
             remaining = []
         except WorkerDied as error:

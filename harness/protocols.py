@@ -51,17 +51,37 @@ class Timer(Protocol):
 
     batch_size: int
     clock: str  # host or cuda_event
-    launch: str  # call (host), enqueue or graph
-    gated: bool
     window: str  # compute or end_to_end
     calls_per_sample: int  # settable: how many calls one sample spans
+
+    @property
+    def launch(self) -> str:
+        """Return call (host), enqueue or graph."""
+        ...
+
+    @property
+    def gated(self) -> bool:
+        """Tell whether the stream is held while calls are enqueued."""
+        ...
 
     def sample(self, n_samples: int) -> NDArray[np.float64]:
         """Return float64[n_samples]: ns per call, already divided by calls_per_sample."""
         ...
 
     def enqueue_ns(self) -> float | None:
-        """Return the median host time of one enqueue [ns], None where there is no queue."""
+        """Return the median host time of one plain enqueue [ns], None where there is no queue."""
+        ...
+
+
+@runtime_checkable
+class LowersLaunch(Protocol):
+    """What a timer may offer beside `Timer`: to go without what the engine timed in turn with it lacks."""
+
+    def lower(self, *, graph: bool, gate: bool) -> None:
+        """Go on without a graph, or without a gate, where the timer has one and may not keep it.
+
+        Afterwards `launch` and `gated` may say less than was left to it.
+        """
         ...
 
 

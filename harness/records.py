@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from harness.specs import Case, ImageRange, Precision
 
 RECORD_SCHEMA = 1
+ZLIB_LEVEL = 1  # margins and times hardly shrink: level 6 gains 1 % of their bytes for three times the time
+TIMED_OTHERWISE = "reference_timed_otherwise"  # of a latency: one arm as a graph or gated, the other not
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +31,7 @@ class PackedArray:
     def of(cls, array: NDArray[np.generic]) -> PackedArray:
         """Pack an array of any numeric dtype."""
         little = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
-        return cls(dtype=little.dtype.str, shape=tuple(array.shape), data=zlib.compress(little.tobytes(), 6))
+        return cls(dtype=little.dtype.str, shape=tuple(array.shape), data=zlib.compress(little.tobytes(), ZLIB_LEVEL))
 
     def array(self) -> NDArray[np.generic]:
         """Return the array (read-only)."""
@@ -218,12 +220,19 @@ class Latency:
     gated: bool
     window: str  # compute or end_to_end
     started_ns: PackedArray | None = None  # int64[rounds]: start of each round since the first [ns]
-    enqueue_ns: float | None = None
+    enqueue_ns: float | None = None  # host time of one plain enqueue, whatever `launch` is
     reference_rounds_ns: PackedArray | None = None  # float64[rounds, samples of FP32 in turn with ours]
     reference_case: str = ""  # id of the FP32 case
     reference_calls_per_sample: int = 0
+    reference_launch: str = ""
+    reference_gated: bool = False
     images_per_s: float | None = None
-    flags: tuple[str, ...] = ()  # enqueue_bound, drift, two_speeds, ...
+    flags: tuple[str, ...] = ()  # enqueue_bound, reference_timed_otherwise, drift, ...
+
+    @property
+    def paired_rounds_ns(self) -> PackedArray | None:
+        """Return FP32's rounds where they may be divided by ours; None when they were timed in another way."""
+        return None if TIMED_OTHERWISE in self.flags else self.reference_rounds_ns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -198,7 +198,7 @@ def _accuracy_summary(accuracy: Accuracy) -> dict[str, Any]:
 def _latency_summary(latency: Latency) -> dict[str, Any]:
     rounds = latency.rounds_ns.array()
     summary = summarize_latency(rounds)
-    reference = latency.reference_rounds_ns
+    reference = latency.paired_rounds_ns
     speedup = ratio_of_rounds(reference.array(), rounds) if reference else None
     return {
         "p50_ns": summary.p50,
@@ -209,6 +209,7 @@ def _latency_summary(latency: Latency) -> dict[str, Any]:
         "launch": latency.launch,
         "gated": latency.gated,
         "window": latency.window,
+        "enqueue_ns": latency.enqueue_ns,
         "flags": list(latency.flags),
         "speedup": speedup.value if speedup else None,
         "speedup_low": speedup.low if speedup else None,

@@ -64,10 +64,20 @@ class Worker:
         self._channel = self._gateway.remote_exec(BOOTSTRAP)
         self._channel.send((PACKAGE_PARENT, str(log_path) if log_path else "", tuple(backend_dirs)))
 
-    def call(self, name: str, value: object, kind: type[T], *, timeout_s: float, progress: Progress = no_progress) -> T:
+    def call(
+        self,
+        name: str,
+        value: object,
+        kind: type[T],
+        *,
+        timeout_s: float,
+        limit_option: str = "--worker-timeout",
+        progress: Progress = no_progress,
+    ) -> T:
         """Run one function of the pipeline in the worker and return its result.
 
-        `timeout_s` is the longest silence [s]: progress counts as a sign of life.
+        `timeout_s` is the longest silence [s]: progress counts as a sign of life; `limit_option` is what sets it, if
+        anything does.
         Raises: the HarnessError that the worker raised; WorkerDied when it crashed, was killed or went silent.
         """
         try:
@@ -84,8 +94,8 @@ class Worker:
         except self._channel.TimeoutError as error:
             self.close()
             raise WorkerDied(
-                f"{self._label}: no sign of life for {timeout_s:.0f} s while it ran '{name}'; killed it "
-                f"(--worker-timeout sets the limit{self._log_hint()})"
+                f"{self._label}: no sign of life for {timeout_s:.0f} s while it ran '{name}'; killed it"
+                f"{self._hint(limit_option)}"
             ) from error
         except (EOFError, OSError, self._channel.RemoteError) as error:
             # What the other interpreter printed of its error; a broken pipe has nothing to add.
@@ -117,8 +127,10 @@ class Worker:
             return f"died of {signal.Signals(-code).name}"
         return f"exited with code {code}"
 
-    def _log_hint(self) -> str:
-        return f"; its output is in {self._log_path}" if self._log_path else ""
+    def _hint(self, limit_option: str) -> str:
+        parts = [f"{limit_option} sets the limit"] if limit_option else []
+        parts += [f"its output is in {self._log_path}"] if self._log_path else []
+        return f" ({'; '.join(parts)})" if parts else ""
 
     def _log_tail(self) -> str:
         if not self._log_path or not self._log_path.exists():

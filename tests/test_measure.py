@@ -1,12 +1,13 @@
 """Scoring and timing against engines, data sets and clocks that are under control."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from harness.errors import DataError, MeasurementError
-from harness.measure import latency_from_arms, score_engine, time_arms
+from harness.measure import latency_from_arms, make_timers, score_engine, time_arms
 from harness.specs import ImageRange, TimingPlan
 
 N = 57  # no multiple of any batch below
@@ -74,8 +75,6 @@ def test_outputs_are_kept_and_digested(spec, tmp_path):
 
 
 def test_a_fixed_batch_is_padded_and_the_padding_not_scored(spec):
-    from dataclasses import replace
-
     engine = LinearEngine()
     accuracy = score_engine(engine, Images(), replace(spec, max_batch=10), window(), batch_size=100)
     free = score_engine(LinearEngine(), Images(), spec, window(), batch_size=100)
@@ -149,6 +148,12 @@ def test_a_nan_pixel_is_an_error_with_the_image(spec):
         score_engine(SlowEngine(2, lends=True), data, spec, window(0, 1500), batch_size=100)
 
 
+@pytest.mark.parametrize("changes", [{"scale": 3e36}, {"std": (1e-40,)}, {"mean": (float("inf"),)}])
+def test_a_card_that_makes_pixels_infinite_is_an_error(spec, changes):
+    with pytest.raises(DataError, match="become NaN or Inf for model tiny; mend the card's"):
+        score_engine(LinearEngine(), Images(), replace(spec, **changes), window(), batch_size=10)
+
+
 def test_a_fault_of_the_digest_reaches_the_caller(spec, monkeypatch):
     def fail(*arguments):
         raise DataError("images change on the way")
@@ -194,8 +199,6 @@ def test_labels_beyond_the_model_are_an_error(spec):
 
 
 def test_images_that_were_trained_on_are_counted(spec):
-    from dataclasses import replace
-
     seen = replace(spec, trained_on=(ImageRange(dataset="numbers", split="test", first=0, stop=20),))
     assert score_engine(LinearEngine(), Images(), seen, window(10), batch_size=10).n_trained_on == 10
 
@@ -271,3 +274,87 @@ def test_an_engine_that_waits_for_its_host_is_flagged():
     timer = FakeTimer([0], 1)
     timer.enqueue_ns = lambda: 95.0
     assert "enqueue_bound" in latency_from_arms([timer], [(np.full((20, 5), 100.0), np.arange(20), 3)]).flags
+
+
+class ModeTimer(FakeTimer):
+    """A timer of one launch and gate, which it can do without or not."""
+
+    def __init__(self, launch, gated, can_lower=True):
+        super().__init__([0], 50_000)
+        self.launch, self.gated = launch, gated
+        if can_lower:
+            self.lower = self._lower
+
+    def _lower(self, *, graph, gate):
+        if not graph and self.launch == "graph":
+            # As of an engine whose plain work waits for the stream, which a gate would hang.
+            self.launch, self.gated = "enqueue", self.gated and self.call_ns != 1
+        self.gated = self.gated and gate
+
+
+class ModeEngine:
+    def __init__(self, timer):
+        self._timer, self.asked = timer, []
+
+    def timer(self, images, *, window, launch):
+        self.asked.append(launch)
+        return self._timer
+
+
+def modes(*timers, launch="auto"):
+    made = make_timers([ModeEngine(timer) for timer in timers], None, window="compute", launch=launch)
+    return [(timer.launch, timer.gated) for timer in made]
+
+
+@pytest.mark.parametrize(
+    ("ours", "reference", "common"),
+    [
+        (("graph", True), ("graph", True), ("graph", True)),
+        (("graph", True), ("enqueue", True), ("enqueue", True)),
+        (("graph", True), ("graph", False), ("graph", False)),
+        (("enqueue", True), ("graph", False), ("enqueue", False)),
+        (("enqueue", False), ("graph", True), ("enqueue", False)),
+        (("call", False), ("call", False), ("call", False)),
+    ],
+)
+def test_arms_are_lowered_to_what_both_can(ours, reference, common):
+    assert modes(ModeTimer(*ours), ModeTimer(*reference)) == [common, common]
+
+
+def test_an_arm_that_loses_its_gate_with_its_graph_takes_the_others_along():
+    waits = ModeTimer("graph", True)
+    waits.call_ns = 1
+    assert modes(waits, ModeTimer("enqueue", True)) == [("enqueue", False)] * 2
+
+
+def test_a_launch_asked_for_is_left_alone():
+    assert modes(ModeTimer("graph", True), ModeTimer("enqueue", True), launch="graph") == [
+        ("graph", True),
+        ("enqueue", True),
+    ]
+
+
+def test_arms_that_stay_unlike_are_flagged_and_give_no_ratio():
+    timers = [ModeTimer("graph", True), ModeTimer("enqueue", True, can_lower=False)]
+    made = make_timers([ModeEngine(timer) for timer in timers], None, window="compute", launch="auto")
+    assert [(timer.launch, timer.gated) for timer in made] == [("enqueue", True)] * 2
+    timers = [ModeTimer("graph", True, can_lower=False), ModeTimer("enqueue", True)]
+    made = make_timers([ModeEngine(timer) for timer in timers], None, window="compute", launch="auto")
+    arm = (np.full((20, 5), 100.0), np.arange(20), 3)
+    latency = latency_from_arms(made, [arm, arm], reference_case="fp32")
+    assert (latency.launch, latency.reference_launch, latency.reference_gated) == ("graph", "enqueue", True)
+    assert "reference_timed_otherwise" in latency.flags
+    assert latency.reference_rounds_ns is not None
+    assert latency.paired_rounds_ns is None
+
+
+@pytest.mark.parametrize(
+    ("window", "enqueue_ns", "is_bound"),
+    [("compute", 81.0, True), ("compute", 79.0, False), ("end_to_end", 81.0, True), ("h2d", 200.0, False)],
+)
+def test_enqueue_bound_is_trtexecs_rule_on_windows_with_compute(window, enqueue_ns, is_bound):
+    timer = ModeTimer("graph", True)
+    timer.window, timer.enqueue_ns = window, lambda: enqueue_ns
+    latency = latency_from_arms([timer], [(np.full((20, 5), 100.0), np.arange(20), 3)])
+    assert latency.enqueue_ns == enqueue_ns
+    assert ("enqueue_bound" in latency.flags) == is_bound

@@ -84,6 +84,18 @@ def test_a_probe_that_kills_its_worker_leaves_the_others(tmp_path):
     assert [a.usable for a in found] == [True, True, False]
 
 
+def test_a_probe_that_hangs_is_told_without_an_option_that_does_not_apply(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.plan.PROBE_LIMIT_S", 0.3)
+    (tmp_path / "hanger.py").write_text(
+        "import threading\nclass Backend:\n    name, install_hint, required_modules = 'hanger', '', ()\n"
+        "    def probe(self):\n        threading.Event().wait()\nBACKEND = Backend()\n"
+    )
+    options = HarnessOptions(backends=("hanger",), backend_dirs=(*FAKES, str(tmp_path)))
+    with pytest.raises(BackendUnavailable, match=r"--backend=hanger .*no sign of life for .*killed it$") as caught:
+        plan_run(options, models_dir=MODELS)
+    assert "--worker-timeout" not in str(caught.value)
+
+
 def test_two_models_of_one_name_are_refused(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

@@ -1,9 +1,16 @@
 import json
+import os
 import re
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from harness.backends import load_backend
+from harness.backends import PROBE_LIMIT_S, load_backend, ort_cuda
+from harness.backends._probe_child import CHILD_LIMIT_S, run_child
 from harness.backends._trt_probe import probe_backend, probe_module
 from harness.cuda import DriverProbe, probe_driver
 
@@ -17,6 +24,7 @@ class Builder:
     def __init__(self, logger): pass
 class Runtime(Builder): pass
 """
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has process descriptors")
 CRASH = "def __init__(self, logger): import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
 
 
@@ -60,6 +68,105 @@ def test_a_bad_module_gives_one_line(install, text, reason):
     found = probe_module("trt_bad")[1]
     assert "\n" not in found
     assert re.search(reason, found), found
+
+
+@pytest.fixture
+def hang(tmp_path, monkeypatch):
+    """Code that hangs; the limit passes as soon as the code does, and it may say something before."""
+    os.mkfifo(tmp_path / "hangs")
+    said = []
+
+    class Child(subprocess.Popen):
+        def communicate(self, input=None, timeout=None):
+            if timeout == 1.0:
+                said.append((tmp_path / "hangs").read_text())
+                timeout = 0
+            return super().communicate(input, timeout)
+
+    monkeypatch.setattr("harness.backends._probe_child.CHILD_LIMIT_S", 1.0)
+    monkeypatch.setattr(subprocess, "Popen", Child)
+    tell = f"import threading; open({str(tmp_path / 'hangs')!r}, 'w').write(str(%s)); threading.Event().wait()"
+    return lambda word="''": tell % word, said
+
+
+def is_over(pid, timeout_s=30):
+    """Wait for the end of a process that need not be a child of ours."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([descriptor], [], [], timeout_s)[0])
+    finally:
+        os.close(descriptor)
+
+
+@on_linux
+@pytest.mark.parametrize(
+    ("text", "step"),
+    [
+        ("HANG", "imported"),
+        (GOOD.replace("def __init__(self, logger): pass", "def __init__(self, logger): HANG"), "Builder was made"),
+        (
+            GOOD.replace("class Runtime(Builder): pass", "class Runtime:\n    def __init__(self, logger): HANG"),
+            "Runtime was made",
+        ),
+    ],
+)
+def test_a_module_that_hangs_is_named_with_the_step(install, hang, text, step):
+    install("trt_hangs", text.replace("HANG", hang[0]()))
+    assert probe_module("trt_hangs")[1] == f"trt_hangs hangs on use: no answer in 1 s when {step}"
+
+
+@on_linux
+def test_a_provider_that_hangs_is_named(hang, monkeypatch):
+    before, after = ort_cuda.CHILD.split("session = ", 1)
+    monkeypatch.setattr(ort_cuda, "CHILD", f"{before}{hang[0]()}\nsession = {after}")
+    reason = "onnxruntime hangs on use: no answer in 1 s when a session was made"
+    assert ort_cuda._probe_provider()[1] == reason
+
+
+def test_a_provider_that_crashes_is_named(monkeypatch):
+    crashes = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
+    monkeypatch.setattr(ort_cuda, "CHILD", crashes)
+    reason = "onnxruntime crashes on use: a process died of SIGSEGV when imported"
+    assert ort_cuda._probe_provider()[1] == reason
+
+
+def test_a_child_is_ended_before_its_worker_is():
+    assert CHILD_LIMIT_S + 10 < PROBE_LIMIT_S
+
+
+@on_linux
+def test_what_a_hung_child_started_ends_with_it(hang):
+    code, said = hang
+    waits = "[sys.executable, '-c', 'import threading; threading.Event().wait()']"
+    end = run_child(f"import subprocess, sys\nother = subprocess.Popen({waits})\n{code('other.pid')}")
+    assert end.returncode is None
+    assert is_over(int(said[0]))
+
+
+@on_linux
+def test_a_child_does_not_outlive_who_asked(tmp_path):
+    os.mkfifo(tmp_path / "pid")
+    code = "import os, sys, threading; open(sys.argv[1], 'w').write(str(os.getpid())); threading.Event().wait()"
+    asks = "import sys; from harness.backends._probe_child import run_child; run_child(*sys.argv[1:])"
+    root = str(Path(__file__).parents[1])
+    asker = subprocess.Popen(
+        [sys.executable, "-c", asks, code, str(tmp_path / "pid")], env={**os.environ, "PYTHONPATH": root}
+    )
+    child = int((tmp_path / "pid").read_text())
+    asker.send_signal(signal.SIGKILL)
+    asker.wait()
+    assert is_over(child)
+
+
+def test_a_provider_that_is_not_there_is_named():
+    versions, reason = ort_cuda._probe_provider()
+    if not reason:
+        pytest.skip("this machine has the CUDA provider")
+    assert reason.endswith("has no CUDAExecutionProvider that loads; is it onnxruntime-gpu?")
+    assert versions["onnxruntime"] in reason
 
 
 def test_no_cuda_for_python_is_named(install):

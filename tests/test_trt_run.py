@@ -36,6 +36,7 @@ def fake_driver(tmp_path_factory):
         ("build", "lazy"),
         ("plugins", "lazy"),
         ("ort_cuda", "lazy"),
+        ("timer", "lazy"),
         ("engine", "lazy"),
         ("engine", "eager"),
     ],

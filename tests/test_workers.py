@@ -76,7 +76,7 @@ def test_a_crash_is_told_with_its_signal(worker, request_of):
 def test_a_hang_is_ended(worker, request_of):
     request = request_of("fake-hang")
     worker.call("prepare", request, Prepared, timeout_s=TIMEOUT_S)
-    with pytest.raises(WorkerDied, match="no sign of life"):
+    with pytest.raises(WorkerDied, match=r"no sign of life.*--worker-timeout sets the limit; its output is in"):
         worker.call("score", request, Accuracy, timeout_s=0.3)
 
 

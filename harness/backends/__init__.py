@@ -10,6 +10,7 @@ from typing import cast
 from harness.errors import ConfigError
 from harness.protocols import Backend
 
+PROBE_LIMIT_S = 120.0  # longest silence of a backend's `probe`; a first start reads hundreds of MB of libraries [s]
 # Loadable by name, never chosen or listed: what others are compared with.
 REFERENCE_BACKENDS = ("ort-emulation",)
 

@@ -32,7 +32,8 @@ class CudaTimer:
     """Times one call on one stream with pairs of CUDA events.
 
     `bind` makes the engine ready for this batch and returns a number that changes whenever a captured graph of it has
-    become invalid. `work` enqueues one call. Raises: ConfigError for a window or launch that cannot be had.
+    become invalid. `work` enqueues one call; without `can_capture` it is never tried as a graph. `note(text)` keeps
+    what the user should know. Raises: ConfigError for a window or launch that cannot be had.
     """
 
     clock = "cuda_event"
@@ -48,6 +49,8 @@ class CudaTimer:
         window: str,
         launch: str,
         entries_per_call: int,
+        can_capture: bool = True,
+        note: Callable[[str], None] = lambda text: None,
     ) -> None:
         if window not in WINDOWS:
             raise ConfigError(f"window {window!r} is none of {', '.join(WINDOWS)}")
@@ -60,23 +63,49 @@ class CudaTimer:
         self.batch_size, self.window = batch_size, window
         self.calls_per_sample = 1
         self.notes: tuple[str, ...] = ()
+        self._note = note
+        self._entries_per_call = max(1, entries_per_call)
         self._pool = EventPool(gpu)
         self._graph: Graph | None = None
         self._gate: Gate | None = None
         self._generation = -1
         self._wants_graph = launch in ("auto", "graph", "gated_graph")
         self._must = launch != "auto"
+        if self._wants_graph and not can_capture:
+            self._do_without_graph("the engine's work cannot be captured")
         try:
             self._ready()
             if launch in ("auto", "gated", "gated_graph"):
                 self._try_gate()
-            self.launch = "graph" if self._graph else "enqueue"
-            self.gated = self._gate is not None
-            self._calls_per_gate = max(1, GATED_QUEUE_ENTRIES // (1 if self._graph else max(1, entries_per_call)))
             self._choose_calls()
         except BaseException:
             self.close()
             raise
+
+    @property
+    def launch(self) -> str:
+        """Return graph or enqueue."""
+        return "graph" if self._graph else "enqueue"
+
+    @property
+    def gated(self) -> bool:
+        """Tell whether the stream is held while calls are enqueued."""
+        return self._gate is not None
+
+    def lower(self, *, graph: bool, gate: bool) -> None:
+        """Go without the graph or the gate that this timer has; see `protocols.LowersLaunch`."""
+        if self._graph and not graph:
+            self._wants_graph = False
+            self._stream.synchronize()
+            self._drop_graph()
+            self._say("timed without a CUDA graph: the engine timed in turn with it has none")
+            if self._gate and gate:
+                self._gate = None
+                self._try_gate()  # unlike the graph, the plain work may wait for the stream
+        if self._gate and not gate:
+            self._gate = None
+            self._say("timed without a gate: the engine timed in turn with it has none")
+        self._choose_calls()
 
     def sample(self, n_samples: int) -> NDArray[np.float64]:
         """Return float64[n_samples]: ns per call. Raises: MeasurementError when the device fails."""
@@ -100,24 +129,45 @@ class CudaTimer:
         return np.asarray(spans, np.float64) * (1e6 / calls)
 
     def enqueue_ns(self) -> float | None:
-        """Return the median host time of putting one call on the stream [ns]."""
+        """Return the median host time of enqueueing one call plainly [ns], however this timer launches.
+
+        A graph's launch takes the host the same few us for every engine; what it hides is told here. The stream is
+        empty and open each time, so the call never waits for room in its queue.
+        """
         self._ready()
-        launch = self._launch_once()
         spans = []
-        for _ in range(N_ENQUEUES):
-            start = time.perf_counter_ns()
-            launch()
-            spans.append(time.perf_counter_ns() - start)
+        try:
+            for _ in range(N_ENQUEUES):
+                self._stream.synchronize()
+                start = time.perf_counter_ns()
+                self._work()
+                spans.append(time.perf_counter_ns() - start)
             self._stream.synchronize()
+        except self._gpu.errors as error:
+            raise MeasurementError(f"enqueueing batch {self.batch_size} failed on the device: {error}") from error
         return float(np.median(spans))
 
     def close(self) -> None:
         """Destroy the graph and let go of events and stream; a second call does nothing."""
-        if self._graph:
-            self._graph.close()
-        self._graph = self._gate = self._stream = None
+        self._drop_graph()
+        self._gate = self._stream = None
         self._pool = EventPool(self._gpu)
         self._work = self._bind = _closed
+
+    def _say(self, text: str) -> None:
+        self.notes += (text,)
+        self._note(text)
+
+    def _drop_graph(self) -> None:
+        if self._graph:
+            self._graph.close()
+        self._graph = None
+
+    def _do_without_graph(self, reason: str, cause: NotCapturable | None = None) -> None:
+        if self._must:
+            raise ConfigError(f"this engine cannot be timed as a graph ({reason}); use the launch 'enqueue'") from cause
+        self._wants_graph = False
+        self._say(f"timed without a CUDA graph: {reason}")
 
     def _launch_once(self) -> Callable[[], object]:
         return self._graph.launch if self._graph else self._work
@@ -126,7 +176,8 @@ class CudaTimer:
         launch, stream = self._launch_once(), self._stream
         gate.shut()
         start.record(stream)
-        held = min(self.calls_per_sample, self._calls_per_gate)
+        calls_per_gate = max(1, GATED_QUEUE_ENTRIES // (1 if self._graph else self._entries_per_call))
+        held = min(self.calls_per_sample, calls_per_gate)
         for _ in range(held):
             launch()
         if held == self.calls_per_sample:
@@ -148,18 +199,11 @@ class CudaTimer:
         self._generation = generation
         if not self._wants_graph:
             return
-        if self._graph:
-            self._graph.close()
-            self._graph = None
+        self._drop_graph()
         try:
             self._graph = Graph(self._gpu, self._stream, self._work)
         except NotCapturable as error:
-            if self._must:
-                raise ConfigError(
-                    f"this engine cannot be timed as a graph ({error}); use the launch 'enqueue'"
-                ) from error
-            self._wants_graph = False
-            self.notes += (f"timed without a CUDA graph: {error}",)
+            self._do_without_graph(str(error), error)
 
     def _try_gate(self) -> None:
         try:
@@ -172,13 +216,14 @@ class CudaTimer:
         except (CudaError, MeasurementError) as error:
             if self._must:
                 raise ConfigError(f"this engine cannot be timed behind a gate ({error})") from error
-            self.notes += (f"timed without a gate: {error}",)
+            self._say(f"timed without a gate: {error}")
             return
         gate.timeout_s = GATE_TIMEOUT_S
         self._gate = gate
 
     def _choose_calls(self) -> None:
         """Let one sample span several calls when a call is shorter than the events can resolve well."""
+        self.calls_per_sample = 1
         call_ns = float(np.median(self.sample(N_TRIALS)))
         if 0 < call_ns < SHORTEST_SAMPLE_NS:
             self.calls_per_sample = int(np.ceil(SHORTEST_SAMPLE_NS / call_ns))

@@ -175,12 +175,12 @@ class TrtEngine:
             bind=bind,
             batch_size=n_images,
             window=window,
-            launch="gated" if launch == "auto" and not self._can_capture() else launch,
+            launch=launch,
             entries_per_call=int(self._engine.num_layers) + ENTRIES_BESIDE_LAYERS,
+            can_capture=self._can_capture(),
+            note=self._note,
         )
         self._timers.append(timer)
-        for note in timer.notes:
-            self._note(note)
         return timer
 
     def layers(self) -> tuple[Layer, ...]:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import json
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 
+from harness.backends._probe_child import run_child
 from harness.cuda import DriverProbe, probe_driver
 from harness.records import Availability
 
-TIMEOUT_S = 120  # a first start of TensorRT reads hundreds of MB of libraries
 # Run in a process of its own: TensorRT 8.6 without a driver dies inside Runtime(), and the lean runtimes of 10.x and
 # 11.x hand out an object that dies when it is first looked at.
 CHILD = """
@@ -55,26 +51,10 @@ def probe_module(module: str, *, others: tuple[str, ...] = ()) -> tuple[dict[str
     """
     if importlib.util.find_spec(module) is None:
         return {}, f"the Python module {module} is not installed"
-    try:
-        child = subprocess.run(
-            [sys.executable, "-c", CHILD, module, *others],
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return {}, f"{module} hangs on use: no answer in {TIMEOUT_S} s"
-    lines = [json.loads(line) for line in child.stdout.splitlines() if line.startswith('{"step"')]
-    step: str = lines[-1]["step"] if lines else ""
-    versions: dict[str, str] = lines[-1]["versions"] if lines else {}
-    if step == "done":
-        return versions, ""
-    at = f"when {STEPS[step]}"
-    if child.returncode < 0:
-        return versions, f"{module} crashes on use: a process died of {signal.Signals(-child.returncode).name} {at}"
-    error = (child.stderr.strip().splitlines() or ["no message"])[-1]
-    return versions, f"{module} fails on use {at}: {error[:200]}"
+    end = run_child(CHILD, module, *others)
+    step: str = end.answers[-1]["step"] if end.answers else ""
+    versions: dict[str, str] = end.answers[-1]["versions"] if end.answers else {}
+    return versions, "" if step == "done" else end.reason(module, f"when {STEPS[step]}")
 
 
 def probe_backend(

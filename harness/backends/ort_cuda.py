@@ -9,8 +9,6 @@ import atexit
 import importlib
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -24,6 +22,7 @@ import numpy as np
 from harness.backends._cuda_ring import N_SLOTS, Ring, Slot
 from harness.backends._cuda_timer import CudaTimer
 from harness.backends._inputs import check_images, check_output_shape, timing_images
+from harness.backends._probe_child import run_child
 from harness.backends.ort import bf16_refusal, layers_from_profile, tensor_spec, vendor_errors
 from harness.backends.trt import device_index
 from harness.cuda import Gpu, probe_driver
@@ -40,17 +39,18 @@ READ_BACK = ("device_id", "use_tf32", "cudnn_conv_algo_search", "prefer_nhwc", "
 ENTRIES_PER_NODE = 4  # kernels that one node may put on the stream, about
 N_PROFILED_RUNS = 3
 N_NAMED = 5
-PROBE_TIMEOUT_S = 120
 # In a process of its own: the provider's libraries are loaded when the first session is made, and ONNX Runtime goes
 # on with its CPU provider when they cannot be.
 CHILD = """
 import json, onnx, onnxruntime
 from onnx import helper
+found = {"onnxruntime": onnxruntime.__version__}
+print(json.dumps({"step": "import", "versions": found, "providers": []}), flush=True)
 value = lambda name: helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1])
 graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [value("x")], [value("y")])
 model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
 session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CUDAExecutionProvider"])
-print(json.dumps({"providers": session.get_providers(), "onnxruntime": onnxruntime.__version__}), flush=True)
+print(json.dumps({"step": "done", "versions": found, "providers": session.get_providers()}), flush=True)
 """
 
 
@@ -119,16 +119,16 @@ def _probe_provider() -> tuple[dict[str, str], str]:
     for module in OrtCudaBackend.required_modules:
         if importlib.util.find_spec(module) is None:
             return {}, f"the Python module {module} is not installed"
-    child = subprocess.run(
-        [sys.executable, "-c", CHILD], capture_output=True, text=True, timeout=PROBE_TIMEOUT_S, check=False
-    )
-    answers = [json.loads(line) for line in child.stdout.splitlines() if line.startswith("{")]
-    if child.returncode or not answers:
-        last = (child.stderr.strip().splitlines() or [f"exit status {child.returncode}"])[-1]
-        return {}, f"onnxruntime fails on use: {last[:200]}"
-    if answers[0]["providers"][0] != PROVIDER:
-        return {}, f"onnxruntime {answers[0]['onnxruntime']} has no {PROVIDER} that loads; is it onnxruntime-gpu?"
-    return {"onnxruntime": answers[0]["onnxruntime"]}, ""
+    end = run_child(CHILD)
+    if not end.answers:
+        return {}, end.reason("onnxruntime", "when imported")
+    last = end.answers[-1]
+    if last["step"] != "done" or end.returncode:
+        return last["versions"], end.reason("onnxruntime", "when a session was made")
+    if last["providers"][0] != PROVIDER:
+        found = last["versions"]["onnxruntime"]
+        return last["versions"], f"onnxruntime {found} has no {PROVIDER} that loads; is it onnxruntime-gpu?"
+    return last["versions"], ""
 
 
 class OrtCudaEngine:
@@ -244,10 +244,9 @@ class OrtCudaEngine:
             window=window,
             launch="enqueue" if self.on_cpu else launch,
             entries_per_call=ENTRIES_PER_NODE * len(self._nodes.kinds),
+            note=self._note,
         )
         self._timers.append(timer)
-        for note in timer.notes:
-            self._note(note)
         return timer
 
     def layers(self) -> tuple[Layer, ...]:

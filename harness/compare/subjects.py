@@ -86,7 +86,7 @@ def subject_from_record(record: Record, name: str) -> Subject:
 
 def round_medians_from_latency(latency: Latency) -> RoundMedians:
     """Keep the median of every round. Raises: MeasurementError for times that are not positive numbers."""
-    reference = latency.reference_rounds_ns
+    reference = latency.paired_rounds_ns
     return RoundMedians(
         batch_size=latency.batch_size,
         clock=latency.clock,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from harness.records import Accuracy, Flip, Layer, PackedArray, Record
 from harness.render.charts import rounds_chart
+from harness.render.flags import flag_text
 from harness.render.format import MISSING, format_bytes, format_count, format_time, is_number
 from harness.render.png import data_uri_from_pixels
 from harness.render.rows import Row, Timing, unpacked
@@ -24,16 +25,6 @@ MAX_CLASSES_SHOWN = 20  # a larger confusion matrix is listed, not drawn
 MAX_FLIPS = 24
 FULL_LAYERS, BRIEF_LAYERS = 60, 5
 N_SHADES = 4
-FLAGS = {
-    "precision_not_as_asked": "ran in another precision than asked",
-    "scored_on_training_images": "scored on images the model was trained on",
-    "expects_int8_loss": "the model's card announces a loss in INT8",
-    "enqueue_bound": "the host could not feed the device fast enough: the time is the host's",
-    "drift": "the latency moved during the run",
-    "noisy": "the rounds scatter widely: the machine was not quiet",
-    "two_speeds": "the samples fall into two groups: two speeds of the machine",
-    "reduced_range": "7-bit weights, because this CPU's 8-bit kernels saturate",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,11 +102,6 @@ def details_from_rows(rows: Sequence[Row], *, full_cases: int = FULL_CASES) -> t
     full = set(notable)
     inline = full if len(rows) <= max(full_cases, INLINE_CASES) else set(notable[:INLINE_CASES])
     return tuple(_detail(row, is_full=index in full, is_inline=index in inline) for index, row in enumerate(rows))
-
-
-def flag_text(flag: str) -> str:
-    """Return a flag in words; one that this report does not know comes back as it is."""
-    return FLAGS.get(flag, flag)
 
 
 def _notability(row: Row, index: int) -> tuple[int, int, int]:

@@ -25,8 +25,9 @@ from harness.history import History, Metric
 from harness.records import Record, Run
 from harness.render import format as text_form
 from harness.render.charts import sparkline
-from harness.render.details import FULL_CASES, Detail, details_from_rows, flag_text
+from harness.render.details import FULL_CASES, Detail, details_from_rows
 from harness.render.facts import machine_facts, run_length_s, tone_of_run, version_facts
+from harness.render.flags import latency_flag_text
 from harness.render.plots import format_metric, metric_name, pareto_plot, speed_up_plot, trend_plots
 from harness.render.rows import Change, Row, batch_sizes, missing_cases, rows_from_records, unpacked
 from harness.render.standing import BAD, NEEDS_A_LOOK, Standing, finding, leading_verdict, verdict_sentence
@@ -245,7 +246,7 @@ def _environment() -> jinja2.Environment:
     environment.filters |= {
         name: getattr(text_form, name) for name in dir(text_form) if name.startswith("format_") or name == "plural"
     }
-    environment.filters |= {"metric_name": metric_name, "flag_text": flag_text}
+    environment.filters |= {"metric_name": metric_name, "latency_flag_text": latency_flag_text}
     environment.globals |= {
         "finding": finding,
         "leading_verdict": leading_verdict,

@@ -48,7 +48,7 @@ class Timing:
 
     latency: Latency
     summary: LatencySummary | None  # None when the stored samples are no times; `problem` says why
-    speed_up: Ratio | None = None  # FP32 reference / this, round by round
+    speed_up: Ratio | None = None  # FP32 reference / this, round by round; None if they were timed in unlike ways
     baseline: LatencySummary | None = None
     problem: str = ""
 
@@ -243,9 +243,7 @@ def _timing(latency: Latency, baseline: Record | None) -> Timing:
         rounds = latency.rounds_ns.array()
         summary = summarize_latency(rounds)
         speed_up = (
-            ratio_of_rounds(latency.reference_rounds_ns.array(), rounds)
-            if latency.reference_rounds_ns is not None
-            else None
+            ratio_of_rounds(latency.paired_rounds_ns.array(), rounds) if latency.paired_rounds_ns is not None else None
         )
         before = summarize_latency(earlier.rounds_ns.array()) if earlier else None
     except MeasurementError as error:

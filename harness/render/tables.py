@@ -100,7 +100,10 @@ COLUMNS = {
     "speed_up_high": "float64",
     "clock": "string",
     "launch": "string",
+    "gated": "boolean",
     "window": "string",
+    "enqueue_ns": "float64",
+    "latency_flags": "string",
     "build_ns": "Int64",
     "engine_bytes": "Int64",
     "device_memory_bytes": "Int64",
@@ -186,7 +189,10 @@ def _timing_entry(timing: Timing) -> dict[str, Any]:
         "batch_size": latency.batch_size,
         "clock": latency.clock,
         "launch": latency.launch,
+        "gated": latency.gated,
         "window": latency.window,
+        "enqueue_ns": latency.enqueue_ns,
+        "latency_flags": " ".join(latency.flags) or None,
     }
     if summary is not None:
         entry |= {f"{name}_ns": getattr(summary, name) for name in ("p50", "p90", "p99")}

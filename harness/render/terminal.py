@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.measure import Progress, no_progress
-from harness.records import Latency, Outcome, Record, Run, Status, Verdict
+from harness.records import TIMED_OTHERWISE, Latency, Outcome, Record, Run, Status, Verdict
+from harness.render.flags import ENQUEUE_BOUND, TOLD_IN_TERMINAL, latency_flag_text
 from harness.render.format import (
     MISSING,
     format_bytes,
@@ -29,6 +30,7 @@ from harness.stats import ratio_of_rounds, summarize_latency, wilson_interval
 UNBOUNDED_WIDTH = 1_000  # a row is one line: a narrow terminal wraps it, a log keeps it whole
 PROGRESS_INTERVAL_S = 0.2
 MAX_PROGRESS_WIDTH = 60  # beside pytest's own line; a wrapped text could not be taken back
+FLAGGED = "‡"
 STYLES = {"passed": "green", "failed": "bold red", "error": "bold red", "unsupported": "yellow"}
 
 
@@ -103,12 +105,15 @@ def _latency_cells(latency: Latency | None) -> list[str]:
         return [MISSING] * 3
     summary = summarize_latency(latency.rounds_ns.array())
     speedup = MISSING
-    if latency.reference_rounds_ns is not None:
-        ratio = ratio_of_rounds(latency.reference_rounds_ns.array(), latency.rounds_ns.array())
+    if TIMED_OTHERWISE in latency.flags:
+        speedup = MISSING + FLAGGED
+    elif latency.paired_rounds_ns is not None:
+        ratio = ratio_of_rounds(latency.paired_rounds_ns.array(), latency.rounds_ns.array())
         speedup = format_ratio(ratio.value, low=ratio.low, high=ratio.high)
         if ratio.low is None or ratio.high is None or ratio.low < 1 < ratio.high:
             speedup = "~" + speedup
-    return [format_time(summary.p50), format_time(summary.p99) if summary.p99 else MISSING, speedup]
+    p50 = format_time(summary.p50) + (FLAGGED if ENQUEUE_BOUND in latency.flags else "")
+    return [p50, format_time(summary.p99) if summary.p99 else MISSING, speedup]
 
 
 def verdict_word(record: Record) -> str:
@@ -159,6 +164,7 @@ def _explanations(records: Sequence[Record]) -> list[str]:
             "lost/won: images against FP32 of the same backend, by quantization and by the engine's kernels; "
             "speed-up: over that FP32, run in turn with it round by round, ~ where its interval holds 1"
         )
+    lines += _flag_lines(records)
     for record in records:
         if record.status is not Status.PASSED:
             lines.append(f"{record.status.value.upper()} {record.case.id}: {record.reason}")
@@ -168,6 +174,22 @@ def _explanations(records: Sequence[Record]) -> list[str]:
                     lines.append(f"{verdict.outcome.value} {record.case.id}: {verdict.message}")
                 if verdict.advice:
                     lines.append(f"    {verdict.advice}")
+    return lines
+
+
+def _flag_lines(records: Sequence[Record]) -> list[str]:
+    """Return one line for all cases whose latencies one flag says the same of."""
+    found: dict[str, dict[str, list[int]]] = {}  # text -> case -> batch sizes
+    for record in records:
+        for latency in record.latencies:
+            for flag in latency.flags:
+                if flag in TOLD_IN_TERMINAL:
+                    cases = found.setdefault(latency_flag_text(flag, latency), {})
+                    cases.setdefault(record.case.id, []).append(latency.batch_size)
+    lines = []
+    for text, cases in found.items():
+        named = (f"{case} (batch {', '.join(map(str, sizes))})" for case, sizes in cases.items())
+        lines.append(f"{FLAGGED} {text}: {', '.join(named)}")
     return lines
 
 

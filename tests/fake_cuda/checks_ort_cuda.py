@@ -171,6 +171,35 @@ def test_a_run_that_waits_for_the_stream_is_found_out(engine, monkeypatch):
         assert timer.sample(3) == pytest.approx(50_000, rel=1e-4)
 
 
+def test_notes_of_the_ring_and_of_timers_reach_the_facts(engine, environment):
+    with engine() as ours:
+        kept = ours.timer(batch(4), window="compute", launch="auto")
+        made = ours.facts.notes
+        kept.lower(graph=False, gate=True)
+        assert ours.facts.notes == (*made, *kept.notes)
+        environment("FAKE_CUDA_CAPTURE", "no")
+        environment("FAKE_CUDA_WAIT", "no")
+        list(ours.infer_stream(batch(4, k) for k in range(9)))
+        ours.timer(batch(1), window="compute", launch="auto")
+        found = [note.split(":")[0] for note in ours.facts.notes[len(made) :]]
+        assert found == [
+            "timed without a CUDA graph",
+            "scored without CUDA graphs",
+            "timed without a CUDA graph",
+            "timed without a gate",
+        ]
+        ours.timer(batch(4), window="compute", launch="auto")
+        assert len(ours.facts.notes) == len(made) + 4
+
+
+def test_a_session_on_the_cpu_lowers_the_one_beside_it(engine):
+    from harness.measure import make_timers
+
+    with engine() as whole, engine(on_cpu=("matmul",)) as ours:
+        timers = make_timers((ours, whole), batch(4), window="compute", launch="auto")
+        assert [(timer.launch, timer.gated) for timer in timers] == [("enqueue", False)] * 2
+
+
 def test_a_provider_that_does_not_load_is_refused(engine):
     with pytest.raises(BuildError, match="asked for CUDAExecutionProvider, ONNX Runtime took"):
         engine(loads=False)

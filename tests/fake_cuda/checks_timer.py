@@ -1,0 +1,132 @@
+"""CUDA-event timers on the fake driver: engines timed in turn, what `auto` falls back to, the plain enqueue."""
+
+import numpy as np
+import pytest
+
+from harness.backends._cuda_timer import CudaTimer
+from harness.cuda import Gpu
+from harness.errors import ConfigError
+from harness.measure import latency_from_arms, make_timers, time_arms
+from harness.specs import TimingPlan
+
+pytestmark = pytest.mark.usefixtures("no_leak")
+PLAN = TimingPlan(n_rounds=6, round_ns=1, warmup_ns=0)
+
+
+def timed(timers):
+    arms = time_arms(timers, PLAN, min_sample_ns=20_000)
+    return latency_from_arms(timers, arms, reference_case="net-trt-fp32")
+
+
+@pytest.fixture
+def pair(build, make_artifact):
+    """Two engines, one of which the library says cannot be captured."""
+
+    def make(monkeypatch, uncapturable):
+        engines = [build(), build(make_artifact(sha256="b" * 64))]
+        monkeypatch.setattr(engines[uncapturable], "_can_capture", lambda: False)
+        return engines
+
+    return make
+
+
+@pytest.mark.parametrize("uncapturable", [0, 1])
+def test_arms_are_timed_in_the_lesser_mode(pair, images, monkeypatch, uncapturable):
+    ours, reference = pair(monkeypatch, uncapturable)
+    with ours, reference:
+        timers = make_timers((ours, reference), images(4), window="compute", launch="auto")
+        assert [(timer.launch, timer.gated) for timer in timers] == [("enqueue", True)] * 2
+        latency = timed(timers)
+        assert (latency.launch, latency.gated) == (latency.reference_launch, latency.reference_gated)
+        assert "reference_timed_otherwise" not in latency.flags
+        assert latency.rounds_ns.array() == pytest.approx(50_000, rel=1e-4)
+        lowered = (ours, reference)[1 - uncapturable]
+        assert "timed without a CUDA graph: the engine timed in turn with it has none" in lowered.facts.notes
+
+
+def test_arms_of_one_mode_keep_it(build, make_artifact, images):
+    with build() as ours, build(make_artifact(sha256="b" * 64)) as reference:
+        timers = make_timers((ours, reference), images(4), window="compute", launch="auto")
+        assert [(timer.launch, timer.gated) for timer in timers] == [("graph", True)] * 2
+        assert ours.facts.notes == reference.facts.notes
+
+
+def test_a_lowered_timer_measures_as_one_made_so(build, images):
+    with build() as engine:
+        timer = engine.timer(images(4), window="h2d", launch="auto")
+        timer.lower(graph=True, gate=False)
+        assert (timer.launch, timer.gated) == ("graph", False)
+        timer.lower(graph=False, gate=False)
+        assert (timer.launch, timer.gated) == ("enqueue", False)
+        assert timer.calls_per_sample in (2, 3)
+        assert timer.sample(4) == pytest.approx(10_000, rel=1e-4)
+        assert len(timer.notes) == 2
+
+
+def test_a_gate_is_tried_anew_without_the_graph(build, images, environment):
+    with build() as engine:
+        timer = engine.timer(images(4), window="compute", launch="auto")
+        environment("FAKE_CUDA_WAIT", "no")
+        timer.lower(graph=False, gate=True)
+        assert (timer.launch, timer.gated) == ("enqueue", False)
+        assert "timed without a gate" in engine.facts.notes[-1]
+
+
+def test_an_uncapturable_engine_without_stream_waits_is_enqueued(build, images, environment, monkeypatch):
+    environment("FAKE_CUDA_WAIT", "no")
+    with build() as engine:
+        monkeypatch.setattr(engine, "_can_capture", lambda: False)
+        timer = engine.timer(images(4), window="compute", launch="auto")
+        assert (timer.launch, timer.gated) == ("enqueue", False)
+        assert [note.split(":")[0] for note in timer.notes] == ["timed without a CUDA graph", "timed without a gate"]
+        assert set(timer.notes) <= set(engine.facts.notes)
+
+
+@pytest.mark.parametrize("launch", ["graph", "gated_graph"])
+def test_a_graph_asked_for_of_an_uncapturable_engine_is_refused(build, images, monkeypatch, launch):
+    with build() as engine:
+        monkeypatch.setattr(engine, "_can_capture", lambda: False)
+        with pytest.raises(ConfigError, match="cannot be timed as a graph"):
+            engine.timer(images(4), window="compute", launch=launch)
+        assert engine.timer(images(4), window="compute", launch="gated").gated
+
+
+@pytest.mark.parametrize("launch", ["auto", "graph", "gated", "enqueue"])
+def test_the_enqueue_is_the_plain_call_on_a_drained_stream(build, images, driver, launch):
+    with build() as engine:
+        timer = engine.timer(images(4), window="compute", launch=launch)
+        kernels, graphs, waits = (driver.fake_calls(kind) for kind in (0, 1, 3))
+        assert timer.enqueue_ns() > 0
+        assert driver.fake_calls(0) - kernels >= 32
+        assert (driver.fake_calls(1), driver.fake_calls(3)) == (graphs, waits)
+        assert timer.sample(2) == pytest.approx(50_000, rel=1e-4)
+
+
+def test_the_stream_is_drained_between_enqueues():
+    gpu = Gpu(0)
+    stream, target, source = gpu.stream(), gpu.device_memory(64), gpu.pinned((16,), np.float32)
+    waiting = []
+
+    def work():
+        waiting.append(not gpu.api.cuStreamQuery(gpu.api.CUstream(stream.handle))[0])
+        gpu.copy_in(target, source, stream)
+
+    timer = CudaTimer(
+        gpu, stream, work=work, bind=lambda: 0, batch_size=1, window="compute", launch="gated", entries_per_call=1
+    )
+    waiting.clear()
+    timer.enqueue_ns()
+    assert len(waiting) >= 32
+    assert all(waiting)
+    timer.close()
+    gpu.close()
+
+
+def test_a_shape_that_cannot_be_captured_any_more_is_told(build, images, environment):
+    with build() as engine:
+        timer = engine.timer(images(4), window="compute", launch="auto")
+        environment("FAKE_CUDA_CAPTURE", "no")
+        engine.infer(images(2))
+        assert timer.sample(3) == pytest.approx(50_000, rel=1e-4)
+        assert (timer.launch, timer.gated) == ("enqueue", True)
+        assert "timed without a CUDA graph" in engine.facts.notes[-1]
