@@ -25,7 +25,8 @@ from harness.layers import effective_precision
 from harness.measure import Progress, latency_from_arms, min_sample_ns, score_engine, time_arms
 from harness.models import inspect_onnx
 from harness.precision import prepare_artifact
-from harness.preprocess import images_from_pixels
+from harness.precision.calibration import CheckedCalibration
+from harness.preprocess import fingerprint_of_inputs, images_from_pixels
 from harness.protocols import CalibrationSet, Dataset, Engine, Images, Timer
 from harness.records import Accuracy, Artifact, Availability, Latency, Verdict
 from harness.requests import CaseRequest, LayerReport, OnnxQuestion, Prepared
@@ -43,7 +44,8 @@ class DatasetCalibration:
         self._dataset, self._spec = dataset, spec
         self.images = self._images = request.calibration  # an engine that calibrates while it builds records them
         self.n_images = self._images.n_images
-        self.fingerprint = fingerprint_range(dataset, self._images.first, self._images.stop)
+        stored = fingerprint_range(dataset, self._images.first, self._images.stop)
+        self.fingerprint = fingerprint_of_inputs(stored, spec)
 
     def batches(self, batch_size: int) -> Iterator[Images]:
         """Yield float32[<= batch_size, ...] in data-set order."""
@@ -170,13 +172,14 @@ class CaseWork:
         self.engine = None
 
     def _build(self, artifact: Artifact, batch_sizes: tuple[int, ...]) -> Engine:
+        is_int8 = artifact.precision is Precision.INT8
         return self._stack.enter_context(
             self.backend.build(
                 artifact,
                 device=self.request.case.device,
                 batch_sizes=batch_sizes,
                 options=self.request.build,
-                calibration=self.calibration() if artifact.precision is Precision.INT8 else None,
+                calibration=CheckedCalibration(self.calibration(), self.request.model) if is_int8 else None,
             )
         )
 

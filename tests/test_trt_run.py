@@ -34,6 +34,7 @@ def fake_driver(tmp_path_factory):
     [
         ("cuda", "lazy"),
         ("build", "lazy"),
+        ("case", "lazy"),
         ("plugins", "lazy"),
         ("ort_cuda", "lazy"),
         ("engine", "lazy"),
