@@ -47,8 +47,9 @@ class Availability:
     versions: dict[str, str] = field(default_factory=dict)  # library -> version
     devices: tuple[str, ...] = ()  # "cpu", "cuda:0", ...
     device_names: tuple[str, ...] = ()
-    driver: str = ""
-    compute_capability: str = ""
+    driver: str = ""  # NVIDIA's, for example 580.65.06
+    cuda_version: str = ""  # the latest CUDA that the driver serves
+    compute_capabilities: tuple[str, ...] = ()  # one a device
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +84,8 @@ class Environment:
     versions: dict[str, str] = field(default_factory=dict)  # library -> version
     device: str = "cpu"
     device_name: str = ""  # the CPU's or GPU's model name
-    driver: str = ""
+    driver: str = ""  # NVIDIA's, for example 580.65.06
+    cuda_version: str = ""  # the latest CUDA that the driver serves
     compute_capability: str = ""
     commit: str = ""  # of the checkout the run was started in
 

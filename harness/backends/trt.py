@@ -28,6 +28,9 @@ from harness.specs import BuildOptions, Case, ImageRange, TrtOptions
 
 CUDA_MODULES = ("pycuda.driver", "cuda.bindings")
 OPTION_PREFIX = "option."
+# Of what this adapter makes of an artifact and its options: flags, profiles, network, calibrator. Raise it with every
+# change that lets the same request build another plan or calibration table; those stored before are then never used.
+PLAN_REVISION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +40,19 @@ class _Device:
     name: str = ""
     compute_capability: str = ""
     driver: str = ""
+    cuda_version: str = ""
+
+    @classmethod
+    def of(cls, gpu: Gpu | None) -> _Device:
+        """Return what there is to know of a GPU."""
+        if gpu is None:
+            return cls()
+        return cls(
+            name=gpu.name,
+            compute_capability=gpu.compute_capability,
+            driver=gpu.driver,
+            cuda_version=gpu.cuda_version,
+        )
 
 
 class _Fed:
@@ -148,7 +164,7 @@ class _Builder:
             raise BuildError(f"{self._label}: recipe {self._artifact.recipe} needs calibration images; none were given")
         # A cached plan with a plug-in layer is refused without its library; a plan's notes tell of it already.
         load_plugins(self._api, self._options.trt.plugins)
-        device = _Device(name=gpu.name, compute_capability=gpu.compute_capability, driver=gpu.driver)
+        device = _Device.of(gpu)
         cache = self._cache("plans")
         key = self._plan_key(device, calibration)
         state, notes = "none" if cache is None else "miss", []
@@ -180,7 +196,7 @@ class _Builder:
 
     def build(self, calibration: CalibrationSet | None, gpu: Gpu | None) -> Plan:
         """Build the plan, with the timing and calibration caches of this TensorRT and GPU."""
-        device = _Device(name=gpu.name, compute_capability=gpu.compute_capability) if gpu else _Device()
+        device = _Device.of(gpu)
         timing_key: dict[str, object] = {"tensorrt": self._api.version, "gpu": device.name, "module": self._name}
         timing_key["compute_capability"] = device.compute_capability
         timing = self._cache("timing")
@@ -203,6 +219,7 @@ class _Builder:
 
     def _plan_key(self, device: _Device, calibration: CalibrationSet | None) -> dict[str, object]:
         return {
+            "revision": PLAN_REVISION,
             "artifact": self._artifact.sha256,
             "name": self._artifact.model,
             "precision": str(self._artifact.precision),
@@ -215,6 +232,7 @@ class _Builder:
             "gpu": device.name,
             "compute_capability": device.compute_capability,
             "driver": device.driver.split(".")[0],
+            "cuda": device.cuda_version,
         }
 
     def _calibrate(
@@ -233,6 +251,7 @@ class _Builder:
             batch_size = shape[0] if shape[0] > 0 else calibration_batch(n_images)
             trt = self._options.trt
             self._calibration_key = {
+                "revision": PLAN_REVISION,
                 "artifact": self._artifact.sha256,
                 "calibration": images.fingerprint,
                 "algorithm": recipe,

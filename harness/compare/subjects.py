@@ -158,8 +158,9 @@ def changes_of_setting(ours: Subject, theirs: Subject) -> tuple[str, ...]:
         found.append(f"CPU instructions {b.cpu_isa} -> {a.cpu_isa}")
     if (a.device_name or a.cpu_model) != (b.device_name or b.cpu_model):
         found.append(f"device {b.device_name or b.cpu_model} -> {a.device_name or a.cpu_model}")
-    if a.driver != b.driver:
-        found.append(f"driver {b.driver or 'none'} -> {a.driver or 'none'}")
+    for name, now, before in (("driver", a.driver, b.driver), ("CUDA", a.cuda_version, b.cuda_version)):
+        if now != before:
+            found.append(f"{name} {before or 'none'} -> {now or 'none'}")
     if ours.weight_bits != theirs.weight_bits:
         found.append(f"weights {theirs.weight_bits} -> {ours.weight_bits} bits")
     if ours.artifact_sha256 != theirs.artifact_sha256:

@@ -108,6 +108,7 @@ COLUMNS = {
     "recorded_at": "string",
     "machine": "string",
     "driver": "string",
+    "cuda_version": "string",
     "versions": "string",
     "flags": "string",
 }
@@ -133,6 +134,7 @@ def _entry(row: Row, timing: Timing | None) -> dict[str, Any]:
         "recorded_at": record.recorded_at,
         "machine": environment.machine,
         "driver": environment.driver or None,
+        "cuda_version": environment.cuda_version or None,
         "versions": versions,
         "flags": " ".join(record.flags) or None,
         **_accuracy_entry(row),

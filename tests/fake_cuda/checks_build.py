@@ -6,6 +6,7 @@ import fake_tensorrt
 import numpy as np
 import pytest
 
+from harness.backends import trt
 from harness.backends._trt_calibrator import ranges_from_calibration_cache
 from harness.errors import BuildError, ConfigError
 
@@ -77,6 +78,33 @@ def test_a_plan_of_another_version_is_never_loaded(build, small, monkeypatch):
     monkeypatch.setattr(fake_tensorrt, "__version__", "8.6.1")
     with build(small()) as engine:
         assert engine.facts.cache == "miss"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "state"),
+    [
+        ("FAKE_DRIVER", "580.99.01", "hit"),  # the same major
+        ("FAKE_DRIVER", "590.10", "miss"),
+        ("FAKE_DRIVER", "", "miss"),  # unknown is no match
+        ("FAKE_CUDA_VERSION", "13010", "miss"),
+    ],
+)
+def test_a_plan_of_another_driver_major_or_cuda_is_never_loaded(build, small, environment, variable, value, state):
+    with build(small()):
+        pass
+    environment(variable, value)
+    with build(small()) as engine:
+        assert engine.facts.cache == state
+
+
+def test_a_plan_of_another_revision_of_the_adapter_is_never_loaded(build, small, monkeypatch):
+    artifact, images = small(precision="int8", recipe="trt-entropy2"), [Images() for _ in range(2)]
+    with build(artifact, calibration=images[0]):
+        pass
+    monkeypatch.setattr("harness.backends.trt.PLAN_REVISION", trt.PLAN_REVISION + 1)
+    with build(artifact, calibration=images[1]) as engine:
+        assert engine.facts.cache == "miss"
+    assert images[1].read == 40  # nor is its calibration table
 
 
 def test_a_damaged_plan_is_rebuilt_and_said_so(build, small, tmp_path):
