@@ -314,14 +314,23 @@ class Gpu:
         return self._own(self._driver.Event())
 
     def device_memory(self, n_bytes: int) -> Any:
-        """Allocate device memory; `int()` of it is its address."""
-        return self._own(self._driver.mem_alloc(max(1, int(n_bytes))))
+        """Allocate device memory; `int()` of it is its address. Raises: CudaError that names the bytes."""
+        try:
+            return self._own(self._driver.mem_alloc(max(1, int(n_bytes))))
+        except self.errors as error:
+            raise CudaError(f"{int(n_bytes):,} bytes of device memory could not be had: {error}") from error
 
     def pinned(self, shape: tuple[int, ...], dtype: DTypeLike, *, mapped: bool = False) -> NDArray[Any]:
-        """Allocate a page-locked array; it may not be touched after `close`."""
+        """Allocate a page-locked array; it may not be touched after `close`.
+
+        Raises: CudaError that names the bytes.
+        """
         wanted = np.dtype(dtype)
         n_bytes = int(np.prod(shape)) * wanted.itemsize
-        flat, free = self._driver.pagelocked(max(1, n_bytes), HOST_ALLOC_DEVICEMAP if mapped else 0)
+        try:
+            flat, free = self._driver.pagelocked(max(1, n_bytes), HOST_ALLOC_DEVICEMAP if mapped else 0)
+        except self.errors as error:
+            raise CudaError(f"{n_bytes:,} bytes of page-locked memory could not be had: {error}") from error
         self._frees.append(free)
         return cast(NDArray[Any], flat[:n_bytes].view(wanted).reshape(shape))
 

@@ -143,13 +143,16 @@ class EngineFacts:
 
     build_ns: int
     engine_bytes: int | None = None
-    device_memory_bytes: int | None = None
+    device_memory_bytes: int | None = None  # of one execution context, weights apart
+    n_contexts: int | None = None  # execution contexts alive at a time, at most, so far
+    n_engines: int | None = None  # copies of the engine on the device, weights and all, at most, so far
     cache: str = "none"  # none, miss, hit, rebuilt (a damaged or foreign entry)
     options: dict[str, str] = field(default_factory=dict)  # as read back from the runtime
     versions: dict[str, str] = field(default_factory=dict)
     calibration: Calibration | None = None
     log_errors: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()  # what a user should hear of at the end of a run: a damaged plan, ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

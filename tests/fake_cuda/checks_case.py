@@ -47,7 +47,9 @@ def open_case(backend, make_artifact, tmp_path, monkeypatch):
         case.close()
 
 
-@pytest.mark.parametrize("card", [{"scale": 1 / 128}, {"mean": (0.5,)}, {"std": (0.5,)}], ids=lambda card: next(iter(card)))
+@pytest.mark.parametrize(
+    "card", [{"scale": 1 / 128}, {"mean": (0.5,)}, {"std": (0.5,)}], ids=lambda card: next(iter(card))
+)
 def test_images_preprocessed_by_another_card_calibrate_anew(open_case, card):
     assert [open_case().prepare().engine.cache for _ in range(2)] == ["miss", "hit"]
     other = open_case(**card).prepare().engine

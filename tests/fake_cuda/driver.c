@@ -131,7 +131,7 @@ E R cuMemAlloc_v2(P *p, size_t n) {
   void *q = malloc(n); memset(q, 0xff, n); live[MEMORY]++; *p = (uintptr_t)q; return OK;  /* 0xffffffff is NaN */
 }
 E R cuMemFree_v2(P p) { free((void *)(uintptr_t)p); live[MEMORY]--; return OK; }
-E R cuMemHostAlloc(void **p, size_t n, unsigned f) { if (!depth) return NO_CONTEXT; *p = malloc(n); live[PINNED]++; return OK; }
+E R cuMemHostAlloc(void **p, size_t n, unsigned f) { if (!depth) return NO_CONTEXT; if (n > 1ull << 33) return OOM; *p = malloc(n); live[PINNED]++; return OK; }
 E R cuMemFreeHost(void *p) { free(p); live[PINNED]--; return OK; }
 E R cuMemHostGetDevicePointer_v2(P *d, void *h, unsigned f) { *d = (uintptr_t)h; return OK; }
 E R cuMemcpyHtoD_v2(P d, const void *s, size_t n) { memcpy((void *)(uintptr_t)d, s, n); return OK; }
