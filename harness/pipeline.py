@@ -28,7 +28,7 @@ from harness.precision import prepare_artifact
 from harness.precision.calibration import CheckedCalibration
 from harness.preprocess import fingerprint_of_inputs, images_from_pixels
 from harness.protocols import CalibrationSet, Dataset, Engine, Images, Timer
-from harness.records import Accuracy, Artifact, Availability, Latency, Verdict
+from harness.records import Accuracy, Artifact, Availability, EngineFacts, Latency, Verdict
 from harness.requests import CaseRequest, LayerReport, OnnxQuestion, Prepared
 from harness.specs import Case, DatasetRequest, ModelSpec, Precision
 
@@ -153,7 +153,11 @@ class CaseWork:
         engine = self._open_engine()
         layers = engine.layers()
         effective = effective_precision(layers, self.request.case.precision)
-        return LayerReport(layers=layers, effective_precision=effective, engine=engine.facts)
+        return LayerReport(layers=layers, effective_precision=effective)
+
+    def facts(self) -> EngineFacts:
+        """Say what is known of the engine by now."""
+        return self._open_engine().facts
 
     def invariance(self) -> tuple[Verdict, ...]:
         """Check that an image's result does not depend on its neighbours, slot or batch size."""
@@ -241,6 +245,10 @@ class Service:
     def layers(self, request: CaseRequest, progress: Progress) -> LayerReport:
         """Read the open case's layers back."""
         return self._opened(request).layers()
+
+    def facts(self, request: CaseRequest, progress: Progress) -> EngineFacts:
+        """Say what the open case's engine has noted by now."""
+        return self._opened(request).facts()
 
     def invariance(self, request: CaseRequest, progress: Progress) -> tuple[Verdict, ...]:
         """Check the open case's invariance."""
