@@ -30,7 +30,7 @@ from harness.preprocess import fingerprint_of_inputs, images_from_pixels
 from harness.protocols import CalibrationSet, Dataset, Engine, Images, Timer
 from harness.records import Accuracy, Artifact, Availability, EngineFacts, Latency, Verdict
 from harness.requests import CaseRequest, LayerReport, OnnxQuestion, Prepared
-from harness.specs import Case, DatasetRequest, ModelSpec, Precision
+from harness.specs import Case, DatasetRequest, ModelSpec, Precision, batches_of_engine
 
 PROGRESS_INTERVAL_NS = 200_000_000
 INVARIANCE_IMAGES = 16
@@ -188,11 +188,7 @@ class CaseWork:
         )
 
     def _batch_sizes(self) -> tuple[int, ...]:
-        model, timed = self.request.model, self.request.timing.batch_sizes
-        if model.max_batch:
-            return (model.max_batch,)
-        # An engine is tuned for its largest batch: one that is never scored is not built for the scoring batch.
-        return tuple(sorted(timed if model.timing_only else {*timed, self.request.score_batch}))
+        return batches_of_engine(self.request.model, self.request.timing, self.request.score_batch)
 
     def _timing_images(self, batch_size: int) -> Images:
         """Return real images of the data set; random ones for a model that has no data set here."""
