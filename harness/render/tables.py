@@ -104,6 +104,7 @@ COLUMNS = {
     "build_ns": "Int64",
     "engine_bytes": "Int64",
     "device_memory_bytes": "Int64",
+    "n_contexts": "Int64",
     "artifact_sha256": "string",
     "recorded_at": "string",
     "machine": "string",
@@ -179,6 +180,7 @@ def _engine_entry(record: Record) -> dict[str, Any]:
         "build_ns": engine.build_ns,
         "engine_bytes": engine.engine_bytes,
         "device_memory_bytes": engine.device_memory_bytes,
+        "n_contexts": engine.n_contexts,
     }
 
 
