@@ -11,7 +11,7 @@ import hashlib
 import re
 import zlib
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,7 @@ class Baseline:
     latencies: tuple[RoundMedians, ...]
     environment: Environment
     engine_versions: dict[str, str]
+    engine_options: dict[str, str] = field(default_factory=dict)  # {}: not known, in older files
 
     def subject(self) -> Subject:
         """Return what a case is compared with. Raises: BaselineError when the scores deny themselves."""
@@ -89,6 +90,7 @@ class Baseline:
             "weight_bits": self.weight_bits,
             "engine_digest": self.engine_digest,
             "versions": {**self.environment.versions, **self.engine_versions},
+            "options": self.engine_options,
             "latencies": self.latencies,
         }
         scores = self.scores
@@ -133,6 +135,7 @@ def baseline_from_record(record: Record, *, accepted_by: str, accepted_at: str) 
         latencies=tuple(_rounded(latency) for latency in subject.latencies),
         environment=record.environment,
         engine_versions=record.engine.versions if record.engine else {},
+        engine_options=record.engine.options if record.engine else {},
     )
 
 

@@ -7,7 +7,7 @@ reason and costs nothing twice.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -19,6 +19,7 @@ from harness.errors import HarnessError, MeasurementError, Unsupported
 from harness.measure import Progress
 from harness.records import (
     Accuracy,
+    EngineFacts,
     Environment,
     Flip,
     Latency,
@@ -43,6 +44,20 @@ class Comparison:
     flips: tuple[Flip, ...] = ()
     loss_split: LossSplit | None = None
     emulation: Accuracy | None = None
+
+
+def facts_together(first: EngineFacts | None, now: EngineFacts) -> EngineFacts:
+    """Return the newest facts, with the build and all that was said before: by another worker perhaps."""
+    if first is None:
+        return now
+    return replace(
+        now,
+        build_ns=first.build_ns,
+        cache=first.cache,
+        log_errors=tuple(dict.fromkeys((*first.log_errors, *now.log_errors))),
+        notes=tuple(dict.fromkeys((*first.notes, *now.notes))),
+        warnings=tuple(dict.fromkeys((*first.warnings, *now.warnings))),
+    )
 
 
 class CaseRun:
@@ -73,6 +88,7 @@ class CaseRun:
         self._backend_dirs, self._timeout_s, self._progress = backend_dirs, timeout_s, progress
         self._answers: dict[str, object] = {}
         self._worker: Worker | None = None
+        self._facts: EngineFacts | None = None  # of the engine, as told last
 
     # -- measurements
 
@@ -177,7 +193,7 @@ class CaseRun:
             recorded_at=recorded_at,
             command=command,
             artifact=prepared.artifact if prepared else None,
-            engine=layers.engine if layers else prepared.engine if prepared else None,
+            engine=self._facts,
             effective_precision=layers.effective_precision if layers else None,
             layers=layers.layers if layers else (),
             accuracy=accuracy,
@@ -232,6 +248,11 @@ class CaseRun:
                 if "prepare" in self._answers:  # its worker was closed, and with it the engine
                     self._worker.call("prepare", self._request, Prepared, timeout_s=self._timeout_s)
             answer = self._worker.call(name, self._request, kind, timeout_s=self._timeout_s, progress=report)
+            if not isinstance(answer, Prepared):
+                facts = self._worker.call("facts", self._request, EngineFacts, timeout_s=self._timeout_s)
+                self._facts = facts_together(self._facts, facts)
+            elif answer.engine is not None:
+                self._facts = answer.engine
         except HarnessError as error:
             self.failure = error
             raise

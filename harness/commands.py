@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from harness.options import HarnessOptions
-from harness.specs import DEFAULT_RECIPES, Case, DatasetRequest, Precision, TimingPlan, TrtOptions
+from harness.specs import DEFAULT_RECIPES, MIB, Case, DatasetRequest, Precision, TimingPlan, TrtOptions
 
 FLAGS = {  # field of the options -> what a user types
     "name": "--dataset",
@@ -79,6 +79,8 @@ def command_of(case: Case, options: HarnessOptions) -> str:
     for name, flag in FLAGS.items():
         if name in changed:
             words += [flag] if changed[name] == "True" else [f"{flag}={changed[name]}"]
+    if options.trt.workspace_bytes is not None:
+        words.append(f"--trt-workspace={options.trt.workspace_bytes // MIB}")
     words += [f"--backend-dir={folder}" for folder in options.backend_dirs]
     words += [f"--trt-profile={low}:{best}:{high}" for low, best, high in options.trt.profiles]
     words += [f"--trt-plugin={library}" for library in options.trt.plugins]

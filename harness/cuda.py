@@ -10,9 +10,11 @@ import contextlib
 import ctypes
 import importlib
 import importlib.util
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
 
@@ -22,6 +24,9 @@ from numpy.typing import DTypeLike, NDArray
 from harness.errors import BackendUnavailable, HarnessError, MeasurementError
 
 LIBRARY = "libcuda.so.1"
+MANAGEMENT_LIBRARY = "libnvidia-ml.so.1"
+KERNEL_MODULE = Path("/proc/driver/nvidia/version")
+VERSION_CHARACTERS = 80  # NVML_SYSTEM_DRIVER_VERSION_BUFFER_SIZE
 STREAM_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: never waits for the legacy default stream
 HOST_ALLOC_DEVICEMAP = 2  # CU_MEMHOSTALLOC_DEVICEMAP
 COMPUTE_CAPABILITY = (75, 76)  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
@@ -39,13 +44,20 @@ class NotCapturable(CudaError):
 
 
 class DriverProbe:
-    """What the CUDA driver says without any CUDA library: devices, names, version; `reason` when there is none."""
+    """What the driver says without any CUDA library: devices, names, versions; `reason` when there is none."""
 
     def __init__(
-        self, reason: str = "", names: tuple[str, ...] = (), driver: str = "", compute_capability: str = ""
+        self,
+        reason: str = "",
+        names: tuple[str, ...] = (),
+        driver: str = "",
+        cuda_version: str = "",
+        compute_capabilities: tuple[str, ...] = (),
     ) -> None:
-        self.reason, self.names, self.driver = reason, names, driver
-        self.compute_capability = compute_capability  # of the first device
+        self.reason, self.names = reason, names
+        self.driver = driver  # NVIDIA's, for example 580.65.06; "" where nothing tells it
+        self.cuda_version = cuda_version  # the latest CUDA that the driver serves, for example 13.0
+        self.compute_capabilities = compute_capabilities  # one a device
 
 
 def probe_driver(library: str = LIBRARY) -> DriverProbe:
@@ -65,11 +77,41 @@ def probe_driver(library: str = LIBRARY) -> DriverProbe:
     names = tuple(_device_name(cuda, ordinal) for ordinal in range(n_devices.value))
     if not names:
         return DriverProbe(reason="no CUDA device: the driver is installed but lists none")
-    numbers = [ctypes.c_int(), ctypes.c_int()]
-    for number, attribute in zip(numbers, COMPUTE_CAPABILITY, strict=True):
-        cuda.cuDeviceGetAttribute(ctypes.byref(number), attribute, 0)
-    capability = ".".join(str(number.value) for number in numbers)
-    return DriverProbe(names=names, driver=_dotted(version.value), compute_capability=capability)
+    return DriverProbe(
+        names=names,
+        driver=driver_version(),
+        cuda_version=_dotted(version.value),
+        compute_capabilities=tuple(_compute_capability(cuda, ordinal) for ordinal in range(n_devices.value)),
+    )
+
+
+def driver_version(library: str = MANAGEMENT_LIBRARY, kernel_module: Path = KERNEL_MODULE) -> str:
+    """Return the version of NVIDIA's driver, for example `580.65.06`; "" where nothing tells it.
+
+    The management library says it, else the kernel module's file; containers may lack either.
+    """
+    found = _version_from_nvml(library)
+    if found:
+        return found
+    try:
+        text = kernel_module.read_text(errors="replace")
+    except OSError:
+        return ""
+    match = re.search(r"^NVRM version:.*?\s(\d+(?:\.\d+)+)\s", text, re.MULTILINE)
+    return match[1] if match else ""
+
+
+def _version_from_nvml(library: str) -> str:
+    try:
+        nvml = ctypes.CDLL(library)
+    except OSError:
+        return ""
+    if nvml.nvmlInit_v2() != 0:
+        return ""
+    text = ctypes.create_string_buffer(VERSION_CHARACTERS)
+    status = nvml.nvmlSystemGetDriverVersion(text, len(text))
+    nvml.nvmlShutdown()
+    return text.value.decode(errors="replace") if status == 0 else ""
 
 
 def _device_name(cuda: ctypes.CDLL, ordinal: int) -> str:
@@ -77,6 +119,15 @@ def _device_name(cuda: ctypes.CDLL, ordinal: int) -> str:
     cuda.cuDeviceGet(ctypes.byref(device), ordinal)
     cuda.cuDeviceGetName(name, len(name), device)
     return name.value.decode(errors="replace")
+
+
+def _compute_capability(cuda: ctypes.CDLL, ordinal: int) -> str:
+    device, number, numbers = ctypes.c_int(), ctypes.c_int(), []
+    cuda.cuDeviceGet(ctypes.byref(device), ordinal)
+    for attribute in COMPUTE_CAPABILITY:
+        cuda.cuDeviceGetAttribute(ctypes.byref(number), attribute, device)
+        numbers.append(str(number.value))
+    return ".".join(numbers)
 
 
 def _dotted(version: int) -> str:
@@ -248,7 +299,8 @@ class Gpu:
         except failure as error:
             raise BackendUnavailable(f"cuda:{index} cannot be opened with {self.provider}: {error}") from error
         self.errors = failure
-        self.driver = probe_driver().driver
+        found = probe_driver()
+        self.driver, self.cuda_version = found.driver, found.cuda_version
         self._owned: list[Any] = []
         self._frees: list[Callable[[], None]] = []
         self.closed = False
@@ -262,14 +314,23 @@ class Gpu:
         return self._own(self._driver.Event())
 
     def device_memory(self, n_bytes: int) -> Any:
-        """Allocate device memory; `int()` of it is its address."""
-        return self._own(self._driver.mem_alloc(max(1, int(n_bytes))))
+        """Allocate device memory; `int()` of it is its address. Raises: CudaError that names the bytes."""
+        try:
+            return self._own(self._driver.mem_alloc(max(1, int(n_bytes))))
+        except self.errors as error:
+            raise CudaError(f"{int(n_bytes):,} bytes of device memory could not be had: {error}") from error
 
     def pinned(self, shape: tuple[int, ...], dtype: DTypeLike, *, mapped: bool = False) -> NDArray[Any]:
-        """Allocate a page-locked array; it may not be touched after `close`."""
+        """Allocate a page-locked array; it may not be touched after `close`.
+
+        Raises: CudaError that names the bytes.
+        """
         wanted = np.dtype(dtype)
         n_bytes = int(np.prod(shape)) * wanted.itemsize
-        flat, free = self._driver.pagelocked(max(1, n_bytes), HOST_ALLOC_DEVICEMAP if mapped else 0)
+        try:
+            flat, free = self._driver.pagelocked(max(1, n_bytes), HOST_ALLOC_DEVICEMAP if mapped else 0)
+        except self.errors as error:
+            raise CudaError(f"{n_bytes:,} bytes of page-locked memory could not be had: {error}") from error
         self._frees.append(free)
         return cast(NDArray[Any], flat[:n_bytes].view(wanted).reshape(shape))
 

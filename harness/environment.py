@@ -35,6 +35,7 @@ def collect_environment(
     device: str = "cpu",
     device_name: str = "",
     driver: str = "",
+    cuda_version: str = "",
     compute_capability: str = "",
     versions: Mapping[str, str] | None = None,
     checkout: Path | None = None,
@@ -56,6 +57,7 @@ def collect_environment(
         device=device,
         device_name=device_name or cpu,
         driver=driver,
+        cuda_version=cuda_version,
         compute_capability=compute_capability,
         commit=commit_of(checkout) if checkout else "",
     )

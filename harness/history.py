@@ -89,6 +89,7 @@ class _EnvironmentSummary(msgspec.Struct):
     machine: str = ""
     device_name: str = ""
     driver: str = ""
+    cuda_version: str = ""
     versions: dict[str, str] = {}
 
 
@@ -206,7 +207,12 @@ def _metric_order(item: tuple[Metric, object]) -> tuple[int, int]:
 
 
 def _versions(environment: _EnvironmentSummary) -> dict[str, str]:
-    named = {"driver": environment.driver, "device": environment.device_name, "machine": environment.machine}
+    named = {
+        "driver": environment.driver,
+        "CUDA": environment.cuda_version,
+        "device": environment.device_name,
+        "machine": environment.machine,
+    }
     return environment.versions | {name: value for name, value in named.items() if value}
 
 

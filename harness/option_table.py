@@ -8,10 +8,17 @@ from typing import Any
 
 from harness.errors import ConfigError
 from harness.options import BASELINE_MODES, HarnessOptions, data_request
-from harness.specs import DEFAULT_PRECISIONS, DatasetRequest, Precision, TimingPlan, TrtOptions
+from harness.specs import (
+    DEFAULT_PRECISIONS,
+    MIB,
+    OPTIMIZATION_LEVELS,
+    DatasetRequest,
+    Precision,
+    TimingPlan,
+    TrtOptions,
+)
 from harness.tolerances import fraction_from_text, value_from_text
 
-MIB = 2**20
 HEAVY_MODEL = "resnet101_112"
 
 
@@ -212,8 +219,8 @@ def _add_trt_options(add: Callable[..., None]) -> None:
     add(
         "--trt-optimization-level",
         type=int,
-        choices=range(6),
-        metavar="0..5",
+        choices=OPTIMIZATION_LEVELS,
+        metavar=f"0..{OPTIMIZATION_LEVELS[-1]}",
         help="TensorRT builder optimization level (default: the library's)",
     )
     add(
@@ -309,9 +316,16 @@ def _trt_options(o: Any) -> TrtOptions:
         profiles=tuple(_profile(text) for text in o.trt_profile),
         plugins=tuple(o.trt_plugin),
         ranges_file=o.trt_ranges,
-        quantile=fraction_from_text(o.trt_quantile) if o.trt_quantile else None,
-        cutoff=fraction_from_text(o.trt_cutoff) if o.trt_cutoff else None,
+        quantile=_fraction("--trt-quantile", o.trt_quantile),
+        cutoff=_fraction("--trt-cutoff", o.trt_cutoff),
     )
+
+
+def _fraction(option: str, text: str | None) -> float | None:
+    try:
+        return None if text is None else fraction_from_text(text)
+    except ConfigError as error:
+        raise ConfigError(f"{option}: {error}") from None
 
 
 def _split(values: Sequence[str]) -> tuple[str, ...]:
@@ -334,12 +348,7 @@ def _whole_numbers(option: str, text: str) -> tuple[int, ...]:
 
 
 def _profile(text: str) -> tuple[int, int, int]:
-    numbers = _whole_numbers_of_profile(text)
-    if len(numbers) != len(("min", "opt", "max")) or not 1 <= numbers[0] <= numbers[1] <= numbers[2]:
-        raise ConfigError(f"--trt-profile={text}: expected MIN:OPT:MAX with 1 <= MIN <= OPT <= MAX")
-    return numbers[0], numbers[1], numbers[2]
-
-
-def _whole_numbers_of_profile(text: str) -> list[int]:
     parts = text.split(":")
-    return [int(part) for part in parts] if all(part.isdigit() for part in parts) else []
+    if len(parts) != len(("min", "opt", "max")) or not all(part.isdecimal() for part in parts):
+        raise ConfigError(f"--trt-profile={text}: expected MIN:OPT:MAX with 1 <= MIN <= OPT <= MAX")
+    return int(parts[0]), int(parts[1]), int(parts[2])

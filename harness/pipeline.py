@@ -25,11 +25,12 @@ from harness.layers import effective_precision
 from harness.measure import Progress, latency_from_arms, make_timers, min_sample_ns, score_engine, time_arms
 from harness.models import inspect_onnx
 from harness.precision import prepare_artifact
-from harness.preprocess import images_from_pixels
+from harness.precision.calibration import CheckedCalibration
+from harness.preprocess import fingerprint_of_inputs, images_from_pixels
 from harness.protocols import CalibrationSet, Dataset, Engine, Images
-from harness.records import Accuracy, Artifact, Availability, Latency, Verdict
+from harness.records import Accuracy, Artifact, Availability, EngineFacts, Latency, Verdict
 from harness.requests import CaseRequest, LayerReport, OnnxQuestion, Prepared
-from harness.specs import BF16_RUNTIME_RECIPE, Case, DatasetRequest, ModelSpec, Precision
+from harness.specs import BF16_RUNTIME_RECIPE, Case, DatasetRequest, ModelSpec, Precision, batches_of_engine
 
 PROGRESS_INTERVAL_NS = 200_000_000
 INVARIANCE_IMAGES = 16
@@ -43,7 +44,8 @@ class DatasetCalibration:
         self._dataset, self._spec = dataset, spec
         self.images = self._images = request.calibration  # an engine that calibrates while it builds records them
         self.n_images = self._images.n_images
-        self.fingerprint = fingerprint_range(dataset, self._images.first, self._images.stop)
+        stored = fingerprint_range(dataset, self._images.first, self._images.stop)
+        self.fingerprint = fingerprint_of_inputs(stored, spec)
 
     def batches(self, batch_size: int) -> Iterator[Images]:
         """Yield float32[<= batch_size, ...] in data-set order."""
@@ -151,7 +153,11 @@ class CaseWork:
         engine, case = self._open_engine(), self.request.case
         layers = engine.layers()
         found = effective_precision(layers, case.precision, has_cast_weights=case.recipe != BF16_RUNTIME_RECIPE)
-        return LayerReport(layers=layers, effective_precision=found, engine=engine.facts)
+        return LayerReport(layers=layers, effective_precision=found)
+
+    def facts(self) -> EngineFacts:
+        """Say what is known of the engine by now."""
+        return self._open_engine().facts
 
     def invariance(self) -> tuple[Verdict, ...]:
         """Check that an image's result does not depend on its neighbours, slot or batch size."""
@@ -170,22 +176,19 @@ class CaseWork:
         self.engine = None
 
     def _build(self, artifact: Artifact, batch_sizes: tuple[int, ...]) -> Engine:
+        is_int8 = artifact.precision is Precision.INT8
         return self._stack.enter_context(
             self.backend.build(
                 artifact,
                 device=self.request.case.device,
                 batch_sizes=batch_sizes,
                 options=self.request.build,
-                calibration=self.calibration() if artifact.precision is Precision.INT8 else None,
+                calibration=CheckedCalibration(self.calibration(), self.request.model) if is_int8 else None,
             )
         )
 
     def _batch_sizes(self) -> tuple[int, ...]:
-        model, timed = self.request.model, self.request.timing.batch_sizes
-        if model.max_batch:
-            return (model.max_batch,)
-        # An engine is tuned for its largest batch: one that is never scored is not built for the scoring batch.
-        return tuple(sorted(timed if model.timing_only else {*timed, self.request.score_batch}))
+        return batches_of_engine(self.request.model, self.request.timing, self.request.score_batch)
 
     def _timing_images(self, batch_size: int) -> Images:
         """Return real images of the data set; random ones for a model that has no data set here."""
@@ -238,6 +241,10 @@ class Service:
     def layers(self, request: CaseRequest, progress: Progress) -> LayerReport:
         """Read the open case's layers back."""
         return self._opened(request).layers()
+
+    def facts(self, request: CaseRequest, progress: Progress) -> EngineFacts:
+        """Say what the open case's engine has noted by now."""
+        return self._opened(request).facts()
 
     def invariance(self, request: CaseRequest, progress: Progress) -> tuple[Verdict, ...]:
         """Check the open case's invariance."""

@@ -17,7 +17,7 @@ from harness.options import HarnessOptions
 from harness.precision import recipe_names
 from harness.records import Availability
 from harness.requests import OnnxQuestion
-from harness.specs import DEFAULT_RECIPES, Case, ModelSpec, Precision
+from harness.specs import DEFAULT_RECIPES, Case, ModelSpec, Precision, batches_of_engine
 from harness.workers import Worker
 
 
@@ -59,6 +59,7 @@ def plan_run(options: HarnessOptions, *, models_dir: Path, probe: bool = True) -
                 f"--model: {models[spec.name].onnx_path} and {spec.onnx_path} are both called {spec.name}"
             )
         models[spec.name] = spec
+    _check_trt_options(options, tuple(models.values()))
     cases = tuple(
         Case(model=model, backend=a.backend, precision=precision, recipe=recipe, device=_device(options, a))
         for model in models
@@ -67,6 +68,25 @@ def plan_run(options: HarnessOptions, *, models_dir: Path, probe: bool = True) -
         for recipe in _recipes(options, precision)
     )
     return Plan(cases=cases, models=models, backends=tuple(usable), left_out=left_out)
+
+
+def _check_trt_options(options: HarnessOptions, models: Sequence[ModelSpec]) -> None:
+    """Refuse files that are not there, and batches that no profile takes. Raises: ConfigError."""
+    trt, timing = options.trt, options.timing
+    files = [("--trt-plugin", path) for path in trt.plugins]
+    files += [("--trt-ranges", trt.ranges_file)] if trt.ranges_file is not None else []
+    for option, path in files:
+        if not Path(path).is_file():
+            raise ConfigError(f"{option}={path}: there is no such file")
+    for model in models if trt.profiles else ():
+        for batch in batches_of_engine(model, timing, options.score_batch):
+            if not any(low <= batch <= high for low, _, high in trt.profiles):
+                known = ", ".join(f"{low}:{best}:{high}" for low, best, high in trt.profiles)
+                source = "--batch-size" if batch in timing.batch_sizes else "--score-batch"
+                raise ConfigError(
+                    f"batch {batch} of {model.name} lies in no --trt-profile ({known}); add one that takes it, or "
+                    f"change {'the model' if model.max_batch else source}"
+                )
 
 
 def one_line(availability: Availability) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 
 import numpy as np
@@ -40,6 +42,15 @@ def images_from_pixels(
     else:
         np.copyto(planes, stored)
     return images
+
+
+def fingerprint_of_inputs(fingerprint: str, spec: ModelSpec) -> str:
+    """Return a sha256 of images and of what a card makes of them.
+
+    fingerprint: of the images as stored. The same pixels scaled by another card are other inputs of a model.
+    """
+    card = [spec.layout, spec.scale, list(spec.mean), list(spec.std)]
+    return hashlib.sha256(json.dumps([fingerprint, *card]).encode()).hexdigest()
 
 
 def _laid_out(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:

@@ -38,7 +38,7 @@ class Dataset(Protocol):
 class CalibrationSet(Protocol):
     """Preprocessed calibration images, read anew at each call."""
 
-    fingerprint: str  # sha256 of ids, labels and pixels in order
+    fingerprint: str  # sha256 of ids, labels and pixels in order, and of how they are preprocessed
     n_images: int
 
     def batches(self, batch_size: int) -> Iterator[Images]:

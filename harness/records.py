@@ -49,8 +49,9 @@ class Availability:
     versions: dict[str, str] = field(default_factory=dict)  # library -> version
     devices: tuple[str, ...] = ()  # "cpu", "cuda:0", ...
     device_names: tuple[str, ...] = ()
-    driver: str = ""
-    compute_capability: str = ""
+    driver: str = ""  # NVIDIA's, for example 580.65.06
+    cuda_version: str = ""  # the latest CUDA that the driver serves
+    compute_capabilities: tuple[str, ...] = ()  # one a device
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +86,8 @@ class Environment:
     versions: dict[str, str] = field(default_factory=dict)  # library -> version
     device: str = "cpu"
     device_name: str = ""  # the CPU's or GPU's model name
-    driver: str = ""
+    driver: str = ""  # NVIDIA's, for example 580.65.06
+    cuda_version: str = ""  # the latest CUDA that the driver serves
     compute_capability: str = ""
     commit: str = ""  # of the checkout the run was started in
 
@@ -143,13 +145,16 @@ class EngineFacts:
 
     build_ns: int
     engine_bytes: int | None = None
-    device_memory_bytes: int | None = None
+    device_memory_bytes: int | None = None  # of one execution context, weights apart
+    n_contexts: int | None = None  # execution contexts alive at a time, at most, so far
+    n_engines: int | None = None  # copies of the engine on the device, weights and all, at most, so far
     cache: str = "none"  # none, miss, hit, rebuilt (a damaged or foreign entry)
     options: dict[str, str] = field(default_factory=dict)  # as read back from the runtime
     versions: dict[str, str] = field(default_factory=dict)
     calibration: Calibration | None = None
     log_errors: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()  # what a user should hear of at the end of a run: a damaged plan, ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,11 +33,10 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerReport:
-    """The layers that ran, their precision in short, and the engine's facts with what was noted while it ran."""
+    """The layers that ran, and their precision in short."""
 
     layers: tuple[Layer, ...]
     effective_precision: EffectivePrecision
-    engine: EngineFacts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

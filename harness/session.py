@@ -273,11 +273,13 @@ class RunSession:
         if found is None:
             return collect_environment(checkout=root)
         names = dict(zip(found.devices, found.device_names, strict=False))
+        capabilities = dict(zip(found.devices, found.compute_capabilities, strict=False))
         return collect_environment(
             device=device,
             device_name=names.get(device, ""),
             driver=found.driver,
-            compute_capability=found.compute_capability,
+            cuda_version=found.cuda_version,
+            compute_capability=capabilities.get(device, ""),
             versions=found.versions,
             checkout=root,
         )

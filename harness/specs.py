@@ -15,6 +15,10 @@ DEFAULT_INT8_RECIPE = "qdq-minmax"
 DEFAULT_RECIPES = {"fp32": "none", "fp16": "cast", "bf16": "cast", "int8": DEFAULT_INT8_RECIPE}
 BF16_RUNTIME_RECIPE = "runtime"  # BF16 without a file of its own: the runtime is told to compute in it
 REFERENCE_BACKEND = "ort"  # its FP32 is what every case is compared with
+MIB = 2**20
+LARGEST_BYTES = 2**63  # TensorRT counts bytes in 64 bits
+LARGEST_BATCH = 2**31 - 1  # and TensorRT 8.6 dimensions in 32
+OPTIMIZATION_LEVELS = tuple(range(6))  # of TensorRT's builder; it takes a higher one for the highest
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_.]+\Z")  # no hyphen: it separates the parts of a case id
 
 
@@ -176,7 +180,7 @@ class TrtOptions:
 
     tf32: bool = False
     workspace_bytes: int | None = None
-    optimization_level: int | None = None  # 0..5
+    optimization_level: int | None = None  # one of OPTIMIZATION_LEVELS
     tactic_sources: tuple[str, ...] | None = None  # members of trt.TacticSource, e.g. ("EDGE_MASK_CONVOLUTIONS",)
     version_compatible: bool = False
     hardware_compatible: bool = False
@@ -185,6 +189,24 @@ class TrtOptions:
     ranges_file: str | None = None  # per-tensor dynamic ranges for the recipe trt-ranges (JSON: tensor -> amax)
     quantile: float | None = None  # recipe trt-legacy
     cutoff: float | None = None  # recipe trt-legacy
+
+    def __post_init__(self) -> None:
+        workspace, level = self.workspace_bytes, self.optimization_level
+        if workspace is not None and not 0 <= workspace < LARGEST_BYTES:
+            raise ConfigError(
+                f"--trt-workspace={workspace // MIB}: expected 0 MiB or more, less than {LARGEST_BYTES // MIB}"
+            )
+        if level is not None and level not in OPTIMIZATION_LEVELS:
+            raise ConfigError(f"--trt-optimization-level={level}: expected 0 to {OPTIMIZATION_LEVELS[-1]}")
+        for low, best, high in self.profiles:
+            if not 1 <= low <= best <= high <= LARGEST_BATCH:
+                raise ConfigError(
+                    f"--trt-profile={low}:{best}:{high}: expected 1 <= MIN <= OPT <= MAX <= {LARGEST_BATCH}"
+                )
+        if self.quantile is not None and not 0 < self.quantile <= 1:
+            raise ConfigError(f"--trt-quantile={self.quantile}: expected a fraction above 0, at most 1")
+        if self.cutoff is not None and not 0 <= self.cutoff <= 1:
+            raise ConfigError(f"--trt-cutoff={self.cutoff}: expected a fraction from 0 to 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,6 +233,14 @@ class TimingPlan:
     def __post_init__(self) -> None:
         if not self.batch_sizes or any(n < 1 for n in self.batch_sizes):
             raise ConfigError(f"--batch-size: {self.batch_sizes} must be whole numbers of at least 1")
+
+
+def batches_of_engine(model: ModelSpec, timing: TimingPlan, score_batch: int) -> tuple[int, ...]:
+    """Return the batch sizes that a model's engine is built for, ascending [images]."""
+    if model.max_batch:
+        return (model.max_batch,)
+    # An engine is tuned for its largest batch: one that is never scored is not built for the scoring batch.
+    return tuple(sorted(timing.batch_sizes if model.timing_only else {*timing.batch_sizes, score_batch}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

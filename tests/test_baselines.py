@@ -17,7 +17,7 @@ from harness.baselines import (
     text_from_baseline,
 )
 from harness.errors import BaselineError, ConfigError
-from harness.records import Outcome, Status, Verdict
+from harness.records import EngineFacts, Outcome, Status, Verdict
 from harness.specs import Precision, Tolerance
 from tests.comparison_records import ENVIRONMENT, accuracy_with, latency_with, pair_with, record_with
 
@@ -48,6 +48,19 @@ def test_a_baseline_survives_the_disk(store):
     verdicts = store.judge(record, tolerance=Tolerance())
     assert [(v.gate, v.code) for v in verdicts] == [("baseline", "identical"), ("latency", "same_speed")]
     assert "the baseline of 2026-11-21" in verdicts[0].message
+
+
+def test_options_are_kept_and_a_file_without_them_blames_none(store):
+    accuracy = accuracy_with(wrong=[3])
+    plain, other = (
+        record_with(accuracy, engine=EngineFacts(build_ns=1, options={"tf32": tf32})) for tf32 in ("off", "on")
+    )
+    path = written(store, plain)
+    assert "with other options: tf32 off -> on" in store.judge(other, tolerance=Tolerance())[0].message
+    document = json.loads(path.read_text())
+    del document["engine_options"]  # as files of before
+    path.write_text(json.dumps(document))
+    assert "options" not in store.judge(other, tolerance=Tolerance())[0].message
 
 
 def test_the_file_is_small_and_its_numbers_stand_on_one_line(store):

@@ -15,7 +15,7 @@ from harness.compare import (
     subject_from_record,
 )
 from harness.errors import MeasurementError
-from harness.records import Outcome, Status
+from harness.records import EngineFacts, Outcome, Status
 from harness.specs import Precision, Tolerance
 from tests.comparison_records import ENVIRONMENT, accuracy_with, latency_with, pair_with, record_with
 
@@ -90,6 +90,32 @@ def test_versions_that_changed_are_named_only_when_something_moved():
     bits = judge(record_with(replace(before, outputs_sha256="1" * 64), environment=newer), record_with(before))[0]
     assert "the outputs differ in their bits" in bits.message
     assert "onnxruntime" in bits.message
+
+
+PLAIN = {"tf32": "off", "optimization_level": "3", "plugins": "none"}
+
+
+def built_with(accuracy, **options):
+    facts = EngineFacts(build_ns=1, options={**PLAIN, **options})
+    return record_with(accuracy, engine=facts, latencies=(latency_with(),))
+
+
+@pytest.mark.parametrize("lost", [0, 3, 30])
+def test_options_that_differ_are_a_named_cause_whatever_came_of_them(lost):
+    before, after = pair_with(lost=lost, gained=0)
+    verdicts = judge(built_with(after, tf32="on", plugins="libown.so 0123"), built_with(before))
+    for verdict in verdicts:
+        assert "with other options: plugins none -> libown.so 0123, tf32 off -> on" in verdict.message
+        assert "optimization_level" not in verdict.message
+    assert [verdict.gate for verdict in verdicts] == ["baseline", "latency"]
+    assert verdicts[0].is_failure is (lost == 30)  # a cause is no excuse
+    assert ("the same options" in verdicts[0].advice) is (lost == 30)
+
+
+def test_options_that_one_side_does_not_know_are_not_said_to_differ():
+    before, after = pair_with(lost=3, gained=0)
+    older = replace(built_with(before), engine=EngineFacts(build_ns=1, options={"tf32": "off"}))
+    assert not [v for v in judge(built_with(after), older) if "options" in v.message]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
 """Options become cases; what cannot be met is one clear line."""
 
+import argparse
+import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,7 @@ from harness.errors import BackendUnavailable, ConfigError
 from harness.option_table import add_options, options_from_namespace
 from harness.options import HarnessOptions, data_request
 from harness.plan import plan_run, probe_backends
-from harness.specs import DatasetRequest, Precision
+from harness.specs import Case, DatasetRequest, Precision, TimingPlan, TrtOptions, batches_of_engine
 
 ROOT = Path(__file__).parents[1]
 MODELS = ROOT / "models"
@@ -105,6 +108,70 @@ def test_two_models_of_one_name_are_refused(tmp_path):
         planned(backends=("fake-honest",), models=(f"{tmp_path}/a/mlp.toml", f"{tmp_path}/b/mlp.toml"))
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"profiles": ((1, 2, 8),)}, r"batch 100 of mlp lies in no --trt-profile \(1:2:8\).*--score-batch"),
+        ({"profiles": ((2, 2, 4), (8, 100, 128))}, r"batch 1 of mlp .*\(2:2:4, 8:100:128\).*--batch-size"),
+        ({"plugins": (__file__, "/nowhere/lib.so")}, "--trt-plugin=/nowhere/lib.so: there is no such file"),
+        ({"plugins": (str(ROOT),)}, "there is no such file"),
+        ({"ranges_file": "/nowhere/r.json"}, "--trt-ranges=/nowhere/r.json: there is no such file"),
+    ],
+)
+def test_what_no_engine_could_be_built_with_is_known_before_the_run(changes, words):
+    timing = TimingPlan(batch_sizes=(1, 8))
+    with pytest.raises(ConfigError, match=words):
+        planned(backends=("fake-honest",), models=("mlp",), timing=timing, trt=TrtOptions(**changes))
+
+
+def test_profiles_that_take_every_batch_are_planned(bundled):
+    profiles = TrtOptions(profiles=((1, 1, 8), (9, 100, 100)))
+    assert planned(backends=("fake-honest",), models=("mlp",), trt=profiles).cases
+    fixed = replace(bundled("mlp"), max_batch=16)
+    assert batches_of_engine(fixed, TimingPlan(batch_sizes=(1, 8)), 100) == (16,)
+    timed = replace(bundled("mlp"), timing_only=True)
+    assert batches_of_engine(timed, TimingPlan(batch_sizes=(8, 1)), 100) == (1, 8)
+    assert batches_of_engine(bundled("mlp"), TimingPlan(batch_sizes=(8, 1)), 100) == (1, 8, 100)
+
+
+TRT_WORDS = {
+    "--trt-tf32": [],
+    "--trt-workspace": ["256"],
+    "--trt-optimization-level": ["0"],
+    "--trt-tactic-sources": ["EDGE_MASK_CONVOLUTIONS,JIT_CONVOLUTIONS"],
+    "--trt-version-compatible": [],
+    "--trt-hardware-compatible": [],
+    "--trt-profile": ["1:4:8", "9:16:32"],
+    "--trt-plugin": ["libone.so", "a folder/libtwo.so"],
+    "--trt-ranges": ["ranges.json"],
+    "--trt-quantile": ["0.9999"],
+    "--trt-cutoff": ["0"],
+}
+
+
+def parser_of_options():
+    parser = argparse.ArgumentParser()
+    add_options(parser.add_argument)
+    return parser
+
+
+def test_every_option_of_tensorrt_is_repeated_in_a_test():
+    flags = [flag for action in parser_of_options()._actions for flag in action.option_strings]
+    assert set(TRT_WORDS) == {flag for flag in flags if flag.startswith("--trt-")}
+
+
+@pytest.mark.parametrize("flag", TRT_WORDS)
+def test_the_command_that_repeats_a_case_has_every_option_of_tensorrt(flag, tmp_path):
+    words = [f"{flag}={value}" for value in TRT_WORDS[flag]] or [flag]
+    options = options_from_namespace(parser_of_options().parse_args(words), root=tmp_path)
+    assert options.trt != TrtOptions()
+    case = Case(model="mlp", backend="trt", precision=Precision.INT8, recipe="trt-legacy", device="cuda:0")
+    command = shlex.split(command_of(case, options))
+    assert command[:2] == ["pytest", "suites/"]
+    again = options_from_namespace(parser_of_options().parse_args(command[2:]), root=tmp_path)
+    assert again.trt == options.trt
+
+
 def test_an_unknown_device_lists_those_there_are():
     with pytest.raises(ConfigError, match="fake-honest has cpu here"):
         planned(backends=("fake-honest",), device="cuda:7")
@@ -185,6 +252,17 @@ def test_options_reach_their_fields(tmp_path):
         ({"worker_timeout": 0}, "greater than 0"),
         ({"max_drop": "lots"}, "neither a fraction"),
         ({"alpha": "2"}, "whichever is meant"),
+        ({"trt_profile": ["0:1:8"]}, "--trt-profile=0:1:8: expected 1 <= MIN"),
+        ({"trt_profile": ["1:1:4294967296"]}, "--trt-profile=1:1:4294967296: expected"),
+        ({"trt_workspace": -5}, "--trt-workspace=-5: expected 0 MiB or more"),
+        ({"trt_workspace": 2**43}, "--trt-workspace=8796093022208: expected"),
+        ({"trt_optimization_level": 7}, "--trt-optimization-level=7: expected 0 to 5"),
+        ({"trt_optimization_level": -1}, "--trt-optimization-level=-1: expected 0 to 5"),
+        ({"trt_quantile": "2"}, "--trt-quantile=2.0: expected a fraction above 0"),
+        ({"trt_quantile": "0"}, "--trt-quantile=0.0: expected a fraction above 0"),
+        ({"trt_quantile": "nan"}, "--trt-quantile=nan: expected a fraction above 0"),
+        ({"trt_quantile": "much"}, "--trt-quantile: 'much' is neither a fraction"),
+        ({"trt_cutoff": "-1"}, "--trt-cutoff=-1.0: expected a fraction"),
     ],
 )
 def test_contradictions_are_refused(given, words, tmp_path):

@@ -78,6 +78,10 @@ def test_a_backend_asked_for_that_cannot_run_is_one_line(suites):
         ("--dataset=stroke", "strokes"),
         ("--recipe=qdq-minmx", "qdq-minmax"),
         ("--backend-dir=nowhere", "no such folder"),
+        ("--trt-workspace=-5", "--trt-workspace=-5: expected 0 MiB or more"),
+        ("--trt-plugin=nowhere.so", "--trt-plugin=nowhere.so: there is no such file"),
+        ("--trt-ranges=nowhere.json", "--trt-ranges=nowhere.json: there is no such file"),
+        ("--trt-profile=2:4:500", "lies in no --trt-profile"),
     ],
 )
 def test_a_wrong_option_is_one_line_with_the_remedy(suites, option, words):

@@ -18,6 +18,7 @@ from render_records import HOSTILE, hostile_record, make_baseline, make_run, wri
 from harness.history import load_history
 from harness.records import PackedArray, Record, Run, Status
 from harness.render import plots
+from harness.render.details import details_from_rows
 from harness.render.html import agreements_from_rows, render_html
 from harness.render.rows import rows_from_records
 from harness.specs import Precision
@@ -143,6 +144,29 @@ def test_nothing_is_fetched(page):
     assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:")
     assert "http://" not in page.replace("http://www.w3.org/2000/svg", "")
     assert "https://" not in page
+
+
+def test_memory_of_contexts_is_told_with_their_number(night):
+    records = night[1]
+    facts = dataclasses.replace(records[0].engine, device_memory_bytes=4096, n_contexts=4, n_engines=4)
+    shown = []
+    for changes in ({}, {"n_contexts": 1, "n_engines": 1}, {"n_contexts": None}, {"device_memory_bytes": None}):
+        record = dataclasses.replace(records[0], engine=dataclasses.replace(facts, **changes))
+        (detail,) = details_from_rows(rows_from_records([record]))
+        shown.append(dict(detail.build).get("Device memory"))
+    assert shown == [
+        "4.00\u00a0KiB in each of 4 contexts, of 4 copies of the engine; weights and buffers apart",
+        "4.00\u00a0KiB in each of 1 context; weights and buffers apart",
+        "4.00\u00a0KiB",
+        None,
+    ]
+
+
+def test_what_the_user_should_hear_of_is_a_warning(night):
+    run, records = night
+    facts = dataclasses.replace(records[0].engine, warnings=("the cached plan was damaged",))
+    page = render_html(run, [dataclasses.replace(records[0], engine=facts)])
+    assert page.count("the cached plan was damaged") == 1
 
 
 def test_hostile_texts_stay_texts(night):

@@ -56,6 +56,36 @@ def test_it_says_what_the_page_says():
     assert "**fp32**" in text  # asked for FP16, ran FP32
 
 
+def timed_as(record, **mode):
+    return dataclasses.replace(
+        record, latencies=tuple(dataclasses.replace(latency, **mode) for latency in record.latencies)
+    )
+
+
+def test_how_times_were_taken_is_said():
+    run, records = make_run(3, n_images=300)
+    gated = {"clock": "cuda_event", "launch": "graph", "gated": True, "window": "compute"}
+    same = render_markdown(run, [timed_as(record, **gated) for record in records])
+    assert "Times by cuda\\_event clock, graph launch, gated, compute window." in same
+    mixed = render_markdown(run, [timed_as(records[0], **{**gated, "gated": False}), timed_as(records[1], **gated)])
+    assert "Times by cuda\\_event clock, graph launch, compute window (1 case); " in mixed
+    assert "; cuda\\_event clock, graph launch, gated, compute window (1 case)." in mixed
+    assert "Times by" not in render_markdown(run, [dataclasses.replace(record, latencies=()) for record in records])
+
+
+def test_what_the_user_should_hear_of_is_said():
+    run, records = make_run(30, n_images=300)
+    told = [
+        dataclasses.replace(record, engine=dataclasses.replace(record.engine, warnings=("the plan was <damaged>",)))
+        for record in records
+        if record.engine
+    ]
+    text = render_markdown(run, told)
+    assert f"- {told[0].case.id}: the plan was &lt;damaged&gt;".replace("_", r"\_") in text
+    assert text.count("the plan was") == 20
+    assert f"- and {len(told) - 20} more" in text
+
+
 def test_hostile_texts_stay_texts():
     run, records = make_run(9, n_images=300)
     run = dataclasses.replace(run, id=HOSTILE, environment=dataclasses.replace(run.environment, machine=HOSTILE))

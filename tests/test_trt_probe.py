@@ -179,7 +179,7 @@ def test_no_cuda_for_python_is_named(install):
     [
         (DriverProbe(reason="no CUDA driver: x"), "json", "no CUDA driver: x; engines of trt run on NVIDIA GPUs only"),
         (DriverProbe(reason="no CUDA device: x"), "nowhere", "no CUDA device: x; nor is the Python module nowhere"),
-        (DriverProbe(names=("H200",), driver="13.0"), "nowhere", "the Python module nowhere is not installed"),
+        (DriverProbe(names=("H200",), cuda_version="13.0"), "nowhere", "the Python module nowhere is not installed"),
     ],
 )
 def test_why_a_backend_cannot_be_used(driver, module, reason):
@@ -191,10 +191,13 @@ def test_why_a_backend_cannot_be_used(driver, module, reason):
 
 def test_a_usable_backend(install):
     install("trt_good", GOOD)
-    driver = DriverProbe(names=("H200", "H200"), driver="13.0", compute_capability="9.0")
+    driver = DriverProbe(
+        names=("H200", "H200"), driver="580.65.06", cuda_version="13.0", compute_capabilities=("9.0", "9.0")
+    )
     found = probe_backend("trt", "trt_good", install_hint="pip install it", needs=("json",), driver=lambda: driver)
     assert (found.usable, found.reason, found.devices) == (True, "", ("cuda:0", "cuda:1"))
-    assert (found.driver, found.compute_capability, found.versions["trt_good"]) == ("13.0", "9.0", "9.9")
+    assert (found.driver, found.cuda_version, found.versions["trt_good"]) == ("580.65.06", "13.0", "9.9")
+    assert found.compute_capabilities == ("9.0", "9.0")
 
 
 @pytest.mark.parametrize("name", ["trt", "trt-rtx", "ort-cuda"])

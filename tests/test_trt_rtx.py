@@ -213,7 +213,7 @@ def test_a_malformed_model_is_refused_with_its_reason(messages, name):
 @pytest.mark.parametrize(
     ("trt", "says"),
     [
-        ({"profiles": ((4, 2, 8),)}, "expected 1 <= min <= opt <= max"),
+        ({"profiles": ((4, 4, 8),)}, "batch 2 lies in no profile"),
         ({"version_compatible": True}, "has no version or hardware compatibility"),
         ({"plugins": ("/nowhere/lib.so",)}, "there is no such file"),
     ],

@@ -18,14 +18,15 @@ ROOT = HERE.parent
 
 @pytest.fixture(scope="module")
 def fake_driver(tmp_path_factory):
-    """A folder that holds the fake libcuda.so.1."""
+    """A folder that holds the fake libcuda.so.1 and libnvidia-ml.so.1."""
     if shutil.which("gcc") is None:
         pytest.skip("gcc is not installed: the fake CUDA driver cannot be built")
     if importlib.util.find_spec("cuda") is None:
         pytest.skip("cuda-bindings is not installed: pip install cuda-bindings")
     folder = tmp_path_factory.mktemp("driver")
-    command = ["gcc", "-shared", "-fPIC", "-O1", "-Wl,-soname,libcuda.so.1", "-o", str(folder / "libcuda.so.1")]
-    subprocess.run([*command, str(HERE / "fake_cuda" / "driver.c"), "-ldl"], check=True)
+    for name, source in (("libcuda.so.1", "driver.c"), ("libnvidia-ml.so.1", "nvml.c")):
+        command = ["gcc", "-shared", "-fPIC", "-O1", f"-Wl,-soname,{name}", "-o", str(folder / name)]
+        subprocess.run([*command, str(HERE / "fake_cuda" / source), "-ldl"], check=True)
     return folder
 
 
@@ -34,6 +35,7 @@ def fake_driver(tmp_path_factory):
     [
         ("cuda", "lazy"),
         ("build", "lazy"),
+        ("case", "lazy"),
         ("plugins", "lazy"),
         ("ort_cuda", "lazy"),
         ("timer", "lazy"),

@@ -84,10 +84,11 @@ class TrtApi:
         return "|".join(names) or "none"
 
 
+LEGACY_RECIPE = "trt-legacy"
 CALIBRATORS = {
     "trt-entropy2": "IInt8EntropyCalibrator2",
     "trt-minmax": "IInt8MinMaxCalibrator",
-    "trt-legacy": "IInt8LegacyCalibrator",
+    LEGACY_RECIPE: "IInt8LegacyCalibrator",
 }
 RANGES_RECIPE = "trt-ranges"
 VENDOR_RECIPES = (*CALIBRATORS, RANGES_RECIPE)

@@ -29,19 +29,18 @@ class Plan:
     options: dict[str, str] = field(default_factory=dict)  # as read back from the builder
     log_errors: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     timing_cache: bytes | None = None
+    calibration_batch: int = 0  # images a batch that a calibrator was fed with; 0 without one
 
 
 def choose_profiles(batch_sizes: tuple[int, ...], asked: Profiles) -> Profiles:
     """Return (min, opt, max) batches: those asked for, or one from 1 to the largest, tuned for the largest.
 
-    The smallest is 1 because the last batch of a data set may be any size. Raises: BuildError for a profile that is
-    not ordered, or a batch size that no profile takes.
+    The smallest is 1 because the last batch of a data set may be any size. Raises: BuildError for a batch size that no
+    profile takes.
     """
     profiles = asked or ((1, max(batch_sizes), max(batch_sizes)),)
-    for low, best, high in profiles:
-        if not 1 <= low <= best <= high:
-            raise BuildError(f"profile {low},{best},{high}: expected 1 <= min <= opt <= max")
     for batch in batch_sizes:
         if not any(low <= batch <= high for low, _, high in profiles):
             raise BuildError(f"batch {batch} lies in no profile ({describe_profiles(profiles)}); add one that takes it")
@@ -116,8 +115,8 @@ class FedCalibrator(Protocol):
     calibrator: Any
     batch_size: int
 
-    def check(self) -> None:
-        """Raise what a callback met. Raises: BuildError."""
+    def check(self) -> tuple[str, ...]:
+        """Raise what a callback met, else return what the user should hear of. Raises: BuildError."""
 
 
 Calibrate = Callable[[TrtApi, tuple[int, ...]], FedCalibrator]  # (api, input shape with -1 for a free batch)
@@ -143,10 +142,12 @@ def build_plan(
     batch_sizes: tuple[int, ...],
     options: TrtOptions,
     timing_cache: bytes = b"",
+    other_timings: bytes = b"",
     calibrate: Calibrate | None = None,
 ) -> Plan:
     """Build a plan; works without a GPU where the builder does (TensorRT for RTX).
 
+    `timing_cache` is read; `other_timings` are not, but kept in the plan's timing cache where it has none of its own.
     Raises: BuildError with everything the parser or the builder said.
     """
     lines = LogLines()
@@ -167,13 +168,12 @@ def build_plan(
     profiles = _add_profiles(site, batch_sizes)
     configure(api, config, artifact, options)
     fed = _quantize(site, calibrate)
-    cache = _set_timing_cache(api, config, timing_cache)
+    timings = _Timings(api, config, timing_cache)
     started = time.perf_counter_ns()
     data = builder.build_serialized_network(network, config)
     build_ns = time.perf_counter_ns() - started
     del parser  # it owns the weights until the build is done
-    if fed is not None:
-        fed.check()
+    warned = fed.check() if fed is not None else ()
     if data is None:
         raise BuildError(f"{artifact.onnx_path}: TensorRT {api.version} built no engine: {lines.reason()}")
     return Plan(
@@ -182,7 +182,9 @@ def build_plan(
         options=options_in_words(api, config, artifact, profiles),
         log_errors=tuple(lines.errors),
         notes=(*notes, *lines.notes()),
-        timing_cache=bytes(cache.serialize()) if cache is not None else None,
+        timing_cache=timings.merged(other_timings),
+        warnings=(*warned, *timings.warnings),
+        calibration_batch=fed.batch_size if fed is not None else 0,
     )
 
 
@@ -317,14 +319,30 @@ def _set_calibration_profile(site: _Site, batch_size: int) -> None:
         raise BuildError(f"calibration profile {shape} was refused: {site.lines.reason()}")
 
 
-def _set_timing_cache(api: TrtApi, config: Any, data: bytes) -> Any:
-    if not api.has_timing_cache:
-        return None
-    cache = config.create_timing_cache(data)
-    if not config.set_timing_cache(cache, ignore_mismatch=False):
-        cache = config.create_timing_cache(b"")  # one of another device or version; it is replaced after the build
-        config.set_timing_cache(cache, ignore_mismatch=False)
-    return cache
+class _Timings:
+    """The timing cache of one build, where TensorRT has one."""
+
+    def __init__(self, api: TrtApi, config: Any, data: bytes) -> None:
+        self.warnings: tuple[str, ...] = ()
+        self._config, self._cache = config, None
+        if not api.has_timing_cache:
+            return
+        self._cache = config.create_timing_cache(data)
+        if not config.set_timing_cache(self._cache, ignore_mismatch=False):
+            self._cache = config.create_timing_cache(b"")
+            config.set_timing_cache(self._cache, ignore_mismatch=False)
+            self._warn()
+
+    def merged(self, others: bytes) -> bytes | None:
+        """Return the timings after the build, with those of others that it has not measured itself."""
+        if self._cache is None:
+            return None
+        if others and not self._cache.combine(self._config.create_timing_cache(others), ignore_mismatch=False):
+            self._warn()
+        return bytes(self._cache.serialize())
+
+    def _warn(self) -> None:
+        self.warnings += ("TensorRT refused the stored timing cache (of another version or GPU); it is replaced",)
 
 
 def options_in_words(api: TrtApi, config: Any, artifact: Artifact, profiles: Profiles) -> dict[str, str]:

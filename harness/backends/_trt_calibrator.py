@@ -66,6 +66,14 @@ class CalibrationFeed:
             self.error = error
             return None
 
+    def finish(self) -> None:
+        """Hear what the set has to say after its last batch; TensorRT need not have asked for more than that."""
+        if self.error is None:
+            try:
+                next(self._batches, None)
+            except BaseException as error:
+                self.error = error
+
     def _next(self, names: list[str]) -> list[int] | None:
         batch = next(self._batches, None)
         if batch is None:
@@ -144,12 +152,20 @@ def make_calibrator(
     return Calibrator()
 
 
-def check_feed(feed: CalibrationFeed, store: CalibrationStore, expected_images: int) -> None:
-    """Raise what a callback met, or that fewer images were read than there are. Raises: BuildError."""
+def check_feed(feed: CalibrationFeed, store: CalibrationStore, expected_images: int) -> tuple[str, ...]:
+    """Raise what a callback met, or that some images were not read; return what the user should hear of.
+
+    None of the images is right only where a table was offered instead. Raises: BuildError.
+    """
+    if feed.n_images == expected_images:
+        feed.finish()
     if feed.error is not None:
         raise BuildError(f"calibration failed: {feed.error}") from feed.error
-    if store.cached is None and feed.n_images != expected_images:
+    if store.cached is not None and not feed.n_images:
+        return ()
+    if feed.n_images != expected_images:
         raise BuildError(f"calibration read {feed.n_images} of {expected_images} images; nothing may be left out")
+    return () if store.cached is None else ("TensorRT refused the stored calibration table; the images were read anew",)
 
 
 def read_ranges(path: Path) -> dict[str, float]:

@@ -48,7 +48,7 @@ class TrtEngine:
         self._logger = make_logger(api.trt, self._lines)
         started = time.perf_counter_ns()
         self._runtime: Any = api.trt.Runtime(self._logger)
-        self._plan = plan
+        self.plan = plan
         self._engine: Any = self._deserialized()
         self.load_ns = time.perf_counter_ns() - started
         self.input, self.output = engine_tensors(api.trt, self._engine)
@@ -63,9 +63,14 @@ class TrtEngine:
         self._copies: dict[int, Any] = {}  # slot -> a copy of the engine
         self._spare: dict[tuple[int, int], Lane] = {}  # (profile, slot) -> its context
         self._overlaps = len(plan.data) <= LARGEST_COPY or self._shares_profiles
-        self._ring = self._make_ring()
+        self._n_contexts, self._n_engines = len(self._lanes), 1  # the most there were at a time
         self._timers: list[CudaTimer] = []
-        self.facts = EngineFacts(build_ns=0)
+        self._facts = EngineFacts(build_ns=plan.build_ns, log_errors=plan.log_errors)
+        try:
+            self._ring = self._make_ring()
+        except BaseException:
+            self._drop_engine()  # before the context that it lives in
+            raise
         self.closed = False
         atexit.register(self.close)  # a context left on the stack aborts the process at its end
 
@@ -82,9 +87,18 @@ class TrtEngine:
         return int(size)
 
     @property
-    def log_errors(self) -> tuple[str, ...]:
-        """What TensorRT logged as errors since the engine was loaded."""
-        return tuple(self._lines.errors)
+    def facts(self) -> EngineFacts:
+        """What is known by now: TensorRT's later errors and the notes of what ran are in it."""
+        return replace(
+            self._facts,
+            log_errors=(*self._facts.log_errors, *self._lines.errors),
+            n_contexts=self._n_contexts,
+            n_engines=self._n_engines,
+        )
+
+    @facts.setter
+    def facts(self, facts: EngineFacts) -> None:
+        self._facts = facts
 
     def infer(self, images: Images) -> Outputs:
         """Run one batch and return fresh memory. Raises: MeasurementError."""
@@ -100,7 +114,10 @@ class TrtEngine:
     def host_buffers(self, n_buffers: int, n_images: int) -> list[Images]:
         """Return page-locked arrays that `infer_stream` sends from without a copy; see `Ring.host_buffers`."""
         self._check_open()
-        return self._ring.host_buffers(n_buffers, n_images)
+        try:
+            return self._ring.host_buffers(n_buffers, n_images)
+        except self._gpu.errors as error:
+            raise MeasurementError(f"{self._label}: {n_buffers} buffers of {n_images} images: {error}") from error
 
     def infer_stream(self, batches: Iterable[Images]) -> Iterator[Outputs]:
         """Yield the outputs of each batch in order, overlapping copies and inferences. Fresh memory each.
@@ -141,7 +158,7 @@ class TrtEngine:
         self._check_open()
         self._check(images)
         n_images, gpu, compute = len(images), self._gpu, self._compute
-        slot = self._make_slot(n_images)
+        slot = self._own_slot(n_images)
         self._ring.stage(slot, images)
         lane = pick_lane(self._lanes, n_images)
 
@@ -187,7 +204,7 @@ class TrtEngine:
         """Return the layers as they ran, with the median time of each at the largest profile's opt batch."""
         self._check_open()
         lane = max(self._lanes, key=lambda one: one.high)
-        slot = self._make_slot(lane.best)
+        slot = self._own_slot(lane.best)
         slot.host_in[...] = 0
         self._gpu.copy_in(slot.device_in, slot.host_in, self._compute)
         lane.bind(lane.best, self._tensors, self._compute)
@@ -216,13 +233,10 @@ class TrtEngine:
         for timer in self._timers:
             timer.close()
         self._ring.close()
-        self._close_spare()
-        for lane in self._lanes:
-            lane.close()
-        self._timers, self._lanes = [], []
-        del self._ring, self._compute
-        self._engine = None
-        self._runtime = None
+        self._timers = []
+        del self._ring
+        self._drop_engine()
+        del self._compute
         self._gpu.close()
 
     def __enter__(self) -> TrtEngine:
@@ -235,7 +249,7 @@ class TrtEngine:
 
     def _deserialized(self) -> Any:
         seen = len(self._lines.errors)
-        engine = self._runtime.deserialize_cuda_engine(self._plan.data)
+        engine = self._runtime.deserialize_cuda_engine(self.plan.data)
         if engine is None:
             raise PlanRefused(
                 f"{self._label}: TensorRT {self._api.version} refused the plan: {self._lines.reason(seen)}"
@@ -252,11 +266,23 @@ class TrtEngine:
             spare.close()
         self._spare, self._copies = {}, {}
 
+    def _drop_engine(self) -> None:
+        self._close_spare()
+        for lane in self._lanes:
+            lane.close()
+        self._lanes = []
+        self._engine = None
+        self._runtime = None
+
     def _make_ring(self) -> Ring:
         largest = max(lane.high for lane in self._lanes)
+        try:
+            slots = [self._make_slot(largest, stream=self._gpu.stream(), index=index) for index in range(N_SLOTS)]
+        except self._gpu.errors as error:
+            raise BuildError(f"{self._label}: buffers of batch {largest}: {error}") from error
         return Ring(
             self._gpu,
-            [self._make_slot(largest, stream=self._gpu.stream(), index=index) for index in range(N_SLOTS)],
+            slots,
             bind=self._bind_slot,
             enqueue=self._enqueue_slot,
             check=self._check,
@@ -270,6 +296,13 @@ class TrtEngine:
         types = (self.input.dtype, self.output.dtype)
         compute = stream if stream is not None and self._overlaps else self._compute
         return Slot(self._gpu, in_shape, out_shape, types, compute=compute, stream=stream, index=index)
+
+    def _own_slot(self, n_images: int) -> Slot:
+        """Return buffers outside the ring. Raises: MeasurementError when there is no memory for them."""
+        try:
+            return self._make_slot(n_images)
+        except self._gpu.errors as error:
+            raise MeasurementError(f"{self._label}: buffers of batch {n_images}: {error}") from error
 
     def _bind_slot(self, slot: Slot) -> int:
         return self._lane(slot).bind(slot.n_images, self._tensors, slot.compute)
@@ -295,6 +328,8 @@ class TrtEngine:
                 self._take_turns(str(error))
                 return lane
             self._spare[key] = spare
+            self._n_contexts = max(self._n_contexts, len(self._lanes) + len(self._spare))
+            self._n_engines = max(self._n_engines, 1 + len(self._copies))
         return self._spare[key]
 
     def _take_turns(self, reason: str) -> None:
@@ -320,8 +355,8 @@ class TrtEngine:
         pick_lane(self._lanes, len(images))
 
     def _note(self, text: str) -> None:
-        if text not in self.facts.notes:
-            self.facts = replace(self.facts, notes=(*self.facts.notes, text))
+        if text not in self._facts.notes:
+            self._facts = replace(self._facts, notes=(*self._facts.notes, text))
 
     def _check_open(self) -> None:
         if self.closed:

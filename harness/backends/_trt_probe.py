@@ -83,5 +83,6 @@ def probe_backend(
         devices=tuple(f"cuda:{index}" for index in range(len(found.names))),
         device_names=found.names,
         driver=found.driver,
-        compute_capability=found.compute_capability,
+        cuda_version=found.cuda_version,
+        compute_capabilities=found.compute_capabilities,
     )

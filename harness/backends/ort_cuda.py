@@ -74,7 +74,8 @@ class OrtCudaBackend:
             devices=tuple(f"cuda:{index}" for index in range(len(driver.names))),
             device_names=driver.names,
             driver=driver.driver,
-            compute_capability=driver.compute_capability,
+            cuda_version=driver.cuda_version,
+            compute_capabilities=driver.compute_capabilities,
         )
 
     def supports(self, case: Case) -> Support:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.backends._trt_api import CALIBRATORS, VENDOR_RECIPES, TrtApi
-from harness.backends._trt_build import Plan, build_plan, load_plugins
+from harness.backends._trt_api import CALIBRATORS, LEGACY_RECIPE, RANGES_RECIPE, VENDOR_RECIPES, TrtApi
+from harness.backends._trt_build import Plan, build_plan, choose_profiles, load_plugins
 from harness.backends._trt_calibrator import (
+    LEGACY_CUTOFF,
+    LEGACY_QUANTILE,
     CalibrationFeed,
     CalibrationStore,
     calibration_batch,
@@ -20,7 +23,7 @@ from harness.backends._trt_calibrator import (
 from harness.backends._trt_engine import PlanRefused, TrtEngine
 from harness.backends._trt_probe import probe_backend
 from harness.cache import ContentCache, sha256_of_file
-from harness.cuda import Gpu
+from harness.cuda import CudaError, Gpu
 from harness.errors import BackendUnavailable, BuildError, ConfigError
 from harness.protocols import CalibrationSet
 from harness.records import Artifact, Availability, Calibration, EngineFacts, Support
@@ -28,6 +31,10 @@ from harness.specs import BuildOptions, Case, ImageRange, Precision, TrtOptions
 
 CUDA_MODULES = ("pycuda.driver", "cuda.bindings")
 OPTION_PREFIX = "option."
+DIGEST_CHARACTERS = 16  # of a sha256, as told to a reader
+# Of what this adapter makes of an artifact and its options: flags, profiles, network, calibrator. Raise it with every
+# change that lets the same request build another plan or calibration table; those stored before are then never used.
+PLAN_REVISION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +44,19 @@ class _Device:
     name: str = ""
     compute_capability: str = ""
     driver: str = ""
+    cuda_version: str = ""
+
+    @classmethod
+    def of(cls, gpu: Gpu | None) -> _Device:
+        """Return what there is to know of a GPU."""
+        if gpu is None:
+            return cls()
+        return cls(
+            name=gpu.name,
+            compute_capability=gpu.compute_capability,
+            driver=gpu.driver,
+            cuda_version=gpu.cuda_version,
+        )
 
 
 class _Fed:
@@ -48,9 +68,9 @@ class _Fed:
         self.calibrator, self.batch_size, self.store = calibrator, batch_size, store
         self._feed, self._n_images = feed, n_images
 
-    def check(self) -> None:
-        """Raise what a callback met. Raises: BuildError."""
-        check_feed(self._feed, self.store, self._n_images)
+    def check(self) -> tuple[str, ...]:
+        """Raise what a callback met, else return what the user should hear of. Raises: BuildError."""
+        return check_feed(self._feed, self.store, self._n_images)
 
 
 class TrtBackend:
@@ -119,7 +139,8 @@ class TrtBackend:
         try:
             return builder.engine(calibration, gpu)
         except BaseException:
-            gpu.close()
+            with contextlib.suppress(CudaError):  # that the context is broken too must not hide what broke it
+                gpu.close()
             raise
 
 
@@ -141,58 +162,59 @@ class _Builder:
         self._batch_sizes, self._options = tuple(sorted(set(batch_sizes))), options
         self._label = f"{artifact.model}-{name}-{artifact.precision}"
         self._store: CalibrationStore | None = None
-        self._method: Calibration | None = None
         self._calibration_key: dict[str, object] | None = None
 
     def engine(self, calibration: CalibrationSet | None, gpu: Gpu) -> TrtEngine:
         """Load the cached plan if there is a good one, else build and store it."""
         if self._artifact.recipe in CALIBRATORS and calibration is None:
             raise BuildError(f"{self._label}: recipe {self._artifact.recipe} needs calibration images; none were given")
+        if self._options.trt.profiles:  # a cached plan has the same profiles, and says later what it does not take
+            choose_profiles(self._batch_sizes, self._options.trt.profiles)
         # A cached plan with a plug-in layer is refused without its library; a plan's notes tell of it already.
         load_plugins(self._api, self._options.trt.plugins)
-        device = _Device(name=gpu.name, compute_capability=gpu.compute_capability, driver=gpu.driver)
+        key = self._plan_key(_Device.of(gpu), calibration)
         cache = self._cache("plans")
-        key = self._plan_key(device, calibration)
-        state, notes = "none" if cache is None else "miss", []
-        if cache is not None and not self._options.rebuild:
-            found = cache.lookup(key)
-            if found.state == "damaged":
-                state = "rebuilt"
-                notes.append(f"the cached plan was damaged and is built anew: {found.reason}")
-            if found.entry is not None:
-                data = Path(found.entry.path).read_bytes()
-                try:
-                    plan = _plan_from_meta(found.entry.meta, data)
-                    engine = TrtEngine(self._api, plan, gpu, label=self._label)
-                except PlanRefused as error:
-                    state = "rebuilt"
-                    notes.append(f"the cached plan was refused and is built anew: {error}")
-                else:
-                    notes.append(
-                        f"loaded from the engine cache in {engine.load_ns / 1e6:.0f} ms; build_ns is its build"
-                    )
-                    return self._with_facts(engine, plan, "hit", notes, calibration)
-        elif cache is not None:
-            state = "rebuilt"
+        engine, refused = self._from_cache(key, gpu)
+        if engine is not None:
+            return self._with_facts(engine, "hit", (), calibration, gpu)
         plan = self.build(calibration, gpu)
         if cache is not None:
             cache.put(key, plan.data, name=f"{self._label}.plan", meta=_meta_of_plan(plan))
         engine = TrtEngine(self._api, plan, gpu, label=self._label)
-        return self._with_facts(engine, plan, state, notes, calibration)
+        state = "none" if cache is None else "rebuilt" if refused or self._options.rebuild else "miss"
+        return self._with_facts(engine, state, refused, calibration, gpu)
+
+    def _from_cache(self, key: dict[str, object], gpu: Gpu) -> tuple[TrtEngine | None, tuple[str, ...]]:
+        """Return the engine of a good cached plan, or None and what was wrong with a bad one."""
+        cache = self._cache("plans")
+        if cache is None or self._options.rebuild:
+            return None, ()
+        found = cache.lookup(key)
+        if found.state == "damaged":
+            return None, (f"the cached plan was damaged and is built anew: {found.reason}",)
+        if found.entry is None:
+            return None, ()
+        plan = _plan_from_meta(found.entry.meta, Path(found.entry.path).read_bytes())
+        try:
+            return TrtEngine(self._api, plan, gpu, label=self._label), ()
+        except PlanRefused as error:
+            return None, (f"the cached plan was refused and is built anew: {error}",)
 
     def build(self, calibration: CalibrationSet | None, gpu: Gpu | None) -> Plan:
         """Build the plan, with the timing and calibration caches of this TensorRT and GPU."""
-        device = _Device(name=gpu.name, compute_capability=gpu.compute_capability) if gpu else _Device()
+        device = _Device.of(gpu)
         timing_key: dict[str, object] = {"tensorrt": self._api.version, "gpu": device.name, "module": self._name}
         timing_key["compute_capability"] = device.compute_capability
         timing = self._cache("timing")
-        known = timing.lookup(timing_key).entry if timing and not self._options.rebuild else None
+        known = timing.lookup(timing_key).entry if timing else None
+        timings = Path(known.path).read_bytes() if known else b""
         plan = build_plan(
             self._api,
             self._artifact,
             batch_sizes=self._batch_sizes,
             options=self._options.trt,
-            timing_cache=Path(known.path).read_bytes() if known else b"",
+            timing_cache=b"" if self._options.rebuild else timings,
+            other_timings=timings if self._options.rebuild else b"",
             calibrate=self._calibrate(calibration, gpu),
         )
         if timing is not None and plan.timing_cache:
@@ -205,6 +227,7 @@ class _Builder:
 
     def _plan_key(self, device: _Device, calibration: CalibrationSet | None) -> dict[str, object]:
         return {
+            "revision": PLAN_REVISION,
             "artifact": self._artifact.sha256,
             "name": self._artifact.model,
             "precision": str(self._artifact.precision),
@@ -217,6 +240,7 @@ class _Builder:
             "gpu": device.name,
             "compute_capability": device.compute_capability,
             "driver": device.driver.split(".")[0],
+            "cuda": device.cuda_version,
         }
 
     def _calibrate(
@@ -235,6 +259,7 @@ class _Builder:
             batch_size = shape[0] if shape[0] > 0 else calibration_batch(n_images)
             trt = self._options.trt
             self._calibration_key = {
+                "revision": PLAN_REVISION,
                 "artifact": self._artifact.sha256,
                 "calibration": images.fingerprint,
                 "algorithm": recipe,
@@ -244,7 +269,10 @@ class _Builder:
                 "tensorrt": api.version,
             }
             self._store = CalibrationStore(self._cached_calibration())
-            feed = CalibrationFeed(images, gpu, (batch_size, *shape[1:]))
+            try:
+                feed = CalibrationFeed(images, gpu, (batch_size, *shape[1:]))
+            except gpu.errors as error:
+                raise BuildError(f"{self._label}: calibration batch of {batch_size}: {error}") from error
             calibrator = make_calibrator(
                 api, recipe, feed, self._store, batch_size=batch_size, quantile=trt.quantile, cutoff=trt.cutoff
             )
@@ -265,7 +293,7 @@ class _Builder:
             meta = {"built": self._label}
             cache.put(self._calibration_key, self._store.written, name="calibration.cache", meta=meta)
 
-    def _calibration_note(self, calibration: CalibrationSet | None) -> Calibration | None:
+    def _calibration_note(self, calibration: CalibrationSet | None, batch_size: int) -> Calibration | None:
         recipe = self._artifact.recipe
         if recipe not in CALIBRATORS or calibration is None:
             return self._artifact.calibration
@@ -274,25 +302,48 @@ class _Builder:
         return Calibration(
             images=images if isinstance(images, ImageRange) else unnamed,
             fingerprint=calibration.fingerprint,
-            batch_size=calibration_batch(calibration.n_images),
+            batch_size=batch_size,
             method=recipe.removeprefix("trt-"),
         )
 
     def _with_facts(
-        self, engine: TrtEngine, plan: Plan, state: str, notes: list[str], calibration: CalibrationSet | None
+        self,
+        engine: TrtEngine,
+        state: str,
+        refused: tuple[str, ...],
+        calibration: CalibrationSet | None,
+        gpu: Gpu,
     ) -> TrtEngine:
+        plan = engine.plan
+        loaded = f"loaded from the engine cache in {engine.load_ns / 1e6:.0f} ms; build_ns is its build"
         engine.facts = EngineFacts(
             build_ns=plan.build_ns,
             engine_bytes=len(plan.data),
             device_memory_bytes=engine.device_memory_bytes,
             cache=state,
-            options=plan.options,
+            options={**plan.options, **self._inputs_in_words(), "cuda_provider": gpu.provider},
             versions={self._api.trt.__name__: self._api.version},
-            calibration=self._calibration_note(calibration),
-            log_errors=(*plan.log_errors, *engine.log_errors),
-            notes=(*notes, *plan.notes),
+            calibration=self._calibration_note(calibration, plan.calibration_batch),
+            log_errors=plan.log_errors,
+            notes=(loaded, *plan.notes) if state == "hit" else plan.notes,
+            warnings=(*refused, *plan.warnings),
         )
         return engine
+
+    def _inputs_in_words(self) -> dict[str, str]:
+        """Return what shaped the engine and cannot be read back from the builder."""
+        trt, recipe = self._options.trt, self._artifact.recipe
+        words = {"plugins": ", ".join(_file_in_words(path) for path in trt.plugins) or "none"}
+        if recipe == RANGES_RECIPE and trt.ranges_file is not None:
+            words["ranges"] = _file_in_words(trt.ranges_file)
+        if recipe == LEGACY_RECIPE:
+            words["quantile"] = str(LEGACY_QUANTILE if trt.quantile is None else trt.quantile)
+            words["cutoff"] = str(LEGACY_CUTOFF if trt.cutoff is None else trt.cutoff)
+        return words
+
+
+def _file_in_words(path: str) -> str:
+    return f"{Path(path).name} {sha256_of_file(Path(path))[:DIGEST_CHARACTERS]}"
 
 
 def _options_key(options: TrtOptions) -> dict[str, object]:
@@ -316,7 +367,13 @@ def _options_key(options: TrtOptions) -> dict[str, object]:
 
 def _meta_of_plan(plan: Plan) -> dict[str, str]:
     meta = {OPTION_PREFIX + name: value for name, value in plan.options.items()}
-    return {**meta, "build_ns": str(plan.build_ns), "notes": "\n".join(plan.notes)}
+    return {
+        **meta,
+        "build_ns": str(plan.build_ns),
+        "calibration_batch": str(plan.calibration_batch),
+        "notes": "\n".join(plan.notes),
+        "log_errors": "\n".join(plan.log_errors),
+    }
 
 
 def _plan_from_meta(meta: dict[str, str], data: bytes) -> Plan:
@@ -324,7 +381,9 @@ def _plan_from_meta(meta: dict[str, str], data: bytes) -> Plan:
         data=data,
         build_ns=int(meta["build_ns"]),
         options={k.removeprefix(OPTION_PREFIX): v for k, v in meta.items() if k.startswith(OPTION_PREFIX)},
+        calibration_batch=int(meta["calibration_batch"]),
         notes=tuple(line for line in meta["notes"].split("\n") if line),
+        log_errors=tuple(line for line in meta["log_errors"].split("\n") if line),
     )
 
 

@@ -13,6 +13,7 @@ from harness.compare.subjects import (
     RoundMedians,
     Subject,
     accuracy_differences,
+    changes_of_options,
     changes_of_setting,
     is_other_int8_isa,
     machine_differences,
@@ -46,12 +47,14 @@ def judge_subject(
     if ours.hits is not None or theirs.hits is not None:
         verdicts.append(_judge_predictions(ours, theirs, tolerance=tolerance, gate=gate))
     different = machine_differences(ours, theirs)
+    changed = changes_of_options(ours, theirs)
     for latency in ours.latencies:
         same_batch = [other for other in theirs.latencies if other.batch_size == latency.batch_size]
         if same_batch:
-            verdicts.append(
-                judge_latency(latency, same_batch[0], tolerance=tolerance, against=theirs.name, different=different)
+            verdict = judge_latency(
+                latency, same_batch[0], tolerance=tolerance, against=theirs.name, different=different
             )
+            verdicts.append(_with_options(verdict, changed))
         else:
             verdicts.append(_no_times(latency.batch_size, theirs.name, ours.case))
     return tuple(verdicts)
@@ -160,7 +163,17 @@ def _judge_predictions(ours: Subject, theirs: Subject, *, tolerance: Tolerance, 
     suspects = changes_of_setting(ours, theirs)
     if suspects and (changes.n_changed or ours.outputs_sha256 != theirs.outputs_sha256):
         notes.append(f"changed since: {', '.join(suspects)}")
-    return replace(verdict, message="; ".join(notes), advice=_joined(verdict.advice, _advice(verdict, ours, gate)))
+    judged = replace(verdict, message="; ".join(notes), advice=_joined(verdict.advice, _advice(verdict, ours, gate)))
+    return _with_options(judged, changes_of_options(ours, theirs))
+
+
+def _with_options(verdict: Verdict, changed: tuple[str, ...]) -> Verdict:
+    """Name the options that differ: what they did to a result is not told from what kernels did."""
+    if not changed:
+        return verdict
+    message = f"{verdict.message}; with other options: {', '.join(changed)}"
+    advice = "run it with the same options to know what they did" if verdict.is_failure else ""
+    return replace(verdict, message=message, advice=_joined(verdict.advice, advice))
 
 
 def _advice(verdict: Verdict, ours: Subject, gate: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,7 @@ class Subject:
     weight_bits: int
     engine_digest: str
     versions: dict[str, str]
+    options: dict[str, str] = field(default_factory=dict)  # of the engine, as read back
     num_classes: int = 0
     images: ImageRange | None = None
     fingerprint: str = ""
@@ -67,6 +68,7 @@ def subject_from_record(record: Record, name: str) -> Subject:
         "weight_bits": artifact.weight_bits if artifact else 0,
         "engine_digest": engine_digest(record),
         "versions": {**record.environment.versions, **engine_versions},
+        "options": record.engine.options if record.engine else {},
         "latencies": tuple(round_medians_from_latency(latency) for latency in record.latencies),
     }
     if accuracy is None:
@@ -149,6 +151,15 @@ def is_other_int8_isa(ours: Subject, theirs: Subject) -> bool:
     return is_cpu and ours.case.precision is Precision.INT8 and other
 
 
+def changes_of_options(ours: Subject, theirs: Subject) -> tuple[str, ...]:
+    """Return which options of the engine differ, theirs -> ours; those that one side does not know are not compared.
+
+    They are what somebody changed on purpose, so a verdict names them whatever came of it.
+    """
+    names = sorted(ours.options.keys() & theirs.options.keys())
+    return tuple(f"{n} {theirs.options[n]} -> {ours.options[n]}" for n in names if ours.options[n] != theirs.options[n])
+
+
 def changes_of_setting(ours: Subject, theirs: Subject) -> tuple[str, ...]:
     """Return what else changed between two comparable subjects: the suspects, theirs -> ours."""
     names = sorted(ours.versions.keys() & theirs.versions.keys())
@@ -158,8 +169,9 @@ def changes_of_setting(ours: Subject, theirs: Subject) -> tuple[str, ...]:
         found.append(f"CPU instructions {b.cpu_isa} -> {a.cpu_isa}")
     if (a.device_name or a.cpu_model) != (b.device_name or b.cpu_model):
         found.append(f"device {b.device_name or b.cpu_model} -> {a.device_name or a.cpu_model}")
-    if a.driver != b.driver:
-        found.append(f"driver {b.driver or 'none'} -> {a.driver or 'none'}")
+    for name, now, before in (("driver", a.driver, b.driver), ("CUDA", a.cuda_version, b.cuda_version)):
+        if now != before:
+            found.append(f"{name} {before or 'none'} -> {now or 'none'}")
     if ours.weight_bits != theirs.weight_bits:
         found.append(f"weights {theirs.weight_bits} -> {ours.weight_bits} bits")
     if ours.artifact_sha256 != theirs.artifact_sha256:

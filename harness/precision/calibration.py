@@ -26,6 +26,7 @@ class CheckedCalibration:
         self._calibration, self._spec = calibration, spec
         self.fingerprint = calibration.fingerprint
         self.n_images = calibration.n_images
+        self.images = getattr(calibration, "images", None)  # its range, of a set that knows it
 
     def batches(self, batch_size: int) -> Iterator[Images]:
         """Yield the batches of the set. Raises: DataError as `check_calibration`, also for a set that ends early."""

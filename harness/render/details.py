@@ -11,10 +11,10 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from harness.records import Accuracy, Flip, Layer, PackedArray, Record
+from harness.records import Accuracy, EngineFacts, Flip, Layer, PackedArray, Record
 from harness.render.charts import rounds_chart
 from harness.render.flags import flag_text
-from harness.render.format import MISSING, format_bytes, format_count, format_time, is_number
+from harness.render.format import MISSING, format_bytes, format_count, format_time, is_number, plural
 from harness.render.png import data_uri_from_pixels
 from harness.render.rows import Row, Timing, unpacked
 from harness.stats import ConfusionMove, confusion_matrix, largest_confusion_moves
@@ -225,7 +225,7 @@ def _build_facts(record: Record, baseline: Record | None) -> tuple[tuple[str, st
         facts += [
             ("Build time", _since(format_time(engine.build_ns), format_time(build_before))),
             ("Engine size", _since(format_bytes(engine.engine_bytes), format_bytes(size_before))),
-            ("Device memory", format_bytes(engine.device_memory_bytes)),
+            ("Device memory", _device_memory(engine)),
             ("Engine cache", engine.cache),
         ]
     if artifact:
@@ -245,6 +245,15 @@ def _build_facts(record: Record, baseline: Record | None) -> tuple[tuple[str, st
         facts += [(name, value) for name, value in engine.versions.items()]
         facts += [(name, value) for name, value in engine.options.items()]
     return tuple((name, value) for name, value in facts if value != MISSING)
+
+
+def _device_memory(engine: EngineFacts) -> str:
+    """Return what contexts take, of which scoring makes several; weights and buffers come on top."""
+    each = format_bytes(engine.device_memory_bytes)
+    if each == MISSING or not engine.n_contexts:
+        return each
+    copies = f", of {engine.n_engines} copies of the engine" if engine.n_engines and engine.n_engines > 1 else ""
+    return f"{each} in each of {plural(engine.n_contexts, 'context')}{copies}; weights and buffers apart"
 
 
 def _since(now: str, before: str) -> str:

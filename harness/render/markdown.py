@@ -60,6 +60,8 @@ def render_markdown(
     lines = [f"## {escape_markdown(verdict_sentence(run, records, missing=missing))}", "", _counts(rows), ""]
     lines += _found(rows)
     lines += _table(rows)
+    lines += _timing_modes(rows)
+    lines += _warnings(rows)
     lines += _steps(history)
     lines += _versions(run, baseline)
     length_s = run_length_s(run)
@@ -127,6 +129,24 @@ def _table(rows: Sequence[Row]) -> list[str]:
     if len(rows) > MAX_ROWS:
         lines += ["", f"The worst {MAX_ROWS} of {plural(len(rows), 'case')}; the HTML page has all."]
     return [*lines, ""]
+
+
+def _timing_modes(rows: Sequence[Row]) -> list[str]:
+    """Say by what clock and how the times of the table were taken; the same batch is never timed in two ways."""
+    modes = Counter(mode for row in rows for mode in {timing.mode for timing in row.timings})
+    if len(modes) < 2:
+        return [f"Times by {escape_markdown(mode)}." for mode in modes] + [""] * len(modes)
+    told = "; ".join(f"{escape_markdown(mode)} ({plural(n, 'case')})" for mode, n in modes.items())
+    return [f"Times by {told}.", ""]
+
+
+def _warnings(rows: Sequence[Row]) -> list[str]:
+    """Say what the engines' adapters want heard, of passed cases too: a damaged plan that was built anew, ..."""
+    said = [(row.record.case.id, text) for row in rows if row.record.engine for text in row.record.engine.warnings]
+    lines = [f"- {escape_markdown(case_id)}: {escape_markdown(text)}" for case_id, text in said[:MAX_FOUND]]
+    if len(said) > MAX_FOUND:
+        lines.append(f"- and {len(said) - MAX_FOUND:,} more")
+    return ["Noted while engines were built:", "", *lines, ""] if lines else []
 
 
 def _cells(row: Row, sizes: Sequence[int], has_baseline: bool) -> list[str]:

@@ -57,6 +57,18 @@ class Timing:
         """Tell whether FP32 is surely faster: the whole interval of the speed-up lies below 1."""
         return self.speed_up is not None and self.speed_up.high is not None and self.speed_up.high < 1
 
+    @property
+    def mode(self) -> str:
+        """Return in words by what clock and how the times were taken."""
+        taken = self.latency
+        parts = (
+            f"{taken.clock} clock",
+            f"{taken.launch} launch",
+            "gated" if taken.gated else "",
+            f"{taken.window} window",
+        )
+        return ", ".join(part for part in parts if part)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:

@@ -107,10 +107,12 @@ COLUMNS = {
     "build_ns": "Int64",
     "engine_bytes": "Int64",
     "device_memory_bytes": "Int64",
+    "n_contexts": "Int64",
     "artifact_sha256": "string",
     "recorded_at": "string",
     "machine": "string",
     "driver": "string",
+    "cuda_version": "string",
     "versions": "string",
     "flags": "string",
 }
@@ -136,6 +138,7 @@ def _entry(row: Row, timing: Timing | None) -> dict[str, Any]:
         "recorded_at": record.recorded_at,
         "machine": environment.machine,
         "driver": environment.driver or None,
+        "cuda_version": environment.cuda_version or None,
         "versions": versions,
         "flags": " ".join(record.flags) or None,
         **_accuracy_entry(row),
@@ -180,6 +183,7 @@ def _engine_entry(record: Record) -> dict[str, Any]:
         "build_ns": engine.build_ns,
         "engine_bytes": engine.engine_bytes,
         "device_memory_bytes": engine.device_memory_bytes,
+        "n_contexts": engine.n_contexts,
     }
 
 

@@ -166,6 +166,7 @@ def _explanations(records: Sequence[Record]) -> list[str]:
         )
     lines += _flag_lines(records)
     for record in records:
+        lines += [f"note {record.case.id}: {text}" for text in (record.engine.warnings if record.engine else ())]
         if record.status is not Status.PASSED:
             lines.append(f"{record.status.value.upper()} {record.case.id}: {record.reason}")
         for verdict in record.verdicts:

@@ -1,13 +1,16 @@
 """Building on the fake driver: errors, caches, calibrators, options."""
 
+import hashlib
 import json
 
 import fake_tensorrt
 import numpy as np
 import pytest
 
+from harness.backends import trt
 from harness.backends._trt_calibrator import ranges_from_calibration_cache
-from harness.errors import BuildError, ConfigError
+from harness.cuda import Gpu
+from harness.errors import BuildError, ConfigError, DataError
 
 pytestmark = pytest.mark.usefixtures("no_leak")
 
@@ -79,6 +82,33 @@ def test_a_plan_of_another_version_is_never_loaded(build, small, monkeypatch):
         assert engine.facts.cache == "miss"
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "state"),
+    [
+        ("FAKE_DRIVER", "580.99.01", "hit"),  # the same major
+        ("FAKE_DRIVER", "590.10", "miss"),
+        ("FAKE_DRIVER", "", "miss"),  # unknown is no match
+        ("FAKE_CUDA_VERSION", "13010", "miss"),
+    ],
+)
+def test_a_plan_of_another_driver_major_or_cuda_is_never_loaded(build, small, environment, variable, value, state):
+    with build(small()):
+        pass
+    environment(variable, value)
+    with build(small()) as engine:
+        assert engine.facts.cache == state
+
+
+def test_a_plan_of_another_revision_of_the_adapter_is_never_loaded(build, small, monkeypatch):
+    artifact, images = small(precision="int8", recipe="trt-entropy2"), [Images() for _ in range(2)]
+    with build(artifact, calibration=images[0]):
+        pass
+    monkeypatch.setattr("harness.backends.trt.PLAN_REVISION", trt.PLAN_REVISION + 1)
+    with build(artifact, calibration=images[1]) as engine:
+        assert engine.facts.cache == "miss"
+    assert images[1].read == 40  # nor is its calibration table
+
+
 def test_a_damaged_plan_is_rebuilt_and_said_so(build, small, tmp_path):
     with build(small()):
         pass
@@ -86,7 +116,7 @@ def test_a_damaged_plan_is_rebuilt_and_said_so(build, small, tmp_path):
     plan.write_bytes(plan.read_bytes()[:-1])
     with build(small()) as engine:
         assert engine.facts.cache == "rebuilt"
-        assert "damaged" in engine.facts.notes[0]
+        assert "damaged" in engine.facts.warnings[0]
     with build(small()) as engine:
         assert engine.facts.cache == "hit"
 
@@ -106,7 +136,7 @@ def test_a_plan_that_tensorrt_refuses_is_rebuilt(build, small, monkeypatch):
     monkeypatch.setattr(fake_tensorrt.Runtime, "deserialize_cuda_engine", once)
     with build(small()) as engine:
         assert engine.facts.cache == "rebuilt"
-        assert "made by another version" in engine.facts.notes[0]
+        assert "made by another version" in engine.facts.warnings[0]
 
 
 @pytest.mark.parametrize(
@@ -128,7 +158,6 @@ def test_a_bad_model_is_named(build, make_artifact, changes, says):
 @pytest.mark.parametrize(
     ("trt", "says"),
     [
-        ({"profiles": ((4, 2, 8),)}, "profile 4,2,8: expected 1 <= min <= opt <= max"),
         ({"profiles": ((2, 4, 4),)}, r"batch 1 lies in no profile \(2..4"),
         ({"plugins": ("/nowhere/lib.so",)}, "there is no such file"),
         ({"plugins": (__file__,)}, "cannot be loaded"),
@@ -247,4 +276,127 @@ def test_the_timing_cache_is_kept_and_reused(build, small, tmp_path):
         with build(small(sha256=sha)):
             pass
         (file,) = (tmp_path / "cache" / "timing").glob("*/timing.cache")
-        assert file.read_bytes() == b"timing:" * (n + 1)
+        assert len(file.read_bytes().split()) == n + 1
+
+
+def test_a_rebuild_measures_anew_and_loses_no_other_case(build, small, tmp_path):
+    artifacts = [small(sha256=sha * 64) for sha in "bcd"]
+    for artifact in artifacts:
+        with build(artifact):
+            pass
+    (file,) = (tmp_path / "cache" / "timing").glob("*/timing.cache")
+    before = file.read_bytes().split()
+    for artifact in artifacts[:2]:
+        with build(artifact, rebuild=True) as engine:
+            assert not engine.facts.warnings
+    after = file.read_bytes().split()
+    assert len(after) == 5
+    assert set(before) < set(after)
+    assert after[0] == f"tactic{len(fake_tensorrt.built)}".encode()  # nothing was read before it was built
+
+
+@pytest.mark.parametrize("rebuild", [False, True])
+def test_a_refused_timing_cache_is_replaced_and_said_so(build, small, tmp_path, rebuild):
+    with build(small()):
+        pass
+    (file,) = (tmp_path / "cache" / "timing").glob("*/timing.cache")
+    file.write_bytes(b"foreign")
+    entry = file.parent / "entry.json"
+    content = json.loads(entry.read_text())
+    entry.write_text(json.dumps({**content, "sha256": hashlib.sha256(b"foreign").hexdigest()}))
+    with build(small(sha256="b" * 64), rebuild=rebuild) as engine:
+        (said,) = engine.facts.warnings
+    assert "timing cache" in said
+    assert b"foreign" not in file.read_bytes()
+
+
+def test_errors_of_the_build_are_shown_after_a_cache_hit_too(build, small):
+    for state in ("miss", "hit"):
+        with build(small(complaint="a tactic failed")) as engine:
+            assert engine.facts.cache == state
+            assert engine.facts.log_errors == ("a tactic failed",)
+
+
+@pytest.mark.parametrize("offered", [False, True], ids=["no table", "a refused table"])
+def test_calibration_that_ends_early_fails_and_is_not_kept(build, small, tmp_path, monkeypatch, offered):
+    artifact = small(precision="int8", recipe="trt-entropy2")
+    if offered:
+        with build(artifact, calibration=Images(n_images=256)):
+            pass
+    tables = {path.read_bytes() for path in tmp_path.glob("cache/calibrations/*/calibration.cache")}
+    monkeypatch.setattr(fake_tensorrt.Builder, "refuses_tables", True)
+    monkeypatch.setattr(fake_tensorrt.Builder, "n_batches_read", 1)
+    with pytest.raises(BuildError, match="calibration read 128 of 256 images"):
+        build(artifact, calibration=Images(n_images=256), tf32=True)
+    assert {path.read_bytes() for path in tmp_path.glob("cache/calibrations/*/calibration.cache")} == tables
+
+
+def test_a_refused_calibration_table_is_made_anew_and_said_so(build, small, monkeypatch):
+    artifact, again = small(precision="int8", recipe="trt-entropy2"), Images(n_images=256)
+    with build(artifact, calibration=Images(n_images=256)):
+        pass
+    monkeypatch.setattr(fake_tensorrt.Builder, "refuses_tables", True)
+    with build(artifact, calibration=again, tf32=True) as engine:
+        (said,) = engine.facts.warnings
+    assert "calibration table" in said
+    assert again.read == 256
+
+
+def test_what_comes_after_the_last_batch_is_heard_though_tensorrt_does_not_ask(build, small, monkeypatch):
+    class EndsBadly(Images):
+        def batches(self, batch_size):
+            yield from super().batches(batch_size)
+            raise DataError("all images are the same")
+
+    monkeypatch.setattr(fake_tensorrt.Builder, "n_batches_read", 1)
+    with pytest.raises(BuildError, match="all images are the same"):
+        build(small(precision="int8", recipe="trt-entropy2"), calibration=EndsBadly())
+
+
+def test_a_fixed_batch_is_what_calibration_was_fed_with(build, make_artifact):
+    artifact = make_artifact(shape=(8, 1, 4, 4), precision="int8", recipe="trt-entropy2")
+    for state in ("miss", "hit"):
+        with build(artifact, calibration=Images(), batch_sizes=(8,)) as engine:
+            assert engine.facts.cache == state
+            assert engine.facts.calibration.batch_size == 8
+
+
+def test_what_shaped_an_engine_is_in_its_options(build, small, tmp_path):
+    ranges = tmp_path / "ranges.json"
+    ranges.write_text(json.dumps({"in": 1.5, "out": 3.0}))
+    digest = hashlib.sha256(ranges.read_bytes()).hexdigest()
+    with build(small(precision="int8", recipe="trt-ranges"), ranges_file=str(ranges)) as engine:
+        assert engine.facts.options["ranges"] == f"ranges.json {digest[:16]}"
+        assert engine.facts.options["plugins"] == "none"
+        assert engine.facts.options["cuda_provider"] in ("pycuda", "cuda-bindings")
+    legacy = small(precision="int8", recipe="trt-legacy")
+    for given, told in (({}, ("0.99999", "0.999")), ({"quantile": 0.5, "cutoff": 0.25}, ("0.5", "0.25"))):
+        with build(legacy, calibration=Images(), **given) as engine:
+            assert (engine.facts.options["quantile"], engine.facts.options["cutoff"]) == told
+
+
+def test_a_batch_outside_the_profiles_is_refused_though_the_plan_is_cached(build, small):
+    with build(small(), profiles=((1, 2, 4),), batch_sizes=(1, 4)):
+        pass
+    with pytest.raises(BuildError, match=r"batch 100 lies in no profile \(1..4"):
+        build(small(), profiles=((1, 2, 4),), batch_sizes=(1, 100))
+
+
+@pytest.mark.parametrize(("n_images", "kind"), [(200_000_000, "page-locked"), (100_000_000, "device")])
+def test_buffers_that_do_not_fit_name_their_bytes(build, make_artifact, monkeypatch, n_images, kind):
+    if kind == "device":
+        monkeypatch.setattr(Gpu, "pinned", lambda self, shape, *_, **__: np.broadcast_to(np.zeros(1, "f4"), shape))
+    artifact = make_artifact(shape=(-1, 1, 4, 8))
+    with pytest.raises(BuildError, match=rf"buffers of batch {n_images}.*{n_images * 128:,} bytes of {kind} memory"):
+        build(artifact, batch_sizes=(n_images,))
+
+
+@pytest.mark.loses_the_device
+def test_an_error_of_the_build_is_not_hidden_by_the_end_of_its_context(build, small, environment, monkeypatch):
+    def fail(self, network, config):
+        environment("FAKE_CUDA_FAULT", "yes")
+        self._logger.log(fake_tensorrt.ILogger.Severity.ERROR, "illegal access in a tactic")
+
+    monkeypatch.setattr(fake_tensorrt.Builder, "build_serialized_network", fail)
+    with pytest.raises(BuildError, match="illegal access in a tactic"):
+        build(small())

@@ -1,11 +1,12 @@
 """harness.cuda on the fake driver: copies, graphs, the gate, freeing, probing."""
 
+import ctypes
 import importlib.util
 
 import numpy as np
 import pytest
 
-from harness.cuda import CudaError, Gate, Gpu, Graph, NotCapturable, probe_driver
+from harness.cuda import CudaError, Gate, Gpu, Graph, NotCapturable, driver_version, probe_driver
 from harness.errors import BackendUnavailable, MeasurementError
 
 PROVIDERS = ["cuda-bindings", *(["pycuda"] if importlib.util.find_spec("pycuda") else [])]
@@ -43,12 +44,38 @@ def copies(gpu):
 
 
 def test_the_device_is_named(gpu):
-    assert (gpu.name, gpu.compute_capability, gpu.driver) == ("Fake GPU", "9.0", "13.0")
+    assert (gpu.name, gpu.compute_capability) == ("Fake GPU", "9.0")
+    assert (gpu.driver, gpu.cuda_version) == ("580.65.06", "13.0")
 
 
 def test_probing_needs_no_library():
     found = probe_driver()
-    assert (found.reason, found.names, found.driver, found.compute_capability) == ("", ("Fake GPU",), "13.0", "9.0")
+    assert (found.reason, found.names, found.compute_capabilities) == ("", ("Fake GPU",), ("9.0",))
+    assert (found.driver, found.cuda_version) == ("580.65.06", "13.0")
+
+
+def test_every_device_has_its_own_compute_capability(environment):
+    environment("FAKE_CUDA_DEVICES", "2")
+    assert probe_driver().compute_capabilities == ("9.0", "10.0")
+
+
+def test_the_management_library_is_asked_and_let_go():
+    nvml = ctypes.CDLL("libnvidia-ml.so.1")
+    assert driver_version() == "580.65.06"
+    assert nvml.fake_nvml_users() == 0
+
+
+NVRM = "NVRM version: NVIDIA UNIX {}  535.104.05  Sat Aug 19 01:15:15 UTC 2023\nGCC version:  gcc version 12.2.0\n"
+
+
+@pytest.mark.parametrize("kernel", ["x86_64 Kernel Module", "Open Kernel Module for x86_64"])
+@pytest.mark.parametrize("nvml", ["libnvidia-ml.so.1", "libnvidia-ml_that_is_not_there.so.1"])
+def test_without_the_management_library_the_kernel_says_the_version(environment, tmp_path, capfd, kernel, nvml):
+    environment("FAKE_DRIVER", "")
+    (tmp_path / "version").write_text(NVRM.format(kernel))
+    assert driver_version(nvml, tmp_path / "version") == "535.104.05"
+    assert driver_version(nvml, tmp_path / "none") == ""
+    assert capfd.readouterr() == ("", "")
 
 
 def test_copies_and_events(gpu, copies):

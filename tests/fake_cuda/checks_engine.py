@@ -44,6 +44,49 @@ def test_a_stream_keeps_order_and_the_last_partial_batch(build, images, expected
         assert np.array_equal(one, other)
 
 
+def test_what_tensorrt_logs_while_it_runs_is_in_the_facts(build, images):
+    import fake_tensorrt
+
+    with build() as engine:
+        assert engine.facts.log_errors == ()
+        engine._logger.log(fake_tensorrt.ILogger.Severity.ERROR, "late error")
+        engine.infer(images(2))
+        assert engine.facts.log_errors == ("late error",)
+
+
+@pytest.mark.parametrize(("shares", "n_engines"), [("no", 4), ("yes", 1)])
+def test_the_contexts_that_were_made_are_counted(build, images, environment, shares, n_engines):
+    environment("FAKE_TRT_SHARES", shares)
+    with build() as engine:
+        assert (engine.facts.n_contexts, engine.facts.n_engines) == (1, 1)
+        list(engine.infer_stream(images(4, seed=k) for k in range(12)))
+        assert (engine.facts.n_contexts, engine.facts.n_engines) == (4, n_engines)
+        engine.layers()
+        assert (engine.facts.n_contexts, engine.facts.n_engines) == (4, n_engines)
+
+
+def test_contexts_given_up_again_were_made(build, images, environment):
+    environment("FAKE_TRT_CONTEXTS", "3")
+    with build() as engine:
+        list(engine.infer_stream(images(4, seed=k) for k in range(12)))
+        assert engine.facts.n_contexts == 3
+
+
+def test_memory_that_runs_out_later_is_named(build, images, monkeypatch):
+    with build() as engine:
+        with pytest.raises(MeasurementError, match=r"[\d,]+ bytes of page-locked memory"):
+            engine.host_buffers(1, 1 << 30)
+        monkeypatch.setattr(engine._gpu._driver, "mem_alloc", lambda n_bytes: _no_memory())
+        with pytest.raises(MeasurementError, match=r"batch 4.*12,544 bytes of device memory"):
+            engine.timer(images(4), window="compute", launch="auto")
+        with pytest.raises(MeasurementError, match=r"batch 4.*bytes of device memory"):
+            engine.layers()
+
+
+def _no_memory():
+    raise CudaError("cuMemAlloc failed: CUDA_ERROR_OUT_OF_MEMORY")
+
+
 def test_batches_are_replayed_as_graphs(build, images, driver):
     before, captures = driver.fake_calls(1), driver.fake_calls(2)
     with build() as engine:

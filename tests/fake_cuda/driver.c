@@ -98,15 +98,15 @@ static R put(Stream *s, Op op) {
 }
 
 E R cuInit(unsigned f) { return flag("FAKE_CUDA_MODE", "no_device") ? NO_DEVICE : OK; }
-E R cuDriverGetVersion(int *v) { *v = 13000; return OK; }
+E R cuDriverGetVersion(int *v) { const char *s = getenv("FAKE_CUDA_VERSION"); *v = s ? atoi(s) : 13000; return OK; }
 E R cuGetErrorString(R e, const char **s) { *s = e ? "fake error" : "no error"; return OK; }
 E R cuGetErrorName(R e, const char **s) { *s = "FAKE"; return OK; }
-E R cuDeviceGetCount(int *n) { *n = 1; return OK; }
-E R cuDeviceGet(int *d, int i) { *d = 0; return i ? 101 : OK; }
+E R cuDeviceGetCount(int *n) { *n = flag("FAKE_CUDA_DEVICES", "2") ? 2 : 1; return OK; }
+E R cuDeviceGet(int *d, int i) { int n; cuDeviceGetCount(&n); *d = i; return i < n ? OK : 101; }
 E R cuDeviceGetName(char *s, int n, int d) { strncpy(s, "Fake GPU", n); return OK; }
-E R cuDeviceComputeCapability(int *a, int *b, int d) { *a = 9; *b = 0; return OK; }
+E R cuDeviceComputeCapability(int *a, int *b, int d) { *a = 9 + d; *b = 0; return OK; }
 E R cuDeviceTotalMem_v2(size_t *n, int d) { *n = 8ull << 30; return OK; }
-E R cuDeviceGetAttribute(int *v, int a, int d) { *v = a == 75 ? 9 : a == 76 ? 0 : a == 1 ? 1024 : 1; return OK; }
+E R cuDeviceGetAttribute(int *v, int a, int d) { *v = a == 75 ? 9 + d : a == 76 ? 0 : a == 1 ? 1024 : 1; return OK; }
 E R cuDeviceGetPCIBusId(char *s, int n, int d) { strncpy(s, "0000:00:00.0", n); return OK; }
 E R cuDevicePrimaryCtxRetain(uintptr_t *c, int d) { *c = 0x1001; return OK; }
 E R cuDevicePrimaryCtxRelease_v2(int d) { return OK; }
@@ -131,7 +131,7 @@ E R cuMemAlloc_v2(P *p, size_t n) {
   void *q = malloc(n); memset(q, 0xff, n); live[MEMORY]++; *p = (uintptr_t)q; return OK;  /* 0xffffffff is NaN */
 }
 E R cuMemFree_v2(P p) { free((void *)(uintptr_t)p); live[MEMORY]--; return OK; }
-E R cuMemHostAlloc(void **p, size_t n, unsigned f) { if (!depth) return NO_CONTEXT; *p = malloc(n); live[PINNED]++; return OK; }
+E R cuMemHostAlloc(void **p, size_t n, unsigned f) { if (!depth) return NO_CONTEXT; if (n > 1ull << 33) return OOM; *p = malloc(n); live[PINNED]++; return OK; }
 E R cuMemFreeHost(void *p) { free(p); live[PINNED]--; return OK; }
 E R cuMemHostGetDevicePointer_v2(P *d, void *h, unsigned f) { *d = (uintptr_t)h; return OK; }
 E R cuMemcpyHtoD_v2(P d, const void *s, size_t n) { memcpy((void *)(uintptr_t)d, s, n); return OK; }

@@ -206,11 +206,20 @@ class _Profile:
 
 
 class _TimingCache:
+    """Lines `tactic`; a build adds one, `foreign` is of another GPU."""
+
     def __init__(self, data):
-        self.data = data
+        self.lines = bytes(data).split()
 
     def serialize(self):
-        return b"timing:" + self.data
+        return b" ".join(self.lines)
+
+    def combine(self, other, ignore_mismatch):
+        assert not ignore_mismatch, "timings of another GPU"
+        if b"foreign" in other.lines:
+            return False
+        self.lines += [line for line in other.lines if line not in self.lines]
+        return True
 
 
 class IBuilderConfig:
@@ -260,10 +269,14 @@ class IBuilderConfig:
         return _TimingCache(data)
 
     def set_timing_cache(self, cache, ignore_mismatch):
-        return True
+        self.timing_cache = cache
+        return b"foreign" not in cache.lines
 
 
 class Builder:
+    refuses_tables = False  # calibrates though there is a calibration cache
+    n_batches_read = None  # ends calibration after so many batches
+
     def __init__(self, logger):
         self._logger = logger
 
@@ -284,7 +297,10 @@ class Builder:
             return None
         if config.int8_calibrator is not None:
             self._calibrate(network, config)
+        if "complaint" in network.model:
+            self._logger.log(ILogger.Severity.ERROR, network.model["complaint"])
         built.append(network.name)
+        config.timing_cache.lines.append(f"tactic{len(built)}".encode())
         batch = network.model["shape"][0]
         plan = {
             "maker": "fake",
@@ -299,12 +315,13 @@ class Builder:
     def _calibrate(self, network, config):
         calibrator = config.int8_calibrator
         assert calibrator.is_initialized, "base __init__ was not called"
-        batch, _, _ = config.calibration_profile
+        batch = config.calibration_profile[0] if config.calibration_profile else network.model["shape"][0]
         size = int(np.prod(network.model["shape"][1:]))
-        if calibrator.read_calibration_cache() is not None:
+        if calibrator.read_calibration_cache() is not None and not self.refuses_tables:
             return
-        largest = 0.0
-        while True:
+        largest, n_read = 0.0, 0
+        while n_read != self.n_batches_read:
+            n_read += 1
             try:
                 addresses = calibrator.get_batch(["in"])
             except Exception as error:

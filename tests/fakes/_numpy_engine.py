@@ -3,6 +3,8 @@
 import os
 import signal
 import threading
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -14,7 +16,7 @@ from harness.records import Availability, EngineFacts, Layer, Support, TensorSpe
 class NumpyEngine:
     """Evaluates the artifact node by node."""
 
-    def __init__(self, artifact, fault=""):
+    def __init__(self, artifact, fault="", cache_dir=""):
         from onnx.reference import ReferenceEvaluator
 
         self.evaluator = ReferenceEvaluator(artifact.onnx_path)
@@ -22,6 +24,20 @@ class NumpyEngine:
         self.output = TensorSpec(name="probabilities", dtype="float32", shape=(None, 10))
         self.facts = EngineFacts(build_ns=1_000, engine_bytes=1_000, options={"fault": fault})
         self.fault, self.closed = fault, False
+        if fault == "tells":
+            self._tell_of_the_build(Path(cache_dir))
+
+    def _tell_of_the_build(self, cache):
+        mark = cache / "built"
+        known = mark.exists()
+        cache.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+        self.facts = EngineFacts(
+            build_ns=1 if known else 1_000,
+            cache="hit" if known else "miss",
+            notes=("loaded",) if known else ("built",),
+            warnings=() if known else ("the cached plan was damaged",),
+        )
 
     def infer(self, images):
         if self.closed:
@@ -30,6 +46,9 @@ class NumpyEngine:
             os.kill(os.getpid(), signal.SIGSEGV)
         if self.fault == "hang":
             threading.Event().wait()
+        if self.fault == "tells" and not self.facts.log_errors:
+            notes = (*self.facts.notes, "noted while it ran")
+            self.facts = replace(self.facts, notes=notes, log_errors=("an error while it ran",))
         outputs = np.array(self.evaluator.run(None, {self.evaluator.input_names[0]: images})[0])
         if self.fault == "slot_leak" and len(images) > 1:
             outputs[0] = outputs[1]
@@ -44,6 +63,7 @@ class NumpyEngine:
         return HostTimer(lambda: self.infer(images), batch_size=len(images), window=window)
 
     def layers(self):
+        self.infer(np.zeros((1, 1, 28, 28), np.float32))
         return (Layer(name="classifier", kind="Gemm", precision="fp32", time_ns=1_000.0),)
 
     def close(self):
@@ -80,4 +100,4 @@ class NumpyBackend:
         return Support(supported=True)
 
     def build(self, artifact, *, device, batch_sizes, options, calibration=None):
-        return NumpyEngine(artifact, self.fault)
+        return NumpyEngine(artifact, self.fault, options.cache_dir)

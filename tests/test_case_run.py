@@ -1,0 +1,89 @@
+"""What an engine says of itself while it runs reaches the record, whichever tests were selected."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.case_run import CaseRun
+from harness.environment import collect_environment
+from harness.measure import no_progress
+from harness.options import HarnessOptions
+from harness.plan import Plan
+from harness.records import Availability
+from harness.requests import CaseRequest
+from harness.session import RunSession
+from harness.specs import BuildOptions, Case, DatasetRequest, Precision, TimingPlan, Tolerance
+
+FAKES = str(Path(__file__).parent / "fakes")
+
+
+@pytest.fixture
+def case(bundled, tmp_path):
+    request = CaseRequest(
+        case=Case(model="mlp", backend="fake-tells", precision=Precision.FP32, recipe="none"),
+        model=bundled("mlp"),
+        data=DatasetRequest(score_images=150),
+        build=BuildOptions(cache_dir=str(tmp_path / "cache")),
+        timing=TimingPlan(batch_sizes=(1,), n_rounds=6, round_ns=100_000, warmup_ns=0),
+        outputs_path=str(tmp_path / "outputs.f32"),
+    )
+    run = CaseRun(
+        request,
+        tolerance=Tolerance(),
+        log_path=tmp_path / "case.log",
+        python=sys.executable,
+        backend_dirs=(FAKES,),
+        timeout_s=60,
+        strict=False,
+        progress=lambda label: no_progress,
+    )
+    yield run
+    run.close()
+
+
+def facts_of(case):
+    return case.record(environment=collect_environment(), recorded_at="", command="").engine
+
+
+def test_before_it_runs_only_the_build_is_known(case):
+    case.prepare()
+    assert facts_of(case).notes == ("built",)
+
+
+@pytest.mark.parametrize("ask", [CaseRun.accuracy, CaseRun.latencies, CaseRun.invariance, CaseRun.layers])
+def test_what_is_noted_while_it_runs_is_in_the_record(case, ask):
+    ask(case)
+    facts = facts_of(case)
+    assert facts.notes == ("built", "noted while it ran")
+    assert facts.log_errors == ("an error while it ran",)
+
+
+def test_a_second_worker_adds_to_what_the_first_one_said(case):
+    case.prepare()
+    case.close()
+    case.accuracy()
+    case.close()
+    facts = facts_of(case)
+    assert facts.cache == "miss"  # it was built in this run; the second worker found it
+    assert facts.build_ns == 1_000
+    assert facts.notes == ("built", "loaded", "noted while it ran")
+    assert facts.warnings == ("the cached plan was damaged",)
+
+
+def test_a_run_is_on_its_own_device(bundled, tmp_path):
+    found = Availability(
+        backend="fake-tells",
+        usable=True,
+        devices=("cuda:0", "cuda:1"),
+        device_names=("GPU A", "GPU B"),
+        driver="580.65.06",
+        cuda_version="13.0",
+        compute_capabilities=("9.0", "10.0"),
+    )
+    case = Case(model="mlp", backend="fake-tells", precision=Precision.FP32, recipe="none", device="cuda:1")
+    plan = Plan(cases=(case,), models={"mlp": bundled("mlp")}, backends=(found,), left_out={})
+    session = RunSession(HarnessOptions(report_dir=str(tmp_path), root=str(tmp_path)), plan, command="")
+    environment = session.run.environment
+    assert (environment.device_name, environment.compute_capability) == ("GPU B", "10.0")
+    assert (environment.driver, environment.cuda_version) == ("580.65.06", "13.0")
