@@ -156,7 +156,8 @@ def test_a_report_dir_that_cannot_be_written_is_named(suites, pytester):
     result.stderr.fnmatch_lines(["ERROR: --report-dir*taken*cannot be written*"])
 
 
-def test_samples_reach_pytest_benchmark(suites, pytester):
+def test_samples_reach_pytest_benchmark(suites, pytester, monkeypatch):
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # pytest-benchmark measures nothing below pytest-xdist
     suites("--backend=fake-honest", "--benchmark-json=bench.json", "-m", "latency")
     benchmarks = json.loads((pytester.path / "bench.json").read_text())["benchmarks"]
     (record,) = latest(pytester)[1]
