@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +162,7 @@ class _Builder:
         self._batch_sizes, self._options = tuple(sorted(set(batch_sizes))), options
         self._label = f"{artifact.model}-{name}-{artifact.precision}"
         self._store: CalibrationStore | None = None
+        self._damaged: tuple[str, ...] = ()
         self._calibration_key: dict[str, object] | None = None
 
     def engine(self, calibration: CalibrationSet | None, gpu: Gpu) -> TrtEngine:
@@ -206,8 +207,7 @@ class _Builder:
         timing_key: dict[str, object] = {"tensorrt": self._api.version, "gpu": device.name, "module": self._name}
         timing_key["compute_capability"] = device.compute_capability
         timing = self._cache("timing")
-        known = timing.lookup(timing_key).entry if timing else None
-        timings = Path(known.path).read_bytes() if known else b""
+        timings = self._stored("timing", timing_key, "timing cache") or b""
         plan = build_plan(
             self._api,
             self._artifact,
@@ -220,10 +220,20 @@ class _Builder:
         if timing is not None and plan.timing_cache:
             timing.put(timing_key, plan.timing_cache, name="timing.cache", meta={"built": self._label})
         self._keep_calibration()
-        return plan
+        return replace(plan, warnings=(*self._damaged, *plan.warnings))
 
     def _cache(self, kind: str) -> ContentCache | None:
         return ContentCache(self._options.cache_dir, kind=kind) if self._options.cache_dir else None
+
+    def _stored(self, kind: str, key: dict[str, object], name: str) -> bytes | None:
+        """Return what a cache holds of a key; a damaged entry is remembered for the plan's warnings."""
+        cache = self._cache(kind)
+        found = cache.lookup(key) if cache is not None else None
+        if found is None or found.entry is None:
+            if found is not None and found.state == "damaged":
+                self._damaged += (f"the stored {name} was damaged and is made anew: {found.reason}",)
+            return None
+        return Path(found.entry.path).read_bytes()
 
     def _plan_key(self, device: _Device, calibration: CalibrationSet | None) -> dict[str, object]:
         return {
@@ -281,11 +291,9 @@ class _Builder:
         return calibrate
 
     def _cached_calibration(self) -> bytes | None:
-        cache = self._cache("calibrations")
-        if cache is None or self._options.rebuild or self._calibration_key is None:
+        if self._options.rebuild or self._calibration_key is None:
             return None
-        entry = cache.lookup(self._calibration_key).entry
-        return Path(entry.path).read_bytes() if entry else None
+        return self._stored("calibrations", self._calibration_key, "calibration table")
 
     def _keep_calibration(self) -> None:
         cache = self._cache("calibrations")

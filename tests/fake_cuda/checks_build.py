@@ -310,6 +310,21 @@ def test_a_refused_timing_cache_is_replaced_and_said_so(build, small, tmp_path, 
     assert b"foreign" not in file.read_bytes()
 
 
+@pytest.mark.parametrize("kind", ["timing", "calibrations"])
+def test_a_damaged_cache_beside_the_plans_is_made_anew_and_said_so(build, small, tmp_path, kind):
+    artifact = small(precision="int8", recipe="trt-entropy2")
+    with build(artifact, calibration=Images()) as engine:
+        assert engine.facts.warnings == ()
+    (file,) = (tmp_path / "cache" / kind).glob("*/*.cache")
+    file.write_bytes(b"")
+    for state in ("miss", "hit"):
+        with build(artifact, calibration=Images(), tf32=True) as engine:
+            assert engine.facts.cache == state
+            said = [text for text in engine.facts.warnings if "damaged and is made anew" in text]
+            assert len(said) == len(engine.facts.warnings) == (state == "miss")
+    assert file.read_bytes()
+
+
 def test_errors_of_the_build_are_shown_after_a_cache_hit_too(build, small):
     for state in ("miss", "hit"):
         with build(small(complaint="a tactic failed")) as engine:
