@@ -34,6 +34,13 @@ def speedups(case, batches):
     return " / ".join(number(case["latency"].get(batch, {}).get("speedup")) for batch in batches)
 
 
+def enqueues(case, batches):
+    """Return the plain enqueue of each batch [us], starred where it bounds the engine."""
+    found = [case["latency"].get(batch, {}) for batch in batches]
+    stars = ["*" if "enqueue_bound" in one.get("flags", ()) else "" for one in found]
+    return " / ".join(number(one.get("enqueue_ns"), 1e-3) + star for one, star in zip(found, stars, strict=True))
+
+
 def lost_and_won(case):
     found = [v for v in case["verdicts"] if v["gate"] == "fp32" and v["n_lost"] is not None]
     return f"{found[0]['n_lost']}/{found[0]['n_gained']}" if found else "–"
@@ -54,12 +61,12 @@ def case_table(summary):
     """Yield the table of a run."""
     yield (
         "| case | top-1 / top-5 [%] | lost/won against FP32 | batch 1 p50 / p99 [µs] | batch 100 p50 / p99 [µs] "
-        "| speed-up b1 / b100 | engine [KiB] | ran as |"
+        "| plain enqueue b1 / b100 [µs] | speed-up b1 / b100 | engine [KiB] | ran as |"
     )
-    yield "| --- " * 8 + "|"
+    yield "| --- " * 9 + "|"
     for case in summary["cases"]:
         cells = [case["id"], accuracy(case), lost_and_won(case)]
-        cells += [*spans(case, BATCHES), speedups(case, BATCHES)]
+        cells += [*spans(case, BATCHES), enqueues(case, BATCHES), speedups(case, BATCHES)]
         cells += [number(case.get("engine_bytes"), 1 / 1024, "{:,.0f}"), ran_as(case)]
         if case["status"] not in ("passed", "failed"):
             cells[1] = f"{case['status']}: {case['reason']}"

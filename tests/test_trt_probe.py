@@ -11,6 +11,7 @@ import pytest
 
 from harness.backends import PROBE_LIMIT_S, load_backend, ort_cuda
 from harness.backends._probe_child import CHILD_LIMIT_S, run_child
+from harness.backends._trt_api import LogLines
 from harness.backends._trt_probe import probe_backend, probe_module
 from harness.cuda import DriverProbe, probe_driver
 
@@ -68,6 +69,54 @@ def test_a_bad_module_gives_one_line(install, text, reason):
     found = probe_module("trt_bad")[1]
     assert "\n" not in found
     assert re.search(reason, found), found
+
+
+RTX = (
+    GOOD
+    + """
+import enum
+class IRuntimeCache: pass
+class ILogger:
+    class Severity(enum.IntEnum):
+        ERROR = 1
+        INFO = 3
+class DataType: FLOAT = 0
+class ActivationType: RELU = 0
+class Layer:
+    def get_output(self, index): return "y"
+class Network:
+    def add_input(self, *what): return "x"
+    def add_activation(self, *what): return Layer()
+    def mark_output(self, tensor): pass
+class Builder(Builder):
+    def create_network(self, flags): return Network()
+    def create_builder_config(self): return None
+    def build_serialized_network(self, network, config): return b"plan"
+class Runtime:
+    max_threads = 1
+    def __init__(self, log): self.log = log
+    def deserialize_cuda_engine(self, plan):
+        if RUNS: return "engine"
+        self.log.log(ILogger.Severity.INFO, "loading")
+        self.log.log(ILogger.Severity.ERROR, "The engine cannot run on this GPU,\\nwhich has compute capability 9.0")
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("runs", "reason"),
+    [
+        (True, ""),
+        (
+            False,
+            "trt_rtx_like fails on use when a small engine was built and loaded: RuntimeError: "
+            "The engine cannot run on this GPU, which has compute capability 9.0",
+        ),
+    ],
+)
+def test_a_gpu_that_rtx_does_not_run_on_is_found_out(install, runs, reason):
+    install("trt_rtx_like", RTX.replace("RUNS", str(runs)))
+    assert probe_module("trt_rtx_like")[1] == reason
 
 
 @pytest.fixture
@@ -208,3 +257,18 @@ def test_without_a_gpu_the_real_backends_say_why(name):
     assert not found.usable
     assert found.reason.startswith("no CUDA d")
     assert found.install_hint.startswith("pip install")
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        (["1:", "1: [alloc] out of memory", "noise"], "1: [alloc] out of memory"),
+        (["1:"], "1:"),
+        ([], "TensorRT logged no error"),
+    ],
+)
+def test_the_reason_is_the_first_error_in_words(lines, reason):
+    log = LogLines()
+    for line in lines:
+        log.take(True, line)
+    assert log.reason() == reason

@@ -13,6 +13,7 @@ from typing import Any
 from harness.backends import PROBE_LIMIT_S
 
 CHILD_LIMIT_S = PROBE_LIMIT_S - 20  # so that the child's end is told before the worker that asked is given up
+MAX_ERROR = 300  # characters of a child's last word
 KILL_LIMIT_S = 5.0  # a process that hangs inside a kernel driver cannot even be killed
 # The child asks the kernel (prctl PR_SET_PDEATHSIG) to be killed with its parent; which may be gone before that.
 ENDS_WITH_PARENT = """
@@ -42,7 +43,7 @@ class ChildEnd:
         if self.returncode < 0:
             name = signal.Signals(-self.returncode).name
             return f"{module} crashes on use: a process died of {name} {at}"
-        return f"{module} fails on use {at}: {self.last_error[:200] or f'exit status {self.returncode}'}"
+        return f"{module} fails on use {at}: {self.last_error[:MAX_ERROR] or f'exit status {self.returncode}'}"
 
 
 def run_child(code: str, *arguments: str) -> ChildEnd:

@@ -110,9 +110,13 @@ class LogLines:
             self.warnings.append(line)
 
     def reason(self, since: int = 0) -> str:
-        """Return the first error since a count of errors; what follows it is usually noise."""
+        """Return the first error in words since a count of errors; what follows it is usually noise.
+
+        8.6 logs a bare "1:" before it says that device memory is full.
+        """
         fresh = self.errors[since:]
-        return fresh[0] if fresh else "TensorRT logged no error"
+        in_words = [line for line in fresh if any(letter.isalpha() for letter in line)]
+        return (in_words or fresh or ["TensorRT logged no error"])[0]
 
     def notes(self) -> tuple[str, ...]:
         """Return the warnings as notes, the first few of them."""

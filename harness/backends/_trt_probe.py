@@ -24,6 +24,24 @@ print(json.dumps({"step": "Builder", "versions": found}), flush=True)
 runtime = module.Runtime(logger)
 runtime.max_threads
 print(json.dumps({"step": "Runtime", "versions": found}), flush=True)
+if hasattr(module, "IRuntimeCache"):  # TensorRT for RTX also builds where the GPU is none that it runs on
+    errors = []
+    class Log(module.ILogger):
+        def __init__(self):
+            module.ILogger.__init__(self)
+        def log(self, severity, text):
+            if int(severity) <= int(module.ILogger.Severity.ERROR):
+                errors.append(" ".join(text.split()))
+    log = Log()
+    builder = module.Builder(log)
+    network = builder.create_network(0)
+    source = network.add_input("x", module.DataType.FLOAT, (1, 4))
+    network.mark_output(network.add_activation(source, module.ActivationType.RELU).get_output(0))
+    plan = builder.build_serialized_network(network, builder.create_builder_config())
+    runtime = module.Runtime(log)
+    if plan is None or runtime.deserialize_cuda_engine(plan) is None:
+        raise RuntimeError(errors[0] if errors else "no engine could be built and loaded")
+print(json.dumps({"step": "engine", "versions": found}), flush=True)
 missing = []
 for name in sys.argv[2:]:
     try:
@@ -40,7 +58,8 @@ STEPS = {
     "": "imported",
     "import": "Builder was made",
     "Builder": "Runtime was made",
-    "Runtime": "CUDA for Python was imported",
+    "Runtime": "a small engine was built and loaded",
+    "engine": "CUDA for Python was imported",
 }
 
 
