@@ -6,9 +6,9 @@ import hashlib
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +68,7 @@ class _Reader:
         self._free = self._buffers(engine)
         self._lent: deque[tuple[int, Images]] = deque()  # first image after the buffer's, buffer
 
-    def batches(self) -> Iterator[Images]:
+    def batches(self) -> Generator[Images, None, None]:
         """Yield batches; a batch stays as it is until its outputs are back."""
         starts = range(self._images.first, self._images.stop, self._chunk_images)
         with ThreadPoolExecutor(max_workers=1) as reader, ThreadPoolExecutor(max_workers=1) as digester:
@@ -187,7 +187,12 @@ def score_engine(
     with ExitStack() as stack:
         file = stack.enter_context(outputs_path.open("wb")) if outputs_path else None
         done = 0
-        for outputs in engine.infer_stream(reader.batches()):
+        # Closed here on an error, not with its traceback: threads may not write into an engine's memory after it ends.
+        batches = stack.enter_context(closing(reader.batches()))
+        stream = engine.infer_stream(batches)
+        if isinstance(stream, Generator):
+            stack.enter_context(closing(stream))
+        for outputs in stream:
             first, classes = reader.waiting.popleft()
             own = outputs[: len(classes)]
             scores.add(first, own, classes)

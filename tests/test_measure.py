@@ -1,6 +1,7 @@
 """Scoring and timing against engines, data sets and clocks that are under control."""
 
 import hashlib
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -152,6 +153,20 @@ def test_a_nan_pixel_is_an_error_with_the_image(spec):
 def test_a_card_that_makes_pixels_infinite_is_an_error(spec, changes):
     with pytest.raises(DataError, match="become NaN or Inf for model tiny; mend the card's"):
         score_engine(LinearEngine(), Images(), replace(spec, **changes), window(), batch_size=10)
+
+
+def test_nothing_is_written_once_scoring_has_failed(spec):
+    class Failing(SlowEngine):
+        def infer_stream(self, batches):
+            for call, images in enumerate(batches):
+                if call == 7:
+                    raise MeasurementError("the device is gone")
+                yield self._outputs(images)
+
+    engine = Failing(0, lends=True)
+    with pytest.raises(MeasurementError, match="the device is gone") as caught:
+        score_engine(engine, Images(n=9_000), spec, window(0, 9_000), batch_size=100)
+    assert threading.active_count() == 1, caught  # whose traceback still holds all that failed
 
 
 def test_a_fault_of_the_digest_reaches_the_caller(spec, monkeypatch):

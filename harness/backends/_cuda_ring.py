@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.cuda import Gpu, Graph, NotCapturable
+from harness.errors import MeasurementError
 from harness.protocols import Images, Outputs
 
-N_SLOTS = 4  # three batches on the GPU while one is filled or collected
-IN_FLIGHT = 3
+N_SLOTS = 6  # batches of a small net leave most of a GPU idle: five run while one is filled or collected
+IN_FLIGHT = N_SLOTS - 1
 
 
 class Slot:
@@ -85,6 +86,7 @@ class Ring:
         self._gpu, self.slots = gpu, slots
         self._bind, self._enqueue, self._check, self._note = bind, enqueue, check, note
         self._can_capture = can_capture
+        self._is_streaming = False
         self._buffers: list[tuple[int, int, NDArray[Any]]] = []  # first and last address, array
 
     def host_buffers(self, n_buffers: int, n_images: int) -> list[Images]:
@@ -136,8 +138,9 @@ class Ring:
         return slot.host_out[: slot.n_images].astype(np.float32)
 
     def stream(self, batches: Iterable[Images]) -> Iterator[Outputs]:
-        """Yield the outputs of each batch in order, with three batches on the GPU meanwhile."""
+        """Yield the outputs of each batch in order, with IN_FLIGHT batches on the GPU meanwhile."""
         pending: deque[Slot] = deque()
+        self._is_streaming = True
         try:
             for index, images in enumerate(batches):
                 slot = self._place(self.slots[index % N_SLOTS], images)
@@ -148,8 +151,14 @@ class Ring:
             while pending:
                 yield self.collect(pending.popleft())
         finally:
+            self._is_streaming = False
             for slot in pending:  # the caller went away: nothing may still be written when the slot is used again
                 slot.copied_out.synchronize()
+
+    def check_idle(self, engine: str) -> None:
+        """Refuse any other use of the slots while a stream is open. Raises: MeasurementError."""
+        if self._is_streaming:
+            raise MeasurementError(f"{engine}: batches are being streamed; end or close that stream first")
 
     def close(self) -> None:
         """Destroy all graphs."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import time
+import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from types import TracebackType
@@ -35,10 +37,11 @@ class PlanRefused(BuildError):
 
 
 class TrtEngine:
-    """One engine with one execution context per profile. Implements `protocols.Engine`.
+    """One engine and its execution contexts. Implements `protocols.Engine`.
 
-    Scoring overlaps inferences, and each needs a context of its own: further ones on the same profile where TensorRT
-    allows that (10 and later), else on copies of the engine, loaded from the same plan.
+    One context per profile times and runs single batches. Scoring overlaps inferences, and each needs a context of its
+    own: further ones on the same profile where TensorRT allows that (10 and later), else on copies of the engine,
+    loaded from the same plan.
     Raises: PlanRefused when the plan cannot be deserialized. The engine closes `gpu` when it is closed itself.
     """
 
@@ -46,33 +49,40 @@ class TrtEngine:
         self._api, self._gpu, self._label = api, gpu, label
         self._lines = LogLines()
         self._logger = make_logger(api.trt, self._lines)
-        started = time.perf_counter_ns()
-        self._runtime: Any = api.trt.Runtime(self._logger)
         self.plan = plan
-        self._engine: Any = self._deserialized()
-        self.load_ns = time.perf_counter_ns() - started
-        self.input, self.output = engine_tensors(api.trt, self._engine)
-        self._compute = gpu.stream()
+        self._runtime: Any = None
+        self._engine: Any = None
+        self._lanes: list[Lane] = []
+        self._copies: dict[int, Any] = {}  # slot -> a copy of the engine
+        self._spare: dict[tuple[int, int], Lane] = {}  # (profile, slot) -> its context
+        self._timers: list[CudaTimer] = []
+        self._facts = EngineFacts(build_ns=plan.build_ns, log_errors=plan.log_errors)
         self._shares_profiles = plan.options.get("profile_sharing") == "on"
+        self._overlaps = len(plan.data) <= LARGEST_COPY or self._shares_profiles
+        try:
+            self._open()
+        except BaseException as error:
+            traceback.clear_frames(error.__traceback__)  # what they hold must go before the CUDA context does
+            self._drop_engine()
+            raise
+        self.closed = False
+        atexit.register(self.close)  # a context left on the stack aborts the process at its end
+
+    def _open(self) -> None:
+        started = time.perf_counter_ns()
+        self._runtime = self._api.trt.Runtime(self._logger)
+        self._engine = self._deserialized()
+        self.load_ns = time.perf_counter_ns() - started
+        self.input, self.output = engine_tensors(self._api.trt, self._engine)
+        self._compute = self._gpu.stream()
         self._lanes = [
-            Lane(self._engine.create_execution_context, index=index, limits=limits, lines=self._lines)
+            Lane(self._new_context, index=index, limits=limits, lines=self._lines)
             for index, limits in enumerate(lane_limits(self._engine, self.input))
         ]
         for lane in self._lanes:
             lane.open(self._compute)
-        self._copies: dict[int, Any] = {}  # slot -> a copy of the engine
-        self._spare: dict[tuple[int, int], Lane] = {}  # (profile, slot) -> its context
-        self._overlaps = len(plan.data) <= LARGEST_COPY or self._shares_profiles
         self._n_contexts, self._n_engines = len(self._lanes), 1  # the most there were at a time
-        self._timers: list[CudaTimer] = []
-        self._facts = EngineFacts(build_ns=plan.build_ns, log_errors=plan.log_errors)
-        try:
-            self._ring = self._make_ring()
-        except BaseException:
-            self._drop_engine()  # before the context that it lives in
-            raise
-        self.closed = False
-        atexit.register(self.close)  # a context left on the stack aborts the process at its end
+        self._ring = self._make_ring()
 
     @property
     def _tensors(self) -> tuple[TensorSpec, TensorSpec]:
@@ -102,7 +112,7 @@ class TrtEngine:
 
     def infer(self, images: Images) -> Outputs:
         """Run one batch and return fresh memory. Raises: MeasurementError."""
-        self._check_open()
+        self._check_idle()
         slot = self._ring.slots[0]
         try:
             self._ring.stage(slot, images)
@@ -113,7 +123,7 @@ class TrtEngine:
 
     def host_buffers(self, n_buffers: int, n_images: int) -> list[Images]:
         """Return page-locked arrays that `infer_stream` sends from without a copy; see `Ring.host_buffers`."""
-        self._check_open()
+        self._check_idle()
         try:
             return self._ring.host_buffers(n_buffers, n_images)
         except self._gpu.errors as error:
@@ -122,9 +132,9 @@ class TrtEngine:
     def infer_stream(self, batches: Iterable[Images]) -> Iterator[Outputs]:
         """Yield the outputs of each batch in order, overlapping copies and inferences. Fresh memory each.
 
-        Raises: MeasurementError.
+        Until it ends or is closed the engine can be used for nothing else. Raises: MeasurementError.
         """
-        self._check_open()
+        self._check_idle()
         try:
             yield from self._ring.stream(batches)
         except self._gpu.errors as error:
@@ -135,7 +145,7 @@ class TrtEngine:
 
         As such loops go, it copies the batch to page-locked memory and looks at nothing.
         """
-        self._check_open()
+        self._check_idle()
         slot, stream = self._ring.slots[0], self._ring.slots[0].compute
         slot.n_images = n_images = len(images)
         try:
@@ -155,7 +165,7 @@ class TrtEngine:
         Windows are compute, h2d, d2h and end_to_end (copy in, compute, copy out, one after the other). Raises:
         ConfigError for a window or launch that this engine lacks, MeasurementError.
         """
-        self._check_open()
+        self._check_idle()
         self._check(images)
         n_images, gpu, compute = len(images), self._gpu, self._compute
         slot = self._own_slot(n_images)
@@ -166,6 +176,7 @@ class TrtEngine:
             gpu.copy_in(slot.device_in, slot.host_in, compute)
 
         def bind() -> int:
+            self._ring.check_idle(self._label)
             generation = lane.bind(n_images, self._tensors, compute)
             lane.point(self._tensors, int(slot.device_in), int(slot.device_out))
             return generation
@@ -184,35 +195,44 @@ class TrtEngine:
         works = {"compute": run, "h2d": copy_in, "d2h": copy_out, "end_to_end": end_to_end}
         if window not in works:
             raise ConfigError(f"{self._label}: window {window!r} is none of {', '.join(works)}")
-        copy_in()
-        timer = CudaTimer(
-            gpu,
-            compute,
-            work=works[window],
-            bind=bind,
-            batch_size=n_images,
-            window=window,
-            launch=launch,
-            entries_per_call=int(self._engine.num_layers) + ENTRIES_BESIDE_LAYERS,
-            can_capture=self._can_capture(),
-            note=self._note,
-        )
+        try:
+            copy_in()
+            timer = CudaTimer(
+                gpu,
+                compute,
+                work=works[window],
+                bind=bind,
+                batch_size=n_images,
+                window=window,
+                launch=launch,
+                entries_per_call=int(self._engine.num_layers) + ENTRIES_BESIDE_LAYERS,
+                can_capture=self._can_capture(),
+                note=self._note,
+            )
+        except gpu.errors as error:
+            raise MeasurementError(f"{self._label}: timing batch {n_images} failed on the device: {error}") from error
         self._timers.append(timer)
         return timer
 
     def layers(self) -> tuple[Layer, ...]:
-        """Return the layers as they ran, with the median time of each at the largest profile's opt batch."""
-        self._check_open()
+        """Return the layers as they ran, with the median time of each at the largest profile's opt batch.
+
+        Raises: MeasurementError.
+        """
+        self._check_idle()
         lane = max(self._lanes, key=lambda one: one.high)
         slot = self._own_slot(lane.best)
         slot.host_in[...] = 0
-        self._gpu.copy_in(slot.device_in, slot.host_in, self._compute)
-        lane.bind(lane.best, self._tensors, self._compute)
-        lane.point(self._tensors, int(slot.device_in), int(slot.device_out))
-        lane.enqueue(self._compute)
-        self._compute.synchronize()
-        text = self._inspect(lane)
-        times = self._profiled(lane)
+        try:
+            self._gpu.copy_in(slot.device_in, slot.host_in, self._compute)
+            lane.bind(lane.best, self._tensors, self._compute)
+            lane.point(self._tensors, int(slot.device_in), int(slot.device_out))
+            lane.enqueue(self._compute)
+            self._compute.synchronize()
+            text = self._inspect(lane)
+            times = self._profiled(lane)
+        except self._gpu.errors as error:
+            raise MeasurementError(f"{self._label}: profiling failed on the device: {error}") from error
         lane.open(self._compute)  # a fresh context: the profiler makes every enqueue wait
         return layers_from_inspector(text, times_ns=times, profile=lane.index)
 
@@ -256,10 +276,17 @@ class TrtEngine:
             )
         return engine
 
-    def _copy(self, slot: Slot) -> Any:
-        if slot.index not in self._copies:
-            self._copies[slot.index] = self._deserialized()
-        return self._copies[slot.index]
+    # Contexts are made through these, so that a lane holds no reference to an engine that must be freed before it.
+    def _new_context(self) -> Any:
+        return self._engine.create_execution_context()
+
+    def _context_of_slot(self, index: int) -> Any:
+        """Return a further context: on the same profile where that is allowed, else on the slot's copy."""
+        if self._shares_profiles:
+            return self._new_context()
+        if index not in self._copies:
+            self._copies[index] = self._deserialized()
+        return self._copies[index].create_execution_context()
 
     def _close_spare(self) -> None:
         for spare in self._spare.values():
@@ -319,10 +346,9 @@ class TrtEngine:
             return lane
         key = (lane.index, slot.index)
         if key not in self._spare:
+            make = functools.partial(self._context_of_slot, slot.index)
+            spare = Lane(make, index=lane.index, limits=(lane.low, lane.best, lane.high), lines=self._lines)
             try:
-                engine = self._engine if self._shares_profiles else self._copy(slot)
-                limits = (lane.low, lane.best, lane.high)
-                spare = Lane(engine.create_execution_context, index=lane.index, limits=limits, lines=self._lines)
                 spare.open(slot.compute)
             except BuildError as error:  # no memory for it, for example; PlanRefused is one
                 self._take_turns(str(error))
@@ -336,10 +362,10 @@ class TrtEngine:
         """Let all slots run in one context, one after the other, on one stream."""
         self._gpu.synchronize()
         self._overlaps = False
-        self._close_spare()
         for slot in self._ring.slots:
             slot.drop_graphs()
             slot.compute = self._compute
+        self._close_spare()
         self._note(f"scored one inference at a time: {reason}")
 
     def _can_capture(self) -> bool:
@@ -361,6 +387,10 @@ class TrtEngine:
     def _check_open(self) -> None:
         if self.closed:
             raise MeasurementError(f"{self._label}: the engine is closed; build it again")
+
+    def _check_idle(self) -> None:
+        self._check_open()
+        self._ring.check_idle(self._label)
 
     def _inspect(self, lane: Lane) -> str:
         inspector = self._engine.create_engine_inspector()

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from harness.backends._cuda_ring import N_SLOTS
 from harness.cuda import CudaError
-from harness.errors import ConfigError, MeasurementError
+from harness.errors import BuildError, ConfigError, MeasurementError
 
 pytestmark = pytest.mark.usefixtures("no_leak")
 
@@ -54,15 +55,15 @@ def test_what_tensorrt_logs_while_it_runs_is_in_the_facts(build, images):
         assert engine.facts.log_errors == ("late error",)
 
 
-@pytest.mark.parametrize(("shares", "n_engines"), [("no", 4), ("yes", 1)])
+@pytest.mark.parametrize(("shares", "n_engines"), [("no", N_SLOTS), ("yes", 1)])
 def test_the_contexts_that_were_made_are_counted(build, images, environment, shares, n_engines):
     environment("FAKE_TRT_SHARES", shares)
     with build() as engine:
         assert (engine.facts.n_contexts, engine.facts.n_engines) == (1, 1)
         list(engine.infer_stream(images(4, seed=k) for k in range(12)))
-        assert (engine.facts.n_contexts, engine.facts.n_engines) == (4, n_engines)
+        assert (engine.facts.n_contexts, engine.facts.n_engines) == (N_SLOTS, n_engines)
         engine.layers()
-        assert (engine.facts.n_contexts, engine.facts.n_engines) == (4, n_engines)
+        assert (engine.facts.n_contexts, engine.facts.n_engines) == (N_SLOTS, n_engines)
 
 
 def test_contexts_given_up_again_were_made(build, images, environment):
@@ -91,11 +92,11 @@ def test_batches_are_replayed_as_graphs(build, images, driver):
     before, captures = driver.fake_calls(1), driver.fake_calls(2)
     with build() as engine:
         list(engine.infer_stream(images(4, seed=k) for k in range(20)))
-        assert driver.fake_calls(2) - captures == 4  # one graph a slot
-        assert driver.fake_calls(1) - before == 16  # each slot ran plainly once
+        assert driver.fake_calls(2) - captures == N_SLOTS  # one graph a slot
+        assert driver.fake_calls(1) - before == 20 - N_SLOTS  # each slot ran plainly once
 
 
-@pytest.mark.parametrize(("shares", "n_engines"), [("no", 4), ("yes", 1)])
+@pytest.mark.parametrize(("shares", "n_engines"), [("no", N_SLOTS), ("yes", 1)])
 def test_every_slot_has_a_context_of_its_own(build, images, expected, environment, shares, n_engines):
     import fake_tensorrt
 
@@ -106,7 +107,7 @@ def test_every_slot_has_a_context_of_its_own(build, images, expected, environmen
         outputs = list(engine.infer_stream(batches))
         list(engine.infer_stream(batches))
         assert len(fake_tensorrt.engines_made) - engines == n_engines
-        assert len(fake_tensorrt.contexts_made) - contexts == 4
+        assert len(fake_tensorrt.contexts_made) - contexts == N_SLOTS
         assert engine.facts.options["profile_sharing"] == ("on" if shares == "yes" else "off")
         assert not any("scored" in note for note in engine.facts.notes)
     assert all(np.allclose(o, expected(b), rtol=1e-5) for o, b in zip(outputs, batches, strict=True))
@@ -190,6 +191,45 @@ def test_a_stream_left_early_frees_its_slots(build, images, expected):
         stream.close()
         batch = images(4, seed=5)
         assert np.allclose(engine.infer(batch), expected(batch), rtol=1e-5)
+
+
+def test_an_engine_that_is_streaming_does_nothing_else(build, images, expected):
+    batches = [images(4, seed=k) for k in range(9)]
+    with build() as engine:
+        timer = engine.timer(images(4), window="compute", launch="auto")
+        stream = engine.infer_stream(batches)
+        outputs = [next(stream)]
+        others = (
+            lambda: engine.infer(images(4)),
+            lambda: engine.infer_in_turn(images(4)),
+            lambda: next(engine.infer_stream(batches)),
+            lambda: engine.host_buffers(1, 4),
+            lambda: engine.timer(images(4), window="compute", launch="auto"),
+            lambda: timer.sample(1),
+            engine.layers,
+        )
+        for other in others:
+            with pytest.raises(MeasurementError, match="batches are being streamed; end or close that stream first"):
+                other()
+        outputs += stream
+        assert all(np.allclose(o, expected(b), rtol=1e-5) for o, b in zip(outputs, batches, strict=True))
+        for other in others:
+            other()
+
+
+@pytest.mark.parametrize(
+    ("n_contexts", "says"), [("0", "no execution context for profile 0"), ("1", "no execution context for profile 1")]
+)
+def test_an_engine_that_cannot_be_opened_goes_before_the_context(build, environment, n_contexts, says):
+    import fake_tensorrt
+
+    environment("FAKE_TRT_CONTEXTS", n_contexts)
+    fake_tensorrt.freed.clear()
+    with pytest.raises(BuildError, match=says):
+        build(profiles=((1, 1, 1), (2, 4, 8)))
+    kinds = [kind for kind, _ in fake_tensorrt.freed]
+    assert kinds == ["IExecutionContext"] * int(n_contexts) + ["ICudaEngine", "Runtime"]
+    assert all(depth > 0 for _, depth in fake_tensorrt.freed)  # the CUDA context was still there
 
 
 def test_an_error_of_the_data_reaches_the_caller(build, images):

@@ -22,6 +22,7 @@ contexts_made = []
 contexts = weakref.WeakSet()  # of all engines, alive
 engines_made = []
 shape_versions = []
+freed = []  # (class, CUDA contexts on the stack then)
 plugin_layers = []  # names of the plug-in layers that the registry holds
 
 
@@ -335,7 +336,14 @@ class Builder:
         calibrator.write_calibration_cache(memoryview(f"TRT-8600-Fake\nin: {scale}\nout: 3f800000\n".encode()))
 
 
-class ICudaEngine:
+class _Freed:
+    """Notes when an object goes, and whether CUDA was still there."""
+
+    def __del__(self):
+        freed.append((type(self).__name__, _driver.fake_depth()))
+
+
+class ICudaEngine(_Freed):
     num_io_tensors = 2
     num_layers = 3
     device_memory_size = 4096
@@ -398,7 +406,7 @@ class EngineInspector:
         return json.dumps({"Layers": layers, "Bindings": ["in", "out"]}).replace("conv", "conv\x1e")
 
 
-class IExecutionContext:
+class IExecutionContext(_Freed):
     profiler = None
 
     def __init__(self, engine):
@@ -445,7 +453,7 @@ class IExecutionContext:
         return status == 0
 
 
-class Runtime:
+class Runtime(_Freed):
     max_threads = 1
 
     def __init__(self, logger):
