@@ -24,6 +24,8 @@ from gpu_scoring import ROOT, tactic_sources
 CPU_BACKENDS = ("ort", "openvino")
 STAGES = ("suite", "again", "minmax", "mnist", "direct", "scoring", "resnet")
 CHECK_TIMEOUT_S = 300
+# TensorRT 8.6's entropy calibrator ruins this net (docs/results/h200.md): its run fails, as it should.
+KNOWN_LOSSES = ("mobilenet_digits-trt-int8-trt-entropy2",)
 
 
 def suite_command(asked, folder, *more):
@@ -205,7 +207,7 @@ def report(results):
             ]
             lines += ["| --- | --- | --- | --- |"]
             lines += [
-                f"| {row['precision']} | {row['images_per_s']['stream']:.4g} | {row['share_of_ceiling']:.1%} | "
+                f"| {row['precision']} | {row['images_per_s']['stream']:.4g} | {row['share_of_graphs']:.1%} | "
                 f"{row['times_the_loop']:.2f} |"
                 for row in result.get("rows", [])
             ] or [f"| - | {result.get('error')} | - | - |"]
@@ -223,8 +225,12 @@ def not_cached(rows):
 
 
 def faults(results):
-    """Yield one line for everything that is not as it should be."""
+    """Yield one line for everything that is not as it should be, nothing measured included."""
     for stage, result in results.items():
+        if not result or result.get("rows") == []:
+            yield f"{stage}: nothing was measured"
+        if result.get("exit", 0) not in (0, 1):  # pytest's: all passed, some failed
+            yield f"{stage}: pytest ended with exit code {result['exit']}"
         if stage == "direct":
             yield from (f"{name}: {one['detail']}" for name, one in result.items() if one["outcome"] == "FAILED")
         elif stage == "scoring":
@@ -232,10 +238,11 @@ def faults(results):
                 yield f"scoring: {result['error']}"
             for row in result.get("rows", []):
                 if not row["passes"]:
-                    share, factor = row["share_of_ceiling"], row["times_the_loop"]
-                    yield f"scoring {row['precision']}: {share:.1%} of the ceiling, {factor:.2f} times the loop"
+                    share, factor = row["share_of_graphs"], row["times_the_loop"]
+                    yield f"scoring {row['precision']}: {share:.1%} of graphs back to back, {factor:.2f} times the loop"
         elif "rows" in result:
-            yield from (f"{stage} {row['id']}: {row['reason']}" for row in result["rows"] if row["status"] == "error")
+            wrong = (row for row in result["rows"] if row["status"] not in ("passed", "unsupported"))
+            yield from (f"{stage} {row['id']}: {row['reason']}" for row in wrong if row["id"] not in KNOWN_LOSSES)
             if stage == "again":
                 yield from (f"again: {case} was not taken from the cache" for case in not_cached(result["rows"]))
         elif "error" in result:

@@ -148,7 +148,7 @@ def engine_cache(place):
         plan.write_bytes(bytes(data))
         with place.engine(cache=folder, optimization_level=0)[2] as engine:
             states.append(engine.facts.cache)
-            note = engine.facts.notes[0]
+            (said,) = (text for text in engine.facts.warnings if "damaged" in text)
         real = TrtBackend.api
 
         def older(backend):
@@ -163,7 +163,7 @@ def engine_cache(place):
         finally:
             TrtBackend.api = real
     assert states == ["miss", "hit", "rebuilt", "miss"], states
-    return f"first, second, damaged, other version: {', '.join(states)}; {note[:80]}"
+    return f"first, second, damaged, other version: {', '.join(states)}; {said[:80]}"
 
 
 def foreign_plan(place):
@@ -179,7 +179,8 @@ def foreign_plan(place):
         ContentCache(folder, "plans").put(entry["key"], b"no plan at all" * 100, name="x.plan", meta=entry["meta"])
         with place.engine(cache=folder, optimization_level=0)[2] as engine:
             assert engine.facts.cache == "rebuilt", engine.facts.cache
-            return engine.facts.notes[0]
+            (said,) = (text for text in engine.facts.warnings if "refused" in text)
+            return said
 
 
 def plugin_library(place):
@@ -237,17 +238,20 @@ def short(batch):
 def bad_calibration(place):
     """NaN, and a batch of the wrong shape, fail a calibrated build."""
     place.need_trt()
+    if not load_backend(place.backend).api().has_calibrator("trt-entropy2"):
+        raise NotHere("this TensorRT has no calibrators")
     spec, artifact, engine = place.engine()
     engine.close()
     vendor = dataclasses.replace(artifact, precision=type(artifact.precision)("int8"), recipe="trt-entropy2")
     found = []
-    for spoil in (nan, short):
+    for spoil, said in ((nan, "holds NaN"), (short, "expected float32[")):
         options = BuildOptions(cache_dir="", trt=TrtOptions(tactic_sources=tactic_sources(), optimization_level=0))
         try:
             load_backend(place.backend).build(
                 vendor, device=place.device, batch_sizes=(1, 100), options=options, calibration=Spoiled(spoil, spec)
             )
         except BuildError as error:
+            assert said in str(error), error
             found.append(f"{spoil.__name__}: {error}")
     assert len(found) == 2, found
     return "; ".join(found)
