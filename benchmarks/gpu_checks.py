@@ -251,8 +251,7 @@ def bad_calibration(place):
                 vendor, device=place.device, batch_sizes=(1, 100), options=options, calibration=Spoiled(spoil, spec)
             )
         except BuildError as error:
-            assert said in str(error), error
-            found.append(f"{spoil.__name__}: {error}")
+            found += [f"{spoil.__name__}: {error}"] if said in str(error) else []
     assert len(found) == 2, found
     return "; ".join(found)
 

@@ -86,7 +86,8 @@ def resnet_table(summary):
 
 def scoring_table(result):
     names = ("stream", "copied", "score", "graphs", "loop", "pageable_loop")
-    yield f"| precision | {' | '.join(name.replace('_', ' ') for name in names)} | of graphs back to back | times the loop |"
+    headings = " | ".join(name.replace("_", " ") for name in names)
+    yield f"| precision | {headings} | of graphs back to back | times the loop |"
     yield "| --- " * (3 + len(names)) + "|"
     for row in result["rows"]:
         cells = [row["precision"], *(number(row["images_per_s"].get(name), 1e-6) for name in names)]
