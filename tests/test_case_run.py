@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.case_run import CaseRun
+from harness.case_run import CaseRun, facts_together
 from harness.environment import collect_environment
 from harness.measure import no_progress
 from harness.options import HarnessOptions
 from harness.plan import Plan
-from harness.records import Availability
+from harness.records import Availability, EngineFacts
 from harness.requests import CaseRequest
 from harness.session import RunSession
 from harness.specs import BuildOptions, Case, DatasetRequest, Precision, TimingPlan, Tolerance
@@ -69,6 +69,21 @@ def test_a_second_worker_adds_to_what_the_first_one_said(case):
     assert facts.build_ns == 1_000
     assert facts.notes == ("built", "loaded", "noted while it ran")
     assert facts.warnings == ("the cached plan was damaged",)
+
+
+@pytest.mark.parametrize(
+    ("first", "now", "most"),
+    [
+        ((4, 4), (1, 1), (4, 4)),
+        ((1, 1), (4, 2), (4, 2)),
+        ((2, None), (None, 3), (2, 3)),
+        ((None, None), (None, None), (None, None)),
+    ],
+)
+def test_the_most_there_were_is_of_all_workers(first, now, most):
+    before, after = (EngineFacts(build_ns=1, n_contexts=c, n_engines=e) for c, e in (first, now))
+    facts = facts_together(before, after)
+    assert (facts.n_contexts, facts.n_engines) == most
 
 
 def test_a_run_is_on_its_own_device(bundled, tmp_path):
