@@ -417,8 +417,10 @@ class Graph:
         failures: tuple[type[BaseException], ...] = (HarnessError, *gpu.errors)
         try:
             graph = self._captured(gpu, work)
-            self._exec = _checked("cuGraphInstantiate", self._api.cuGraphInstantiate(graph, 0))
-            _checked("cuGraphDestroy", self._api.cuGraphDestroy(graph))
+            try:
+                self._exec = _checked("cuGraphInstantiate", self._api.cuGraphInstantiate(graph, 0))
+            finally:
+                _checked("cuGraphDestroy", self._api.cuGraphDestroy(graph))
         except failures as error:
             raise NotCapturable(f"CUDA graph capture: {error}") from error
 
