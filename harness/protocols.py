@@ -51,7 +51,7 @@ class Timer(Protocol):
 
     batch_size: int
     clock: str  # host or cuda_event
-    window: str  # compute or end_to_end
+    window: str  # compute or end_to_end; h2d, d2h where copies are the engine's own
     calls_per_sample: int  # settable: how many calls one sample spans
 
     @property

@@ -374,10 +374,9 @@ def bf16_refusal(recipe: str, provider: str) -> str:
 
 def session_error(artifact: Artifact, label: str, provider: str, error: BaseException) -> HarnessError:
     """Return what a refused session is: Unsupported for a BF16 file with a node without a kernel, else BuildError."""
-    text = one_line(error)
-    lacking = next((match for match in (pattern.search(text) for pattern in NO_KERNEL) if match), None)
+    lacking = next((match for match in (pattern.search(str(error)) for pattern in NO_KERNEL) if match), None)
     if artifact.precision is not Precision.BF16 or lacking is None:
-        return BuildError(f"{label}: ONNX Runtime cannot build {artifact.onnx_path}: {text}")
+        return BuildError(f"{label}: ONNX Runtime cannot build {artifact.onnx_path}: {one_line(error)}")
     version = import_runtime("onnxruntime").__version__
     node = f" ({lacking['name']})" if lacking["name"] else ""
     return Unsupported(f"ONNX Runtime {version} has no BF16 {lacking['kind']} on its {provider}{node}")
