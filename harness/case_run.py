@@ -47,17 +47,26 @@ class Comparison:
 
 
 def facts_together(first: EngineFacts | None, now: EngineFacts) -> EngineFacts:
-    """Return the newest facts, with the build and all that was said before: by another worker perhaps."""
+    """Return the newest facts, with the build, the most there were and all that was said before.
+
+    What came before may be another worker's.
+    """
     if first is None:
         return now
     return replace(
         now,
         build_ns=first.build_ns,
         cache=first.cache,
+        n_contexts=_most(first.n_contexts, now.n_contexts),
+        n_engines=_most(first.n_engines, now.n_engines),
         log_errors=tuple(dict.fromkeys((*first.log_errors, *now.log_errors))),
         notes=tuple(dict.fromkeys((*first.notes, *now.notes))),
         warnings=tuple(dict.fromkeys((*first.warnings, *now.warnings))),
     )
+
+
+def _most(*counts: int | None) -> int | None:
+    return max((count for count in counts if count is not None), default=None)
 
 
 class CaseRun:

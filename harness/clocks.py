@@ -102,7 +102,8 @@ class _Sampled(Protocol):
 def calibrate_calls(timer: Timer | _Sampled, min_ns: float, *, n_probes: int = 3) -> int:
     """Set and return the calls per sample that make a sample last at least `min_ns` [ns].
 
-    The fastest of `n_probes` single calls decides: a slow one would make samples too short.
+    The fastest of `n_probes` single calls decides: a slow one would make samples too short. A timer may take fewer than
+    that: a gate holds only so many.
     Raises: MeasurementError for a time that is not positive, or when a million calls are too few.
     """
     timer.calls_per_sample = 1
@@ -116,4 +117,4 @@ def calibrate_calls(timer: Timer | _Sampled, min_ns: float, *, n_probes: int = 3
             "the timer measures something other than the engine"
         )
     timer.calls_per_sample = calls
-    return calls
+    return timer.calls_per_sample

@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any, cast
 
 import numpy as np
@@ -418,8 +417,10 @@ class Graph:
         failures: tuple[type[BaseException], ...] = (HarnessError, *gpu.errors)
         try:
             graph = self._captured(gpu, work)
-            self._exec = _checked("cuGraphInstantiate", self._api.cuGraphInstantiate(graph, 0))
-            _checked("cuGraphDestroy", self._api.cuGraphDestroy(graph))
+            try:
+                self._exec = _checked("cuGraphInstantiate", self._api.cuGraphInstantiate(graph, 0))
+            finally:
+                _checked("cuGraphDestroy", self._api.cuGraphDestroy(graph))
         except failures as error:
             raise NotCapturable(f"CUDA graph capture: {error}") from error
 
@@ -519,12 +520,6 @@ class EventPool:
     def __init__(self, gpu: Gpu) -> None:
         self._gpu = gpu
         self._pairs: list[tuple[Any, Any]] = []
-
-    def __enter__(self) -> EventPool:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._pairs.clear()
 
     def pairs(self, n_pairs: int) -> list[tuple[Any, Any]]:
         """Return n_pairs (start, end) events, making what is missing."""

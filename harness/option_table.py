@@ -243,12 +243,12 @@ def _add_trt_options(add: Callable[..., None]) -> None:
     add(
         "--trt-quantile",
         metavar="FRACTION",
-        help="quantile of the recipe trt-legacy (default: the library's)",
+        help="quantile of the recipe trt-legacy (default: 0.99999, sampleINT8's)",
     )
     add(
         "--trt-cutoff",
         metavar="FRACTION",
-        help="cutoff of the recipe trt-legacy (default: the library's)",
+        help="cutoff of the recipe trt-legacy (default: 0.999, sampleINT8's)",
     )
 
 

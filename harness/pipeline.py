@@ -19,7 +19,7 @@ import numpy as np
 
 from harness.backends import load_backend
 from harness.datasets import fingerprint_range, open_dataset
-from harness.errors import ConfigError, HarnessError
+from harness.errors import ConfigError, HarnessError, Unsupported
 from harness.invariance import check_invariance
 from harness.layers import effective_precision
 from harness.measure import Progress, latency_from_arms, make_timers, min_sample_ns, score_engine, time_arms
@@ -82,11 +82,18 @@ class CaseWork:
         self.engine: Engine | None = None
 
     def prepare(self) -> Prepared:
-        """Convert the model and build the engine, unless the device cannot do the case."""
+        """Convert the model and build the engine, unless the device cannot do the case.
+
+        That is said by the backend's `supports`, or met by its `build`.
+        """
         if not self.support.supported:
             return Prepared(support=self.support)
         artifact = self.request.artifact or self.artifact(self.request.case)
-        self.engine = self._build(artifact, self._batch_sizes())
+        try:
+            self.engine = self._build(artifact, self._batch_sizes())
+        except Unsupported as error:  # an operator without a kernel: only the build meets the model
+            self.support = replace(self.support, supported=False, reason=str(error))
+            return Prepared(support=self.support)
         return Prepared(support=self.support, artifact=artifact, engine=self.engine.facts)
 
     def artifact(self, case: Case) -> Artifact:

@@ -51,7 +51,7 @@ class Timer(Protocol):
 
     batch_size: int
     clock: str  # host or cuda_event
-    window: str  # compute or end_to_end
+    window: str  # compute or end_to_end; h2d, d2h where copies are the engine's own
     calls_per_sample: int  # settable: how many calls one sample spans
 
     @property
@@ -146,7 +146,10 @@ class Backend(Protocol):
         ...
 
     def supports(self, case: Case) -> Support:
-        """Say whether this device can do the case at all. Called in a worker after a successful probe."""
+        """Say whether this device can do the case at all. Called in a worker after a successful probe.
+
+        What depends on the model's operators is for `build` to meet.
+        """
         ...
 
     def build(
@@ -158,5 +161,8 @@ class Backend(Protocol):
         options: BuildOptions,
         calibration: CalibrationSet | None = None,
     ) -> Engine:
-        """Build an engine for every batch size asked. Raises BuildError."""
+        """Build an engine for every batch size asked.
+
+        Raises: BuildError; Unsupported when the runtime has no kernel for the model in this precision.
+        """
         ...

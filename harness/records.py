@@ -223,7 +223,7 @@ class Latency:
     clock: str  # host or cuda_event
     launch: str  # call, enqueue or graph
     gated: bool
-    window: str  # compute or end_to_end
+    window: str  # compute, h2d, d2h or end_to_end
     started_ns: PackedArray | None = None  # int64[rounds]: start of each round since the first [ns]
     enqueue_ns: float | None = None  # host time of one plain enqueue, whatever `launch` is
     reference_rounds_ns: PackedArray | None = None  # float64[rounds, samples of FP32 in turn with ours]

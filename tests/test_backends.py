@@ -1,6 +1,8 @@
 """ONNX Runtime and OpenVINO adapters: what is theirs alone; the rest is in tests/contract."""
 
+import re
 import sys
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -11,8 +13,8 @@ from onnx_nets import ArraySet, artifact_of, images, spec_of
 from harness.backends import load_backend
 from harness.backends._inputs import check_images, check_output_shape
 from harness.backends.openvino import layer_from_rt_info
-from harness.backends.ort import BF16_PROBES, bf16_refusal, layers_from_profile
-from harness.errors import BackendUnavailable, BuildError, ConfigError, MeasurementError
+from harness.backends.ort import BF16_PROBES, bf16_refusal, layers_from_profile, session_error
+from harness.errors import BackendUnavailable, BuildError, ConfigError, MeasurementError, Unsupported
 from harness.layers import effective_precision
 from harness.onnx_graph import NodeIndex, index_nodes
 from harness.precision import prepare_artifact
@@ -215,8 +217,43 @@ def test_onnxruntime_says_that_it_has_no_bf16(tiny, tmp_path):
         assert not support.supported
         assert reason in support.reason
     artifact = prepare_artifact(spec_of(tiny), Precision.BF16, "cast", calibration=None, cache_dir=str(tmp_path))
-    with pytest.raises(BuildError, match=r"Could not find an implementation for Conv\(22\)"):
+    with pytest.raises(
+        Unsupported, match=r"ONNX Runtime [\d.]+ has no BF16 Conv on its CPUExecutionProvider \(/conv/Conv\)"
+    ):
         ort.build(artifact, device="cpu", batch_sizes=(1,), options=BuildOptions())
+
+
+CUDA_ANSWER = (
+    "[ONNXRuntimeError] : 1 : FAIL : Exception during initialization: transformer_memcpy.cc:253 void "
+    "onnxruntime::TransformerMemcpyImpl::ProcessDefs(onnxruntime::Node&)\nProvider type for {} is not set."
+)
+
+
+@pytest.mark.parametrize(
+    ("precision", "answer", "kind", "message"),
+    [
+        (
+            "bf16",
+            CUDA_ANSWER.format("MaxPool node with name '/1/MaxPool'"),
+            Unsupported,
+            r"no BF16 MaxPool on its X \(/1/M",
+        ),
+        (
+            "bf16",
+            "Could not find an implementation for Gemm(13) node with name ''",
+            Unsupported,
+            "no BF16 Gemm on its X$",
+        ),
+        ("fp16", CUDA_ANSWER.format("MaxPool node with name '/1/MaxPool'"), BuildError, "cannot build .*transformer_memcpy"),
+        ("bf16", "[ONNXRuntimeError] : 6 : Failed to allocate memory", BuildError, "cannot build .*allocate memory"),
+    ],
+)
+def test_only_a_missing_bf16_kernel_is_unsupported(tiny, precision, answer, kind, message):
+    pytest.importorskip("onnxruntime")
+    artifact = replace(artifact_of(tiny), precision=Precision(precision))
+    found = session_error(artifact, "net", "X", RuntimeError(answer))
+    assert type(found) is kind
+    assert re.search(message, str(found))
 
 
 def test_the_bf16_probe_can_find_kernels(monkeypatch):

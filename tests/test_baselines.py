@@ -56,7 +56,7 @@ def test_options_are_kept_and_a_file_without_them_blames_none(store):
         record_with(accuracy, engine=EngineFacts(build_ns=1, options={"tf32": tf32})) for tf32 in ("off", "on")
     )
     path = written(store, plain)
-    assert "with other options: tf32 off -> on" in store.judge(other, tolerance=Tolerance())[0].message
+    assert "engine options differ: tf32 off -> on" in store.judge(other, tolerance=Tolerance())[0].message
     document = json.loads(path.read_text())
     del document["engine_options"]  # as files of before
     path.write_text(json.dumps(document))

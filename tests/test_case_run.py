@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.case_run import CaseRun
+from harness.case_run import CaseRun, facts_together
 from harness.environment import collect_environment
+from harness.errors import Unsupported
 from harness.measure import no_progress
 from harness.options import HarnessOptions
 from harness.plan import Plan
-from harness.records import Availability
+from harness.records import Availability, EngineFacts, Status
 from harness.requests import CaseRequest
 from harness.session import RunSession
 from harness.specs import BuildOptions, Case, DatasetRequest, Precision, TimingPlan, Tolerance
@@ -19,9 +20,10 @@ FAKES = str(Path(__file__).parent / "fakes")
 
 
 @pytest.fixture
-def case(bundled, tmp_path):
+def case(bundled, tmp_path, request):
+    backend = getattr(request, "param", "fake-tells")
     request = CaseRequest(
-        case=Case(model="mlp", backend="fake-tells", precision=Precision.FP32, recipe="none"),
+        case=Case(model="mlp", backend=backend, precision=Precision.FP32, recipe="none"),
         model=bundled("mlp"),
         data=DatasetRequest(score_images=150),
         build=BuildOptions(cache_dir=str(tmp_path / "cache")),
@@ -59,6 +61,16 @@ def test_what_is_noted_while_it_runs_is_in_the_record(case, ask):
     assert facts.log_errors == ("an error while it ran",)
 
 
+@pytest.mark.parametrize("case", ["fake-lacks"], indirect=True)
+def test_what_only_the_build_finds_unsupported_is_a_skip_with_its_reason(case):
+    for ask in (CaseRun.prepare, CaseRun.accuracy, CaseRun.latencies):
+        with pytest.raises(Unsupported, match="mlp-fake-lacks-fp32: this device has no kernel for Gemm"):
+            ask(case)
+    assert (case.is_unsupported, case.failure) == (True, None)
+    record = case.record(environment=collect_environment(), recorded_at="", command="")
+    assert (record.status, record.reason) == (Status.UNSUPPORTED, "this device has no kernel for Gemm")
+
+
 def test_a_second_worker_adds_to_what_the_first_one_said(case):
     case.prepare()
     case.close()
@@ -69,6 +81,21 @@ def test_a_second_worker_adds_to_what_the_first_one_said(case):
     assert facts.build_ns == 1_000
     assert facts.notes == ("built", "loaded", "noted while it ran")
     assert facts.warnings == ("the cached plan was damaged",)
+
+
+@pytest.mark.parametrize(
+    ("first", "now", "most"),
+    [
+        ((4, 4), (1, 1), (4, 4)),
+        ((1, 1), (4, 2), (4, 2)),
+        ((2, None), (None, 3), (2, 3)),
+        ((None, None), (None, None), (None, None)),
+    ],
+)
+def test_the_most_there_were_is_of_all_workers(first, now, most):
+    before, after = (EngineFacts(build_ns=1, n_contexts=c, n_engines=e) for c, e in (first, now))
+    facts = facts_together(before, after)
+    assert (facts.n_contexts, facts.n_engines) == most
 
 
 def test_a_run_is_on_its_own_device(bundled, tmp_path):

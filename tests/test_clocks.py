@@ -78,6 +78,21 @@ def test_the_fastest_probe_decides():
     assert calibrate_calls(timer, 1_000) == 10
 
 
+def test_a_timer_that_takes_fewer_calls_is_believed():
+    class AtMost(HostTimer):
+        @property
+        def calls_per_sample(self):
+            return min(self._calls, 4)
+
+        @calls_per_sample.setter
+        def calls_per_sample(self, calls):
+            self._calls = calls
+
+    clock = Clock()
+    timer = AtMost(clock.work(100), batch_size=1, window="compute", now_ns=clock)
+    assert calibrate_calls(timer, 1_000) == timer.calls_per_sample == 4
+
+
 def test_a_clock_that_stands_still_is_refused():
     timer = HostTimer(lambda: None, batch_size=1, window="compute", now_ns=lambda: 5)
     with pytest.raises(MeasurementError, match="positive"):

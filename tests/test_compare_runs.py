@@ -105,11 +105,28 @@ def test_options_that_differ_are_a_named_cause_whatever_came_of_them(lost):
     before, after = pair_with(lost=lost, gained=0)
     verdicts = judge(built_with(after, tf32="on", plugins="libown.so 0123"), built_with(before))
     for verdict in verdicts:
-        assert "with other options: plugins none -> libown.so 0123, tf32 off -> on" in verdict.message
+        assert "engine options differ: plugins none -> libown.so 0123, tf32 off -> on" in verdict.message
         assert "optimization_level" not in verdict.message
     assert [verdict.gate for verdict in verdicts] == ["baseline", "latency"]
     assert verdicts[0].is_failure is (lost == 30)  # a cause is no excuse
-    assert ("the same options" in verdicts[0].advice) is (lost == 30)
+    assert ("a possible cause" in verdicts[0].advice) is (lost == 30)
+    assert not any(word in v.advice + v.message for v in verdicts for word in ("you ", "on purpose", "same options"))
+
+
+@pytest.mark.parametrize("field", ["driver", "cuda_version"])
+def test_a_driver_that_one_side_does_not_know_is_not_said_to_have_changed(field):
+    before, after = pair_with(lost=3, gained=1)
+
+    def changed(now, then):
+        ours, theirs = (replace(ENVIRONMENT, **{field: value}) for value in (now, then))
+        return (
+            "changed since"
+            in judge(record_with(after, environment=ours), record_with(before, environment=theirs))[0].message
+        )
+
+    assert changed("13.0", "12.9")
+    assert not changed("13.0", "")
+    assert not changed("", "13.0")
 
 
 def test_options_that_one_side_does_not_know_are_not_said_to_differ():

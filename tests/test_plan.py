@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.backends import add_backend_dir
+from harness.backends._trt_calibrator import LEGACY_CUTOFF, LEGACY_QUANTILE
 from harness.commands import command_of
 from harness.errors import BackendUnavailable, ConfigError
 from harness.option_table import add_options, options_from_namespace
@@ -42,6 +43,12 @@ def test_recipes_multiply_int8_only():
         "mlp-fake-honest-int8",
         "mlp-fake-honest-int8-qdq-entropy",
     ]
+
+
+@pytest.mark.parametrize(("option", "default"), [("--trt-quantile", LEGACY_QUANTILE), ("--trt-cutoff", LEGACY_CUTOFF)])
+def test_the_help_states_the_defaults_of_the_legacy_calibrator(option, default):
+    (action,) = (action for action in parser_of_options()._actions if option in action.option_strings)
+    assert f"(default: {default}, sampleINT8's)" in action.help
 
 
 def test_bf16_runs_when_it_is_asked_for():

@@ -70,6 +70,21 @@ def test_unlike_timings_are_told(flagged):
 @pytest.mark.parametrize(
     ("launch", "gated", "words"),
     [
+        ("enqueue", False, "an enqueue"),
+        ("graph", False, "a graph"),
+        ("enqueue", True, "a gated enqueue"),
+        ("call", False, "a call"),
+    ],
+)
+def test_a_launch_has_its_article(flagged, launch, gated, words):
+    _, records = flagged(**{**UNLIKE, "launch": launch, "gated": gated})
+    text = latency_flag_text(TIMED_OTHERWISE, records[0].latencies[0])
+    assert text.startswith(f"timed as {words}, FP32 as a gated enqueue")
+
+
+@pytest.mark.parametrize(
+    ("launch", "gated", "words"),
+    [
         ("graph", True, "this time, of a gated graph, is not affected"),
         ("enqueue", True, "this time, of a gated enqueue, is not affected"),
         ("enqueue", False, "this time is the host's"),

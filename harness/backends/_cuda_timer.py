@@ -19,12 +19,9 @@ from harness.errors import ConfigError, MeasurementError
 
 WINDOWS = ("compute", "h2d", "d2h", "end_to_end")
 LAUNCHES = ("auto", "enqueue", "graph", "gated", "gated_graph")
-# One sample should last at least 40 event quanta of 0.5 us (CUDA documentation, cuEventElapsedTime).
-SHORTEST_SAMPLE_NS = 20_000.0
 # A stream's queue holds about 1000 entries; an enqueue into a full queue blocks, and a gate would then never open.
 GATED_QUEUE_ENTRIES = 256
 N_ENQUEUES = 32  # calls whose host time is taken
-N_TRIALS = 5
 TRIAL_TIMEOUT_S = 2.0  # work that waits for the stream would hang behind the gate; the trial finds that out
 
 
@@ -61,7 +58,7 @@ class CudaTimer:
         self._work: Callable[[], object] = work
         self._bind: Callable[[], int] = bind
         self.batch_size, self.window = batch_size, window
-        self.calls_per_sample = 1
+        self._calls = 1
         self.notes: tuple[str, ...] = ()
         self._note = note
         self._entries_per_call = max(1, entries_per_call)
@@ -77,7 +74,6 @@ class CudaTimer:
             self._ready()
             if launch in ("auto", "gated", "gated_graph"):
                 self._try_gate()
-            self._choose_calls()
         except BaseException:
             self.close()
             raise
@@ -92,6 +88,21 @@ class CudaTimer:
         """Tell whether the stream is held while calls are enqueued."""
         return self._gate is not None
 
+    @property
+    def calls_per_sample(self) -> int:
+        """Return how many calls one sample spans; set it to as many as are wanted.
+
+        Behind a gate they are no more than its queue holds: calls on an open stream would hold the host's gaps.
+        """
+        if self._gate is None:
+            return self._calls
+        entries = 1 if self._graph else self._entries_per_call
+        return min(self._calls, max(1, GATED_QUEUE_ENTRIES // entries))
+
+    @calls_per_sample.setter
+    def calls_per_sample(self, calls: int) -> None:
+        self._calls = calls
+
     def lower(self, *, graph: bool, gate: bool) -> None:
         """Go without the graph or the gate that this timer has; see `protocols.LowersLaunch`."""
         if self._graph and not graph:
@@ -105,7 +116,6 @@ class CudaTimer:
         if self._gate and not gate:
             self._gate = None
             self._say("timed without a gate: the engine timed in turn with it has none")
-        self._choose_calls()
 
     def sample(self, n_samples: int) -> NDArray[np.float64]:
         """Return float64[n_samples]: ns per call. Raises: MeasurementError when the device fails."""
@@ -116,12 +126,13 @@ class CudaTimer:
             with self._gate.watched() if self._gate else contextlib.nullcontext():
                 for start, end in pairs:
                     if self._gate:
-                        self._gated_sample(self._gate, start, end)
-                    else:
-                        start.record(stream)
-                        for _ in range(calls):
-                            launch()
-                        end.record(stream)
+                        self._gate.shut()
+                    start.record(stream)
+                    for _ in range(calls):
+                        launch()
+                    end.record(stream)
+                    if self._gate:
+                        self._gate.open()
                 stream.synchronize()
             spans = [end.time_since(start) for start, end in pairs]
         except self._gpu.errors as error:
@@ -172,23 +183,6 @@ class CudaTimer:
     def _launch_once(self) -> Callable[[], object]:
         return self._graph.launch if self._graph else self._work
 
-    def _gated_sample(self, gate: Gate, start: Any, end: Any) -> None:
-        launch, stream = self._launch_once(), self._stream
-        gate.shut()
-        start.record(stream)
-        calls_per_gate = max(1, GATED_QUEUE_ENTRIES // (1 if self._graph else self._entries_per_call))
-        held = min(self.calls_per_sample, calls_per_gate)
-        for _ in range(held):
-            launch()
-        if held == self.calls_per_sample:
-            end.record(stream)
-            gate.open()
-            return
-        gate.open()
-        for _ in range(self.calls_per_sample - held):
-            launch()
-        end.record(stream)
-
     def _ready(self) -> None:
         """Bind the batch; after a change of shape run it once and capture it anew."""
         generation = self._bind()
@@ -220,13 +214,6 @@ class CudaTimer:
             return
         gate.timeout_s = GATE_TIMEOUT_S
         self._gate = gate
-
-    def _choose_calls(self) -> None:
-        """Let one sample span several calls when a call is shorter than the events can resolve well."""
-        self.calls_per_sample = 1
-        call_ns = float(np.median(self.sample(N_TRIALS)))
-        if 0 < call_ns < SHORTEST_SAMPLE_NS:
-            self.calls_per_sample = int(np.ceil(SHORTEST_SAMPLE_NS / call_ns))
 
 
 def _closed() -> int:

@@ -1,4 +1,4 @@
-"""Execution contexts of one engine: one per optimization profile, bound by tensor name."""
+"""The execution contexts that serve one slot: one per optimization profile, bound by tensor name."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ from harness.backends._cpu import (
 )
 from harness.backends._inputs import check_images, check_output_shape, timing_images
 from harness.clocks import HostTimer
-from harness.errors import BuildError, MeasurementError
+from harness.errors import BuildError, HarnessError, MeasurementError, Unsupported
 from harness.layers import is_multiplying, median_times, onnx_nodes_of
 from harness.onnx_graph import NodeIndex, check_scales, index_nodes, load_model, one_line
 from harness.protocols import CalibrationSet, Images, Outputs, Timer
@@ -92,6 +93,11 @@ BF16_PROBES = {
     "Gemm": "g (bfloat16[1,4] x, bfloat16[4,2] w) => (bfloat16[1,2] y) { y = Gemm(x, w) }",
     "MatMul": "g (bfloat16[1,4] x, bfloat16[4,2] w) => (bfloat16[1,2] y) { y = MatMul(x, w) }",
 }
+# What ONNX Runtime answers when no provider has a kernel: on the CPU alone, and with CUDA before it.
+NO_KERNEL = (
+    re.compile(r"Could not find an implementation for (?P<kind>\w+)\(\d+\) node with name '(?P<name>[^']*)'"),
+    re.compile(r"Provider type for (?P<kind>\w+) node with name '(?P<name>[^']*)' is not set"),
+)
 COMPUTE_OPS_BY_PRECISION = {"DynamicQuantizeMatMul": "int8", "MatMulNBits": "int4"}
 
 
@@ -132,7 +138,10 @@ class OrtBackend:
         options: BuildOptions,
         calibration: CalibrationSet | None = None,
     ) -> OrtEngine:
-        """Build one session for all batch sizes. Raises: BuildError, BackendUnavailable."""
+        """Build one session for all batch sizes.
+
+        Raises: BuildError; BackendUnavailable; Unsupported for a BF16 file with an operator that has no kernel.
+        """
         del calibration  # the artifact holds its scales
         if device != "cpu":
             raise BuildError(f"{self.name} was asked for device {device}; it runs on cpu")
@@ -252,11 +261,10 @@ class OrtEngine:
         return options
 
     def _open_session(self, options: Any) -> Any:
-        path = self._artifact.onnx_path
         try:
-            session = self._ort.InferenceSession(path, options, providers=[PROVIDER])
+            session = self._ort.InferenceSession(self._artifact.onnx_path, options, providers=[PROVIDER])
         except self._errors as error:
-            raise BuildError(f"{self._label}: ONNX Runtime cannot build {path}: {one_line(error)}") from error
+            raise session_error(self._artifact, self._label, PROVIDER, error) from error
         if session.get_providers()[0] != PROVIDER:
             raise BuildError(f"{self._label}: asked for {PROVIDER}, ONNX Runtime took {session.get_providers()}")
         return session
@@ -349,7 +357,7 @@ def bf16_refusal(recipe: str, provider: str) -> str:
     """Return why a provider of ONNX Runtime cannot run a BF16 recipe, "" when it can.
 
     ONNX Runtime adds no casts around a BF16 node without a kernel, as it does for FP16: it refuses the session. So one
-    is tried for every kind of product; another operator without a kernel is a BuildError that names it.
+    is tried for every kind of product; of other operators the build tells: see `session_error`.
     """
     if recipe == BF16_RUNTIME_RECIPE:
         return f"ONNX Runtime computes in the file's own types, and recipe {recipe} leaves them FP32"
@@ -362,6 +370,16 @@ def bf16_refusal(recipe: str, provider: str) -> str:
         except vendor_errors():
             lacking.append(kind)
     return f"ONNX Runtime {ort.__version__} has no BF16 {', '.join(lacking)} on its {provider}" if lacking else ""
+
+
+def session_error(artifact: Artifact, label: str, provider: str, error: BaseException) -> HarnessError:
+    """Return what a refused session is: Unsupported for a BF16 file with a node without a kernel, else BuildError."""
+    lacking = next((match for match in (pattern.search(str(error)) for pattern in NO_KERNEL) if match), None)
+    if artifact.precision is not Precision.BF16 or lacking is None:
+        return BuildError(f"{label}: ONNX Runtime cannot build {artifact.onnx_path}: {one_line(error)}")
+    version = import_runtime("onnxruntime").__version__
+    node = f" ({lacking['name']})" if lacking["name"] else ""
+    return Unsupported(f"ONNX Runtime {version} has no BF16 {lacking['kind']} on its {provider}{node}")
 
 
 def _bf16_probe(text: str) -> bytes:

@@ -6,11 +6,13 @@ It shares the reading of profiles with `ort.py`, and the ring, the timer and the
 from __future__ import annotations
 
 import atexit
+import contextlib
 import importlib
 import json
 import os
 import tempfile
 import time
+import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,9 +25,9 @@ from harness.backends._cuda_ring import N_SLOTS, Ring, Slot
 from harness.backends._cuda_timer import CudaTimer
 from harness.backends._inputs import check_images, check_output_shape, timing_images
 from harness.backends._probe_child import run_child
-from harness.backends.ort import bf16_refusal, layers_from_profile, tensor_spec, vendor_errors
+from harness.backends.ort import bf16_refusal, layers_from_profile, session_error, tensor_spec, vendor_errors
 from harness.backends.trt import device_index
-from harness.cuda import Gpu, probe_driver
+from harness.cuda import CudaError, Gpu, probe_driver
 from harness.errors import BuildError, ConfigError, MeasurementError
 from harness.onnx_graph import NodeIndex, check_scales, index_nodes, load_model, one_line
 from harness.protocols import CalibrationSet, Images, Outputs
@@ -97,7 +99,11 @@ class OrtCudaBackend:
         options: BuildOptions,
         calibration: CalibrationSet | None = None,
     ) -> OrtCudaEngine:
-        """Build one session for all batch sizes. Raises: BuildError, BackendUnavailable, ConfigError."""
+        """Build one session for all batch sizes.
+
+        Raises: BuildError; BackendUnavailable; ConfigError; Unsupported for a BF16 file with an operator that has no
+        kernel.
+        """
         del calibration  # the artifact holds its scales
         model = load_model(artifact.onnx_path)
         check_scales(model, artifact.onnx_path)
@@ -111,9 +117,18 @@ class OrtCudaBackend:
                 options=options,
                 nodes=index_nodes(model),
             )
-        except BaseException:
-            gpu.close()
+        except BaseException as error:
+            _let_go(error)
+            with contextlib.suppress(CudaError):  # that the context is broken too must not hide what broke it
+                gpu.close()
             raise
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Free what the frames of a failed build hold: a session must not outlive its context."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__
 
 
 def _probe_provider() -> tuple[dict[str, str], str]:
@@ -296,8 +311,7 @@ class OrtCudaEngine:
         return options
 
     def _open_session(self) -> tuple[Any, str]:
-        """Return a session wholly on CUDA, or one with nodes on the CPU and why. Raises: BuildError."""
-        path = self._artifact.onnx_path
+        """Return a session wholly on CUDA, or one with nodes on the CPU and why. Raises: BuildError, Unsupported."""
         try:
             return self._session_on_cuda(self._refuse_cpu()), ""
         except self._errors as error:
@@ -305,7 +319,7 @@ class OrtCudaEngine:
         try:
             return self._session_on_cuda(self._options()), refused
         except self._errors as error:
-            raise BuildError(f"{self._label}: ONNX Runtime cannot build {path}: {one_line(error)}") from error
+            raise session_error(self._artifact, self._label, PROVIDER, error) from error
 
     def _session_on_cuda(self, options: Any) -> Any:
         cuda = {

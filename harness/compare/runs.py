@@ -168,12 +168,12 @@ def _judge_predictions(ours: Subject, theirs: Subject, *, tolerance: Tolerance, 
 
 
 def _with_options(verdict: Verdict, changed: tuple[str, ...]) -> Verdict:
-    """Name the options that differ: what they did to a result is not told from what kernels did."""
+    """Name the engine's options that differ: what they did to a result is not told from what kernels did."""
     if not changed:
         return verdict
-    message = f"{verdict.message}; with other options: {', '.join(changed)}"
-    advice = "run it with the same options to know what they did" if verdict.is_failure else ""
-    return replace(verdict, message=message, advice=_joined(verdict.advice, advice))
+    message = f"{verdict.message}; engine options differ: {', '.join(changed)}"
+    advice = "the engine options that differ are a possible cause, be they asked for or the runtime's own choice"
+    return replace(verdict, message=message, advice=_joined(verdict.advice, advice if verdict.is_failure else ""))
 
 
 def _advice(verdict: Verdict, ours: Subject, gate: str) -> str:

@@ -154,7 +154,8 @@ def is_other_int8_isa(ours: Subject, theirs: Subject) -> bool:
 def changes_of_options(ours: Subject, theirs: Subject) -> tuple[str, ...]:
     """Return which options of the engine differ, theirs -> ours; those that one side does not know are not compared.
 
-    They are what somebody changed on purpose, so a verdict names them whatever came of it.
+    A verdict names them whatever came of it, as a fact: a user sets some, the runtime others (a default workspace of
+    the GPU's size, as many threads as CPUs).
     """
     names = sorted(ours.options.keys() & theirs.options.keys())
     return tuple(f"{n} {theirs.options[n]} -> {ours.options[n]}" for n in names if ours.options[n] != theirs.options[n])
@@ -170,8 +171,8 @@ def changes_of_setting(ours: Subject, theirs: Subject) -> tuple[str, ...]:
     if (a.device_name or a.cpu_model) != (b.device_name or b.cpu_model):
         found.append(f"device {b.device_name or b.cpu_model} -> {a.device_name or a.cpu_model}")
     for name, now, before in (("driver", a.driver, b.driver), ("CUDA", a.cuda_version, b.cuda_version)):
-        if now != before:
-            found.append(f"{name} {before or 'none'} -> {now or 'none'}")
+        if now and before and now != before:  # "" in records of before the field, and without a GPU
+            found.append(f"{name} {before} -> {now}")
     if ours.weight_bits != theirs.weight_bits:
         found.append(f"weights {theirs.weight_bits} -> {ours.weight_bits} bits")
     if ours.artifact_sha256 != theirs.artifact_sha256:

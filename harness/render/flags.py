@@ -30,13 +30,15 @@ def latency_flag_text(flag: str, latency: Latency) -> str:
     ours = _mode_text(latency.launch, latency.gated)
     if flag == TIMED_OTHERWISE and latency.reference_launch:
         theirs = _mode_text(latency.reference_launch, latency.reference_gated)
-        return f"timed as a {ours}, FP32 as a {theirs}: their ratio is no speed-up"
+        return f"timed as {ours}, FP32 as {theirs}: their ratio is no speed-up"
     if flag != ENQUEUE_BOUND:
         return flag_text(flag)
     if (latency.launch, latency.gated) == ("enqueue", False):
         return f"{FLAGS[flag]}: this time is the host's"
-    return f"{FLAGS[flag]}; this time, of a {ours}, is not affected"
+    return f"{FLAGS[flag]}; this time, of {ours}, is not affected"
 
 
 def _mode_text(launch: str, gated: bool) -> str:
-    return f"gated {launch}" if gated else launch
+    if gated:
+        return f"a gated {launch}"
+    return f"an {launch}" if launch[0] in "aeiou" else f"a {launch}"

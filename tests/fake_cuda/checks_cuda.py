@@ -54,6 +54,15 @@ def test_probing_needs_no_library():
     assert (found.driver, found.cuda_version) == ("580.65.06", "13.0")
 
 
+def test_a_captured_graph_that_cannot_be_instantiated_is_freed(gpu, copies, environment, driver):
+    stream, work, _, _ = copies
+    environment("FAKE_CUDA_INSTANTIATE", "no")
+    before = driver.fake_live(4)
+    with pytest.raises(NotCapturable, match="cuGraphInstantiate failed"):
+        Graph(gpu, stream, work)
+    assert driver.fake_live(4) == before
+
+
 def test_every_device_has_its_own_compute_capability(environment):
     environment("FAKE_CUDA_DEVICES", "2")
     assert probe_driver().compute_capabilities == ("9.0", "10.0")

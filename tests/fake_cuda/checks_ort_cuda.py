@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 
 from conftest import CLASSES
 from harness.backends.ort_cuda import PROVIDER, OrtCudaBackend
-from harness.errors import BuildError, ConfigError, MeasurementError
+from harness.errors import BuildError, ConfigError, MeasurementError, Unsupported
+from harness.specs import BuildOptions, Precision
 
 pytestmark = pytest.mark.usefixtures("no_leak")
 REAL = onnxruntime.InferenceSession
@@ -35,6 +37,8 @@ class _Session:
     on_cpu = ()
     loads = True
     waits = False
+    refuses = ""
+    freed_at = ()  # depths of the context stack when sessions went
     made = ()
 
     def __init__(self, path, options, providers):
@@ -45,10 +49,15 @@ class _Session:
             raise onnxruntime.capi.onnxruntime_pybind11_state.Fail(
                 "graph nodes that have been assigned to the default CPU EP"
             )
+        if self.refuses:
+            raise onnxruntime.capi.onnxruntime_pybind11_state.Fail(self.refuses)
         self._real = REAL(path, options, providers=["CPUExecutionProvider"]) if not is_strict else REAL(path)
         self._stream = ctypes.c_void_p(int(self._cuda["user_compute_stream"]))
         self._shape = ctypes.c_int(0)
         self._driver = ctypes.CDLL("libcuda.so.1")
+
+    def __del__(self):
+        _Session.freed_at += (ctypes.CDLL("libcuda.so.1").fake_depth(),)
 
     def __getattr__(self, name):
         return getattr(self._real, name)
@@ -114,12 +123,11 @@ def artifact(make_artifact, tmp_path):
 
 @pytest.fixture
 def engine(artifact, session):
-    from harness.specs import BuildOptions
-
     def make(**habits):
         session(**habits)
-        return OrtCudaBackend().build(artifact, device="cuda:0", batch_sizes=(1, 4), options=BuildOptions())
+        return OrtCudaBackend().build(make.artifact, device="cuda:0", batch_sizes=(1, 4), options=BuildOptions())
 
+    make.artifact = artifact
     return make
 
 
@@ -202,6 +210,32 @@ def test_a_session_on_the_cpu_lowers_the_one_beside_it(engine):
 
 def test_a_provider_that_does_not_load_is_refused(engine):
     with pytest.raises(BuildError, match="asked for CUDAExecutionProvider, ONNX Runtime took"):
+        engine(loads=False)
+
+
+def test_a_bf16_kernel_that_is_not_there_is_unsupported(engine, artifact):
+    answer = "Exception during initialization: Provider type for MaxPool node with name '/1/MaxPool' is not set."
+    with pytest.raises(BuildError, match="cannot build"):
+        engine(refuses=answer)
+    engine.artifact = replace(artifact, precision=Precision.BF16)
+    with pytest.raises(Unsupported, match=rf"no BF16 MaxPool on its {PROVIDER} \(/1/MaxPool\)"):
+        engine(refuses=answer)
+
+
+@pytest.mark.parametrize("fault", ["get_providers", "get_outputs"])
+def test_a_session_goes_before_its_context_when_the_build_fails(engine, monkeypatch, fault):
+    monkeypatch.setattr(_Session, "freed_at", ())
+    monkeypatch.setattr(_Session, fault, lambda self: ["x", "y"], raising=False)
+    with pytest.raises(BuildError) as failure:
+        engine()
+    assert failure.value.__traceback__ is not None
+    assert _Session.freed_at == (1,)
+
+
+@pytest.mark.loses_the_device
+def test_a_context_that_breaks_does_not_hide_what_broke_it(engine, environment):
+    environment("FAKE_CUDA_FAULT", "yes")
+    with pytest.raises(BuildError, match="asked for CUDAExecutionProvider"):
         engine(loads=False)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from harness.backends._cuda_timer import CudaTimer
+from harness.clocks import calibrate_calls
 from harness.cuda import Gpu
 from harness.errors import ConfigError
 from harness.measure import latency_from_arms, make_timers, time_arms
@@ -58,9 +59,21 @@ def test_a_lowered_timer_measures_as_one_made_so(build, images):
         assert (timer.launch, timer.gated) == ("graph", False)
         timer.lower(graph=False, gate=False)
         assert (timer.launch, timer.gated) == ("enqueue", False)
-        assert timer.calls_per_sample in (2, 3)
+        assert calibrate_calls(timer, 20_000) in (2, 3)
         assert timer.sample(4) == pytest.approx(10_000, rel=1e-4)
         assert len(timer.notes) == 2
+
+
+def test_calls_that_one_gate_cannot_hold_are_not_timed_and_not_recorded(build, images, driver):
+    with build() as engine:
+        timer = engine.timer(images(4), window="h2d", launch="gated_graph")
+        latency = latency_from_arms([timer], time_arms([timer], PLAN, min_sample_ns=1000 * 10_000))
+        assert (latency.gated, latency.calls_per_sample) == (True, 256)
+        assert latency.rounds_ns.array() == pytest.approx(10_000, rel=1e-4)
+        timer.lower(graph=True, gate=False)
+        latency = latency_from_arms([timer], time_arms([timer], PLAN, min_sample_ns=1000 * 10_000))
+        assert latency.gated is False
+        assert latency.calls_per_sample in (1000, 1001)
 
 
 def test_a_gate_is_tried_anew_without_the_graph(build, images, environment):

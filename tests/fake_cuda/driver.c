@@ -182,6 +182,7 @@ E R cuStreamEndCapture(Stream *s, List **g) {
   if (s->broken) { free(got); return INVALIDATED; }
   live[GRAPHS]++; calls[2]++; *g = got; return OK; }
 E R cuGraphInstantiateWithFlags(List **x, List *g, unsigned long long f) {
+  if (flag("FAKE_CUDA_INSTANTIATE", "no")) return NOT_SUPPORTED;
   *x = calloc(1, sizeof(List)); for (size_t i = 0; i < g->n; i++) push_op(*x, g->ops[i]); live[GRAPHS]++; return OK; }
 E R cuGraphLaunch(List *x, Stream *s) {
   calls[1]++;

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.clocks import HostTimer
-from harness.errors import MeasurementError
+from harness.errors import MeasurementError, Unsupported
 from harness.records import Availability, EngineFacts, Layer, Support, TensorSpec
 
 
@@ -100,4 +100,6 @@ class NumpyBackend:
         return Support(supported=True)
 
     def build(self, artifact, *, device, batch_sizes, options, calibration=None):
+        if self.fault == "lacks":
+            raise Unsupported("this device has no kernel for Gemm")
         return NumpyEngine(artifact, self.fault, options.cache_dir)
