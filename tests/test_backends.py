@@ -244,7 +244,12 @@ CUDA_ANSWER = (
             Unsupported,
             "no BF16 Gemm on its X$",
         ),
-        ("fp16", CUDA_ANSWER.format("MaxPool node with name '/1/MaxPool'"), BuildError, "cannot build .*transformer_memcpy"),
+        (
+            "fp16",
+            CUDA_ANSWER.format("MaxPool node with name '/1/MaxPool'"),
+            BuildError,
+            "cannot build .*transformer_memcpy",
+        ),
         ("bf16", "[ONNXRuntimeError] : 6 : Failed to allocate memory", BuildError, "cannot build .*allocate memory"),
     ],
 )

@@ -119,10 +119,10 @@ class CudaTimer:
 
     def sample(self, n_samples: int) -> NDArray[np.float64]:
         """Return float64[n_samples]: ns per call. Raises: MeasurementError when the device fails."""
-        self._ready()
-        pairs = self._pool.pairs(n_samples)
-        calls, launch, stream = self.calls_per_sample, self._launch_once(), self._stream
         try:
+            self._ready()
+            pairs = self._pool.pairs(n_samples)
+            calls, launch, stream = self.calls_per_sample, self._launch_once(), self._stream
             with self._gate.watched() if self._gate else contextlib.nullcontext():
                 for start, end in pairs:
                     if self._gate:
@@ -145,9 +145,9 @@ class CudaTimer:
         A graph's launch takes the host the same few us for every engine; what it hides is told here. The stream is
         empty and open each time, so the call never waits for room in its queue.
         """
-        self._ready()
         spans = []
         try:
+            self._ready()
             for _ in range(N_ENQUEUES):
                 self._stream.synchronize()
                 start = time.perf_counter_ns()
@@ -200,6 +200,7 @@ class CudaTimer:
             self._do_without_graph(str(error), error)
 
     def _try_gate(self) -> None:
+        failures: tuple[type[BaseException], ...] = (CudaError, MeasurementError, *self._gpu.errors)
         try:
             gate = Gate(self._gpu, self._stream, timeout_s=TRIAL_TIMEOUT_S)
             with gate.watched():
@@ -207,7 +208,7 @@ class CudaTimer:
                 self._launch_once()()
                 gate.open()
                 self._stream.synchronize()
-        except (CudaError, MeasurementError) as error:
+        except failures as error:
             if self._must:
                 raise ConfigError(f"this engine cannot be timed behind a gate ({error})") from error
             self._say(f"timed without a gate: {error}")

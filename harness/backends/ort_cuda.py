@@ -196,7 +196,7 @@ class OrtCudaEngine:
 
     def infer(self, images: Images) -> Outputs:
         """Run one batch and return fresh memory. Raises: MeasurementError."""
-        self._check_open()
+        self._check_idle()
         slot = self._ring.slots[0]
         try:
             self._ring.stage(slot, images)
@@ -209,12 +209,18 @@ class OrtCudaEngine:
 
     def host_buffers(self, n_buffers: int, n_images: int) -> list[Images]:
         """Return page-locked arrays that `infer_stream` sends from without a copy; see `Ring.host_buffers`."""
-        self._check_open()
-        return self._ring.host_buffers(n_buffers, n_images)
+        self._check_idle()
+        try:
+            return self._ring.host_buffers(n_buffers, n_images)
+        except self._gpu.errors as error:
+            raise MeasurementError(f"{self._label}: {n_buffers} buffers of {n_images} images: {error}") from error
 
     def infer_stream(self, batches: Iterable[Images]) -> Iterator[Outputs]:
-        """Yield the outputs of each batch in order, overlapping copies and compute. Raises: MeasurementError."""
-        self._check_open()
+        """Yield the outputs of each batch in order, overlapping copies and compute.
+
+        Until it ends or is closed the engine can be used for nothing else. Raises: MeasurementError.
+        """
+        self._check_idle()
         try:
             yield from self._ring.stream(batches)
         except self._gpu.errors as error:
@@ -226,7 +232,7 @@ class OrtCudaEngine:
         A session with nodes on the CPU waits for the stream inside a run, so it can only be enqueued.
         Raises: ConfigError, MeasurementError.
         """
-        self._check_open()
+        self._check_idle()
         self._check(images)
         slot, compute, gpu = self._make_slot(len(images)), self._compute, self._gpu
         self._ring.stage(slot, images)
@@ -250,18 +256,23 @@ class OrtCudaEngine:
             raise ConfigError(f"{self._label}: window {window!r} is none of {', '.join(works)}")
         if self.on_cpu and launch not in ("auto", "enqueue"):
             raise ConfigError(f"{self._label}: {len(self.on_cpu)} nodes run on the CPU; use the launch 'enqueue'")
-        copy_in()
-        timer = CudaTimer(
-            gpu,
-            compute,
-            work=works[window],
-            bind=lambda: 0,
-            batch_size=len(images),
-            window=window,
-            launch="enqueue" if self.on_cpu else launch,
-            entries_per_call=ENTRIES_PER_NODE * len(self._nodes.kinds),
-            note=self._note,
-        )
+        try:
+            copy_in()
+            timer = CudaTimer(
+                gpu,
+                compute,
+                work=works[window],
+                bind=self._check_idle,
+                batch_size=len(images),
+                window=window,
+                launch="enqueue" if self.on_cpu else launch,
+                entries_per_call=ENTRIES_PER_NODE * len(self._nodes.kinds),
+                note=self._note,
+            )
+        except gpu.errors as error:
+            raise MeasurementError(
+                f"{self._label}: timing batch {len(images)} failed on the device: {error}"
+            ) from error
         self._timers.append(timer)
         return timer
 
@@ -403,6 +414,11 @@ class OrtCudaEngine:
     def _note(self, text: str) -> None:
         if text not in self.facts.notes:
             self.facts = replace(self.facts, notes=(*self.facts.notes, text))
+
+    def _check_idle(self) -> int:
+        self._check_open()
+        self._ring.check_idle(self._label)
+        return 0  # as the generation of a timer's shape: every batch has a binding of its own
 
     def _check_open(self) -> None:
         if self.closed:

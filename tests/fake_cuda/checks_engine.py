@@ -370,6 +370,24 @@ def test_layers_have_times_and_the_engine_runs_on(build, images, expected):
 
 
 @pytest.mark.loses_the_device
+@pytest.mark.parametrize("what", ["timer", "sample", "enqueue_ns", "layers"])
+def test_a_fault_while_timing_or_profiling_is_named(build, images, monkeypatch, what):
+    engine = build()
+    timer = engine.timer(images(2), window="compute", launch="auto")
+    calls = {
+        "timer": lambda: engine.timer(images(1), window="compute", launch="auto"),
+        "sample": lambda: timer.sample(2),
+        "enqueue_ns": timer.enqueue_ns,
+        "layers": engine.layers,
+    }
+    monkeypatch.setenv("FAKE_CUDA_FAULT", "yes")
+    with pytest.raises(MeasurementError, match="failed on the device"):
+        calls[what]()
+    with pytest.raises(CudaError, match="the CUDA context is broken"):
+        engine.close()
+
+
+@pytest.mark.loses_the_device
 def test_a_fault_on_the_device_is_named_and_ends_the_engine(build, images, monkeypatch):
     engine = build()
     monkeypatch.setenv("FAKE_CUDA_FAULT", "yes")

@@ -145,6 +145,19 @@ def test_batches_run_on_our_stream(engine, expected):
         assert np.allclose(output, expected(images), rtol=1e-5)
 
 
+def test_an_engine_that_is_streaming_does_nothing_else(engine):
+    batches = [batch(4, k) for k in range(9)]
+    with engine() as ours:
+        timer = ours.timer(batch(4), window="compute", launch="auto")
+        stream = ours.infer_stream(batches)
+        next(stream)
+        for other in (lambda: ours.infer(batch(4)), lambda: ours.host_buffers(1, 4), lambda: timer.sample(1)):
+            with pytest.raises(MeasurementError, match="batches are being streamed"):
+                other()
+        stream.close()
+        ours.infer(batch(4))
+
+
 @pytest.mark.parametrize(("window", "call_us"), [("compute", 50), ("h2d", 10), ("d2h", 10), ("end_to_end", 70)])
 def test_windows(engine, window, call_us):
     with engine() as ours:
