@@ -10,26 +10,19 @@ import contextlib
 import ctypes
 import importlib
 import importlib.util
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from harness.cuda_driver import LIBRARY, probe_driver
 from harness.errors import BackendUnavailable, HarnessError, MeasurementError
 
-LIBRARY = "libcuda.so.1"
-MANAGEMENT_LIBRARY = "libnvidia-ml.so.1"
-KERNEL_MODULE = Path("/proc/driver/nvidia/version")
-VERSION_CHARACTERS = 80  # NVML_SYSTEM_DRIVER_VERSION_BUFFER_SIZE
 STREAM_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: never waits for the legacy default stream
 HOST_ALLOC_DEVICEMAP = 2  # CU_MEMHOSTALLOC_DEVICEMAP
-COMPUTE_CAPABILITY = (75, 76)  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
-NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 GATE_TIMEOUT_S = 10.0  # a closed gate is opened by force after this, so that a blocked enqueue cannot hang a case
 FORCED_OPEN = 1 << 30  # ahead of every ticket the gate will issue; the wait compares cyclically
 
@@ -40,97 +33,6 @@ class CudaError(HarnessError):
 
 class NotCapturable(CudaError):
     """The work put on a stream could not be captured as a graph."""
-
-
-class DriverProbe:
-    """What the driver says without any CUDA library: devices, names, versions; `reason` when there is none."""
-
-    def __init__(
-        self,
-        reason: str = "",
-        names: tuple[str, ...] = (),
-        driver: str = "",
-        cuda_version: str = "",
-        compute_capabilities: tuple[str, ...] = (),
-    ) -> None:
-        self.reason, self.names = reason, names
-        self.driver = driver  # NVIDIA's, for example 580.65.06; "" where nothing tells it
-        self.cuda_version = cuda_version  # the latest CUDA that the driver serves, for example 13.0
-        self.compute_capabilities = compute_capabilities  # one a device
-
-
-def probe_driver(library: str = LIBRARY) -> DriverProbe:
-    """Ask the CUDA driver for its devices through ctypes; it cannot crash where no driver is installed."""
-    try:
-        cuda = ctypes.CDLL(library)
-    except OSError as error:
-        return DriverProbe(reason=f"no CUDA driver: {error}")
-    status = cuda.cuInit(0)
-    if status == NO_DEVICE:
-        return DriverProbe(reason="no CUDA device: the driver is installed but lists none")
-    if status != 0:
-        return DriverProbe(reason=f"no CUDA driver: cuInit returned {status}")
-    n_devices, version = ctypes.c_int(), ctypes.c_int()
-    cuda.cuDeviceGetCount(ctypes.byref(n_devices))
-    cuda.cuDriverGetVersion(ctypes.byref(version))
-    names = tuple(_device_name(cuda, ordinal) for ordinal in range(n_devices.value))
-    if not names:
-        return DriverProbe(reason="no CUDA device: the driver is installed but lists none")
-    return DriverProbe(
-        names=names,
-        driver=driver_version(),
-        cuda_version=_dotted(version.value),
-        compute_capabilities=tuple(_compute_capability(cuda, ordinal) for ordinal in range(n_devices.value)),
-    )
-
-
-def driver_version(library: str = MANAGEMENT_LIBRARY, kernel_module: Path = KERNEL_MODULE) -> str:
-    """Return the version of NVIDIA's driver, for example `580.65.06`; "" where nothing tells it.
-
-    The management library says it, else the kernel module's file; containers may lack either.
-    """
-    found = _version_from_nvml(library)
-    if found:
-        return found
-    try:
-        text = kernel_module.read_text(errors="replace")
-    except OSError:
-        return ""
-    match = re.search(r"^NVRM version:.*?\s(\d+(?:\.\d+)+)\s", text, re.MULTILINE)
-    return match[1] if match else ""
-
-
-def _version_from_nvml(library: str) -> str:
-    try:
-        nvml = ctypes.CDLL(library)
-    except OSError:
-        return ""
-    if nvml.nvmlInit_v2() != 0:
-        return ""
-    text = ctypes.create_string_buffer(VERSION_CHARACTERS)
-    status = nvml.nvmlSystemGetDriverVersion(text, len(text))
-    nvml.nvmlShutdown()
-    return text.value.decode(errors="replace") if status == 0 else ""
-
-
-def _device_name(cuda: ctypes.CDLL, ordinal: int) -> str:
-    device, name = ctypes.c_int(), ctypes.create_string_buffer(256)
-    cuda.cuDeviceGet(ctypes.byref(device), ordinal)
-    cuda.cuDeviceGetName(name, len(name), device)
-    return name.value.decode(errors="replace")
-
-
-def _compute_capability(cuda: ctypes.CDLL, ordinal: int) -> str:
-    device, number, numbers = ctypes.c_int(), ctypes.c_int(), []
-    cuda.cuDeviceGet(ctypes.byref(device), ordinal)
-    for attribute in COMPUTE_CAPABILITY:
-        cuda.cuDeviceGetAttribute(ctypes.byref(number), attribute, device)
-        numbers.append(str(number.value))
-    return ".".join(numbers)
-
-
-def _dotted(version: int) -> str:
-    return f"{version // 1000}.{version % 1000 // 10}"
 
 
 def _checked(call: str, result: tuple[Any, ...]) -> Any:

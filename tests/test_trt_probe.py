@@ -13,7 +13,7 @@ from harness.backends import PROBE_LIMIT_S, load_backend, ort_cuda
 from harness.backends._probe_child import CHILD_LIMIT_S, run_child
 from harness.backends._trt_api import LogLines
 from harness.backends._trt_probe import probe_backend, probe_module
-from harness.cuda import DriverProbe, probe_driver
+from harness.cuda_driver import DriverProbe, probe_driver
 
 GOOD = """
 __version__ = "9.9"

@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable
 
 from harness.backends._probe_child import run_child
-from harness.cuda import DriverProbe, probe_driver
+from harness.cuda_driver import DriverProbe, probe_driver
 from harness.records import Availability
 
 # Run in a process of its own: TensorRT 8.6 without a driver dies inside Runtime(), and the lean runtimes of 10.x and

@@ -27,7 +27,8 @@ from harness.backends._inputs import check_images, check_output_shape, timing_im
 from harness.backends._probe_child import run_child
 from harness.backends.ort import bf16_refusal, layers_from_profile, session_error, tensor_spec, vendor_errors
 from harness.backends.trt import device_index
-from harness.cuda import CudaError, Gpu, probe_driver
+from harness.cuda import CudaError, Gpu
+from harness.cuda_driver import probe_driver
 from harness.errors import BuildError, ConfigError, MeasurementError
 from harness.onnx_graph import NodeIndex, check_scales, index_nodes, load_model, one_line
 from harness.protocols import CalibrationSet, Images, Outputs

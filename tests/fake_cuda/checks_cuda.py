@@ -6,7 +6,8 @@ import importlib.util
 import numpy as np
 import pytest
 
-from harness.cuda import CudaError, Gate, Gpu, Graph, NotCapturable, driver_version, probe_driver
+from harness.cuda import CudaError, Gate, Gpu, Graph, NotCapturable
+from harness.cuda_driver import driver_version, probe_driver
 from harness.errors import BackendUnavailable, MeasurementError
 
 PROVIDERS = ["cuda-bindings", *(["pycuda"] if importlib.util.find_spec("pycuda") else [])]
