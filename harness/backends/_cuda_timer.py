@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.backends._cuda_ring import Slot
 from harness.cuda import GATE_TIMEOUT_S, CudaError, EventPool, Gate, Gpu, Graph, NotCapturable
 from harness.errors import ConfigError, MeasurementError
 
@@ -23,6 +24,29 @@ LAUNCHES = ("auto", "enqueue", "graph", "gated", "gated_graph")
 GATED_QUEUE_ENTRIES = 256
 N_ENQUEUES = 32  # calls whose host time is taken
 TRIAL_TIMEOUT_S = 2.0  # work that waits for the stream would hang behind the gate; the trial finds that out
+
+
+def work_of_window(window: str, run: Callable[[], object], *, gpu: Gpu, slot: Slot, label: str) -> Callable[[], object]:
+    """Return what a window times, on the slot's compute stream: `run`, a copy, or copy in, run and copy out in turn.
+
+    Raises: ConfigError for a window that is none.
+    """
+
+    def copy_in() -> None:
+        gpu.copy_in(slot.device_in, slot.host_in, slot.compute)
+
+    def copy_out() -> None:
+        gpu.copy_out(slot.host_out, slot.device_out, slot.compute)
+
+    def end_to_end() -> None:
+        copy_in()
+        run()
+        copy_out()
+
+    works = dict(zip(WINDOWS, (run, copy_in, copy_out, end_to_end), strict=True))
+    if window not in works:
+        raise ConfigError(f"{label}: window {window!r} is none of {', '.join(works)}")
+    return works[window]
 
 
 class CudaTimer:

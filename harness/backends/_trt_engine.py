@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from harness.backends._cuda_ring import N_SLOTS, Ring, Slot
-from harness.backends._cuda_timer import CudaTimer
+from harness.backends._cuda_timer import CudaTimer, work_of_window
 from harness.backends._inputs import check_images
 from harness.backends._trt_api import LogLines, TrtApi, make_logger
 from harness.backends._trt_build import Plan
 from harness.backends._trt_context import Lane, engine_tensors, lane_limits, pick_lane
 from harness.backends._trt_layers import layers_from_inspector
 from harness.cuda import Gpu
-from harness.errors import BuildError, ConfigError, MeasurementError
+from harness.errors import BuildError, MeasurementError
 from harness.layers import median_times
 from harness.protocols import Images, Outputs
 from harness.records import EngineFacts, Layer, TensorSpec
@@ -172,9 +172,6 @@ class TrtEngine:
         self._ring.stage(slot, images)
         lane = pick_lane(self._lanes, n_images)
 
-        def copy_in() -> None:
-            gpu.copy_in(slot.device_in, slot.host_in, compute)
-
         def bind() -> int:
             self._ring.check_idle(self._label)
             generation = lane.bind(n_images, self._tensors, compute)
@@ -184,23 +181,13 @@ class TrtEngine:
         def run() -> None:
             lane.enqueue(compute)
 
-        def copy_out() -> None:
-            gpu.copy_out(slot.host_out, slot.device_out, compute)
-
-        def end_to_end() -> None:
-            copy_in()
-            run()
-            copy_out()
-
-        works = {"compute": run, "h2d": copy_in, "d2h": copy_out, "end_to_end": end_to_end}
-        if window not in works:
-            raise ConfigError(f"{self._label}: window {window!r} is none of {', '.join(works)}")
+        work = work_of_window(window, run, gpu=gpu, slot=slot, label=self._label)
         try:
-            copy_in()
+            gpu.copy_in(slot.device_in, slot.host_in, compute)
             timer = CudaTimer(
                 gpu,
                 compute,
-                work=works[window],
+                work=work,
                 bind=bind,
                 batch_size=n_images,
                 window=window,

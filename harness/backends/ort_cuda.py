@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from harness.backends._cuda_ring import N_SLOTS, Ring, Slot
-from harness.backends._cuda_timer import CudaTimer
+from harness.backends._cuda_timer import CudaTimer, work_of_window
 from harness.backends._inputs import check_images, check_output_shape, timing_images
 from harness.backends._probe_child import run_child
 from harness.backends.ort import bf16_refusal, layers_from_profile, session_error, tensor_spec, vendor_errors
@@ -238,31 +238,18 @@ class OrtCudaEngine:
         slot, compute, gpu = self._make_slot(len(images)), self._compute, self._gpu
         self._ring.stage(slot, images)
 
-        def copy_in() -> None:
-            gpu.copy_in(slot.device_in, slot.host_in, compute)
-
         def run() -> None:
             self._enqueue(slot)
 
-        def copy_out() -> None:
-            gpu.copy_out(slot.host_out, slot.device_out, compute)
-
-        def end_to_end() -> None:
-            copy_in()
-            run()
-            copy_out()
-
-        works = {"compute": run, "h2d": copy_in, "d2h": copy_out, "end_to_end": end_to_end}
-        if window not in works:
-            raise ConfigError(f"{self._label}: window {window!r} is none of {', '.join(works)}")
+        work = work_of_window(window, run, gpu=gpu, slot=slot, label=self._label)
         if self.on_cpu and launch not in ("auto", "enqueue"):
             raise ConfigError(f"{self._label}: {len(self.on_cpu)} nodes run on the CPU; use the launch 'enqueue'")
         try:
-            copy_in()
+            gpu.copy_in(slot.device_in, slot.host_in, compute)
             timer = CudaTimer(
                 gpu,
                 compute,
-                work=works[window],
+                work=work,
                 bind=self._check_idle,
                 batch_size=len(images),
                 window=window,

@@ -68,17 +68,7 @@ def prepare_artifact(
     started = time.perf_counter_ns()
     source_sha256 = model_digest(spec.onnx_path)
     if chosen.convert is None:
-        return Artifact(
-            model=spec.name,
-            precision=precision,
-            recipe=recipe,
-            onnx_path=spec.onnx_path,
-            sha256=source_sha256,
-            source_sha256=source_sha256,
-            output_kind=spec.output_kind,
-            weight_bits=FP32_BITS,
-            prepare_ns=time.perf_counter_ns() - started,
-        )
+        return _unchanged(spec, precision, recipe, source_sha256=source_sha256, started_ns=started)
     _check_installed(chosen)
     if chosen.needs_calibration and calibration is None:
         raise ConfigError(f"model {spec.name}: recipe {recipe} needs calibration images; none were given")
@@ -111,6 +101,20 @@ def prepare_artifact(
         cache_hit=cache_hit,
         prepare_ns=time.perf_counter_ns() - started,
         warnings=tuple(line for line in entry.meta["warnings"].split(WARNING_SEPARATOR) if line),
+    )
+
+
+def _unchanged(spec: ModelSpec, precision: Precision, recipe: str, *, source_sha256: str, started_ns: int) -> Artifact:
+    return Artifact(
+        model=spec.name,
+        precision=precision,
+        recipe=recipe,
+        onnx_path=spec.onnx_path,
+        sha256=source_sha256,
+        source_sha256=source_sha256,
+        output_kind=spec.output_kind,
+        weight_bits=FP32_BITS,
+        prepare_ns=time.perf_counter_ns() - started_ns,
     )
 
 
