@@ -154,11 +154,6 @@ class CaseRun:
         return np.memmap(self._request.outputs_path, "<f4", "r").reshape(-1, self.model.num_classes)
 
     @property
-    def was_timed(self) -> bool:
-        """Tell whether there are times to judge."""
-        return "time" in self._answers
-
-    @property
     def was_scored(self) -> bool:
         """Tell whether there is an accuracy to judge."""
         return "score" in self._answers

@@ -18,7 +18,6 @@ from harness.changes import find_steps
 from harness.errors import DataError
 
 KNOWN_SCHEMA = 1  # of summary.json
-MIN_RUNS = 2  # fewer make no trend
 LOG_RESOLUTION = 1e-3  # a latency is not compared finer than 0.1 %
 
 

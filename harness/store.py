@@ -31,14 +31,6 @@ def json_from(value: object) -> bytes:
     return msgspec.json.encode(value)
 
 
-def value_from_json(data: bytes | str, kind: type[T]) -> T:
-    """Decode JSON into one of our dataclasses. Raises: DataError when it is not one."""
-    try:
-        return msgspec.json.decode(data, type=kind)
-    except msgspec.DecodeError as error:
-        raise DataError(f"not a {kind.__name__}: {error}") from error
-
-
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that a reader sees the old or the new content, never a part."""
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
