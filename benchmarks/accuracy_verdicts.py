@@ -23,17 +23,17 @@ import onnxruntime
 from onnx import numpy_helper
 from scipy import stats
 
-from harness.compare.paired import Changes, changes_between, judge_identity
 from harness.datasets import open_dataset
-from harness.metrics.topk import score_top_k
+from harness.gates.paired import Changes, changes_between, judge_identity
 from harness.models import find_model
-from harness.pipeline import DatasetCalibration
+from harness.models.preprocess import images_from_pixels
 from harness.precision import prepare_artifact
-from harness.preprocess import images_from_pixels
 from harness.records import Outcome
-from harness.requests import DatasetRequest
 from harness.specs import DEFAULT_INT8_RECIPE, ModelSpec, Precision
 from harness.stats import low_margin_images, wilson_interval
+from harness.tasks.classification import score_top_k
+from harness.worker.requests import DatasetRequest
+from harness.worker.service import DatasetCalibration
 
 ROOT = Path(__file__).parents[1]
 N_IMAGES = 10_000

@@ -19,10 +19,10 @@ import numpy as np
 
 from harness.backends import load_backend
 from harness.datasets import open_dataset
-from harness.measure import score_engine
+from harness.measure.scoring import score_engine
 from harness.models import load_card
+from harness.models.preprocess import images_from_pixels
 from harness.precision import prepare_artifact
-from harness.preprocess import images_from_pixels
 from harness.specs import BuildOptions, ImageRange, ModelSpec, Precision
 
 MODELS = Path(__file__).parents[1] / "models"

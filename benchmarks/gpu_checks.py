@@ -17,10 +17,10 @@ import numpy as np
 from gpu_scoring import RECIPES, ROOT, build_engine, real_batches, tactic_sources
 
 from harness.backends import load_backend
-from harness.backends.trt import TrtBackend
+from harness.backends.trt.adapter import TrtBackend
 from harness.datasets import open_dataset
 from harness.errors import BuildError, HarnessError, MeasurementError
-from harness.measure import score_engine
+from harness.measure.scoring import score_engine
 from harness.specs import BuildOptions, ImageRange, TrtOptions
 
 CPU_BACKENDS = ("ort", "openvino")
@@ -169,7 +169,7 @@ def engine_cache(place):
 def foreign_plan(place):
     """A plan that TensorRT itself refuses, with a good digest, is built anew and said so."""
     place.need_trt()
-    from harness.cache import ContentCache
+    from harness.store.cache import ContentCache
 
     with tempfile.TemporaryDirectory() as folder:
         with place.engine(cache=folder, optimization_level=0)[2]:
@@ -329,7 +329,7 @@ def vendor_recipes(place):
     """The calibrators of this TensorRT and dynamic ranges from a file, scored."""
     if place.backend != "trt":
         raise NotHere("TensorRT only")
-    from harness.backends._trt_calibrator import ranges_from_calibration_cache
+    from harness.backends.trt.calibrator import ranges_from_calibration_cache
 
     found = []
     with tempfile.TemporaryDirectory() as folder:

@@ -16,10 +16,10 @@ import numpy as np
 from gpu_scoring import ROOT, tactic_sources
 
 from harness.backends import load_backend
-from harness.cache import sha256_of_file
 from harness.errors import HarnessError
 from harness.records import Artifact
 from harness.specs import BuildOptions, Precision, TrtOptions
+from harness.store.cache import sha256_of_file
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 PREBUILT = "HARNESS_GPU_PLUGIN"  # environment variable: the compiled library, for a machine without a C++ compiler

@@ -23,13 +23,13 @@ import numpy as np
 
 from harness.backends import load_backend
 from harness.datasets import open_dataset
-from harness.measure import score_engine
+from harness.measure.scoring import score_engine
 from harness.models import load_card
-from harness.pipeline import DatasetCalibration
+from harness.models.preprocess import images_from_pixels
 from harness.precision import prepare_artifact
-from harness.preprocess import images_from_pixels
 from harness.protocols import LendsBuffers
 from harness.specs import BuildOptions, DatasetRequest, ImageRange, Precision, TrtOptions
+from harness.worker.service import DatasetCalibration
 
 ROOT = Path(__file__).parents[1]
 RECIPES = {"fp32": "none", "fp16": "cast", "int8": "qdq-minmax"}

@@ -24,7 +24,7 @@ WRITE = """
 import pickle, sys, time
 from pathlib import Path
 began = time.perf_counter()
-from harness.render.html import render_html
+from harness.report.html import render_html
 imported = time.perf_counter()
 with open(sys.argv[1], "rb") as file:
     (run, records), baseline = pickle.load(file)
@@ -36,7 +36,7 @@ print(time.perf_counter() - loaded, imported - began)
 HISTORY = """
 import sys, time
 from pathlib import Path
-from harness.history import load_history
+from harness.store.history import load_history
 began = time.perf_counter()
 history = load_history(Path(sys.argv[1]))
 print(time.perf_counter() - began, len(history.steps))

@@ -18,7 +18,7 @@ KIB_PER_MB = 1e6 / 1024
 def peak_kib(backend: str, model: str, n_images: int, results: "multiprocessing.Queue[tuple[int, float]]") -> None:
     from harness.backends import load_backend
     from harness.datasets import open_dataset
-    from harness.measure import score_engine
+    from harness.measure.scoring import score_engine
     from harness.models import load_card
     from harness.precision import prepare_artifact
     from harness.specs import BuildOptions, ImageRange, Precision

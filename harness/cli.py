@@ -11,18 +11,18 @@ from typing import Annotated, Any
 import typer
 
 from harness.backends import list_backends
-from harness.baselines import BaselineStore, line_from_baseline, text_from_baseline
-from harness.compare import compare_runs, judged_together, records_with_verdicts
-from harness.doctor import doctor_lines
 from harness.errors import BaselineError, HarnessError
+from harness.gates import compare_runs, judged_together, records_with_verdicts
 from harness.models import load_card
-from harness.options import HarnessOptions
-from harness.render.terminal import comparison_lines
-from harness.reports import write_reports
-from harness.session import utc_now
+from harness.options.tolerances import load_tolerances, value_from_text
+from harness.options.values import HarnessOptions
+from harness.report.files import write_reports
+from harness.report.terminal import comparison_lines
+from harness.run.doctor import doctor_lines
+from harness.run.session import utc_now
 from harness.specs import Case, Tolerance
-from harness.store import load_run
-from harness.tolerances import load_tolerances, value_from_text
+from harness.store.baselines import BaselineStore, line_from_baseline, text_from_baseline
+from harness.store.runs import load_run
 
 app = typer.Typer(
     help="Benchmarking and accuracy-regression harness for inference engines. The suites run under pytest.",

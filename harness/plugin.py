@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from harness.errors import HarnessError, Unsupported
-from harness.measure import Progress
-from harness.option_table import add_options, options_from_namespace
-from harness.options import HarnessOptions
-from harness.plan import Plan, check_data, plan_run
+from harness.options.table import add_options, options_from_namespace
+from harness.options.values import HarnessOptions
+from harness.protocols import Progress
 from harness.records import Latency
+from harness.run.plan import Plan, check_data, plan_run
 from harness.specs import REFERENCE_BACKEND, Case
 
 if TYPE_CHECKING:  # imported when a test runs: SciPy alone would double the time of --collect-only
-    from harness.case_run import CaseRun
-    from harness.session import RunSession
+    from harness.run.case import CaseRun
+    from harness.run.session import RunSession
 
 CASE_FIXTURES = ("case_run", "judged_run")
 MAX_BENCHMARK_SAMPLES = 1_000  # replayed into pytest-benchmark; more only cost time
@@ -64,7 +64,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def progress_of(config: pytest.Config) -> Callable[[str], Progress]:
     """Return `label -> Progress` on the terminal that pytest writes to, if it is one."""
-    from harness.render.terminal import progress_reporter
+    from harness.report.terminal import progress_reporter
 
     if not sys.stdout.isatty() and not config.get_terminal_writer().hasmarkup:
         return progress_reporter(None)
@@ -195,7 +195,7 @@ def harness_session(request: pytest.FixtureRequest) -> RunSession:
 
 
 def _new_session(state: _State, *, gates: set[str]) -> RunSession:
-    from harness.session import RunSession
+    from harness.run.session import RunSession
 
     config = state.config
     if state.options is None or state.plan is None:
@@ -300,7 +300,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if state.session is None:
         return
 
-    from harness.render.terminal import summary_lines
+    from harness.report.terminal import summary_lines
 
     terminalreporter.section("engines")
     for line in summary_lines(state.session.records, color=terminalreporter._tw.hasmarkup):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Protocol, runtime_checkable
 
@@ -14,6 +14,11 @@ from harness.specs import BuildOptions, Case
 
 Images = NDArray[np.float32]  # float32[N, C, H, W], as the model wants them
 Outputs = NDArray[np.float32]  # float32[N, K]
+Progress = Callable[[int, int], None]  # done, total
+
+
+def no_progress(done: int, total: int) -> None:
+    """Report nothing."""
 
 
 @runtime_checkable

@@ -1,6 +1,6 @@
 """What was found: frozen records that go to disk as they are; summaries are derived on reading.
 
-Units: ns, bytes, fractions. Arrays travel as `PackedArray`. `harness.store` reads and writes them.
+Units: ns, bytes, fractions. Arrays travel as `PackedArray`. `harness.store.runs` reads and writes them.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from harness.cache import sha256_of_file
 from harness.records import Artifact
 from harness.specs import ModelSpec, Precision
+from harness.store.cache import sha256_of_file
 
 OPSET, IR = 17, 8
 HW = 8

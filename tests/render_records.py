@@ -425,7 +425,7 @@ def make_baseline(n_cases: int = 27, *, n_images: int = 2_000) -> tuple[Run, lis
 
 
 def write_history(folder: Path, *, n_runs: int, n_cases: int, seed: int = 0) -> dict[str, int]:
-    """Write summaries of nightly runs as `harness.store` does; return the run at which each planted change begins.
+    """Write summaries of nightly runs as `harness.store.runs` does; return the run at which each planted change begins.
 
     Planted: top-1 of the first case falls by 12 images for good when openvino changes at two thirds of the runs; p50
     of the second case rises by 8 % at half of them; its size grows at a quarter. The rest is noise with odd nights.

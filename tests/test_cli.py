@@ -9,7 +9,7 @@ from render_records import make_run
 from typer.testing import CliRunner
 
 from harness.cli import app
-from harness.store import RunStore
+from harness.store.runs import RunStore
 
 
 @pytest.fixture

@@ -6,31 +6,31 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LAYERS = {
-    0: ("errors", "specs", "records", "requests", "options", "protocols"),
-    1: ("stats", "preprocess", "metrics", "cache", "cpu", "layers", "onnx_graph", "changes"),
-    2: (
-        "drift",
-        "compare",
-        "clocks",
-        "cuda_driver",
-        "cuda",
-        "environment",
-        "datasets",
-        "precision",
-        "backends",
-        "models",
-    ),
-    3: ("measure", "invariance", "tolerances", "store", "baselines", "history", "comparisons", "render", "reports"),
-    4: ("pipeline",),
-    5: ("workers", "plan", "doctor", "commands", "case_run", "session"),
-    6: ("option_table", "plugin", "cli"),
-}
-LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
-# Within these layers modules import one another, in the order written above or inside one package.
-ORDERED = {0: LAYERS[0], 1: LAYERS[1], 2: LAYERS[2], 3: LAYERS[3], 5: LAYERS[5], 6: LAYERS[6]}
+# Rooms from the ground up: a module imports its own room and those before it in this list.
+ROOMS = (
+    "errors",
+    "specs",
+    "records",
+    "protocols",
+    "stats",
+    "gates",
+    "store",
+    "machine",
+    "tasks",
+    "datasets",
+    "models",
+    "precision",
+    "backends",
+    "measure",
+    "options",
+    "worker",
+    "report",
+    "run",
+    "plugin",
+    "cli",
+)
 RUNTIMES = {"onnx", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "pycuda", "cuda", "nncf", "torch"}
-RUNTIME_HOMES = ("backends", "precision", "models", "cuda", "onnx_graph")
+RUNTIME_HOMES = ("backends", "precision", "models")
 
 
 def modules():
@@ -53,23 +53,18 @@ def top_name(path):
 
 
 def upward_imports(path):
-    mine = top_name(path)
+    mine = ROOMS.index(top_name(path))
     for module, line in imports(path):
         parts = module.split(".")
-        if parts[0] != "harness" or len(parts) == 1 or parts[1] == mine or parts[1] == "__version__":
+        if parts[0] != "harness" or len(parts) == 1 or parts[1] == "__version__":
             continue
-        theirs = parts[1]
-        if LAYER_OF[theirs] > LAYER_OF[mine]:
-            yield f"{path.relative_to(ROOT)}:{line} imports {module}: layer {LAYER_OF[theirs]} from {LAYER_OF[mine]}"
-        elif LAYER_OF[theirs] == LAYER_OF[mine]:
-            order = ORDERED[LAYER_OF[mine]]
-            if order.index(theirs) > order.index(mine):
-                yield f"{path.relative_to(ROOT)}:{line} imports {module}, which stands later in its layer"
+        if ROOMS.index(parts[1]) > mine:
+            yield f"{path.relative_to(ROOT)}:{line} imports {module}, a room further up"
 
 
-def test_every_module_has_a_layer():
+def test_every_module_has_a_room():
     names = {top_name(path) for path in modules()} - {"__init__"}
-    assert names == set(LAYER_OF), "tests/test_layering.py and docs/architecture.md list the modules"
+    assert names == set(ROOMS), "tests/test_layering.py and docs/architecture.md list the rooms"
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
@@ -96,7 +91,7 @@ def test_pytest_and_typer_are_imported_once():
 
 def test_an_upward_import_is_found(tmp_path, monkeypatch):
     monkeypatch.setitem(globals(), "ROOT", tmp_path)
-    bad = tmp_path / "harness" / "stats.py"
-    bad.parent.mkdir()
+    bad = tmp_path / "harness" / "stats" / "means.py"
+    bad.parent.mkdir(parents=True)
     bad.write_text("def f():\n    from harness import plugin\n")
-    assert list(upward_imports(bad)) == ["harness/stats.py:2 imports harness.plugin: layer 6 from 1"]
+    assert list(upward_imports(bad)) == ["harness/stats/means.py:2 imports harness.plugin, a room further up"]

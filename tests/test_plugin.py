@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.records import Status
-from harness.store import load_run
+from harness.store.runs import load_run
 
 ROOT = Path(__file__).parents[1]
 FAST = (
@@ -195,7 +195,7 @@ def test_judging_that_breaks_passes_nothing(suites, pytester, monkeypatch):
         raise OSError("no space left")
 
     # By module, not by dotted name: pytester forgets modules between runs and leaves the package's attribute stale.
-    monkeypatch.setattr(importlib.import_module("harness.session"), "drift_between", broken)
+    monkeypatch.setattr(importlib.import_module("harness.run.session"), "drift_between", broken)
     result = suites("--backend=fake-honest", "--precision=fp32,fp16", "-k", "against_fp32 or against_reference")
     outcomes = result.parseoutcomes()
     assert "passed" not in outcomes

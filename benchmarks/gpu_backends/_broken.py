@@ -3,8 +3,8 @@
 import ctypes
 from collections.abc import Callable
 
-from harness.backends.trt import BACKEND, TrtBackend
-from harness.cuda import Gate, Gpu
+from harness.backends._cuda.device import Gate, Gpu
+from harness.backends.trt.adapter import BACKEND, TrtBackend
 
 LARGEST_BLOCK, SMALLEST_BLOCK = 1 << 33, 1 << 22  # [bytes]
 

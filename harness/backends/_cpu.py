@@ -6,9 +6,9 @@ import importlib
 import math
 from typing import Any
 
-from harness.cpu import int8_isa, int8_weight_bits
 from harness.errors import BackendUnavailable, ConfigError
-from harness.onnx_graph import one_line
+from harness.machine.cpu import int8_isa, int8_weight_bits
+from harness.models.onnx_graph import one_line
 from harness.records import Availability, Support
 from harness.specs import Case, Precision
 

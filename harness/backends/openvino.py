@@ -27,10 +27,10 @@ from harness.backends._cpu import (
     unusable,
 )
 from harness.backends._inputs import check_images, check_output_shape, timing_images
-from harness.clocks import HostTimer, ReportedTimer
 from harness.errors import BuildError, MeasurementError
-from harness.layers import median_times, onnx_nodes_of
-from harness.onnx_graph import NodeIndex, check_scales, index_nodes, load_model
+from harness.machine.clocks import HostTimer, ReportedTimer
+from harness.models.onnx_graph import NodeIndex, check_scales, index_nodes, load_model
+from harness.precision.effective import median_times, onnx_nodes_of
 from harness.protocols import CalibrationSet, Images, Outputs, Timer
 from harness.records import Artifact, Availability, EngineFacts, Layer, Support, TensorSpec
 from harness.specs import BuildOptions, Case, Precision

@@ -25,10 +25,10 @@ from harness.backends._cpu import (
     unusable,
 )
 from harness.backends._inputs import check_images, check_output_shape, timing_images
-from harness.clocks import HostTimer
 from harness.errors import BuildError, HarnessError, MeasurementError, Unsupported
-from harness.layers import is_multiplying, median_times, onnx_nodes_of
-from harness.onnx_graph import NodeIndex, check_scales, index_nodes, load_model, one_line
+from harness.machine.clocks import HostTimer
+from harness.models.onnx_graph import NodeIndex, check_scales, index_nodes, load_model, one_line
+from harness.precision.effective import is_multiplying, median_times, onnx_nodes_of
 from harness.protocols import CalibrationSet, Images, Outputs, Timer
 from harness.records import Artifact, Availability, EngineFacts, Layer, Support, TensorSpec
 from harness.specs import BF16_RUNTIME_RECIPE, BuildOptions, Case, Precision

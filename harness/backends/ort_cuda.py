@@ -21,16 +21,16 @@ from typing import Any
 
 import numpy as np
 
-from harness.backends._cuda_ring import N_SLOTS, Ring, Slot
-from harness.backends._cuda_timer import CudaTimer, work_of_window
+from harness.backends._cuda.device import CudaError, Gpu
+from harness.backends._cuda.ring import N_SLOTS, Ring, Slot
+from harness.backends._cuda.timer import CudaTimer, work_of_window
 from harness.backends._inputs import check_images, check_output_shape, timing_images
 from harness.backends._probe_child import run_child
 from harness.backends.ort import bf16_refusal, layers_from_profile, session_error, tensor_spec, vendor_errors
-from harness.backends.trt import device_index
-from harness.cuda import CudaError, Gpu
-from harness.cuda_driver import probe_driver
+from harness.backends.trt.adapter import device_index
 from harness.errors import BuildError, ConfigError, MeasurementError
-from harness.onnx_graph import NodeIndex, check_scales, index_nodes, load_model, one_line
+from harness.machine.cuda_driver import probe_driver
+from harness.models.onnx_graph import NodeIndex, check_scales, index_nodes, load_model, one_line
 from harness.protocols import CalibrationSet, Images, Outputs
 from harness.records import Artifact, Availability, EngineFacts, Layer, Support, TensorSpec
 from harness.specs import BuildOptions, Case, Precision

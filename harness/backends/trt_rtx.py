@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from harness.backends.trt import TrtBackend
+from harness.backends.trt.adapter import TrtBackend
 
 BACKEND = TrtBackend("trt-rtx", "tensorrt_rtx", "pip install 'nn-engine-harness[trt-rtx]'")

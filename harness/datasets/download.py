@@ -8,8 +8,8 @@ from pathlib import Path
 
 import platformdirs
 
-from harness.cache import MAKER
 from harness.errors import DataError
+from harness.store.cache import MAKER
 
 TIMEOUT_S = 30.0
 

@@ -22,8 +22,8 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.cache import sha256_of_file
 from harness.errors import DataError
+from harness.store.cache import sha256_of_file
 
 ELEMENT_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 MAX_DIMENSIONS = 8  # no data set of images needs more; a larger count means another kind of file

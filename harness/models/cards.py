@@ -8,10 +8,10 @@ from pathlib import Path
 import msgspec
 import msgspec.toml
 
-from harness.cache import sha256_of_file
 from harness.errors import DataError
 from harness.models.heavy import HEAVY_MODEL, heavy_model_path
 from harness.specs import NAME_PATTERN, ImageRange, ModelSpec
+from harness.store.cache import sha256_of_file
 
 PRECISIONS = ("fp16", "bf16", "int8")
 

@@ -15,9 +15,9 @@ import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
-from harness.cache import MAKER, sha256_of_file
 from harness.errors import DataError
 from harness.specs import ModelSpec
+from harness.store.cache import MAKER, sha256_of_file
 
 if TYPE_CHECKING:
     import onnx

@@ -8,10 +8,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cache import sha256_of_file
 from harness.errors import ConfigError, DataError
 from harness.models.heavy import heavy_model_path, resnet101_112
 from harness.specs import ModelSpec
+from harness.store.cache import sha256_of_file
 
 if TYPE_CHECKING:
     import onnx

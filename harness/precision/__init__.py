@@ -10,14 +10,15 @@ import time
 from difflib import get_close_matches
 from pathlib import Path
 
-from harness.cache import ContentCache, Entry
 from harness.errors import BackendUnavailable, BuildError, ConfigError
-from harness.onnx_graph import check_model, check_scales, load_model, model_digest
+from harness.models.onnx_graph import check_model, check_scales, load_model, model_digest
+from harness.precision import recipes
 from harness.precision.calibration import CheckedCalibration, check_calibration
 from harness.precision.recipe import Conversion, ConversionRequest, Recipe
 from harness.protocols import CalibrationSet
 from harness.records import Artifact, Calibration
 from harness.specs import ImageRange, ModelSpec, Precision
+from harness.store.cache import ContentCache, Entry
 
 __all__ = ["check_calibration", "find_recipe", "prepare_artifact", "recipe_names"]
 
@@ -27,8 +28,8 @@ WARNING_SEPARATOR = "\n"
 
 def list_recipes() -> tuple[Recipe, ...]:
     """Return the recipes of all files in this folder; their tools are not imported."""
-    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
-    modules = [importlib.import_module(f"{__name__}.{name}") for name in names]
+    names = sorted(module.name for module in pkgutil.iter_modules(recipes.__path__))
+    modules = [importlib.import_module(f"{recipes.__name__}.{name}") for name in names]
     return tuple(recipe for module in modules for recipe in getattr(module, "RECIPES", ()))
 
 

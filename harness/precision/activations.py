@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import BuildError
-from harness.onnx_graph import one_line
+from harness.models.onnx_graph import one_line
 from harness.precision.ranges import LargestValue, MagnitudeHistogram
 from harness.protocols import CalibrationSet, Images
 from harness.specs import ModelSpec

@@ -8,8 +8,8 @@ import shutil
 import pytest
 from render_records import make_baseline, make_run, write_history
 
-from harness.history import load_history
-from harness.render.html import render_html
+from harness.report.html import render_html
+from harness.store.history import load_history
 
 REQUIRED = os.environ.get("HARNESS_REQUIRE_BROWSER") == "1"  # CI sets it: there a missing browser is a failure
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

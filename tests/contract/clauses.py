@@ -8,7 +8,7 @@ import onnx_nets
 import pytest
 
 from harness.errors import BuildError, ConfigError, DataError, MeasurementError
-from harness.layers import effective_precision
+from harness.precision.effective import effective_precision
 from harness.specs import BuildOptions, Case, Precision
 
 BATCHES = (1, 4)

@@ -7,9 +7,9 @@ import onnx
 from onnx.reference import ReferenceEvaluator
 
 from harness.backends._inputs import check_images
-from harness.clocks import HostTimer
 from harness.errors import BuildError, ConfigError, MeasurementError
-from harness.onnx_graph import check_scales, index_nodes, load_model
+from harness.machine.clocks import HostTimer
+from harness.models.onnx_graph import check_scales, index_nodes, load_model
 from harness.records import Availability, EngineFacts, Layer, Support, TensorSpec
 
 

@@ -7,9 +7,9 @@ import fake_tensorrt
 import numpy as np
 import pytest
 
-from harness.backends import trt
-from harness.backends._trt_calibrator import ranges_from_calibration_cache
-from harness.cuda import Gpu
+from harness.backends._cuda.device import Gpu
+from harness.backends.trt import adapter as trt
+from harness.backends.trt.calibrator import ranges_from_calibration_cache
 from harness.errors import BuildError, ConfigError, DataError
 
 pytestmark = pytest.mark.usefixtures("no_leak")
@@ -103,7 +103,7 @@ def test_a_plan_of_another_revision_of_the_adapter_is_never_loaded(build, small,
     artifact, images = small(precision="int8", recipe="trt-entropy2"), [Images() for _ in range(2)]
     with build(artifact, calibration=images[0]):
         pass
-    monkeypatch.setattr("harness.backends.trt.PLAN_REVISION", trt.PLAN_REVISION + 1)
+    monkeypatch.setattr("harness.backends.trt.adapter.PLAN_REVISION", trt.PLAN_REVISION + 1)
     with build(artifact, calibration=images[1]) as engine:
         assert engine.facts.cache == "miss"
     assert images[1].read == 40  # nor is its calibration table

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness import pipeline
 from harness.errors import BuildError
-from harness.pipeline import CaseWork
-from harness.requests import CaseRequest
 from harness.specs import BuildOptions, Case, DatasetRequest, ModelSpec, Precision, TimingPlan
+from harness.worker import service as pipeline
+from harness.worker.requests import CaseRequest
+from harness.worker.service import CaseWork
 
 pytestmark = pytest.mark.usefixtures("no_leak")
 CARD = ModelSpec(

@@ -1,4 +1,4 @@
-"""harness.cuda on the fake driver: copies, graphs, the gate, freeing, probing."""
+"""harness.backends._cuda.device on the fake driver: copies, graphs, the gate, freeing, probing."""
 
 import ctypes
 import importlib.util
@@ -6,9 +6,9 @@ import importlib.util
 import numpy as np
 import pytest
 
-from harness.cuda import CudaError, Gate, Gpu, Graph, NotCapturable
-from harness.cuda_driver import driver_version, probe_driver
+from harness.backends._cuda.device import CudaError, Gate, Gpu, Graph, NotCapturable
 from harness.errors import BackendUnavailable, MeasurementError
+from harness.machine.cuda_driver import driver_version, probe_driver
 
 PROVIDERS = ["cuda-bindings", *(["pycuda"] if importlib.util.find_spec("pycuda") else [])]
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from harness.backends._cuda_ring import N_SLOTS
-from harness.cuda import CudaError
+from harness.backends._cuda.device import CudaError
+from harness.backends._cuda.ring import N_SLOTS
 from harness.errors import BuildError, ConfigError, MeasurementError
 
 pytestmark = pytest.mark.usefixtures("no_leak")
@@ -116,7 +116,7 @@ def test_every_slot_has_a_context_of_its_own(build, images, expected, environmen
 def test_a_large_plan_is_loaded_once(build, images, expected, monkeypatch):
     import fake_tensorrt
 
-    monkeypatch.setattr("harness.backends._trt_engine.LARGEST_COPY", 10)
+    monkeypatch.setattr("harness.backends.trt.engine.LARGEST_COPY", 10)
     engines = len(fake_tensorrt.engines_made)
     batches = [images(4, seed=k) for k in range(9)]
     with build() as engine:

@@ -184,7 +184,7 @@ def test_nodes_on_the_cpu_are_named_and_only_enqueued(engine):
 
 
 def test_a_run_that_waits_for_the_stream_is_found_out(engine, monkeypatch):
-    monkeypatch.setattr("harness.backends._cuda_timer.TRIAL_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("harness.backends._cuda.timer.TRIAL_TIMEOUT_S", 0.05)
     with engine(waits=True) as ours:
         timer = ours.timer(batch(4), window="compute", launch="auto")
         assert (timer.launch, timer.gated) == ("enqueue", False)
@@ -214,7 +214,7 @@ def test_notes_of_the_ring_and_of_timers_reach_the_facts(engine, environment):
 
 
 def test_a_session_on_the_cpu_lowers_the_one_beside_it(engine):
-    from harness.measure import make_timers
+    from harness.measure.timing import make_timers
 
     with engine() as whole, engine(on_cpu=("matmul",)) as ours:
         timers = make_timers((ours, whole), batch(4), window="compute", launch="auto")

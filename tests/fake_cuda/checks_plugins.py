@@ -7,8 +7,8 @@ import sys
 import fake_tensorrt
 import pytest
 
-from harness.backends import _trt_build
-from harness.backends.trt import TrtBackend
+from harness.backends.trt import build as trt_build
+from harness.backends.trt.adapter import TrtBackend
 from harness.errors import BuildError
 from harness.records import Artifact
 from harness.specs import BuildOptions, Precision, TrtOptions
@@ -20,7 +20,7 @@ SOURCE = "void *getPluginCreators(void) { return 0; }\n"
 def a_registry_of_its_own(monkeypatch):
     """As in a new process: nothing is registered, nothing is known to be."""
     monkeypatch.setattr(fake_tensorrt, "plugin_layers", [])
-    monkeypatch.setattr(_trt_build, "_plugins", {})
+    monkeypatch.setattr(trt_build, "_plugins", {})
 
 
 @pytest.fixture

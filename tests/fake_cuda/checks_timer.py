@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from harness.backends._cuda_timer import CudaTimer
-from harness.clocks import calibrate_calls
-from harness.cuda import Gpu
+from harness.backends._cuda.device import Gpu
+from harness.backends._cuda.timer import CudaTimer
 from harness.errors import ConfigError
-from harness.measure import latency_from_arms, make_timers, time_arms
+from harness.machine.clocks import calibrate_calls
+from harness.measure.timing import latency_from_arms, make_timers, time_arms
 from harness.specs import TimingPlan
 
 pytestmark = pytest.mark.usefixtures("no_leak")

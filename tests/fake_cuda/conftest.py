@@ -1,4 +1,4 @@
-"""What the checks on the fake driver share. They run in a process of their own: see tests/test_trt_run.py."""
+"""What the checks on the fake driver share. They run in a process of their own: see tests/backends/test_trt_run.py."""
 
 import ctypes
 import importlib.util
@@ -12,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from harness.backends.trt import TrtBackend
+from harness.backends.trt.adapter import TrtBackend
 from harness.records import Artifact
 from harness.specs import BuildOptions, Precision, TrtOptions
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.clocks import HostTimer
 from harness.errors import MeasurementError, Unsupported
+from harness.machine.clocks import HostTimer
 from harness.records import Availability, EngineFacts, Layer, Support, TensorSpec
 
 

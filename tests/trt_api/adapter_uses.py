@@ -4,8 +4,8 @@ import ast
 from dataclasses import dataclass, field
 from pathlib import Path
 
-BACKENDS = Path(__file__).parents[2] / "harness" / "backends"
-FILES = ("_trt_api.py", "_trt_build.py", "_trt_calibrator.py", "_trt_context.py", "_trt_engine.py")
+BACKENDS = Path(__file__).parents[2] / "harness" / "backends" / "trt"
+FILES = ("api.py", "build.py", "calibrator.py", "context.py", "engine.py")
 # The last word of an expression -> TensorRT's class, in the files above.
 CLASS_OF = {
     "builder": "Builder",

@@ -30,8 +30,8 @@ def main():
     sys.path.insert(0, folder)
     warnings.simplefilter("ignore")
     module = importlib.import_module(name)
-    from harness.backends._trt_api import CALIBRATORS, VENDOR_RECIPES, LogLines, TrtApi, make_logger
-    from harness.backends._trt_calibrator import CalibrationStore, make_calibrator
+    from harness.backends.trt.api import CALIBRATORS, VENDOR_RECIPES, LogLines, TrtApi, make_logger
+    from harness.backends.trt.calibrator import CalibrationStore, make_calibrator
 
     api = TrtApi(module)
     asked = json.load(sys.stdin)

@@ -17,7 +17,7 @@ import pytest
 from adapter_uses import MODULE, adapter_uses
 from stub_libraries import make_stub_libraries
 
-from harness.backends._trt_api import CALIBRATORS
+from harness.backends.trt.api import CALIBRATORS
 
 REQUIRED = os.environ.get("HARNESS_REQUIRE_TRT_API") == "1"
 ROOT = Path(__file__).parents[2]

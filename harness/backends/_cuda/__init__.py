@@ -1,0 +1,1 @@
+"""What the CUDA backends share: the device, the ring of buffers, the timer."""

@@ -1,0 +1,87 @@
+"""What holds for all verdicts of a run: many comparisons share one alpha, and options say what fails."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from harness.gates.paired import check_tolerance
+from harness.records import Outcome, Verdict
+from harness.stats import cases_that_could_alarm, holm_p, smallest_p
+
+IDENTITY_GATES = ("baseline", "run")  # judged by the exact test, whose p-value has a smallest possible value
+UNGATED_CODES = ("slower_not_gated",)
+
+
+def holm(verdicts: Sequence[Verdict], *, alpha: float) -> tuple[Verdict, ...]:
+    """Keep the chance of any false REGRESSED at alpha over all cases of a run, gate by gate; order is kept.
+
+    A REGRESSED whose adjusted p-value exceeds alpha becomes INCONCLUSIVE. Cases whose few changed images could never
+    have raised an alarm do not take part, so a night in which one case moved judges it with the full alpha.
+    Raises: MeasurementError for an alpha or a p-value that is not a number.
+    Source: S. Holm, Scand. J. Statist. 6 (1979) 65; R. E. Tarone, Biometrics 46 (1990) 515.
+    """
+    check_tolerance(0.0, alpha)
+    adjusted = list(verdicts)
+    for gate in dict.fromkeys(verdict.gate for verdict in verdicts):
+        places = [i for i, v in enumerate(verdicts) if v.gate == gate and v.p_value is not None]
+        could = cases_that_could_alarm([_smallest_p(verdicts[i]) for i in places], alpha)
+        family = [i for i, takes_part in zip(places, could, strict=True) if takes_part]
+        p_values = holm_p([verdicts[i].p_value or 0.0 for i in family])
+        joint = dict(zip(family, p_values.tolist(), strict=True))
+        for i in places:
+            adjusted[i] = _adjusted(verdicts[i], joint.get(i, 1.0), n_cases=len(places), alpha=alpha)
+    return tuple(adjusted)
+
+
+def apply_rules(
+    verdicts: Sequence[Verdict], *, strict: bool = False, require_baseline: bool = False
+) -> tuple[Verdict, ...]:
+    """Say which verdicts fail under the options of a run; REGRESSED was decided when it was judged.
+
+    `strict`: INCONCLUSIVE fails, and so does INCOMPARABLE between measurements of the same run. `require_baseline`:
+    a missing, stale or foreign baseline fails.
+    """
+    return tuple(
+        replace(v, is_failure=v.is_failure or _fails(v, strict=strict, require_baseline=require_baseline))
+        for v in verdicts
+    )
+
+
+def judged_together(
+    found: Sequence[tuple[str, Sequence[Verdict]]], *, alpha: float
+) -> list[tuple[str, tuple[Verdict, ...]]]:
+    """Apply `holm` to the verdicts of several cases, (case id, verdicts) each, and return them in the same shape."""
+    adjusted = iter(holm([verdict for _, verdicts in found for verdict in verdicts], alpha=alpha))
+    return [(case_id, tuple(next(adjusted) for _ in verdicts)) for case_id, verdicts in found]
+
+
+def _fails(verdict: Verdict, *, strict: bool, require_baseline: bool) -> bool:
+    if verdict.code in UNGATED_CODES:
+        return False
+    if verdict.outcome is Outcome.INCONCLUSIVE:
+        return strict
+    if verdict.outcome is Outcome.NO_BASELINE:
+        return require_baseline
+    if verdict.outcome is Outcome.INCOMPARABLE:
+        return require_baseline if verdict.gate in ("baseline", "latency") else strict
+    return False
+
+
+def _smallest_p(verdict: Verdict) -> float:
+    if verdict.gate in IDENTITY_GATES and verdict.n_lost is not None and verdict.n_gained is not None:
+        return smallest_p(verdict.n_lost, verdict.n_gained)
+    return 0.0
+
+
+def _adjusted(verdict: Verdict, joint_p: float, *, n_cases: int, alpha: float) -> Verdict:
+    if verdict.outcome is not Outcome.REGRESSED or joint_p <= alpha:
+        return verdict
+    return replace(
+        verdict,
+        outcome=Outcome.INCONCLUSIVE,
+        code="not_among_many",
+        is_failure=False,
+        message=f"{verdict.message}; beyond {alpha:g} alone, but not among the {n_cases} cases of this run",
+        advice=f"repeat with more images before acting on it; {verdict.advice}",
+    )

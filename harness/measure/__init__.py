@@ -1,0 +1,1 @@
+"""Measuring: scores, times, invariance, drift. Runs engines; decides nothing."""

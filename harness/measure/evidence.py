@@ -1,0 +1,68 @@
+"""What lies behind a verdict against FP32: drift of outputs, images that changed hands. Reads, never decides."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.datasets import open_dataset
+from harness.measure.drift import DriftAccumulator
+from harness.records import Accuracy, Flip, OutputDrift, PackedArray
+from harness.specs import DatasetRequest
+
+CHUNK_IMAGES = 10_000
+MAX_FLIPS = 24  # images kept in a record, those with the clearest change first
+
+
+def drift_between(
+    reference_outputs: NDArray[np.float32], outputs: NDArray[np.float32], *, kind: str, reference: str
+) -> OutputDrift:
+    """Return the drift of outputs float32[N, K], read in pieces from disk."""
+    drift = DriftAccumulator(output_kind=kind)
+    for first in range(0, len(outputs), CHUNK_IMAGES):
+        drift.update(reference_outputs[first : first + CHUNK_IMAGES], outputs[first : first + CHUNK_IMAGES])
+    return drift.drift(reference)
+
+
+def flips_between_runs(reference: Accuracy, accuracy: Accuracy, data: DatasetRequest) -> tuple[Flip, ...]:
+    """Return images that one side gets right and the other wrong, lost ones first, with their pixels.
+
+    At most MAX_FLIPS: those whose margins are largest, that is the clearest changes of mind.
+    """
+    before, now = reference.hits(), accuracy.hits()
+    lost, gained = np.flatnonzero(before & ~now), np.flatnonzero(~before & now)
+    margins, reference_margins = accuracy.margins.array(), reference.margins.array()
+    clarity = np.minimum(margins, reference_margins)
+    chosen = [*lost[np.argsort(-clarity[lost])], *gained[np.argsort(-clarity[gained])]][:MAX_FLIPS]
+    if not chosen:
+        return ()
+    dataset = open_dataset(data.name, split=data.split, data_dir=data.data_dir)
+    labels = accuracy.labels.array()
+    flips = []
+    for place in map(int, chosen):
+        index = accuracy.images.first + place
+        pixels, _ = dataset.read(index, index + 1)
+        flips.append(
+            Flip(
+                index=index,
+                label=int(labels[place]),
+                reference_prediction=int(reference.predictions.array()[place]),
+                prediction=int(accuracy.predictions.array()[place]),
+                reference_margin=float(reference_margins[place]),
+                margin=float(margins[place]),
+                gained=bool(now[place]),
+                image=_thumbnail(pixels[0]),
+            )
+        )
+    return tuple(flips)
+
+
+def _thumbnail(pixels: NDArray[np.generic]) -> PackedArray | None:
+    """Return one grey image as uint8[H, W]; None for colour, which the report does not draw."""
+    plane = pixels[0] if pixels.ndim == 3 and len(pixels) == 1 else pixels
+    if plane.ndim != 2:
+        return None
+    if plane.dtype != np.uint8:
+        spread = float(plane.max() - plane.min()) or 1.0
+        plane = np.asarray((plane - plane.min()) / spread * np.iinfo(np.uint8).max).astype(np.uint8)
+    return PackedArray.of(np.asarray(plane))

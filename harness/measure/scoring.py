@@ -1,0 +1,257 @@
+"""Engine + data set -> Accuracy. Streams: memory does not grow with the images."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections import deque
+from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.datasets import RangeFingerprint
+from harness.errors import DataError, MeasurementError
+from harness.models.preprocess import images_from_pixels
+from harness.protocols import Dataset, Engine, Images, LendsBuffers, Progress, no_progress
+from harness.records import Accuracy, PackedArray
+from harness.specs import ImageRange, ModelSpec
+from harness.tasks.classification import TopK, score_top_k
+
+CHUNK_IMAGES = 1_000  # read and preprocessed at once
+MAX_CHUNK_BYTES = 16 << 20  # so that chunks of large images stay small; a chunk holds at least one batch
+WHITE = 255
+N_BUFFERS = 3  # of a chunk each: one read, one running, one whose last batches are still in flight
+
+
+class _Reader:
+    """Batches of a range, with labels kept until their outputs come back.
+
+    One thread reads and preprocesses the next chunk and another digests the last one while the engine runs this one:
+    a fast engine would otherwise wait for sha256. Chunks lie in a few buffers, the engine's own where it offers some;
+    a buffer is filled again once the outputs of all its images are back.
+    """
+
+    def __init__(
+        self, dataset: Dataset, spec: ModelSpec, images: ImageRange, batch_size: int, engine: Engine | None = None
+    ) -> None:
+        self.fingerprint = RangeFingerprint()
+        self.waiting: deque[tuple[int, NDArray[np.int64]]] = deque()
+        self._dataset, self._spec, self._images, self._batch_size = dataset, spec, images, batch_size
+        fitting = max(1, MAX_CHUNK_BYTES // (math.prod(spec.input_shape) * np.dtype(np.float32).itemsize))
+        n_batches = min(CHUNK_IMAGES, fitting, images.n_images) // batch_size
+        self._chunk_images = max(1, n_batches) * batch_size
+        self._free = self._buffers(engine)
+        self._lent: deque[tuple[int, Images]] = deque()  # first image after the buffer's, buffer
+
+    def batches(self) -> Generator[Images, None, None]:
+        """Yield batches; a batch stays as it is until its outputs are back."""
+        starts = range(self._images.first, self._images.stop, self._chunk_images)
+        with ThreadPoolExecutor(max_workers=1) as reader, ThreadPoolExecutor(max_workers=1) as digester:
+            pending = reader.submit(self._chunk, starts[0], self._buffer(starts[0], starts[0]))
+            digested: Future[None] | None = None
+            for index, first in enumerate(starts):
+                inputs, classes, stored = pending.result()
+                if digested is not None:
+                    digested.result()
+                digested = digester.submit(self.fingerprint.update, first, *stored)
+                if index + 1 < len(starts):
+                    following = starts[index + 1]
+                    pending = reader.submit(self._chunk, following, self._buffer(following, first))
+                for start in range(0, len(inputs), self._batch_size):
+                    batch = inputs[start : start + self._batch_size]
+                    self.waiting.append((first + start, classes[start : start + self._batch_size]))
+                    yield _padded(batch, self._spec.max_batch)
+            if digested is not None:
+                digested.result()
+
+    def _buffers(self, engine: Engine | None) -> deque[Images]:
+        if isinstance(engine, LendsBuffers):
+            lent = engine.host_buffers(N_BUFFERS, self._chunk_images)
+            if lent:
+                return deque(lent)
+        shape = (self._chunk_images, *self._spec.input_shape)
+        return deque(np.empty(shape, np.float32) for _ in range(N_BUFFERS))
+
+    def _buffer(self, first: int, unread: int) -> Images | None:
+        """Return a buffer for the chunk from image `first` on, None while all are in use.
+
+        `unread`: the first image that was not handed out yet.
+        """
+        oldest = self.waiting[0][0] if self.waiting else unread
+        while self._lent and self._lent[0][0] <= oldest:
+            self._free.append(self._lent.popleft()[1])
+        if not self._free:
+            return None
+        buffer = self._free.popleft()
+        self._lent.append((first + self._chunk_images, buffer))
+        return buffer
+
+    def _chunk(
+        self, first: int, buffer: Images | None
+    ) -> tuple[Images, NDArray[np.int64], tuple[NDArray[np.generic], NDArray[np.int64]]]:
+        pixels, labels = self._dataset.read(first, min(first + self._chunk_images, self._images.stop))
+        is_scaled = pixels.dtype == np.uint8
+        if is_scaled:
+            self._check_card(pixels[:1])
+        images = images_from_pixels(pixels, self._spec, out=None if buffer is None else buffer[: len(pixels)])
+        if not is_scaled:
+            self._check_finite(images, first)
+        return images, self._classes(labels, first), (pixels, labels)
+
+    def _check_card(self, pixels: NDArray[np.generic]) -> None:
+        """Refuse a card that has no finite value for black or for white; then all pixels between have one."""
+        ends = np.concatenate([np.zeros_like(pixels), np.full_like(pixels, WHITE)])
+        with np.errstate(invalid="ignore", over="ignore"):
+            is_finite = np.isfinite(images_from_pixels(ends, self._spec)).all()
+        if not is_finite:
+            raise DataError(
+                f"8-bit pixels become NaN or Inf for model {self._spec.name}; mend the card's scale, mean and std"
+            )
+
+    def _check_finite(self, images: Images, first: int) -> None:
+        with np.errstate(invalid="ignore", over="ignore"):
+            if np.isfinite(images.sum()):  # NaN and Inf stay in a sum; one that overflows is looked at again
+                return
+        finite = np.isfinite(images.reshape(len(images), -1)).all(axis=1)
+        if not finite.all():
+            raise DataError(
+                f"image {first + int(np.argmin(finite))} of {self._dataset.name}/{self._dataset.split} holds NaN or "
+                "Inf after preprocessing; mend the data or the card's scale, mean and std"
+            )
+
+    def _classes(self, labels: NDArray[np.int64], first: int) -> NDArray[np.int64]:
+        classes = labels + self._spec.label_offset
+        wrong = np.flatnonzero((classes < 0) | (classes >= self._spec.num_classes))
+        if wrong.size:
+            raise DataError(
+                f"image {first + int(wrong[0])} of {self._dataset.name}/{self._dataset.split} has label "
+                f"{int(labels[wrong[0]])} (+ offset {self._spec.label_offset}), but model {self._spec.name} has "
+                f"classes 0..{self._spec.num_classes - 1}; check the card's classes and label_offset"
+            )
+        return classes
+
+
+def _padded(batch: Images, fixed_batch: int | None) -> Images:
+    if fixed_batch is None or len(batch) == fixed_batch:
+        return batch
+    return np.concatenate([batch, np.repeat(batch[:1], fixed_batch - len(batch), axis=0)])
+
+
+def score_engine(
+    engine: Engine,
+    dataset: Dataset,
+    spec: ModelSpec,
+    images: ImageRange,
+    *,
+    batch_size: int,
+    outputs_path: Path | None = None,
+    progress: Progress = no_progress,
+) -> Accuracy:
+    """Score a range of images and keep the result of every one.
+
+    `outputs_path` receives the raw outputs, float32[N, K] little-endian.
+    Raises: MeasurementError for NaN or infinite outputs (with the image's index) or a wrong output shape; DataError
+    for labels the model does not have.
+    """
+    if batch_size < 1:
+        raise MeasurementError(f"a scoring batch of {batch_size} images is no batch; at least 1 is needed")
+    size = spec.max_batch or min(batch_size, images.n_images)
+    reader = _Reader(dataset, spec, images, size, engine)
+    scores = _Scores(spec)
+    started = time.perf_counter_ns()
+    with ExitStack() as stack:
+        file = stack.enter_context(outputs_path.open("wb")) if outputs_path else None
+        done = 0
+        # Closed here on an error, not with its traceback: threads may not write into an engine's memory after it ends.
+        batches = stack.enter_context(closing(reader.batches()))
+        stream = engine.infer_stream(batches)
+        if isinstance(stream, Generator):
+            stack.enter_context(closing(stream))
+        for outputs in stream:
+            first, classes = reader.waiting.popleft()
+            own = outputs[: len(classes)]
+            scores.add(first, own, classes)
+            if file:
+                file.write(np.ascontiguousarray(own, "<f4").data)
+            done += len(classes)
+            progress(done, images.n_images)
+    if done != images.n_images:
+        raise MeasurementError(f"model {spec.name}: {done} of {images.n_images} images came back from the engine")
+    return scores.accuracy(
+        images=images,
+        fingerprint=reader.fingerprint.hexdigest(),
+        score_ns=time.perf_counter_ns() - started,
+        batch_size=size,
+    )
+
+
+class _Scores:
+    """Ranks outputs a chunk at a time: at small batches NumPy's fixed cost a call would rival a fast engine."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self._spec = spec
+        self._digest = hashlib.sha256()
+        self._outputs: list[NDArray[np.float32]] = []
+        self._classes: list[NDArray[np.int64]] = []
+        self._n_waiting, self._first = 0, 0
+        self._parts: list[tuple[TopK, NDArray[np.int64]]] = []
+
+    def add(self, first: int, outputs: NDArray[np.float32], classes: NDArray[np.int64]) -> None:
+        """Add the outputs of images first.. Raises: MeasurementError for another shape, NaN and Inf."""
+        if outputs.shape != (len(classes), self._spec.num_classes):
+            raise MeasurementError(
+                f"model {self._spec.name}: outputs of shape {outputs.shape} for images "
+                f"{first}..{first + len(classes) - 1}; expected {(len(classes), self._spec.num_classes)}"
+            )
+        if not self._n_waiting:
+            self._first = first
+        self._outputs.append(outputs)
+        self._classes.append(classes)
+        self._n_waiting += len(classes)
+        if self._n_waiting >= CHUNK_IMAGES:
+            self._rank()
+
+    def _rank(self) -> None:
+        if not self._outputs:
+            return
+        outputs, classes = np.concatenate(self._outputs), np.concatenate(self._classes)
+        _check_finite_outputs(outputs, self._spec, self._first)
+        self._digest.update(np.ascontiguousarray(outputs, "<f4").data)
+        self._parts.append((score_top_k(outputs, classes), classes))
+        self._outputs, self._classes, self._n_waiting = [], [], 0
+
+    def accuracy(self, *, images: ImageRange, fingerprint: str, score_ns: int, batch_size: int) -> Accuracy:
+        """Return what was scored."""
+        self._rank()
+        parts, spec = self._parts, self._spec
+        small = np.uint8 if spec.num_classes <= np.iinfo(np.uint8).max + 1 else np.uint16
+        return Accuracy(
+            images=images,
+            fingerprint=fingerprint,
+            num_classes=spec.num_classes,
+            labels=PackedArray.of(np.concatenate([classes for _, classes in parts]).astype(small)),
+            predictions=PackedArray.of(np.concatenate([top.predictions for top, _ in parts]).astype(small)),
+            top1_hits=PackedArray.of(np.packbits(np.concatenate([top.top1 for top, _ in parts]))),
+            top5_hits=PackedArray.of(np.packbits(np.concatenate([top.top5 for top, _ in parts]))),
+            margins=PackedArray.of(np.concatenate([top.margins for top, _ in parts])),
+            n_ties_top1=sum(top.n_ties_top1 for top, _ in parts),
+            n_ties_top5=sum(top.n_ties_top5 for top, _ in parts),
+            outputs_sha256=self._digest.hexdigest(),
+            n_trained_on=sum(images.overlap(seen) for seen in spec.trained_on),
+            score_ns=score_ns,
+            batch_size=batch_size,
+        )
+
+
+def _check_finite_outputs(outputs: NDArray[np.float32], spec: ModelSpec, first: int) -> None:
+    if not np.isfinite(outputs).all():
+        row = int(np.flatnonzero(~np.isfinite(outputs).all(axis=1))[0])
+        raise MeasurementError(
+            f"model {spec.name}: image {first + row} gives {outputs[row][~np.isfinite(outputs[row])][0]} as an output; "
+            "an FP16 overflow and a damaged weight are the usual causes"
+        )

@@ -1,0 +1,161 @@
+"""Engines + a batch -> Latency: arms in turn, round by round."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import MeasurementError
+from harness.machine.clocks import calibrate_calls, clock_resolution_ns
+from harness.protocols import Engine, Images, LowersLaunch, Timer
+from harness.records import TIMED_OTHERWISE, Latency, PackedArray
+from harness.specs import TimingPlan
+
+MIN_WARMUP_CALLS = 3  # OpenVINO's first call of a shape is 10-60 times slower, its second still 2 times
+MIN_SAMPLES_PER_ROUND = 3
+MAX_SAMPLES_PER_ROUND = 200
+MIN_ROUNDS = 6  # below 6 a median has no 95 % interval
+ARM_BUDGET_NS = 4_000_000_000  # an engine slower than this allows gets fewer samples a round, then fewer rounds
+CLOCK_RESOLUTIONS_PER_SAMPLE = 1_000
+# A pair of CUDA events has a quantum of 0.03 us on current GPUs (0.5 us guaranteed): one call of 20 us resolves 0.2 %.
+MIN_CUDA_SAMPLE_NS = 20_000.0
+ENQUEUE_BOUND_SHARE = 0.8  # trtexec warns at the same share (samples/common/sampleReporting.cpp)
+COPY_WINDOWS = ("h2d", "d2h")  # nothing of the engine lies in them
+N_LOWERINGS = 3  # from a gated graph to a plain enqueue there are no more steps
+DRIFT_SHARE = 0.05
+NOISY_ROUNDS_CV = 0.10
+
+
+def make_timers(engines: Sequence[Engine], images: Images, *, window: str, launch: str) -> list[Timer]:
+    """Return a timer of each engine; under the launch `auto` all time in the best way that every one of them can.
+
+    A graph beside an enqueue, or a gated time beside one that holds the host's gaps, is no ratio of engines.
+    Raises: ConfigError for a window or launch that an engine lacks, MeasurementError.
+    """
+    timers = [engine.timer(images, window=window, launch=launch) for engine in engines]
+    for _ in range(N_LOWERINGS):
+        if launch != "auto" or _are_alike(timers):
+            break
+        graph, gate = all(timer.launch == "graph" for timer in timers), all(timer.gated for timer in timers)
+        for timer in timers:
+            if isinstance(timer, LowersLaunch):
+                timer.lower(graph=graph, gate=gate)
+    return timers
+
+
+def _are_alike(timers: Sequence[Timer]) -> bool:
+    return len({(timer.launch, timer.gated) for timer in timers}) < 2
+
+
+def time_arms(
+    timers: Sequence[Timer], plan: TimingPlan, *, min_sample_ns: float, now_ns: Callable[[], int] = time.perf_counter_ns
+) -> list[tuple[NDArray[np.float64], NDArray[np.int64], int]]:
+    """Time one or two engines in turn, round by round, the order alternating (A B, B A, ...).
+
+    Two speed states of a machine that last for seconds hit neighbouring rounds alike, so a ratio of rounds is some
+    20 times steadier than a ratio of two medians taken one after the other.
+    Returns per timer: float64[rounds, samples] ns per call, int64[rounds] start of each round [ns since the first],
+    and the number of warm-up calls. Raises: MeasurementError for a sample that is not positive.
+    """
+    warmups, sizes = [], []
+    for timer in timers:
+        warmup, n_samples = _prepare(timer, plan, min_sample_ns, now_ns)
+        warmups.append(warmup)
+        sizes.append(n_samples)
+    n_rounds = _rounds_within_budget(timers, sizes, plan)
+    rounds: list[list[NDArray[np.float64]]] = [[] for _ in timers]
+    starts: list[list[int]] = [[] for _ in timers]
+    origin = now_ns()
+    for index in range(n_rounds):
+        order = range(len(timers)) if index % 2 == 0 else reversed(range(len(timers)))
+        for arm in order:
+            starts[arm].append(now_ns() - origin)
+            rounds[arm].append(_sampled(timers[arm], sizes[arm]))
+    return [(np.stack(rounds[arm]), np.asarray(starts[arm], np.int64), warmups[arm]) for arm in range(len(timers))]
+
+
+def min_sample_ns(clock: str) -> float:
+    """Return how long a sample must last for its clock to be fine enough [ns]."""
+    if clock == "cuda_event":
+        return MIN_CUDA_SAMPLE_NS
+    return CLOCK_RESOLUTIONS_PER_SAMPLE * clock_resolution_ns(clock)
+
+
+def _prepare(timer: Timer, plan: TimingPlan, min_sample_ns: float, now_ns: Callable[[], int]) -> tuple[int, int]:
+    """Warm one timer up, choose its calls per sample, and return (warm-up calls, samples per round)."""
+    timer.calls_per_sample = 1
+    started, calls = now_ns(), 0
+    while calls < MIN_WARMUP_CALLS or now_ns() - started < plan.warmup_ns:
+        call_ns = float(_sampled(timer, MIN_WARMUP_CALLS).min())
+        calls += MIN_WARMUP_CALLS
+    sample_ns = call_ns * calibrate_calls(timer, min_sample_ns)
+    n_samples = int(np.clip(plan.round_ns / sample_ns, MIN_SAMPLES_PER_ROUND, MAX_SAMPLES_PER_ROUND))
+    if n_samples * plan.n_rounds * sample_ns > ARM_BUDGET_NS:
+        n_samples = max(1, int(ARM_BUDGET_NS / (plan.n_rounds * sample_ns)))
+    return calls, n_samples
+
+
+def _rounds_within_budget(timers: Sequence[Timer], sizes: Sequence[int], plan: TimingPlan) -> int:
+    slowest = max(float(_sampled(t, 1)[0]) * t.calls_per_sample * n for t, n in zip(timers, sizes, strict=True))
+    return int(np.clip(ARM_BUDGET_NS / slowest, min(MIN_ROUNDS, plan.n_rounds), plan.n_rounds))
+
+
+def _sampled(timer: Timer, n_samples: int) -> NDArray[np.float64]:
+    samples = timer.sample(n_samples)
+    if samples.shape != (n_samples,) or not np.isfinite(samples).all() or (samples <= 0).any():
+        raise MeasurementError(
+            f"the {timer.clock} clock gave {samples[:3]} ns for {n_samples} samples of batch {timer.batch_size}; "
+            "expected as many positive times as were asked for"
+        )
+    return samples
+
+
+def latency_from_arms(
+    timers: Sequence[Timer],
+    arms: Sequence[tuple[NDArray[np.float64], NDArray[np.int64], int]],
+    *,
+    reference_case: str = "",
+) -> Latency:
+    """Join what `time_arms` measured of an engine and, if there are two timers, of its FP32 reference."""
+    timer, (rounds, starts, warmup_calls) = timers[0], arms[0]
+    enqueue_ns = timer.enqueue_ns()
+    median = float(np.median(rounds))
+    two = len(timers) > 1
+    return Latency(
+        batch_size=timer.batch_size,
+        rounds_ns=PackedArray.of(rounds),
+        calls_per_sample=timer.calls_per_sample,
+        warmup_calls=warmup_calls,
+        clock=timer.clock,
+        launch=timer.launch,
+        gated=timer.gated,
+        window=timer.window,
+        started_ns=PackedArray.of(starts),
+        enqueue_ns=enqueue_ns,
+        reference_rounds_ns=PackedArray.of(arms[1][0]) if two else None,
+        reference_case=reference_case if two else "",
+        reference_calls_per_sample=timers[1].calls_per_sample if two else 0,
+        reference_launch=timers[1].launch if two else "",
+        reference_gated=timers[1].gated if two else False,
+        images_per_s=timer.batch_size * 1e9 / median,
+        flags=(
+            *(() if _are_alike(timers) else (TIMED_OTHERWISE,)),
+            *_latency_flags(rounds, None if timer.window in COPY_WINDOWS else enqueue_ns, median),
+        ),
+    )
+
+
+def _latency_flags(rounds: NDArray[np.float64], enqueue_ns: float | None, median: float) -> tuple[str, ...]:
+    flags = []
+    medians = np.median(rounds, axis=1)
+    third = len(medians) // 3
+    if third and abs(np.median(medians[-third:]) / np.median(medians[:third]) - 1) > DRIFT_SHARE:
+        flags.append("drift")
+    if medians.std() > NOISY_ROUNDS_CV * medians.mean():
+        flags.append("noisy")
+    if enqueue_ns is not None and enqueue_ns > ENQUEUE_BOUND_SHARE * median:
+        flags.append("enqueue_bound")
+    return tuple(flags)

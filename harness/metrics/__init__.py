@@ -1,1 +1,0 @@
-"""Scores of images from outputs, one file each. Pure."""

@@ -1,0 +1,242 @@
+"""What an ONNX file says of itself: nodes, Q/DQ scales, external data. The `onnx` package is imported on use."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.errors import BackendUnavailable, BuildError, DataError
+from harness.store.cache import sha256_of_file
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto, TensorProto
+
+INSTALL_HINT = "pip install 'nn-engine-harness[cpu]'"
+QDQ_OPS = ("QuantizeLinear", "DequantizeLinear")
+CASTING_OPS = (*QDQ_OPS, "Cast")
+SCALE_INPUT = 1
+# tf2onnx, Keras and PyTorch write the default domain either way.
+DEFAULT_DOMAINS = ("", "ai.onnx")
+
+
+def load_model(path: str | Path, *, with_weights: bool = True) -> ModelProto:
+    """Read an ONNX file, with its external data unless told otherwise.
+
+    Raises: DataError when the file is missing, damaged or empty, or its external data are absent.
+    """
+    onnx = _onnx()
+    decode_error = importlib.import_module("google.protobuf.message").DecodeError
+
+    try:
+        model: ModelProto = onnx.load(str(path), load_external_data=False)
+        if with_weights:
+            onnx.load_external_data_for_model(model, str(Path(path).parent))
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{path}: {error.filename or 'a file'} of this model does not exist; put it beside it"
+        ) from error
+    except (decode_error, OSError, ValueError, onnx.checker.ValidationError) as error:
+        raise DataError(f"{path} is no readable ONNX file ({one_line(error)}); export or copy it again") from error
+    if not model.graph.node:
+        raise DataError(f"{path} holds no node; a damaged or empty ONNX file reads like this; export or copy it again")
+    return model
+
+
+def model_digest(path: str | Path) -> str:
+    """Return the hex sha256 of a model file, with that of its external data files where it has any.
+
+    Raises: DataError as `load_model`.
+    """
+    own = sha256_of_file(_existing(Path(path), Path(path)))
+    places = external_files(path)
+    if not places:
+        return own
+    digest = hashlib.sha256(own.encode())
+    for place in places:
+        digest.update(sha256_of_file(_existing(Path(path).parent / place, Path(path))).encode())
+    return digest.hexdigest()
+
+
+def external_files(path: str | Path) -> tuple[str, ...]:
+    """Return the names of a model's external data files, relative to it."""
+    model = load_model(path, with_weights=False)
+    external = _onnx().TensorProto.EXTERNAL
+    return tuple(
+        sorted(
+            {
+                entry.value
+                for tensor in model.graph.initializer
+                if tensor.data_location == external
+                for entry in tensor.external_data
+                if entry.key == "location"
+            }
+        )
+    )
+
+
+def opset_of(model: ModelProto) -> int:
+    """Return the version of the default operator set."""
+    return next((o.version for o in model.opset_import if o.domain in DEFAULT_DOMAINS), 0)
+
+
+def raise_opset(model: ModelProto, minimum: int, *, name: str, why: str) -> ModelProto:
+    """Return a model of at least an operator set; a newer one stays as it is.
+
+    `why` says what the old one lacks. Raises: BuildError when onnx cannot convert the model.
+    """
+    onnx = _onnx()
+    if opset_of(model) >= minimum:
+        return model
+    try:
+        raised: ModelProto = onnx.version_converter.convert_version(model, minimum)
+    except (RuntimeError, onnx.version_converter.ConvertError, onnx.checker.ValidationError) as error:
+        raise BuildError(
+            f"{name}: operator set {opset_of(model)} {why} and cannot be raised to {minimum} ({one_line(error)}); "
+            f"export it anew with operator set {minimum} or later"
+        ) from error
+    return raised
+
+
+def node_id(node: NodeProto) -> str:
+    """Return a node's name, or its first output where it has none."""
+    return node.name or node.output[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeIndex:
+    """The nodes of a model by the names a runtime may call them."""
+
+    names: Mapping[str, str]  # every node's name and the names of its outputs -> the node's name
+    kinds: Mapping[str, str]  # node -> operator
+    previous: Mapping[str, str]  # node -> the node that makes its first input
+
+    @property
+    def casts(self) -> frozenset[str]:
+        """Return the names of the nodes that only change a tensor's type: Q/DQ and Cast."""
+        return frozenset(node for node, kind in self.kinds.items() if kind in CASTING_OPS)
+
+
+def index_nodes(model: ModelProto) -> NodeIndex:
+    """Return the index of a model's nodes; one without a name goes by its first output."""
+    nodes = model.graph.node
+    makers = {output: node_id(node) for node in nodes for output in node.output if output}
+    return NodeIndex(
+        names={**makers, **{node.name: node.name for node in nodes if node.name}},
+        kinds={node_id(node): node.op_type for node in nodes},
+        previous={node_id(node): makers[node.input[0]] for node in nodes if node.input and node.input[0] in makers},
+    )
+
+
+def check_scales(model: ModelProto, path: str | Path) -> int:
+    """Check that every Q/DQ scale is finite and above zero, and return how many Q/DQ nodes there are.
+
+    ONNX Runtime runs such files without a word and onnx.checker accepts them.
+    Raises: BuildError naming the first bad scale.
+    """
+    numpy_helper = _onnx().numpy_helper
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    constants.update(_constant_nodes(model))
+    n_nodes = 0
+    for node in model.graph.node:
+        if node.op_type not in QDQ_OPS:
+            continue
+        n_nodes += 1
+        tensor = constants.get(node.input[SCALE_INPUT])
+        if tensor is None:
+            raise BuildError(f"{path}: the scale of {node_id(node)} is not a constant; quantize the model anew")
+        scale = numpy_helper.to_array(tensor).astype(np.float64)
+        if not (np.isfinite(scale).all() and (scale > 0).all()):
+            bad = scale[~(np.isfinite(scale) & (scale > 0))].ravel()[0]
+            raise BuildError(
+                f"{path}: {node_id(node)} has scale {bad}; expected finite values above 0. Quantize the model anew"
+            )
+    return n_nodes
+
+
+def sort_nodes(model: ModelProto) -> None:
+    """Put the nodes of a graph in topological order, as onnx.checker wants them; keeps the order otherwise.
+
+    Raises: BuildError for a cycle.
+    """
+    produced = {output for node in model.graph.node for output in node.output if output}
+    waiting = list(model.graph.node)
+    ordered: list[NodeProto] = []
+    ready: set[str] = set()
+    while waiting:
+        later = []
+        for node in waiting:
+            if all(name not in produced or name in ready for name in node.input):
+                ordered.append(node)
+                ready.update(node.output)
+            else:
+                later.append(node)
+        if len(later) == len(waiting):
+            raise BuildError(f"the graph has a cycle through {node_id(later[0])}")
+        waiting = later
+    del model.graph.node[:]
+    model.graph.node.extend(ordered)
+
+
+def constants_to_initializers(model: ModelProto) -> None:
+    """Turn Constant nodes of a tensor or of floats into initializers, where converters look for weights."""
+    numpy_helper = _onnx().numpy_helper
+    kept = []
+    for node in model.graph.node:
+        kind = node.attribute[0].name if node.op_type == "Constant" and node.attribute else ""
+        if kind == "value":
+            model.graph.initializer.add().CopyFrom(node.attribute[0].t)
+        elif kind == "value_float":
+            model.graph.initializer.append(numpy_helper.from_array(np.asarray(node.attribute[0].f, np.float32)))
+        elif kind == "value_floats":
+            model.graph.initializer.append(numpy_helper.from_array(np.array(node.attribute[0].floats, np.float32)))
+        else:
+            kept.append(node)
+            continue
+        model.graph.initializer[-1].name = node.output[0]
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+
+
+def check_model(path: str | Path) -> None:
+    """Run onnx.checker on a file. Raises: BuildError with its first line."""
+    onnx = _onnx()
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise BuildError(f"{path}: onnx.checker refuses the file: {one_line(error)}") from error
+
+
+def one_line(error: BaseException) -> str:
+    """Return the first line of an error's text that says something."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__)
+
+
+def _constant_nodes(model: ModelProto) -> Iterator[tuple[str, TensorProto]]:
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
+            yield node.output[0], node.attribute[0].t
+
+
+def _existing(file: Path, model: Path) -> Path:
+    if not file.is_file():
+        whose = "" if file == model else f" (external data of {model.name})"
+        raise DataError(f"{file}{whose} does not exist; check the path")
+    return file
+
+
+def _onnx() -> Any:
+    try:
+        import onnx
+        import onnx.checker
+        import onnx.shape_inference
+        import onnx.version_converter
+    except ImportError as error:
+        raise BackendUnavailable(f"onnx is not installed; {INSTALL_HINT}") from error
+    return onnx

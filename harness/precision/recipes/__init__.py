@@ -1,0 +1,1 @@
+"""Recipes: each file lists its own in RECIPES."""

@@ -1,0 +1,221 @@
+"""INT8 as Q/DQ nodes in one ONNX file that ONNX Runtime, OpenVINO and TensorRT accept.
+
+Symmetric, per-channel weights, FP32 bias, Q/DQ pairs on the inputs of Conv, ConvTranspose, Gemm and MatMul. The graph
+is rewritten by onnxruntime.quantization; the ranges come from `activations` and `ranges`, because its calibrators
+keep all activations in memory and its entropy search runs a single step (onnxruntime issue 9597).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.metadata
+import io
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.errors import BuildError
+from harness.models.onnx_graph import (
+    INSTALL_HINT,
+    constants_to_initializers,
+    load_model,
+    node_id,
+    one_line,
+    opset_of,
+    raise_opset,
+)
+from harness.precision.activations import ActivationReader
+from harness.precision.ranges import MagnitudeHistogram, entropy_threshold, percentile_threshold
+from harness.precision.recipe import Conversion, ConversionRequest, Recipe
+from harness.specs import Precision
+
+if TYPE_CHECKING:
+    import onnx
+
+QUANTIZED_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+N_DATA_INPUTS = 2  # of these ops; a third is the bias
+MIN_OPSET = 13  # first with per-channel QuantizeLinear
+REDUCED_BITS = 7
+# Source: TensorRT's explicit quantization rules (symmetric, no INT32 bias) and ModelOpt 0.47's options for
+# onnxruntime.quantization (onnx/quantization/ort_utils.py).
+QUANTIZER_OPTIONS: dict[str, Any] = {
+    "ActivationSymmetric": True,
+    "WeightSymmetric": True,
+    "QuantizeBias": False,
+    "AddQDQPairToWeight": True,
+    "DedicatedQDQPair": False,
+}
+
+Threshold = Callable[[MagnitudeHistogram], float]
+
+
+def convert(
+    request: ConversionRequest, *, method: str, threshold: Threshold | None, quantize_outputs: bool = False
+) -> Conversion:
+    """Write the Q/DQ file of a model; `threshold=None` takes each activation's largest magnitude.
+
+    Raises: BuildError when nothing can be quantized or the model does not run; DataError for bad calibration images.
+    """
+    model = prepare_graph(request.source, request.work_dir)
+    names = quantized_tensors(model, with_outputs=quantize_outputs)
+    if not names:
+        raise BuildError(
+            f"model {request.spec.name} has none of {', '.join(QUANTIZED_OPS)} on FP32 data; nothing to quantize"
+        )
+    if request.calibration is None:
+        raise BuildError(f"model {request.spec.name}: INT8 needs calibration images; none were given")
+    reader = ActivationReader(model, names, request.spec, request.work_dir)
+    ranges = reader.largest(request.calibration)
+    for name, largest in ranges.items():
+        if not np.isfinite(largest):
+            raise BuildError(
+                f"model {request.spec.name}: activation {name} becomes {largest} on calibration images; "
+                "the FP32 model itself overflows"
+            )
+    if threshold is not None:
+        histograms = reader.histograms(request.calibration, ranges)
+        ranges = {name: threshold(histogram) for name, histogram in histograms.items()}
+    _write(model, ranges, request, quantize_outputs)
+    return Conversion(method=method, batch_size=reader.batch_size)
+
+
+def prepare_graph(source: Path, work_dir: Path) -> onnx.ModelProto:
+    """Load a model ready to be quantized: constants as initializers, batch norm folded, shapes inferred.
+
+    Raises: BuildError when the operator set is too old and cannot be raised.
+    """
+    import onnx
+
+    model = raise_opset(load_model(source), MIN_OPSET, name=str(source), why="has no per-channel quantization")
+    if any(node.op_type == "BatchNormalization" for node in model.graph.node):
+        model = _folded(model, work_dir)
+    constants_to_initializers(model)
+    return onnx.shape_inference.infer_shapes(model)
+
+
+def quantized_tensors(model: onnx.ModelProto, *, with_outputs: bool = False) -> tuple[str, ...]:
+    """Return the names of the activations that get Q/DQ pairs."""
+    import onnx
+
+    floats = {
+        value.name
+        for value in (*model.graph.value_info, *model.graph.input, *model.graph.output)
+        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    }
+    weights = {tensor.name for tensor in model.graph.initializer}
+    names: dict[str, None] = {}
+    for node in model.graph.node:
+        if node.op_type in QUANTIZED_OPS:
+            tensors = [*node.input[:N_DATA_INPUTS], *(node.output if with_outputs else ())]
+            names.update(dict.fromkeys(name for name in tensors if name in floats and name not in weights))
+    return tuple(names)
+
+
+def _folded(model: onnx.ModelProto, work_dir: Path) -> onnx.ModelProto:
+    """Fold batch norm into convolutions, where ONNX Runtime can and the operator set stays the same."""
+    import onnx
+
+    ort = importlib.import_module("onnxruntime")
+
+    source, target = work_dir / "unfolded.onnx", work_dir / "folded.onnx"
+    onnx.save(model, str(source))
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(target)
+    options.log_severity_level = 3
+    ort.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+    folded = load_model(target)
+    own = {o.domain for o in model.opset_import}
+    used = {node.domain for node in folded.graph.node}
+    if opset_of(folded) != opset_of(model) or not used <= own | {"", "ai.onnx"}:
+        return model
+    kept = [o for o in folded.opset_import if o.domain in own]  # ONNX Runtime lists all domains it knows
+    del folded.opset_import[:]
+    folded.opset_import.extend(kept)
+    folded.ir_version = model.ir_version
+    return folded
+
+
+def _write(
+    model: onnx.ModelProto, ranges: Mapping[str, float], request: ConversionRequest, quantize_outputs: bool
+) -> None:
+    tools = importlib.import_module("onnxruntime.quantization")
+    # 1.23, the last for Python 3.10, exports TensorData from here only.
+    ranges_of = importlib.import_module("onnxruntime.quantization.calibrate")
+
+    opset, ir_version = opset_of(model), model.ir_version
+    data = {
+        name: ranges_of.TensorData(lowest=np.float32(-value), highest=np.float32(value))
+        for name, value in ranges.items()
+    }
+    excluded: Sequence[str] = () if quantize_outputs else QUANTIZED_OPS
+    options = {**QUANTIZER_OPTIONS, "OpTypesToExcludeOutputQuantization": list(excluded)}
+    with contextlib.redirect_stdout(io.StringIO()):
+        quantizer = tools.QDQQuantizer(
+            model,
+            True,  # per_channel
+            request.weight_bits == REDUCED_BITS,  # reduce_range, of the weights
+            tools.QuantType.QInt8,
+            tools.QuantType.QInt8,
+            ranges_of.TensorsData(tools.CalibrationMethod.MinMax, data),
+            [],
+            [],
+            list(QUANTIZED_OPS),
+            options,
+        )
+        try:
+            quantizer.quantize_model()
+        except (ValueError, RuntimeError, KeyError) as error:
+            raise BuildError(
+                f"model {request.spec.name}: onnxruntime.quantization failed: {one_line(error)}"
+            ) from error
+        quantizer.model.save_model_to_file(str(request.target), False)
+    _check_kept(request.target, opset, ir_version)
+
+
+def _check_kept(target: Path, opset: int, ir_version: int) -> None:
+    written = load_model(target)
+    if (opset_of(written), written.ir_version) != (opset, ir_version):
+        raise BuildError(
+            f"{target}: quantization changed operator set {opset} / IR {ir_version} to {opset_of(written)} / "
+            f"{written.ir_version}; TensorRT 8.6 and older runtimes would refuse the file"
+        )
+    pairs = [node_id(node) for node in written.graph.node if node.op_type == "QuantizeLinear"]
+    if not pairs:
+        raise BuildError(f"{target}: onnxruntime.quantization added no Q/DQ pair")
+
+
+def tool_versions() -> Mapping[str, str]:
+    """Return the versions of what writes the file."""
+    return {name: importlib.metadata.version(name) for name in ("onnx", "onnxruntime")}
+
+
+def _recipe(name: str, summary: str, method: str, threshold: Threshold | None, *, outputs: bool = False) -> Recipe:
+    return Recipe(
+        name=name,
+        precision=Precision.INT8,
+        summary=summary,
+        convert=partial(convert, method=method, threshold=threshold, quantize_outputs=outputs),
+        tool_versions=tool_versions,
+        needs_calibration=True,
+        required_modules=("onnx", "onnxruntime"),
+        install_hint=INSTALL_HINT,
+    )
+
+
+RECIPES = (
+    _recipe("qdq-minmax", "Q/DQ, range up to the largest activation", "minmax", None),
+    _recipe("qdq-entropy", "Q/DQ, range by least information loss over 2048 bins", "entropy", entropy_threshold),
+    _recipe("qdq-percentile", "Q/DQ, range up to the 99.999th percentile", "percentile", percentile_threshold),
+    _recipe(
+        "qdq-outputs",
+        "as qdq-minmax, with Q/DQ on outputs too: what ONNX Runtime's 8-bit kernels need",
+        "minmax",
+        None,
+        outputs=True,
+    ),
+)

@@ -1,0 +1,260 @@
+"""Rows -> the section of one case: confusion, flips, layers, build, all as plain values for the template."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import PurePath
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from harness.records import Accuracy, EngineFacts, Flip, Layer, PackedArray, Record
+from harness.report.charts import rounds_chart
+from harness.report.flags import flag_text
+from harness.report.format import MISSING, format_bytes, format_count, format_time, is_number, plural
+from harness.report.png import data_uri_from_pixels
+from harness.report.rows import Row, Timing, unpacked
+from harness.stats import ConfusionMove, confusion_matrix, largest_confusion_moves
+
+FULL_CASES = 60  # cases with pictures, confusion matrix and every layer; the worst ones come first
+INLINE_CASES = 12  # of more cases than that: readable without scripts, the others are unfolded when opened
+MAX_CLASSES_SHOWN = 20  # a larger confusion matrix is listed, not drawn
+MAX_FLIPS = 24
+FULL_LAYERS, BRIEF_LAYERS = 60, 5
+N_SHADES = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfusionCell:
+    """Images of one class predicted as another, and how many more than the reference's."""
+
+    n: int
+    change: int
+    shade: int  # 0 (none) to 4
+    is_diagonal: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlipView:
+    """One flipped image with its picture, "" when none was kept."""
+
+    flip: Flip
+    uri: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerView:
+    """One layer, its share of the time, and what changed since the baseline."""
+
+    layer: Layer
+    share: float | None  # of the time of all layers [fraction]
+    before: Layer | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        """Return time now / time in the baseline."""
+        if self.before is None or not self.before.time_ns or self.layer.time_ns is None:
+            return None
+        return self.layer.time_ns / self.before.time_ns
+
+    @property
+    def precision_before(self) -> str:
+        """Return the baseline's precision where it was another, else ""."""
+        if self.before is None or self.before.precision == self.layer.precision:
+            return ""
+        return self.before.precision or "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimingView:
+    """One batch size of a case with its chart."""
+
+    timing: Timing
+    chart: Markup
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detail:
+    """Everything the section of one case shows beyond its row."""
+
+    row: Row
+    is_full: bool
+    is_inline: bool
+    confusion: tuple[tuple[ConfusionCell, ...], ...] = ()
+    confusion_against: str = ""
+    moves: tuple[ConfusionMove, ...] = ()
+    lost: tuple[FlipView, ...] = ()
+    gained: tuple[FlipView, ...] = ()
+    n_flips_left_out: int = 0
+    timings: tuple[TimingView, ...] = ()
+    layers: tuple[LayerView, ...] = ()
+    n_layers_left_out: int = 0
+    build: tuple[tuple[str, str], ...] = ()
+    flags: tuple[str, ...] = field(default=())
+
+
+def details_from_rows(rows: Sequence[Row], *, full_cases: int = FULL_CASES) -> tuple[Detail, ...]:
+    """Return the sections in the rows' order; the `full_cases` most notable ones in full."""
+    notable = sorted(range(len(rows)), key=lambda index: _notability(rows[index], index))[:full_cases]
+    full = set(notable)
+    inline = full if len(rows) <= max(full_cases, INLINE_CASES) else set(notable[:INLINE_CASES])
+    return tuple(_detail(row, is_full=index in full, is_inline=index in inline) for index, row in enumerate(rows))
+
+
+def _notability(row: Row, index: int) -> tuple[int, int, int]:
+    lost = row.against_fp32.n_lost if row.against_fp32 and row.against_fp32.n_lost else 0
+    return row.standing.rank, -lost, index
+
+
+def _detail(row: Row, *, is_full: bool, is_inline: bool) -> Detail:
+    record = row.record
+    confusion, against, moves = _confusion(row, is_full=is_full)
+    flips = record.flips[:MAX_FLIPS] if is_full else ()
+    views = [FlipView(flip=flip, uri=_flip_uri(flip)) for flip in flips]
+    layers = _layers(record, row.baseline)
+    shown = layers[: FULL_LAYERS if is_full else BRIEF_LAYERS]
+    return Detail(
+        row=row,
+        is_full=is_full,
+        is_inline=is_inline,
+        confusion=confusion,
+        confusion_against=against,
+        moves=moves,
+        lost=tuple(view for view in views if not view.flip.gained),
+        gained=tuple(view for view in views if view.flip.gained),
+        n_flips_left_out=len(record.flips) - len(flips),
+        timings=tuple(_timing_view(timing, is_drawn=is_full or not index) for index, timing in enumerate(row.timings)),
+        layers=shown,
+        n_layers_left_out=len(layers) - len(shown),
+        build=_build_facts(record, row.baseline),
+        flags=tuple(flag_text(flag) for flag in record.flags),
+    )
+
+
+def _timing_view(timing: Timing, *, is_drawn: bool) -> TimingView:
+    chart = rounds_chart(timing.latency, timing.summary) if is_drawn and timing.summary else Markup()
+    return TimingView(timing=timing, chart=chart)
+
+
+def _flip_uri(flip: Flip) -> str:
+    if flip.image is None:
+        return ""
+    pixels = flip.image.array()
+    if pixels.ndim == 3 and pixels.shape[0] == 1:
+        pixels = pixels[0]
+    is_image = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[0] == 3)
+    return data_uri_from_pixels(pixels.astype(np.uint8)) if is_image else ""
+
+
+def _confusion(
+    row: Row, *, is_full: bool
+) -> tuple[tuple[tuple[ConfusionCell, ...], ...], str, tuple[ConfusionMove, ...]]:
+    accuracy = row.record.accuracy
+    if accuracy is None or not accuracy.n_images:
+        return (), "", ()
+    other = next((x for x in (row.reference, row.baseline) if x and _is_same_images(accuracy, x.accuracy)), None)
+    if other is None and not is_full:
+        return (), "", ()
+    now = _matrix(accuracy)
+    before = _matrix(other.accuracy) if other and other.accuracy else None
+    against = "" if other is None else (other.case.id if other is row.reference else "the baseline")
+    moves = () if before is None else largest_confusion_moves(before, now)
+    is_drawn = is_full and accuracy.num_classes <= MAX_CLASSES_SHOWN
+    return (_cells(now, before) if is_drawn else ()), against, moves
+
+
+def _is_same_images(accuracy: Accuracy, other: Accuracy | None) -> bool:
+    return (
+        other is not None
+        and other.fingerprint == accuracy.fingerprint
+        and (other.n_images, other.num_classes) == (accuracy.n_images, accuracy.num_classes)
+    )
+
+
+def _matrix(accuracy: Accuracy) -> NDArray[np.int64]:
+    return _confusion_matrix(accuracy.labels, accuracy.predictions, accuracy.num_classes)
+
+
+@lru_cache(maxsize=64)
+def _confusion_matrix(labels: PackedArray, predictions: PackedArray, num_classes: int) -> NDArray[np.int64]:
+    return confusion_matrix(unpacked(labels).astype(np.int64), unpacked(predictions).astype(np.int64), num_classes)
+
+
+def _cells(now: NDArray[np.int64], before: NDArray[np.int64] | None) -> tuple[tuple[ConfusionCell, ...], ...]:
+    change = now - before if before is not None else np.zeros_like(now)
+    wrong = now.copy()
+    np.fill_diagonal(wrong, 0)
+    shades = np.ceil(N_SHADES * wrong / max(int(wrong.max()), 1)).astype(int)
+    return tuple(
+        tuple(
+            ConfusionCell(
+                n=int(now[label, prediction]),
+                change=int(change[label, prediction]),
+                shade=int(shades[label, prediction]),
+                is_diagonal=label == prediction,
+            )
+            for prediction in range(now.shape[1])
+        )
+        for label in range(now.shape[0])
+    )
+
+
+def _layers(record: Record, baseline: Record | None) -> tuple[LayerView, ...]:
+    before = {layer.name: layer for layer in baseline.layers} if baseline else {}
+    total = sum(layer.time_ns for layer in record.layers if layer.time_ns is not None and is_number(layer.time_ns))
+    slowest_first = sorted(record.layers, key=lambda layer: -(layer.time_ns if layer.time_ns is not None else -1.0))
+    return tuple(
+        LayerView(
+            layer=layer,
+            share=layer.time_ns / total if layer.time_ns is not None and total else None,
+            before=before.get(layer.name),
+        )
+        for layer in slowest_first
+    )
+
+
+def _build_facts(record: Record, baseline: Record | None) -> tuple[tuple[str, str], ...]:
+    engine, artifact = record.engine, record.artifact
+    before = baseline.engine if baseline else None
+    facts: list[tuple[str, str]] = []
+    if engine:
+        build_before, size_before = (before.build_ns, before.engine_bytes) if before else (None, None)
+        facts += [
+            ("Build time", _since(format_time(engine.build_ns), format_time(build_before))),
+            ("Engine size", _since(format_bytes(engine.engine_bytes), format_bytes(size_before))),
+            ("Device memory", _device_memory(engine)),
+            ("Engine cache", engine.cache),
+        ]
+    if artifact:
+        facts += [
+            ("Model file", PurePath(artifact.onnx_path).name),
+            ("sha256", artifact.sha256[:16]),
+            ("Prepared in", format_time(artifact.prepare_ns) + (" (from the cache)" if artifact.cache_hit else "")),
+            ("Recipe", f"{artifact.recipe}, {artifact.weight_bits}-bit weights"),
+        ]
+        facts += [("Converter", f"{tool} {version}") for tool, version in artifact.tools.items()]
+    calibration = (engine and engine.calibration) or (artifact and artifact.calibration)
+    if calibration:
+        images = calibration.images
+        text = f"{format_count(images.n_images)} images of {images.dataset}/{images.split} from {images.first:,}"
+        facts.append(("Calibration", f"{text}, {calibration.method}, batches of {calibration.batch_size}"))
+    if engine:
+        facts += [(name, value) for name, value in engine.versions.items()]
+        facts += [(name, value) for name, value in engine.options.items()]
+    return tuple((name, value) for name, value in facts if value != MISSING)
+
+
+def _device_memory(engine: EngineFacts) -> str:
+    """Return what contexts take, of which scoring makes several; weights and buffers come on top."""
+    each = format_bytes(engine.device_memory_bytes)
+    if each == MISSING or not engine.n_contexts:
+        return each
+    copies = f", of {engine.n_engines} copies of the engine" if engine.n_engines and engine.n_engines > 1 else ""
+    return f"{each} in each of {plural(engine.n_contexts, 'context')}{copies}; weights and buffers apart"
+
+
+def _since(now: str, before: str) -> str:
+    return now if before in (MISSING, now) else f"{now} (baseline {before})"

@@ -1,0 +1,93 @@
+"""What a report says of the run as a whole: machine, versions and what changed in them, length, sensitivity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.records import Environment, Record, Run
+from harness.report.format import format_decimals, format_points, moment_from_iso, plural
+from harness.report.rows import Row
+from harness.report.standing import BAD, Standing
+from harness.store.history import changed_versions
+
+
+def tone_of_run(run: Run, rows: Sequence[Row], missing: Sequence[str]) -> str:
+    """Return bad, warn or good for the whole run; only a finished run that holds is good."""
+    standings = {row.standing for row in rows}
+    if not rows or standings & set(BAD):
+        return "bad"
+    if missing or not run.finished_at or {Standing.UNJUDGED, Standing.INCONCLUSIVE} & standings:
+        return "warn"
+    return "good" if {Standing.PASSED, Standing.IMPROVED} & standings else "warn"
+
+
+def machine_facts(run: Run, records: Sequence[Record], machine_calibration: str = "") -> list[tuple[str, str]]:
+    """Return (name, text) of where and how the run was made."""
+    environment = run.environment
+    device = environment.device_name if environment.device_name != environment.cpu_model else ""
+    facts = [
+        ("Machine", environment.machine),
+        ("CPU", f"{environment.cpu_model}, {environment.cpu_isa}, {plural(environment.n_cpus, 'CPU')}"),
+        ("Device", ", ".join(part for part in (device, environment.compute_capability) if part)),
+        ("Driver", environment.driver),
+        ("CUDA", environment.cuda_version),
+        ("System", f"{environment.os}, Python {environment.python}"),
+        ("Commit", environment.commit[:12]),
+        ("Images", _images_text(records)),
+        ("Detectable loss", _sensitivity_text(records)),
+        ("False alarms", machine_calibration or "not measured on this machine"),
+    ]
+    facts += [(f"Left out: {name}", why) for name, why in sorted(run.skipped.items())]
+    facts += [("Note", note) for note in run.notes]
+    return [(name, text) for name, text in facts if text]
+
+
+def version_facts(run: Run, baseline: tuple[Run, Sequence[Record]] | None) -> list[tuple[str, str, str]]:
+    """Return (library, version, version in the baseline where it differs); changed ones first."""
+    here = _environment_facts(run.environment)
+    changed = changed_versions(_environment_facts(baseline[0].environment), here) if baseline else {}
+    rows = [(name, after or "gone", before or "absent") for name, (before, after) in changed.items()]
+    shown = run.environment.versions.items()
+    return rows + [(name, text, "") for name, text in sorted(shown) if name not in changed]
+
+
+def run_length_s(run: Run) -> float | None:
+    """Return the length of a run [s], None when it did not finish."""
+    start, end = moment_from_iso(run.started_at), moment_from_iso(run.finished_at)
+    return (end - start).total_seconds() if start and end else None
+
+
+def _environment_facts(environment: Environment) -> dict[str, str]:
+    named = {
+        "python": environment.python,
+        "system": environment.os,
+        "driver": environment.driver,
+        "CUDA": environment.cuda_version,
+        "device": environment.device_name,
+        "cpu": environment.cpu_model,
+        "commit": environment.commit[:12],
+    }
+    return environment.versions | {name: text for name, text in named.items() if text}
+
+
+def _images_text(records: Sequence[Record]) -> str:
+    ranges = {record.accuracy.images: None for record in records if record.accuracy}
+    return "; ".join(
+        f"{images.n_images:,} of {images.dataset}/{images.split} from {images.first:,}" for images in list(ranges)[:3]
+    )
+
+
+def _sensitivity_text(records: Sequence[Record]) -> str:
+    losses = [
+        verdict.detectable
+        for record in records
+        for verdict in record.verdicts
+        if verdict.detectable is not None and not verdict.is_failure
+    ]
+    if not losses:
+        return ""
+    low, high = min(losses), max(losses)
+    span = format_points(high, signed=False)
+    if low < high:
+        span = f"{format_decimals(100 * low, 2)} to {span}"
+    return f"{span} of top-1, in one comparison"

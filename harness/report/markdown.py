@@ -1,0 +1,219 @@
+"""The report as Markdown: for a pull request or the step summary of a CI job, where HTML pages cannot be shown."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from harness.records import Record, Run
+from harness.report.facts import run_length_s, version_facts
+from harness.report.format import (
+    MISSING,
+    format_bytes,
+    format_count,
+    format_fraction,
+    format_fraction_interval,
+    format_length,
+    format_points,
+    format_ratio,
+    format_ratio_interval,
+    format_time,
+    format_when,
+    plural,
+)
+from harness.report.plots import format_metric, metric_name
+from harness.report.rows import Change, Row, batch_sizes, missing_cases, rows_from_records
+from harness.report.standing import BAD, Standing, finding, leading_verdict, verdict_sentence
+from harness.store.history import History
+
+# GitHub cuts a step summary at 1 MiB and a comment at 65,536 characters; the worst cases come first.
+MAX_ROWS = 150
+MAX_FOUND = 20
+MAX_STEPS = 10
+SYMBOLS = {  # text symbols, so that a standing never rests on colour
+    Standing.REGRESSED: "▼",
+    Standing.FAILED: "✖",
+    Standing.ERROR: "✖",
+    Standing.UNJUDGED: "◌",
+    Standing.INCONCLUSIVE: "◇",
+    Standing.KNOWN_LOSS: "▽",
+    Standing.IMPROVED: "▲",
+    Standing.PASSED: "●",
+    Standing.UNSUPPORTED: "–",
+}
+SPECIAL = re.compile(r"([\\`*_\[\]#|<>~&@$])")  # the others mean something only at the start of a line
+AUTOLINK = re.compile(r"(?i)://|www\.")
+CONTROL = re.compile(r"[\x00-\x1f\x7f\u0085\u2028\u2029]+")
+
+
+def render_markdown(
+    run: Run,
+    records: Sequence[Record],
+    *,
+    baseline: tuple[Run, Sequence[Record]] | None = None,
+    history: History | None = None,
+) -> str:
+    """Return the report of one run as GitHub-flavoured Markdown; every text from a run is escaped."""
+    rows = rows_from_records(records, baseline=baseline)
+    missing = missing_cases(run, records, baseline)
+    lines = [f"## {escape_markdown(verdict_sentence(run, records, missing=missing))}", "", _counts(rows), ""]
+    lines += _found(rows)
+    lines += _table(rows)
+    lines += _timing_modes(rows)
+    lines += _warnings(rows)
+    lines += _steps(history)
+    lines += _versions(run, baseline)
+    length_s = run_length_s(run)
+    length = "did not finish" if length_s is None else f"took {format_length(length_s)}"
+    against = f", compared with run {escape_markdown(baseline[0].id)}" if baseline else ""
+    machine = escape_markdown(run.environment.machine)
+    lines += [f"Run {escape_markdown(run.id)} of {format_when(run.started_at)}, {length}, on {machine}{against}."]
+    return "\n".join(lines) + "\n"
+
+
+def escape_markdown(text: str) -> str:
+    """Return a text that Markdown shows as it is, on one line: no markup, link, mention, image or table cell in it."""
+    plain = SPECIAL.sub(r"\\\1", CONTROL.sub(" ", text))
+    plain = AUTOLINK.sub(lambda found: found[0].replace("/", r"\/").replace(".", r"\."), plain)
+    # A backslash before these is not enough everywhere: GitHub reads raw HTML and @mentions before Markdown.
+    return plain.replace(r"\&", "&amp;").replace(r"\<", "&lt;").replace(r"\>", "&gt;").replace(r"\@", "&#64;")
+
+
+def code_span(text: str) -> str:
+    """Return a text as inline code, fenced by more backticks than it holds."""
+    plain = CONTROL.sub(" ", text)
+    fence = "`" * (max((len(found) for found in re.findall("`+", plain)), default=0) + 1)
+    pad = " " if plain.startswith("`") or plain.endswith("`") else ""
+    return f"{fence}{pad}{plain}{pad}{fence}"
+
+
+def _counts(rows: Sequence[Row]) -> str:
+    counts = Counter(row.standing for row in rows)
+    return ", ".join(
+        f"{SYMBOLS[standing]} {counts[standing]:,} {standing.word}" for standing in Standing if counts[standing]
+    )
+
+
+def _found(rows: Sequence[Row]) -> list[str]:
+    bad = sorted((row for row in rows if row.standing in BAD), key=lambda row: row.standing.rank)
+    lines = []
+    for row in bad[:MAX_FOUND]:
+        verdict = leading_verdict(row.record)
+        advice = f". {escape_markdown(verdict.advice)}" if verdict and verdict.advice else ""
+        lines.append(
+            f"- {SYMBOLS[row.standing]} **{escape_markdown(row.record.case.id)}** {row.standing.word}: "
+            f"{escape_markdown(finding(row.record).rstrip('.'))}{advice}"
+        )
+        if row.record.command:
+            lines.append(f"  - repeat: {code_span(row.record.command)}")
+    if len(bad) > MAX_FOUND:
+        lines.append(f"- and {len(bad) - MAX_FOUND:,} more")
+    return [*lines, ""] if lines else []
+
+
+def _table(rows: Sequence[Row]) -> list[str]:
+    if not rows:
+        return []
+    sizes = batch_sizes(rows)
+    sizes = list(dict.fromkeys([*sizes[:1], *sizes[-1:]]))
+    has_baseline = any(row.against_baseline for row in rows)
+    heads = ["verdict", "model", "backend", "asked", "ran as", "top-1", "against FP32"]
+    heads += ["against baseline"] if has_baseline else []
+    for size in sizes:
+        heads += [f"p50 b{size}", f"p99 b{size}", f"speed-up b{size}"]
+    heads.append("size")
+    ranked = sorted(rows, key=lambda row: row.standing.rank) if len(rows) > MAX_ROWS else list(rows)
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * 5 + "---:|" * (len(heads) - 5)]
+    lines += ["| " + " | ".join(_cells(row, sizes, has_baseline)) + " |" for row in ranked[:MAX_ROWS]]
+    if len(rows) > MAX_ROWS:
+        lines += ["", f"The worst {MAX_ROWS} of {plural(len(rows), 'case')}; the HTML page has all."]
+    return [*lines, ""]
+
+
+def _timing_modes(rows: Sequence[Row]) -> list[str]:
+    """Say by what clock and how the times of the table were taken; the same batch is never timed in two ways."""
+    modes = Counter(mode for row in rows for mode in {timing.mode for timing in row.timings})
+    if len(modes) < 2:
+        return [f"Times by {escape_markdown(mode)}." for mode in modes] + [""] * len(modes)
+    told = "; ".join(f"{escape_markdown(mode)} ({plural(n, 'case')})" for mode, n in modes.items())
+    return [f"Times by {told}.", ""]
+
+
+def _warnings(rows: Sequence[Row]) -> list[str]:
+    """Say what the engines' adapters want heard, of passed cases too: a damaged plan that was built anew, ..."""
+    said = [(row.record.case.id, text) for row in rows if row.record.engine for text in row.record.engine.warnings]
+    lines = [f"- {escape_markdown(case_id)}: {escape_markdown(text)}" for case_id, text in said[:MAX_FOUND]]
+    if len(said) > MAX_FOUND:
+        lines.append(f"- and {len(said) - MAX_FOUND:,} more")
+    return ["Noted while engines were built:", "", *lines, ""] if lines else []
+
+
+def _cells(row: Row, sizes: Sequence[int], has_baseline: bool) -> list[str]:
+    case, accuracy, engine = row.record.case, row.record.accuracy, row.record.engine
+    top1 = MISSING
+    if accuracy is not None and row.top1 is not None:
+        interval = format_fraction_interval(row.top1_low, row.top1_high, n=accuracy.n_images, short=True)
+        top1 = f"{format_fraction(row.top1, n=accuracy.n_images)} ({interval})"
+    ran = escape_markdown(row.ran_as) or MISSING
+    cells = [
+        f"{SYMBOLS[row.standing]} {row.standing.word}",
+        escape_markdown(case.model),
+        escape_markdown(case.backend),
+        escape_markdown(case.id[len(f"{case.model}-{case.backend}-") :]),
+        ran if row.is_as_asked else f"**{ran}**",
+        top1,
+        _change(row.against_fp32),
+    ]
+    cells += [_change(row.against_baseline)] if has_baseline else []
+    for size in sizes:
+        cells += _timing_cells(row, size)
+    return [*cells, format_bytes(engine.engine_bytes if engine else None)]
+
+
+def _timing_cells(row: Row, size: int) -> list[str]:
+    timing = row.timing(size)
+    if timing is None or timing.summary is None:
+        return [MISSING] * 3
+    times, ratio = timing.summary, timing.speed_up
+    speed_up = MISSING
+    if ratio is not None:
+        speed_up = format_ratio(ratio.value, low=ratio.low, high=ratio.high)
+        if ratio.has_interval:
+            speed_up += f" ({format_ratio_interval(ratio.value, ratio.low, ratio.high, short=True)})"
+    return [format_time(times.p50, low_ns=times.p50_low, high_ns=times.p50_high), format_time(times.p99), speed_up]
+
+
+def _change(change: Change | None) -> str:
+    if change is None:
+        return MISSING
+    if change.n_lost is None or change.n_gained is None:
+        return "not comparable"
+    points = format_points(change.change, n=change.n_images)
+    return f"{points} ({format_count(change.n_lost)} lost, {format_count(change.n_gained)} won)"
+
+
+def _steps(history: History | None) -> list[str]:
+    if history is None or not history.steps:
+        return []
+    newest = len(history.runs) - 1
+    lines = [f"Lasting changes in the last {plural(len(history.runs), 'run')}, newest first:", ""]
+    for step in history.steps[:MAX_STEPS]:
+        when = format_when(history.runs[step.run_index].started_at)
+        versions = ", ".join(f"{name} {old or 'absent'} → {new or 'gone'}" for name, (old, new) in step.changed.items())
+        levels = f"{format_metric(step.metric, step.before)} → {format_metric(step.metric, step.after)}"
+        lines.append(
+            f"- {escape_markdown(step.case_id)}, {metric_name(step.metric)}: {levels} since {when}"
+            f" ({plural(newest - step.run_index + 1, 'run')}){'; ' + escape_markdown(versions) if versions else ''}"
+        )
+    return [*lines, ""]
+
+
+def _versions(run: Run, baseline: tuple[Run, Sequence[Record]] | None) -> list[str]:
+    changed = [fact for fact in version_facts(run, baseline) if fact[2]]
+    if not changed:
+        return []
+    text = ", ".join(
+        f"{escape_markdown(name)} {escape_markdown(old)} → {escape_markdown(new)}" for name, new, old in changed
+    )
+    return [f"Changed since the baseline: {text}.", ""]

@@ -1,0 +1,1 @@
+"""One pytest night: its plan, its cases, its session."""

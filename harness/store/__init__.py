@@ -1,0 +1,1 @@
+"""Files that outlive a run: runs, baselines, history, the content cache."""

@@ -1,0 +1,284 @@
+"""Verdicts between runs: baselines, latency, and two whole runs."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from harness.errors import MeasurementError
+from harness.gates import (
+    compare_runs,
+    engine_digest,
+    judge_subject,
+    no_baseline,
+    records_with_verdicts,
+    subject_from_record,
+)
+from harness.records import EngineFacts, Outcome, Status
+from harness.specs import Precision, Tolerance
+from tests.comparison_records import ENVIRONMENT, accuracy_with, latency_with, pair_with, record_with
+
+TOLERANCE = Tolerance(max_drop=0.005, alpha=0.001)
+
+
+def judge(ours, theirs, tolerance=TOLERANCE):
+    return judge_subject(
+        subject_from_record(ours, "this run"), subject_from_record(theirs, "the baseline"), tolerance=tolerance
+    )
+
+
+def judge_scores(lost, gained, *, n=10_000, tolerance=TOLERANCE):
+    before, after = pair_with(lost=lost, gained=gained, n=n)
+    return judge(record_with(after), record_with(before), tolerance)[0]
+
+
+@pytest.mark.parametrize(
+    ("lost", "gained", "outcome", "code"),
+    [
+        (0, 0, Outcome.SAME, "identical"),
+        (10, 0, Outcome.SAME, "changed_predictions"),
+        (11, 0, Outcome.REGRESSED, "lost_images"),
+        (31, 10, Outcome.SAME, "changed_predictions"),
+        (32, 10, Outcome.REGRESSED, "lost_images"),
+        (47, 20, Outcome.INCONCLUSIVE, "too_few_images"),
+        (48, 20, Outcome.REGRESSED, "lost_images"),
+        (0, 11, Outcome.IMPROVED, "gained_images"),
+    ],
+)
+def test_a_baseline_is_held_to_the_exact_test(lost, gained, outcome, code):
+    verdict = judge_scores(lost, gained)
+    assert (verdict.gate, verdict.outcome, verdict.code) == ("baseline", outcome, code)
+    assert verdict.is_failure is (outcome is Outcome.REGRESSED)
+    if lost:
+        assert f"{lost} lost, {gained} gained" in verdict.message
+        assert "harness baseline accept latest --case lenet5-ort-fp32" in verdict.advice
+
+
+def test_identical_predictions_are_same_at_any_size_and_state_what_would_fail():
+    verdict = judge_scores(0, 0, n=20)
+    assert (verdict.outcome, verdict.code) == (Outcome.SAME, "identical")
+    assert "identical predictions" in verdict.message
+    assert "a net loss of 11 images" in verdict.message
+    assert judge_scores(0, 0).detectable == pytest.approx(0.0011)
+
+
+def test_a_few_changes_on_few_images_are_inconclusive():
+    assert judge_scores(2, 0, n=300).outcome is Outcome.INCONCLUSIVE
+
+
+def test_an_image_wrong_in_another_way_is_told():
+    before, after = accuracy_with(wrong=[5]), accuracy_with(other=[5])
+    verdict = judge(record_with(after), record_with(before))[0]
+    assert verdict.outcome is Outcome.SAME
+    assert "0 lost, 0 gained, 1 wrong in another way" in verdict.message
+
+
+def test_accepted_loss_against_a_baseline_moves_the_line():
+    tolerance = replace(TOLERANCE, max_drop_baseline=0.002)
+    assert judge_scores(11, 0, tolerance=tolerance).outcome is Outcome.SAME
+    assert judge_scores(60, 0, tolerance=tolerance).outcome is Outcome.REGRESSED
+
+
+def test_versions_that_changed_are_named_only_when_something_moved():
+    newer = replace(ENVIRONMENT, versions={"onnxruntime": "1.32.0"})
+    before, after = pair_with(lost=3, gained=1)
+    moved = judge(record_with(after, environment=newer), record_with(before))[0]
+    assert "changed since: onnxruntime 1.31.1 -> 1.32.0" in moved.message
+    still = judge(record_with(before, environment=newer), record_with(before))[0]
+    assert "changed since" not in still.message
+    bits = judge(record_with(replace(before, outputs_sha256="1" * 64), environment=newer), record_with(before))[0]
+    assert "the outputs differ in their bits" in bits.message
+    assert "onnxruntime" in bits.message
+
+
+PLAIN = {"tf32": "off", "optimization_level": "3", "plugins": "none"}
+
+
+def built_with(accuracy, **options):
+    facts = EngineFacts(build_ns=1, options={**PLAIN, **options})
+    return record_with(accuracy, engine=facts, latencies=(latency_with(),))
+
+
+@pytest.mark.parametrize("lost", [0, 3, 30])
+def test_options_that_differ_are_a_named_cause_whatever_came_of_them(lost):
+    before, after = pair_with(lost=lost, gained=0)
+    verdicts = judge(built_with(after, tf32="on", plugins="libown.so 0123"), built_with(before))
+    for verdict in verdicts:
+        assert "engine options differ: plugins none -> libown.so 0123, tf32 off -> on" in verdict.message
+        assert "optimization_level" not in verdict.message
+    assert [verdict.gate for verdict in verdicts] == ["baseline", "latency"]
+    assert verdicts[0].is_failure is (lost == 30)  # a cause is no excuse
+    assert ("a possible cause" in verdicts[0].advice) is (lost == 30)
+    assert not any(word in v.advice + v.message for v in verdicts for word in ("you ", "on purpose", "same options"))
+
+
+@pytest.mark.parametrize("field", ["driver", "cuda_version"])
+def test_a_driver_that_one_side_does_not_know_is_not_said_to_have_changed(field):
+    before, after = pair_with(lost=3, gained=1)
+
+    def changed(now, then):
+        ours, theirs = (replace(ENVIRONMENT, **{field: value}) for value in (now, then))
+        return (
+            "changed since"
+            in judge(record_with(after, environment=ours), record_with(before, environment=theirs))[0].message
+        )
+
+    assert changed("13.0", "12.9")
+    assert not changed("13.0", "")
+    assert not changed("", "13.0")
+
+
+def test_options_that_one_side_does_not_know_are_not_said_to_differ():
+    before, after = pair_with(lost=3, gained=0)
+    older = replace(built_with(before), engine=EngineFacts(build_ns=1, options={"tf32": "off"}))
+    assert not [v for v in judge(built_with(after), older) if "options" in v.message]
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (lambda r: replace(r, artifact=replace(r.artifact, source_sha256="c" * 64)), "model"),
+        (lambda r: replace(r, accuracy=replace(r.accuracy, fingerprint="e" * 64)), "images"),
+        (lambda r: replace(r, accuracy=accuracy_with(n=500)), "images"),
+        (lambda r: replace(r, accuracy=replace(r.accuracy, num_classes=12)), "classes"),
+        (lambda r: replace(r, case=replace(r.case, precision=Precision.FP16)), "precision"),
+        (lambda r: replace(r, case=replace(r.case, recipe="nncf")), "recipe"),
+        (lambda r: replace(r, accuracy=None, latencies=(latency_with(),)), "images"),
+    ],
+)
+def test_a_foreign_baseline_is_never_compared(change, word):
+    theirs = change(record_with(accuracy_with(wrong=range(9_000))))
+    verdict = judge(record_with(accuracy_with()), theirs)[0]
+    assert verdict.outcome is Outcome.INCOMPARABLE
+    assert word in verdict.message
+    assert verdict.value is None
+
+
+def test_int8_of_other_cpu_instructions_is_paired_with_the_models_margin():
+    before, after = pair_with(lost=14, gained=1)
+    avx2 = replace(ENVIRONMENT, cpu_isa="avx2")
+    ours = record_with(after, precision=Precision.INT8, weight_bits=8)
+    assert judge(ours, record_with(before, precision=Precision.INT8, weight_bits=8))[0].is_failure
+    foreign = record_with(before, precision=Precision.INT8, weight_bits=7, environment=avx2)
+    verdict = judge(ours, foreign)[0]
+    assert verdict.outcome is Outcome.SAME
+    assert "identical predictions are not expected" in verdict.message
+    assert "CPU instructions avx2 -> avx512_vnni" in verdict.message
+    worse = pair_with(lost=120, gained=1)
+    foreign = record_with(worse[0], precision=Precision.INT8, environment=avx2)
+    assert judge(record_with(worse[1], precision=Precision.INT8), foreign)[0].is_failure
+    fp32 = judge(record_with(after), record_with(before, environment=avx2))[0]
+    assert fp32.is_failure, "FP32 agrees between CPUs, so nothing is forgiven"
+
+
+def noisy(scale, seed):
+    return latency_with(scale * np.random.default_rng(seed).lognormal(4.6, 0.02, 20))
+
+
+def judge_times(ours, theirs, max_slowdown=None, **changes):
+    verdicts = judge(
+        record_with(latencies=(ours,), **changes),
+        record_with(latencies=(theirs,)),
+        Tolerance(max_slowdown=max_slowdown),
+    )
+    return verdicts[0]
+
+
+@pytest.mark.parametrize(
+    ("scale", "max_slowdown", "outcome", "code"),
+    [
+        (1.2, None, Outcome.INCONCLUSIVE, "slower_not_gated"),
+        (1.2, 0.05, Outcome.REGRESSED, "slower"),
+        (1.06, 0.05, Outcome.INCONCLUSIVE, "speed_unclear"),
+        (1.03, 0.10, Outcome.SAME, "same_speed"),
+        (1.0, None, Outcome.SAME, "same_speed"),
+        (0.8, 0.05, Outcome.IMPROVED, "faster"),
+    ],
+)
+def test_latency_fails_only_beyond_the_slowdown_asked(scale, max_slowdown, outcome, code):
+    verdict = judge_times(noisy(scale, 1), noisy(1.0, 2), max_slowdown)
+    assert (verdict.gate, verdict.outcome, verdict.code) == ("latency", outcome, code)
+    assert verdict.is_failure is (outcome is Outcome.REGRESSED)
+    assert verdict.change_low < scale - 1 < verdict.change_high
+
+
+@pytest.mark.parametrize("n_rounds", [1, 2])
+def test_latency_of_one_or_two_rounds_is_never_significant(n_rounds):
+    verdict = judge_times(latency_with([900.0] * n_rounds), latency_with([100.0] * n_rounds), 0.05)
+    assert (verdict.outcome, verdict.code) == (Outcome.INCONCLUSIVE, "too_few_rounds")
+    assert verdict.change_low is None
+
+
+@pytest.mark.parametrize(
+    "change", [{"clock": "cuda_event"}, {"window": "end_to_end"}, {"launch": "graph"}, {"gated": True}]
+)
+def test_latency_of_another_clock_or_window_is_incomparable(change):
+    verdict = judge_times(latency_with(**change), latency_with(), 0.05)
+    assert verdict.outcome is Outcome.INCOMPARABLE
+    assert next(iter(change)) in verdict.message
+
+
+def test_latency_of_another_machine_is_incomparable():
+    for change in ({"device_name": "Other CPU"}, {"n_cpus": 64}):
+        verdict = judge_times(latency_with(), latency_with(), 0.05, environment=replace(ENVIRONMENT, **change))
+        assert verdict.outcome is Outcome.INCOMPARABLE
+
+
+def test_a_batch_size_timed_on_one_side_only_is_named():
+    ours = record_with(latencies=(latency_with(), latency_with(batch_size=100)))
+    found = judge(ours, record_with(latencies=(latency_with(),)))
+    assert [verdict.code for verdict in found] == ["same_speed", "no_times"]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 0.0, -1.0])
+def test_broken_times_never_pass(bad):
+    with pytest.raises(MeasurementError):
+        judge_times(latency_with([100.0, bad, 100.0]), latency_with(), 0.05)
+    with pytest.raises(MeasurementError):
+        judge_times(latency_with(), latency_with(), math.nan)
+
+
+def test_a_missing_baseline_names_the_command_that_makes_it():
+    verdict = no_baseline(record_with().case, folder="suites/baselines/cpu")
+    assert verdict.outcome is Outcome.NO_BASELINE
+    assert "harness baseline accept latest --case lenet5-ort-fp32" in verdict.advice
+    assert "suites/baselines/cpu" in verdict.message
+
+
+def test_engine_digest_follows_kernels_not_times():
+    record = record_with()
+    timed = replace(record, layers=tuple(replace(layer, time_ns=5.0) for layer in record.layers))
+    other = replace(record, layers=tuple(replace(layer, kernel="gemm") for layer in record.layers))
+    assert engine_digest(record) == engine_digest(timed) != engine_digest(other)
+    assert engine_digest(replace(record, layers=())) == ""
+
+
+def test_two_runs_are_compared_case_by_case():
+    before, after = pair_with(lost=15, gained=0)
+    a = [record_with(before, latencies=(latency_with(),)), record_with(before, backend="openvino")]
+    b = [record_with(after, latencies=(latency_with(),)), record_with(after, precision=Precision.INT8)]
+    found = dict(compare_runs(a, b, name_a="monday", name_b="tuesday"))
+    assert list(found) == ["lenet5-ort-fp32", "lenet5-ort-int8", "lenet5-openvino-fp32"]
+    scores, times = found["lenet5-ort-fp32"]
+    assert scores.is_failure
+    assert "of monday" in scores.message
+    assert times.outcome is Outcome.SAME
+    assert "in tuesday only" in found["lenet5-ort-int8"][0].message
+    assert "in monday only" in found["lenet5-openvino-fp32"][0].message
+    judged = records_with_verdicts(b, list(found.items()))
+    assert [record.verdicts for record in judged] == [found["lenet5-ort-fp32"], found["lenet5-ort-int8"]]
+
+
+def test_a_case_that_broke_in_one_run_is_said_to_have_broken():
+    good = record_with(accuracy_with())
+    broken = record_with(status=Status.ERROR, reason="the worker died of SIGSEGV")
+    for a, b in ((good, broken), (broken, good)):
+        (verdict,) = compare_runs([a], [b])[0][1]
+        assert verdict.outcome is Outcome.INCOMPARABLE
+        assert "SIGSEGV" in verdict.message
+
+
+def test_runs_that_share_no_case_are_an_error():
+    with pytest.raises(MeasurementError, match="share no case"):
+        compare_runs([record_with(accuracy_with())], [record_with(accuracy_with(), backend="openvino")])

@@ -1,0 +1,362 @@
+"""Artifacts: what the recipes write, what the cache keeps, what is refused."""
+
+import numpy as np
+import onnx
+import onnx_nets
+import pytest
+from onnx import numpy_helper
+from onnx_nets import ArraySet, images, spec_of
+
+from harness import precision
+from harness.datasets import open_dataset
+from harness.errors import BackendUnavailable, BuildError, ConfigError, DataError
+from harness.models.preprocess import images_from_pixels
+from harness.precision import find_recipe, prepare_artifact, recipe_names
+from harness.precision.recipe import Recipe
+from harness.specs import ImageRange, Precision
+
+QDQ_RECIPES = ("qdq-minmax", "qdq-entropy", "qdq-percentile", "qdq-outputs")
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    return spec_of(onnx_nets.tiny_net(tmp_path / "tiny.onnx"))
+
+
+@pytest.fixture
+def prepare(tmp_path):
+    def run(spec, kind, recipe, *, n=60, calibration=None, **options):
+        return prepare_artifact(
+            spec,
+            kind,
+            recipe,
+            calibration=calibration or (ArraySet(images(n)) if kind is Precision.INT8 else None),
+            cache_dir=str(tmp_path / "cache"),
+            **options,
+        )
+
+    return run
+
+
+def scales(artifact):
+    graph = onnx.load(artifact.onnx_path).graph
+    return {t.name: numpy_helper.to_array(t) for t in graph.initializer if t.name.endswith("_scale")}
+
+
+def test_recipes_are_found_in_files():
+    assert recipe_names(Precision.FP32) == ("none",)
+    assert recipe_names(Precision.FP16) == ("cast",)
+    assert set(recipe_names(Precision.INT8)) >= {*QDQ_RECIPES, "nncf"}
+
+
+def test_an_unknown_recipe_is_refused_with_near_names():
+    with pytest.raises(ConfigError, match="did you mean qdq-entropy"):
+        find_recipe(Precision.INT8, "qdq-entropie")
+    with pytest.raises(ConfigError, match="no fp32 recipe is called 'cast'"):
+        find_recipe(Precision.FP32, "cast")
+
+
+def test_fp32_is_the_file_itself(tiny, prepare):
+    artifact = prepare(tiny, Precision.FP32, "none")
+    assert artifact.onnx_path == tiny.onnx_path
+    assert artifact.sha256 == artifact.source_sha256 == tiny.sha256
+    assert (artifact.weight_bits, artifact.is_qdq, artifact.calibration) == (32, False, None)
+
+
+def test_fp16_keeps_fp32_inputs_and_outputs(tiny, prepare):
+    artifact = prepare(tiny, Precision.FP16, "cast")
+    model = onnx.load(artifact.onnx_path)
+    kinds = {value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)}
+    assert kinds == {onnx.TensorProto.FLOAT}
+    assert {t.data_type for t in model.graph.initializer if t.name.endswith(".w")} == {onnx.TensorProto.FLOAT16}
+    assert (model.ir_version, model.opset_import[0].version) == (onnx_nets.IR, onnx_nets.OPSET)
+    assert artifact.warnings == ()
+    assert artifact.weight_bits == 16
+
+
+def test_fp16_overflow_is_reported(tmp_path, prepare):
+    spec = spec_of(onnx_nets.tiny_net(tmp_path / "big.onnx", fc_scale=1e5, softmax=False))
+    warnings = prepare(spec, Precision.FP16, "cast").warnings
+    assert any("fc.w overflow FP16 and are clipped to 65504" in line for line in warnings)
+    assert any(line.startswith("activation probabilities reaches") for line in warnings)
+    assert not any("conv.w" in line for line in warnings)
+    again = prepare(spec, Precision.FP16, "cast")
+    assert again.cache_hit
+    assert again.warnings == warnings
+
+
+def test_fp16_underflow_is_reported(tmp_path, prepare):
+    spec = spec_of(onnx_nets.tiny_net(tmp_path / "small.onnx", fc_scale=1e-9))
+    assert any(
+        "fc.w are below FP16's smallest value" in line for line in prepare(spec, Precision.FP16, "cast").warnings
+    )
+
+
+@pytest.mark.parametrize("recipe", QDQ_RECIPES)
+def test_qdq_files_suit_tensorrt(tiny, prepare, recipe):
+    """Symmetric, per-channel weights as FP32 + Q/DQ pair, FP32 bias, pairs on inputs only, same operator set."""
+    artifact = prepare(tiny, Precision.INT8, recipe)
+    model = onnx.load(artifact.onnx_path)
+    assert (model.ir_version, model.opset_import[0].version) == (onnx_nets.IR, onnx_nets.OPSET)
+    constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    pairs = [n for n in model.graph.node if n.op_type == "QuantizeLinear"]
+    for node in pairs:
+        zero_point = constants[node.input[2]]
+        assert zero_point.dtype == np.int8
+        assert not zero_point.any()
+    sources = {node.input[0] for node in pairs}
+    assert sources == {"image", "conv.w", "f", "fc.w"} | ({"c", "g"} if recipe == "qdq-outputs" else set())
+    assert constants["conv.w_scale"].shape == (4,)
+    assert constants["fc.w_scale"].shape == (10,)
+    assert constants["conv.b"].dtype == constants["fc.b"].dtype == constants["fc.w"].dtype == np.float32
+    convolution = next(n for n in model.graph.node if n.op_type == "Conv")
+    assert convolution.input[2] == "conv.b"
+    assert artifact.is_qdq
+
+
+def test_minmax_scales_are_the_largest_magnitude_over_127(tiny, prepare):
+    calibration = images(60)
+    found = scales(prepare(tiny, Precision.INT8, "qdq-minmax", calibration=ArraySet(calibration)))
+    assert found["image_scale"] == pytest.approx(calibration.max() / 127, rel=1e-6)
+    weights = {t.name: numpy_helper.to_array(t) for t in onnx.load(tiny.onnx_path).graph.initializer}
+    np.testing.assert_allclose(found["conv.w_scale"], np.abs(weights["conv.w"]).max(axis=(1, 2, 3)) / 127, rtol=1e-6)
+
+
+def test_entropy_and_percentile_are_not_minmax(tiny, prepare):
+    """ONNX Runtime's default Entropy gives MinMax's scales bit for bit (onnxruntime issue 9597)."""
+    batch = images(4_000)
+    batch[7, 0, 4, 4] = 1.45  # one outlier, within what a card's range allows
+    by_recipe = {r: scales(prepare(tiny, Precision.INT8, r, calibration=ArraySet(batch))) for r in QDQ_RECIPES[:3]}
+    minmax, entropy, percentile = by_recipe.values()
+    assert entropy["image_scale"] < 0.9 * minmax["image_scale"]
+    assert percentile["image_scale"] < 0.9 * minmax["image_scale"]
+    assert len({found["f_scale"].item() for found in by_recipe.values()}) > 1
+    np.testing.assert_array_equal(entropy["fc.w_scale"], minmax["fc.w_scale"])
+
+
+def test_entropy_is_real_on_a_bundled_model(bundled, prepare):
+    """The same on LeNet and strokes: some activation of every net is clipped, none below a tenth of its range."""
+    spec, dataset = bundled("lenet5"), open_dataset("strokes", split="train", data_dir=None)
+    pixels, _ = dataset.read(0, 300)
+    calibration = ArraySet(images_from_pixels(pixels, spec))
+    minmax, entropy = (
+        scales(prepare(spec, Precision.INT8, recipe, calibration=calibration)) for recipe in QDQ_RECIPES[:2]
+    )
+    ratios = {name: float(entropy[name] / minmax[name]) for name in minmax if minmax[name].ndim == 0}
+    assert len(ratios) == 4
+    assert min(ratios.values()) < 0.99
+    assert min(ratios.values()) > 0.1
+    assert max(ratios.values()) <= 1.0
+
+
+@pytest.mark.parametrize("recipe", ["qdq-minmax", "qdq-entropy", "qdq-percentile"])
+def test_the_size_of_batches_does_not_matter(tiny, tmp_path, monkeypatch, recipe):
+    """Also with a smaller last batch, on which ONNX Runtime's histogram calibrators fail."""
+    found = []
+    for folder, batch in (("a", 100), ("b", 7)):
+        monkeypatch.setattr("harness.precision.activations.MAX_BATCH", batch)
+        artifact = prepare_artifact(
+            tiny,
+            Precision.INT8,
+            recipe,
+            calibration=ArraySet(images(60)),
+            cache_dir=str(tmp_path / folder),
+        )
+        assert artifact.calibration.batch_size == batch
+        found.append(scales(artifact))
+    for name, value in found[0].items():
+        np.testing.assert_allclose(value, found[1][name], rtol=1e-5)
+
+
+def test_reduced_range_has_7_bit_weights(tiny, prepare):
+    full, reduced = (prepare(tiny, Precision.INT8, "qdq-minmax", weight_bits=bits) for bits in (8, 7))
+    assert (full.weight_bits, reduced.weight_bits) == (8, 7)
+    assert full.sha256 != reduced.sha256
+    wide, narrow = scales(full), scales(reduced)
+    np.testing.assert_allclose(narrow["fc.w_scale"], wide["fc.w_scale"] * 127 / 64, rtol=0.02)
+    np.testing.assert_array_equal(narrow["image_scale"], wide["image_scale"])
+
+
+def test_a_heavy_net_is_calibrated_in_small_batches(tiny, prepare, monkeypatch):
+    monkeypatch.setattr("harness.precision.activations.BATCH_BYTES", 3_000)
+    calibration = ArraySet(images(60))
+    artifact = prepare(tiny, Precision.INT8, "qdq-minmax", calibration=calibration)
+    assert artifact.calibration.batch_size == calibration.largest_batch < 60
+
+
+def test_a_fixed_batch_is_filled_up(tmp_path, prepare):
+    spec = spec_of(onnx_nets.tiny_net(tmp_path / "fixed.onnx", batch=8), max_batch=8)
+    free = spec_of(onnx_nets.tiny_net(tmp_path / "free.onnx"))
+    fixed = prepare(spec, Precision.INT8, "qdq-entropy", n=20)
+    assert fixed.calibration.batch_size == 8
+    for name, value in scales(prepare(free, Precision.INT8, "qdq-entropy", n=20)).items():
+        np.testing.assert_allclose(scales(fixed)[name], value, rtol=1e-5)
+
+
+def test_batch_norm_is_folded_before_quantizing(tmp_path, prepare):
+    spec = spec_of(onnx_nets.tiny_net(tmp_path / "bn.onnx", batch_norm=True))
+    model = onnx.load(prepare(spec, Precision.INT8, "qdq-minmax").onnx_path)
+    assert not [n for n in model.graph.node if n.op_type == "BatchNormalization"]
+    assert (model.ir_version, [(o.domain, o.version) for o in model.opset_import]) == (onnx_nets.IR, [("", 17)])
+    assert [n.name for n in model.graph.node if n.op_type == "Conv"] == ["/conv/Conv"]
+
+
+def test_weights_in_constant_nodes_are_quantized(tmp_path, prepare):
+    model = onnx.load(onnx_nets.tiny_net(tmp_path / "tiny.onnx"))
+    for tensor in list(model.graph.initializer):
+        if tensor.name == "fc.w":
+            node = onnx.helper.make_node("Constant", [], ["fc.w"], value=tensor)
+            model.graph.initializer.remove(tensor)
+            model.graph.node.insert(0, node)
+    onnx.save(model, str(tmp_path / "constant.onnx"))
+    assert "fc.w_scale" in scales(prepare(spec_of(tmp_path / "constant.onnx"), Precision.INT8, "qdq-minmax"))
+
+
+def test_an_old_operator_set_is_raised(tmp_path, prepare):
+    path = tmp_path / "old.onnx"
+    model = onnx.load(onnx_nets.tiny_net(path, softmax=False))
+    model.opset_import[0].version = 11
+    onnx.save(model, str(path))
+    artifact = prepare(spec_of(path), Precision.INT8, "qdq-minmax")
+    assert onnx.load(artifact.onnx_path).opset_import[0].version == 13
+
+
+def test_nothing_to_quantize_is_an_error(tmp_path, prepare):
+    nodes = [
+        onnx.helper.make_node("Flatten", ["image"], ["f"]),
+        onnx.helper.make_node("Softmax", ["f"], ["probabilities"], axis=1),
+    ]
+    path = onnx_nets.save_net(tmp_path / "flat.onnx", nodes, {}, outputs=(("probabilities", ("N", 64)),))
+    with pytest.raises(BuildError, match="nothing to quantize"):
+        prepare(spec_of(path), Precision.INT8, "qdq-minmax")
+
+
+def test_a_model_that_overflows_itself_is_refused(tmp_path, prepare):
+    spec = spec_of(onnx_nets.tiny_net(tmp_path / "huge.onnx"))
+    model = onnx.load(spec.onnx_path)
+    for tensor in model.graph.initializer:
+        if tensor.name == "conv.w":
+            tensor.CopyFrom(numpy_helper.from_array(np.full((4, 1, 3, 3), 3e38, np.float32), "conv.w"))
+    onnx.save(model, spec.onnx_path)
+    with pytest.raises(BuildError, match="activation f becomes inf"):
+        prepare(spec, Precision.INT8, "qdq-minmax")
+
+
+def test_calibration_images_are_checked(tiny, prepare):
+    with pytest.raises(DataError, match="wrong scale"):
+        prepare(tiny, Precision.INT8, "qdq-minmax", calibration=ArraySet(images(60) * 255))
+    with pytest.raises(ConfigError, match="needs calibration images"):
+        prepare_artifact(tiny, Precision.INT8, "qdq-minmax", calibration=None, cache_dir="unused")
+
+
+def test_the_cache_goes_by_content(tiny, prepare, tmp_path):
+    where = ImageRange(dataset="strokes", split="train", first=5, stop=65)
+    first = prepare(tiny, Precision.INT8, "qdq-minmax", calibration_range=where)
+    again = prepare(tiny, Precision.INT8, "qdq-minmax", calibration_range=where)
+    assert (first.cache_hit, again.cache_hit) == (False, True)
+    assert (again.sha256, again.onnx_path, again.calibration) == (first.sha256, first.onnx_path, first.calibration)
+    assert first.calibration.images == where
+    assert first.calibration.method == "minmax"
+    others = (
+        prepare(tiny, Precision.INT8, "qdq-entropy"),
+        prepare(tiny, Precision.INT8, "qdq-minmax", weight_bits=7),
+        prepare(tiny, Precision.INT8, "qdq-minmax", calibration=ArraySet(images(60, seed=1), "others")),
+        prepare(spec_of(onnx_nets.tiny_net(tmp_path / "t.onnx", fc_scale=2.0)), Precision.INT8, "qdq-minmax"),
+        prepare(tiny, Precision.INT8, "qdq-minmax", rebuild=True),
+    )
+    assert not any(artifact.cache_hit for artifact in others)
+    assert others[-1].sha256 == first.sha256
+
+
+def test_tool_versions_are_part_of_the_key(tiny, prepare, monkeypatch):
+    assert prepare(tiny, Precision.INT8, "qdq-minmax").tools["onnxruntime"]
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "99.0")
+    newer = prepare(tiny, Precision.INT8, "qdq-minmax")
+    assert not newer.cache_hit
+    assert newer.tools == {"onnx": "99.0", "onnxruntime": "99.0"}
+
+
+def test_external_weights_are_part_of_the_digest(tmp_path, prepare):
+    path = tmp_path / "external.onnx"
+    model = onnx.load(onnx_nets.tiny_net(path))
+    onnx.save(model, str(path), save_as_external_data=True, location="weights.bin", size_threshold=0)
+    spec = spec_of(path)
+    before = prepare(spec, Precision.FP32, "none").sha256
+    weights = tmp_path / "weights.bin"
+    damaged = bytearray(weights.read_bytes())
+    damaged[-1] ^= 1
+    weights.write_bytes(damaged)
+    assert prepare(spec, Precision.FP32, "none").sha256 != before
+    weights.unlink()
+    with pytest.raises(DataError, match=r"weights\.bin"):
+        prepare(spec, Precision.FP32, "none")
+
+
+def test_bad_files_are_refused(tmp_path, prepare, tiny):
+    path = tmp_path / "tiny.onnx"
+    for content in (b"", b"not a protobuf at all", path.read_bytes()[:-300]):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"tiny\.onnx"):
+            prepare(tiny, Precision.FP16, "cast")
+    path.unlink()
+    with pytest.raises(DataError, match="does not exist"):
+        prepare(tiny, Precision.FP32, "none")
+
+
+def with_recipe(monkeypatch, **fields):
+    recipe = Recipe(**{"name": "odd", "precision": Precision.INT8, "summary": "", **fields})
+    monkeypatch.setattr(precision, "list_recipes", lambda: (recipe,))
+
+
+def test_a_recipe_without_conversion_keeps_the_file(tiny, prepare, monkeypatch):
+    """Such as a runtime that calibrates while it builds."""
+    with_recipe(monkeypatch)
+    artifact = prepare(tiny, Precision.INT8, "odd")
+    assert (artifact.onnx_path, artifact.is_qdq) == (tiny.onnx_path, False)
+
+
+def test_a_missing_tool_is_named(tiny, prepare, monkeypatch):
+    with_recipe(
+        monkeypatch, convert=lambda request: None, required_modules=("no_such_tool",), install_hint="pip install it"
+    )
+    with pytest.raises(BackendUnavailable, match="needs no_such_tool; pip install it"):
+        prepare(tiny, Precision.INT8, "odd")
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda request: None, "wrote no file"),
+        (lambda request: onnx_nets.qdq_net(request.target, scale=0.0), "has scale 0.0"),
+        (lambda request: onnx_nets.qdq_net(request.target, scale=np.nan), "has scale nan"),
+        (lambda request: onnx_nets.qdq_net(request.target, scale=np.inf), "has scale inf"),
+        (lambda request: onnx_nets.qdq_net(request.target, scale=-0.1), "has scale -0.1"),
+        (lambda request: onnx_nets.tiny_net(request.target), "put no Q/DQ node"),
+    ],
+)
+def test_what_a_recipe_wrote_is_checked(tiny, prepare, monkeypatch, tmp_path, write, message):
+    def convert(request):
+        write(request)
+        return precision.Conversion()
+
+    with_recipe(monkeypatch, convert=convert)
+    with pytest.raises(BuildError, match=message):
+        prepare(tiny, Precision.INT8, "odd")
+    assert not list((tmp_path / "cache").rglob("*.onnx"))
+
+
+def test_nncf_gets_checked_images(tiny, prepare):
+    pytest.importorskip("nncf", reason="the optional extra nncf is not installed")
+    with pytest.raises(DataError, match="wrong scale"):
+        prepare(tiny, Precision.INT8, "nncf", calibration=ArraySet(images(25) * 255))
+
+
+def test_nncf_writes_a_qdq_file_with_7_bit_weights(tiny, prepare):
+    pytest.importorskip("nncf", reason="the optional extra nncf is not installed")
+    artifact = prepare(tiny, Precision.INT8, "nncf", n=25)
+    assert (artifact.weight_bits, artifact.calibration.method) == (7, "nncf")
+    graph = onnx.load(artifact.onnx_path).graph
+    quantized = [numpy_helper.to_array(t) for t in graph.initializer if t.data_type == onnx.TensorProto.INT8 and t.dims]
+    weights = [array for array in quantized if array.ndim > 1]
+    assert weights
+    assert max(np.abs(array.astype(int)).max() for array in weights) <= 64

@@ -1,0 +1,130 @@
+"""One word a case and one sentence a run: nothing missing or unjudged may read like a pass."""
+
+import dataclasses
+
+import pytest
+from render_records import make_environment, make_run
+
+from harness.records import Outcome, Record, Run, Status, Verdict
+from harness.report.facts import tone_of_run
+from harness.report.rows import rows_from_records
+from harness.report.standing import Standing, finding, standing_of, verdict_sentence
+from harness.specs import Case, Precision
+
+ENVIRONMENT = make_environment()
+RUN = Run(
+    id="r",
+    started_at="2026-11-20T02:14:00Z",
+    finished_at="2026-11-20T02:18:00Z",
+    command="pytest suites/",
+    environment=ENVIRONMENT,
+    backends=(),
+    options={},
+)
+
+
+def verdict(outcome, *, gate="fp32", fails=False, code="x", **values):
+    return Verdict(gate=gate, outcome=outcome, code=code, message="a message", is_failure=fails, **values)
+
+
+def record(*verdicts, status=Status.PASSED, reason="", model="lenet5", **values):
+    case = Case(model=model, backend="openvino", precision=Precision.INT8, recipe="qdq-minmax")
+    return Record(
+        case=case,
+        status=status,
+        environment=ENVIRONMENT,
+        recorded_at="",
+        reason=reason,
+        verdicts=verdicts,
+        **values,
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "standing"),
+    [
+        (record(), Standing.UNJUDGED),
+        (record(verdict(Outcome.NO_BASELINE)), Standing.UNJUDGED),
+        (record(verdict(Outcome.INCOMPARABLE)), Standing.UNJUDGED),
+        (record(verdict(Outcome.SAME), verdict(Outcome.NO_BASELINE)), Standing.PASSED),
+        (record(verdict(Outcome.SAME), verdict(Outcome.INCONCLUSIVE)), Standing.INCONCLUSIVE),
+        (record(verdict(Outcome.SAME), verdict(Outcome.IMPROVED)), Standing.IMPROVED),
+        (record(verdict(Outcome.REGRESSED), verdict(Outcome.SAME)), Standing.KNOWN_LOSS),
+        (record(verdict(Outcome.REGRESSED, fails=True)), Standing.REGRESSED),
+        (record(verdict(Outcome.INCONCLUSIVE, fails=True)), Standing.FAILED),  # --strict-verdicts
+        (record(verdict(Outcome.SAME), status=Status.FAILED), Standing.FAILED),
+        (record(verdict(Outcome.SAME), status=Status.ERROR), Standing.ERROR),
+        (record(status=Status.UNSUPPORTED), Standing.UNSUPPORTED),
+        # An absolute latency that nobody gates changes no standing, and alone judges nothing.
+        (record(verdict(Outcome.INCONCLUSIVE, gate="latency", code="slower_not_gated")), Standing.UNJUDGED),
+        (record(verdict(Outcome.SAME), verdict(Outcome.IMPROVED, gate="latency", code="faster")), Standing.PASSED),
+        (record(verdict(Outcome.INCONCLUSIVE, gate="latency", code="speed_unclear")), Standing.INCONCLUSIVE),
+        (record(verdict(Outcome.REGRESSED, gate="latency", code="slower", fails=True)), Standing.REGRESSED),
+    ],
+)
+def test_standing(found, standing):
+    assert standing_of(found) is standing
+
+
+LOSS = verdict(Outcome.REGRESSED, fails=True, n_lost=14, n_gained=0, p_value=0.00012)
+HELD = record(verdict(Outcome.SAME), model="mlp")
+
+
+@pytest.mark.parametrize(
+    ("records", "sentence"),
+    [
+        ([], "No case ran: nothing was checked."),
+        ([HELD], "No regression: 1 of 1 case holds."),
+        (
+            [record(LOSS, status=Status.FAILED), HELD],
+            "1 of 2 cases regressed: lenet5, openvino, int8: 14 images lost, none won, p = 0.0001.",
+        ),
+        (
+            [record(LOSS, status=Status.FAILED), record(status=Status.ERROR, reason="BuildError: no kernel"), HELD],
+            "1 of 3 cases regressed: lenet5, openvino, int8: 14 images lost, none won, p = 0.0001. "
+            "1 ended in an error.",
+        ),
+        (
+            [record(status=Status.ERROR, reason="BuildError: no kernel."), HELD],
+            "1 of 2 cases ended in an error: lenet5, openvino, int8: BuildError: no kernel.",
+        ),
+        ([record()], "No case was shown to hold: 1 not judged."),
+        (
+            [HELD, record(status=Status.UNSUPPORTED), record(verdict(Outcome.IMPROVED))],
+            "No regression: 2 of 3 cases hold; 1 of them improved, 1 unsupported.",
+        ),
+    ],
+)
+def test_sentence(records, sentence):
+    assert verdict_sentence(RUN, records) == sentence
+
+
+def test_what_did_not_run_is_said():
+    assert verdict_sentence(RUN, [HELD], missing=["a-ort-fp32"]).endswith(
+        "1 case of the baseline did not run: a-ort-fp32."
+    )
+    unfinished = dataclasses.replace(RUN, finished_at="")
+    assert verdict_sentence(unfinished, [HELD]).startswith("The run did not finish. Of what ran: No regression")
+
+
+@pytest.mark.parametrize(
+    ("run", "records", "missing", "tone"),
+    [
+        (RUN, [HELD], [], "good"),
+        (RUN, [], [], "bad"),
+        (RUN, [record(LOSS)], [], "bad"),
+        (RUN, [HELD], ["a"], "warn"),
+        (RUN, [HELD, record()], [], "warn"),
+        (RUN, [record(status=Status.UNSUPPORTED)], [], "warn"),
+        (dataclasses.replace(RUN, finished_at=""), [HELD], [], "warn"),
+    ],
+)
+def test_only_a_finished_run_that_holds_is_green(run, records, missing, tone):
+    assert tone_of_run(run, rows_from_records(records), missing) == tone
+
+
+def test_finding_repeats_the_counts_of_the_gate_that_failed():
+    _, records = make_run(9, n_images=500)
+    regressed = next(found for found in records if found.status is Status.FAILED)
+    assert finding(regressed) == "3 images lost, none won, p = 0.0001"
+    assert finding(record(status=Status.ERROR)) == "no reason given"

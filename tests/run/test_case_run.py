@@ -1,0 +1,116 @@
+"""What an engine says of itself while it runs reaches the record, whichever tests were selected."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.errors import Unsupported
+from harness.machine.environment import collect_environment
+from harness.options.values import HarnessOptions
+from harness.protocols import no_progress
+from harness.records import Availability, EngineFacts, Status
+from harness.run.case import CaseRun, facts_together
+from harness.run.plan import Plan
+from harness.run.session import RunSession
+from harness.specs import BuildOptions, Case, DatasetRequest, Precision, TimingPlan, Tolerance
+from harness.worker.requests import CaseRequest
+
+FAKES = str(Path(__file__).parents[1] / "fakes")
+
+
+@pytest.fixture
+def case(bundled, tmp_path, request):
+    backend = getattr(request, "param", "fake-tells")
+    request = CaseRequest(
+        case=Case(model="mlp", backend=backend, precision=Precision.FP32, recipe="none"),
+        model=bundled("mlp"),
+        data=DatasetRequest(score_images=150),
+        build=BuildOptions(cache_dir=str(tmp_path / "cache")),
+        timing=TimingPlan(batch_sizes=(1,), n_rounds=6, round_ns=100_000, warmup_ns=0),
+        outputs_path=str(tmp_path / "outputs.f32"),
+    )
+    run = CaseRun(
+        request,
+        tolerance=Tolerance(),
+        log_path=tmp_path / "case.log",
+        python=sys.executable,
+        backend_dirs=(FAKES,),
+        timeout_s=60,
+        strict=False,
+        progress=lambda label: no_progress,
+    )
+    yield run
+    run.close()
+
+
+def facts_of(case):
+    return case.record(environment=collect_environment(), recorded_at="", command="").engine
+
+
+def test_before_it_runs_only_the_build_is_known(case):
+    case.prepare()
+    assert facts_of(case).notes == ("built",)
+
+
+@pytest.mark.parametrize("ask", [CaseRun.accuracy, CaseRun.latencies, CaseRun.invariance, CaseRun.layers])
+def test_what_is_noted_while_it_runs_is_in_the_record(case, ask):
+    ask(case)
+    facts = facts_of(case)
+    assert facts.notes == ("built", "noted while it ran")
+    assert facts.log_errors == ("an error while it ran",)
+
+
+@pytest.mark.parametrize("case", ["fake-lacks"], indirect=True)
+def test_what_only_the_build_finds_unsupported_is_a_skip_with_its_reason(case):
+    for ask in (CaseRun.prepare, CaseRun.accuracy, CaseRun.latencies):
+        with pytest.raises(Unsupported, match="mlp-fake-lacks-fp32: this device has no kernel for Gemm"):
+            ask(case)
+    assert (case.is_unsupported, case.failure) == (True, None)
+    record = case.record(environment=collect_environment(), recorded_at="", command="")
+    assert (record.status, record.reason) == (Status.UNSUPPORTED, "this device has no kernel for Gemm")
+
+
+def test_a_second_worker_adds_to_what_the_first_one_said(case):
+    case.prepare()
+    case.close()
+    case.accuracy()
+    case.close()
+    facts = facts_of(case)
+    assert facts.cache == "miss"  # it was built in this run; the second worker found it
+    assert facts.build_ns == 1_000
+    assert facts.notes == ("built", "loaded", "noted while it ran")
+    assert facts.warnings == ("the cached plan was damaged",)
+
+
+@pytest.mark.parametrize(
+    ("first", "now", "most"),
+    [
+        ((4, 4), (1, 1), (4, 4)),
+        ((1, 1), (4, 2), (4, 2)),
+        ((2, None), (None, 3), (2, 3)),
+        ((None, None), (None, None), (None, None)),
+    ],
+)
+def test_the_most_there_were_is_of_all_workers(first, now, most):
+    before, after = (EngineFacts(build_ns=1, n_contexts=c, n_engines=e) for c, e in (first, now))
+    facts = facts_together(before, after)
+    assert (facts.n_contexts, facts.n_engines) == most
+
+
+def test_a_run_is_on_its_own_device(bundled, tmp_path):
+    found = Availability(
+        backend="fake-tells",
+        usable=True,
+        devices=("cuda:0", "cuda:1"),
+        device_names=("GPU A", "GPU B"),
+        driver="580.65.06",
+        cuda_version="13.0",
+        compute_capabilities=("9.0", "10.0"),
+    )
+    case = Case(model="mlp", backend="fake-tells", precision=Precision.FP32, recipe="none", device="cuda:1")
+    plan = Plan(cases=(case,), models={"mlp": bundled("mlp")}, backends=(found,), left_out={})
+    session = RunSession(HarnessOptions(report_dir=str(tmp_path), root=str(tmp_path)), plan, command="")
+    environment = session.run.environment
+    assert (environment.device_name, environment.compute_capability) == ("GPU B", "10.0")
+    assert (environment.driver, environment.cuda_version) == ("580.65.06", "13.0")

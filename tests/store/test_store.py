@@ -1,0 +1,109 @@
+"""Runs on disk: what is written comes back; damage and newer schemas are named; the link points to the newest."""
+
+import json
+
+import pytest
+from render_records import make_run
+
+from harness.errors import ConfigError, DataError
+from harness.records import PackedArray
+from harness.store.runs import RunStore, load_run, previous_run, summary_from_records
+
+
+@pytest.fixture
+def stored(tmp_path):
+    run, records = make_run(5)
+    store = RunStore(tmp_path, run)
+    for record in records:
+        store.append(record)
+    store.finish(run, records)
+    return store.folder, run, records
+
+
+def test_a_run_comes_back_as_it_was(stored):
+    folder, run, records = stored
+    found, again = load_run(folder)
+    assert found == run
+    assert again == records
+
+
+def test_records_are_on_disk_before_the_run_ends(tmp_path):
+    run, records = make_run(3)
+    store = RunStore(tmp_path, run)
+    store.append(records[0])
+    assert len((store.folder / "records.jsonl").read_text().splitlines()) == 1
+    assert load_run(store.folder)[1] == records[:1]
+
+
+def test_latest_points_to_the_newest(stored, tmp_path):
+    assert (tmp_path / "latest").resolve() == stored[0].resolve()
+
+
+def test_a_damaged_line_is_named(stored):
+    folder, _, _ = stored
+    lines = (folder / "records.jsonl").read_bytes().splitlines()
+    lines[1] = lines[1][:50]
+    (folder / "records.jsonl").write_bytes(b"\n".join(lines))
+    with pytest.raises(DataError, match=r"records.jsonl:2: not a Record"):
+        load_run(folder)
+
+
+def test_a_newer_schema_is_refused(stored):
+    folder, _, _ = stored
+    header = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**header, "schema": 99}))
+    with pytest.raises(DataError, match="schema 99 is newer"):
+        load_run(folder)
+
+
+def test_a_folder_without_a_run_is_named(tmp_path):
+    with pytest.raises(DataError, match="holds no run"):
+        load_run(tmp_path)
+
+
+def test_a_report_dir_that_is_a_file_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="--report-dir"):
+        RunStore(tmp_path / "file", make_run(1)[0])
+
+
+def test_the_summary_has_what_its_page_says(stored):
+    folder, run, records = stored
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary == json.loads(json.dumps(summary_from_records(run, records)))
+    assert summary["schema"] == 1
+    case = next(c for c, r in zip(summary["cases"], records, strict=True) if r.accuracy and r.latencies)
+    record = next(r for r in records if r.accuracy and r.latencies)
+    assert case["accuracy"]["top1_low"] <= case["accuracy"]["top1"] <= case["accuracy"]["top1_high"]
+    latency = case["latency"][str(record.latencies[0].batch_size)]
+    assert latency["n_samples"] == record.latencies[0].rounds_ns.array().size
+    assert {"p50_ns", "p90_ns", "p99_ns", "clock", "window"} <= latency.keys()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "float32", "float64", ">i4", "bool"])
+def test_arrays_survive_packing(dtype):
+    import numpy as np
+
+    array = np.arange(24).reshape(2, 3, 4).astype(dtype)
+    packed = PackedArray.of(array)
+    assert np.array_equal(packed.array(), array)
+    assert packed.array().dtype.itemsize == array.dtype.itemsize
+
+
+def test_the_run_before_is_the_newest_that_shares_a_case(tmp_path):
+    from dataclasses import replace
+
+    run, records = make_run(4)
+    runs = {}
+    for name, started, kept in (
+        ("a", "2026-01-01T00:00:00+00:00", records),
+        ("b", "2026-01-02T00:00:00+00:00", records),
+        ("c", "2026-01-03T00:00:00+00:00", []),  # shares nothing
+        ("d", "2026-01-04T00:00:00+00:00", records),
+    ):
+        runs[name] = replace(run, id=name, started_at=started, finished_at=started)
+        RunStore(tmp_path, runs[name]).finish(runs[name], kept)
+    assert previous_run(tmp_path / "d", runs["d"], records)[0].id == "b"
+    assert previous_run(tmp_path / "a", runs["a"], records) is None
+    (tmp_path / "b" / "records.jsonl").write_text("{")
+    assert previous_run(tmp_path / "d", runs["d"], records)[0].id == "a"

@@ -1,0 +1,107 @@
+"""Workers survive their engines: crash, hang, and errors come back as one reason each."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from harness.errors import ConfigError, WorkerDied
+from harness.records import Accuracy, Availability, Latency, Verdict
+from harness.specs import BuildOptions, Case, DatasetRequest, Precision, TimingPlan
+from harness.worker.process import Worker
+from harness.worker.requests import CaseRequest, LayerReport, Prepared
+
+FAKES = str(Path(__file__).parents[1] / "fakes")
+TIMEOUT_S = 60
+
+
+@pytest.fixture
+def worker(tmp_path):
+    made = Worker(log_path=tmp_path / "worker.log", backend_dirs=[FAKES], label="case under test")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def request_of(bundled, tmp_path):
+    def make(backend, precision=Precision.FP32):
+        return CaseRequest(
+            case=Case(model="mlp", backend=backend, precision=precision, recipe="none"),
+            model=bundled("mlp"),
+            data=DatasetRequest(score_images=150),
+            build=BuildOptions(cache_dir=str(tmp_path / "cache")),
+            timing=TimingPlan(batch_sizes=(1, 4), n_rounds=6, round_ns=100_000, warmup_ns=0),
+            outputs_path=str(tmp_path / "outputs.f32"),
+        )
+
+    return make
+
+
+def test_a_case_from_model_to_layers(worker, request_of, tmp_path):
+    request = request_of("fake-honest")
+    prepared = worker.call("prepare", request, Prepared, timeout_s=TIMEOUT_S)
+    assert prepared.engine.build_ns == 1_000
+    seen = []
+    accuracy = worker.call(
+        "score", request, Accuracy, timeout_s=TIMEOUT_S, progress=lambda done, total: seen.append((done, total))
+    )
+    assert accuracy.n_images == 150
+    assert seen[-1] == (150, 150)
+    assert (tmp_path / "outputs.f32").stat().st_size == 150 * 10 * 4
+    latencies = worker.call("time", request, tuple[Latency, ...], timeout_s=TIMEOUT_S)
+    assert [latency.batch_size for latency in latencies] == [1, 4]
+    assert latencies[0].reference_rounds_ns is None
+    report = worker.call("layers", request, LayerReport, timeout_s=TIMEOUT_S)
+    assert report.effective_precision.main == "fp32"
+    verdicts = worker.call("invariance", request, tuple[Verdict, ...], timeout_s=TIMEOUT_S)
+    assert verdicts
+    assert all(verdict.ok for verdict in verdicts)
+
+
+def test_a_slot_leak_is_caught(worker, request_of):
+    request = request_of("fake-slot-leak")
+    worker.call("prepare", request, Prepared, timeout_s=TIMEOUT_S)
+    verdicts = worker.call("invariance", request, tuple[Verdict, ...], timeout_s=TIMEOUT_S)
+    assert any(verdict.is_failure for verdict in verdicts)
+
+
+def test_a_crash_is_told_with_its_signal(worker, request_of):
+    request = request_of("fake-segfault")
+    worker.call("prepare", request, Prepared, timeout_s=TIMEOUT_S)
+    sentence = f"case under test: the worker died of {signal.SIGSEGV.name} while it ran 'score'"
+    with pytest.raises(WorkerDied, match=sentence):
+        worker.call("score", request, Accuracy, timeout_s=TIMEOUT_S)
+
+
+def test_a_hang_is_ended(worker, request_of):
+    request = request_of("fake-hang")
+    worker.call("prepare", request, Prepared, timeout_s=TIMEOUT_S)
+    with pytest.raises(WorkerDied, match=r"no sign of life.*--worker-timeout sets the limit; its output is in"):
+        worker.call("score", request, Accuracy, timeout_s=0.3)
+
+
+def test_an_error_keeps_its_class_and_sentence(worker, request_of):
+    with pytest.raises(ConfigError, match="no backend is called 'fake-missing'"):
+        worker.call("prepare", request_of("fake-missing"), Prepared, timeout_s=TIMEOUT_S)
+
+
+def test_the_worker_goes_on_after_an_error(worker, request_of):
+    with pytest.raises(ConfigError):
+        worker.call("prepare", request_of("fake-missing"), Prepared, timeout_s=TIMEOUT_S)
+    assert worker.call("prepare", request_of("fake-honest"), Prepared, timeout_s=TIMEOUT_S).support.supported
+
+
+def test_a_case_that_is_not_open_is_refused(worker, request_of):
+    with pytest.raises(ConfigError, match="is not open"):
+        worker.call("score", request_of("fake-honest"), Accuracy, timeout_s=TIMEOUT_S)
+
+
+def test_probing_tells_why_a_backend_is_absent(worker):
+    found = worker.call("probe", ("fake-honest", "fake-absent"), tuple[Availability, ...], timeout_s=TIMEOUT_S)
+    assert [a.usable for a in found] == [True, False]
+    assert found[1].reason == "there is no such device"
+
+
+def test_an_interpreter_that_is_not_there_is_an_error():
+    with pytest.raises(ConfigError, match="no worker could be started"):
+        Worker(python="/nowhere/python")
