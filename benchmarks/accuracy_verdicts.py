@@ -33,7 +33,7 @@ from harness.specs import DEFAULT_INT8_RECIPE, ModelSpec, Precision
 from harness.stats import low_margin_images, wilson_interval
 from harness.tasks.classification import score_top_k
 from harness.worker.requests import DatasetRequest
-from harness.worker.service import DatasetCalibration
+from harness.worker.images import DatasetCalibration
 
 ROOT = Path(__file__).parents[1]
 N_IMAGES = 10_000

@@ -29,7 +29,7 @@ from harness.models.preprocess import images_from_pixels
 from harness.precision import prepare_artifact
 from harness.protocols import LendsBuffers
 from harness.specs import BuildOptions, DatasetRequest, ImageRange, Precision, TrtOptions
-from harness.worker.service import DatasetCalibration
+from harness.worker.images import DatasetCalibration
 
 ROOT = Path(__file__).parents[1]
 RECIPES = {"fp32": "none", "fp16": "cast", "int8": "qdq-minmax"}

@@ -8,14 +8,17 @@ from __future__ import annotations
 import enum
 import zlib
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.specs import Case, ImageRange, Precision
+from harness.specs import Case, ImageRange, Precision, Tolerance
 
-RECORD_SCHEMA = 1
+RECORD_SCHEMA = 2
+BLOCK_IMAGES = 100  # of a data set, that share a digest: ranges are compared on the blocks they share
 ZLIB_LEVEL = 1  # margins and times hardly shrink: level 6 gains 1 % of their bytes for three times the time
+CPU = "cpu"  # the device that is no accelerator
 TIMED_OTHERWISE = "reference_timed_otherwise"  # of a latency: one arm as a graph or gated, the other not
 
 
@@ -90,6 +93,16 @@ class Environment:
     cuda_version: str = ""  # the latest CUDA that the driver serves
     compute_capability: str = ""
     commit: str = ""  # of the checkout the run was started in
+
+    @property
+    def host_type(self) -> str:
+        """Return the kind of the host: CPU model, instruction set and number of CPUs."""
+        return f"{self.cpu_model}, {self.cpu_isa}, {self.n_cpus} {'CPU' if self.n_cpus == 1 else 'CPUs'}"
+
+    @property
+    def device_type(self) -> str:
+        """Return the kind of device whose times may be compared: the GPU's model name, or the host's kind."""
+        return self.host_type if self.device == CPU else self.device_name or self.device
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +200,7 @@ class Accuracy:
     n_ties_top1: int  # images whose largest output is not unique
     n_ties_top5: int  # images whose 5th and 6th largest outputs are equal
     outputs_sha256: str  # of float32[N, K] little-endian
+    block_digests: PackedArray | None = None  # uint64[blocks] of the whole blocks of BLOCK_IMAGES in the range
     n_trained_on: int = 0  # scored images the model was trained on
     score_ns: int = 0  # wall time of scoring
     batch_size: int = 0
@@ -238,6 +252,19 @@ class Latency:
     def paired_rounds_ns(self) -> PackedArray | None:
         """Return FP32's rounds where they may be divided by ours; None when they were timed in another way."""
         return None if TIMED_OTHERWISE in self.flags else self.reference_rounds_ns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvarianceCheck:
+    """How far the outputs of the same images moved between arrangements in batches."""
+
+    name: str  # repeat, batch_size, slot, neighbours or padding
+    n_arrangements: int
+    n_rows: int  # of outputs, in all arrangements
+    largest_gap: float  # of an output from its reference
+    accepted_gap: float
+    worst: str  # the arrangement of the largest gap, in words
+    n_changed: int  # predictions that changed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -322,8 +349,9 @@ class LossSplit:
 
 
 class Status(str, enum.Enum):
-    """How a case ended."""
+    """How a case ended; `NOT_JUDGED` until the gates have looked at it."""
 
+    NOT_JUDGED = "not judged"
     PASSED = "passed"
     FAILED = "failed"
     ERROR = "error"
@@ -333,29 +361,52 @@ class Status(str, enum.Enum):
         return self.value
 
 
+class RecordKey(NamedTuple):
+    """What a case of one run and the same case of another run, or its baseline, are matched by."""
+
+    device_type: str
+    case_id: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """Everything found about one case in one run."""
+    """Everything found about one case in one run: what was measured, and what the gates made of it."""
 
     case: Case
-    status: Status
     environment: Environment
     recorded_at: str  # UTC, ISO 8601
     schema: int = RECORD_SCHEMA
-    reason: str = ""  # why not passed; one line
+    is_reference: bool = False  # measured only so that others can be compared with it; no row of a report
     command: str = ""  # repeats this case
+    # -- what was asked of it
+    tolerance: Tolerance = field(default_factory=Tolerance)
+    expects_loss: bool = False  # a planted victim: its loss is known and shown, not a failure
+    timing_only: bool = False  # there is nothing to score
+    # -- what was measured
     artifact: Artifact | None = None
     engine: EngineFacts | None = None
     effective_precision: EffectivePrecision | None = None
     layers: tuple[Layer, ...] = ()
     accuracy: Accuracy | None = None
+    emulation: Accuracy | None = None  # of the float emulation of a Q/DQ file
     drift: OutputDrift | None = None
     flips: tuple[Flip, ...] = ()
-    loss_split: LossSplit | None = None
-    emulation: Accuracy | None = None  # of the float emulation of a Q/DQ file: the split, image by image
+    invariance: tuple[InvarianceCheck, ...] = ()
     latencies: tuple[Latency, ...] = ()
-    verdicts: tuple[Verdict, ...] = ()
     flags: tuple[str, ...] = ()  # scored_on_training_images, precision_not_as_asked, expects_int8_loss, ...
+    error: str = ""  # what stopped it; one line
+    unsupported: str = ""  # why the device cannot do it
+    test_failure: str = ""  # of a test that judged by itself; one line
+    # -- what the gates made of it: `harness.gates.judge_records`
+    status: Status = Status.NOT_JUDGED
+    reason: str = ""  # why not passed; one line
+    loss_split: LossSplit | None = None
+    verdicts: tuple[Verdict, ...] = ()
+
+    @property
+    def key(self) -> RecordKey:
+        """Return what this case is matched by across runs and machines."""
+        return RecordKey(self.environment.device_type, self.case.id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -371,5 +422,6 @@ class Run:
     finished_at: str = ""
     schema: int = RECORD_SCHEMA
     skipped: dict[str, str] = field(default_factory=dict)  # backend -> why `auto` left it out
+    gates: tuple[str, ...] = ()  # those that a selected test asked for
     is_full: bool = False  # every case there is was planned, measured and judged: what it lacks is unused
     notes: tuple[str, ...] = ()

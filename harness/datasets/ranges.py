@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from harness.errors import DataError
 from harness.protocols import Dataset
+from harness.records import BLOCK_IMAGES
 
+BLOCK_DIGEST_BYTES = 8
 CHUNK_IMAGES = 1000  # images read at once while hashing: bounds memory, changes no digest
 
 
@@ -31,9 +33,16 @@ def check_range(first: int, stop: int, *, name: str, split: str, n_images: int) 
 
 
 class RangeFingerprint:
-    """A sha256 over the ids, labels and pixels of consecutive images; the same however they are chunked."""
+    """A sha256 over the ids, labels and pixels of consecutive images; the same however they are chunked.
+
+    Beside it, a short digest of every whole block of BLOCK_IMAGES images whose first id is a multiple of BLOCK_IMAGES:
+    two ranges that overlap can be compared on the blocks they share.
+    """
 
     def __init__(self) -> None:
+        self._blocks: list[int] = []
+        self._block = hashlib.blake2b(digest_size=BLOCK_DIGEST_BYTES)
+        self._block_labels: list[int] = []
         self._ids, self._labels, self._pixels = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
         self._layout: tuple[str, tuple[int, ...]] | None = None
 
@@ -50,7 +59,26 @@ class RangeFingerprint:
         self._layout = layout
         self._ids.update(np.arange(first, first + len(labels), dtype="<i8").data)
         self._labels.update(np.ascontiguousarray(labels, "<i8").data)
-        self._pixels.update(np.ascontiguousarray(pixels, layout[0]).data)
+        little = np.ascontiguousarray(pixels, layout[0])
+        self._pixels.update(little.data)
+        self._update_blocks(first, little, labels)
+
+    def block_digests(self) -> NDArray[np.uint64]:
+        """Return uint64[blocks]: the digest of every whole block so far, in order."""
+        return np.asarray(self._blocks, np.uint64)
+
+    def _update_blocks(self, first: int, pixels: NDArray[np.generic], labels: NDArray[np.int64]) -> None:
+        # Images before the first whole block belong to none.
+        start = 0 if self._block_labels else -first % BLOCK_IMAGES
+        while start < len(labels):
+            stop = min(len(labels), start + BLOCK_IMAGES - len(self._block_labels))
+            self._block.update(pixels[start:stop].data)
+            self._block_labels += labels[start:stop].tolist()
+            if len(self._block_labels) == BLOCK_IMAGES:
+                self._block.update(repr((first + stop, self._layout, self._block_labels)).encode())
+                self._blocks.append(int.from_bytes(self._block.digest(), "little"))
+                self._block, self._block_labels = hashlib.blake2b(digest_size=BLOCK_DIGEST_BYTES), []
+            start = stop
 
     def hexdigest(self) -> str:
         """Return the digest of all images so far: 64 hex digits."""

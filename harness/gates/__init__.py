@@ -1,36 +1,73 @@
-"""Two measurements and a tolerance -> verdicts. Pure: no files, no clocks, no random numbers.
+"""Gates: one file each, found by name like backends; and judging, a pure function of records.
 
-`accuracy`: gates of one run; `subjects`: what two runs or a baseline are compared by; `runs`: gates between runs;
-`family`: what holds for all verdicts of a run.
+    judge_records(records, baselines, options) -> records with verdicts
+
+A file of this folder, of `DIR/gates/` of an `--extension-dir DIR`, or an entry point of the group `harness.gates` joins
+by offering `GATE`.
 """
 
-from harness.gates.accuracy import (
-    judge_against_fp32,
-    judge_against_reference_backend,
-    judge_floor,
-    judge_kernel_loss,
-    loss_split,
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Sequence
+from functools import lru_cache
+
+from harness.errors import ConfigError
+from harness.gates import _judging
+from harness.gates._accuracy import check_accuracy
+from harness.gates._gate import Candidate, Evidence, Gate, GateAnswer, JudgeOptions, answer_of
+from harness.gates._judging import Baselines
+from harness.gates._subjects import (
+    RoundMedians,
+    ScoredImages,
+    Subject,
+    digests_from_packed,
+    engine_digest,
+    subject_from_record,
 )
-from harness.gates.family import apply_rules, holm, judged_together
-from harness.gates.runs import compare_runs, judge_latency, judge_subject, no_baseline, records_with_verdicts
-from harness.gates.subjects import RoundMedians, Subject, engine_digest, subject_from_record
+from harness.records import Record
 
 __all__ = [
+    "Baselines",
+    "Candidate",
+    "Evidence",
+    "Gate",
+    "GateAnswer",
+    "JudgeOptions",
     "RoundMedians",
+    "ScoredImages",
     "Subject",
-    "apply_rules",
-    "compare_runs",
+    "answer_of",
+    "check_accuracy",
+    "digests_from_packed",
     "engine_digest",
-    "holm",
-    "judge_against_fp32",
-    "judge_against_reference_backend",
-    "judge_floor",
-    "judge_kernel_loss",
-    "judge_latency",
-    "judge_subject",
-    "judged_together",
-    "loss_split",
-    "no_baseline",
-    "records_with_verdicts",
+    "find_gate",
+    "judge_records",
+    "list_gates",
     "subject_from_record",
 ]
+
+
+@lru_cache(maxsize=1)
+def list_gates() -> tuple[Gate, ...]:
+    """Return all gates in their order."""
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    gates: list[Gate] = [importlib.import_module(f"{__name__}.{name}").GATE for name in names]
+    return tuple(sorted(gates, key=lambda gate: (gate.order, gate.name)))
+
+
+def find_gate(name: str) -> Gate:
+    """Return a gate by name. Raises: ConfigError for an unknown one."""
+    known = {gate.name: gate for gate in list_gates()}
+    if name not in known:
+        raise ConfigError(f"no gate is called {name!r}; there are: {', '.join(known)}")
+    return known[name]
+
+
+def judge_records(records: Sequence[Record], baselines: Baselines, options: JudgeOptions) -> list[Record]:
+    """Return the records with their verdicts, status and reason, by all gates that the options ask.
+
+    Pure: it reads nothing but its arguments. See `_judging`.
+    """
+    return _judging.judge_records(records, baselines, options, list_gates())

@@ -13,7 +13,7 @@ import numpy as np
 
 from harness.errors import MeasurementError
 from harness.protocols import Engine, Images, Outputs
-from harness.records import Outcome, Verdict
+from harness.records import InvarianceCheck
 from harness.specs import Precision
 
 # Largest difference of an output, as a share of the largest output (at least 1). Kernels chosen for another batch size
@@ -41,12 +41,12 @@ def check_invariance(
     batch_sizes: Sequence[int],
     precision: Precision,
     tolerance: float | None = None,
-) -> tuple[Verdict, ...]:
-    """Run the same images in many arrangements and judge whether each keeps its result.
+) -> tuple[InvarianceCheck, ...]:
+    """Run the same images in many arrangements and say how far their outputs moved.
 
     images: float32[N, ...], at least 2 and best all different; they are repeated for larger batches. `batch_sizes`: as
     the engine was built for; an engine of fixed batch is only tried at its own. `tolerance`: share of the largest
-    output (default: OUTPUT_TOLERANCE of the precision). One verdict an arrangement: repeat, batch_size, slot,
+    output (default: OUTPUT_TOLERANCE of the precision). One check a kind of arrangement: repeat, batch_size, slot,
     neighbours, padding.
     Raises: MeasurementError for fewer than 2 images, no batch size, or outputs that are not finite.
     """
@@ -64,7 +64,7 @@ def check_invariance(
         checks.append(("batch_size", lambda largest: probe.resized(sizes[1:])))
     if sizes[-1] > 1:
         checks += [("slot", probe.slots), ("neighbours", probe.neighbours), ("padding", probe.padded)]
-    return tuple(_judge(name, list(trials(sizes[-1])), limit) for name, trials in checks)
+    return tuple(_check(name, list(trials(sizes[-1])), limit) for name, trials in checks)
 
 
 class _Probe:
@@ -147,21 +147,15 @@ class _Probe:
         return outputs
 
 
-def _judge(name: str, trials: Sequence[Trial], limit: float) -> Verdict:
+def _check(name: str, trials: Sequence[Trial], limit: float) -> InvarianceCheck:
     gaps = [float(np.abs(trial.found.astype(np.float64) - trial.expected).max()) for trial in trials]
     worst = int(np.argmax(gaps))
-    flipped = sum(int((t.found.argmax(axis=1) != t.expected.argmax(axis=1)).sum()) for t in trials)
-    n_rows = sum(len(trial.found) for trial in trials)
-    is_kept = gaps[worst] <= limit
-    near_ties = ", all between classes nearer than the tolerance" if is_kept and flipped else ""
-    return Verdict(
-        gate="invariance",
-        outcome=Outcome.SAME if is_kept else Outcome.REGRESSED,
-        code=name if is_kept else f"{name}_leak",
-        message=f"{name.replace('_', ' ')}: outputs of {n_rows} rows in {len(trials)} arrangements differ by up to "
-        f"{gaps[worst]:.2g} (accepted {limit:.2g}; worst: {trials[worst].where}), "
-        f"{flipped} predictions change{near_ties}",
-        advice="" if is_kept else "a result depends on the rest of its batch: deploy at batch 1 until that is mended",
-        is_failure=not is_kept,
-        value=gaps[worst],
+    return InvarianceCheck(
+        name=name,
+        n_arrangements=len(trials),
+        n_rows=sum(len(trial.found) for trial in trials),
+        largest_gap=gaps[worst],
+        accepted_gap=limit,
+        worst=trials[worst].where,
+        n_changed=sum(int((t.found.argmax(axis=1) != t.expected.argmax(axis=1)).sum()) for t in trials),
     )

@@ -184,7 +184,7 @@ def score_engine(
         raise MeasurementError(f"model {spec.name}: {done} of {images.n_images} images came back from the engine")
     return scores.accuracy(
         images=images,
-        fingerprint=reader.fingerprint.hexdigest(),
+        fingerprint=reader.fingerprint,
         score_ns=time.perf_counter_ns() - started,
         batch_size=size,
     )
@@ -225,14 +225,16 @@ class _Scores:
         self._parts.append((score_top_k(outputs, classes), classes))
         self._outputs, self._classes, self._n_waiting = [], [], 0
 
-    def accuracy(self, *, images: ImageRange, fingerprint: str, score_ns: int, batch_size: int) -> Accuracy:
+    def accuracy(
+        self, *, images: ImageRange, fingerprint: RangeFingerprint, score_ns: int, batch_size: int
+    ) -> Accuracy:
         """Return what was scored."""
         self._rank()
         parts, spec = self._parts, self._spec
         small = np.uint8 if spec.num_classes <= np.iinfo(np.uint8).max + 1 else np.uint16
         return Accuracy(
             images=images,
-            fingerprint=fingerprint,
+            fingerprint=fingerprint.hexdigest(),
             num_classes=spec.num_classes,
             labels=PackedArray.of(np.concatenate([classes for _, classes in parts]).astype(small)),
             predictions=PackedArray.of(np.concatenate([top.predictions for top, _ in parts]).astype(small)),
@@ -242,6 +244,7 @@ class _Scores:
             n_ties_top1=sum(top.n_ties_top1 for top, _ in parts),
             n_ties_top5=sum(top.n_ties_top5 for top, _ in parts),
             outputs_sha256=self._digest.hexdigest(),
+            block_digests=PackedArray.of(fingerprint.block_digests()),
             n_trained_on=sum(images.overlap(seen) for seen in spec.trained_on),
             score_ns=score_ns,
             batch_size=batch_size,

@@ -1,4 +1,4 @@
-"""One case of a run: measured on demand in a worker of its own, then judged, then written as one Record.
+"""One case of a run: measured on demand in a worker of its own, then written as one Record.
 
 Every answer is asked for once and remembered, errors included: a dead engine fails each of its tests with the same
 reason and costs nothing twice.
@@ -15,19 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import HarnessError, MeasurementError, Unsupported
-from harness.gates import apply_rules, judge_floor
 from harness.protocols import Progress
 from harness.records import (
     Accuracy,
     EngineFacts,
     Environment,
     Flip,
+    InvarianceCheck,
     Latency,
-    LossSplit,
     OutputDrift,
     Record,
-    Status,
-    Verdict,
 )
 from harness.specs import Case, ModelSpec, Precision, Tolerance
 from harness.worker.process import Worker
@@ -38,66 +35,48 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """What a case is next to FP32 and to the emulation of its file; filled when the run is judged."""
+    """What lies behind the verdicts of a case: found next to FP32 and to the emulation of its file."""
 
     drift: OutputDrift | None = None
     flips: tuple[Flip, ...] = ()
-    loss_split: LossSplit | None = None
     emulation: Accuracy | None = None
 
 
-def facts_together(first: EngineFacts | None, now: EngineFacts) -> EngineFacts:
-    """Return the newest facts, with the build, the most there were and all that was said before.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    """How the workers of a run are started."""
 
-    What came before may be another worker's.
-    """
-    if first is None:
-        return now
-    return replace(
-        now,
-        build_ns=first.build_ns,
-        cache=first.cache,
-        n_contexts=_most(first.n_contexts, now.n_contexts),
-        n_engines=_most(first.n_engines, now.n_engines),
-        log_errors=tuple(dict.fromkeys((*first.log_errors, *now.log_errors))),
-        notes=tuple(dict.fromkeys((*first.notes, *now.notes))),
-        warnings=tuple(dict.fromkeys((*first.warnings, *now.warnings))),
-    )
-
-
-def _most(*counts: int | None) -> int | None:
-    return max((count for count in counts if count is not None), default=None)
+    log_dir: Path
+    python: str
+    extension_dirs: tuple[str, ...]
+    timeout_s: float
+    progress: Callable[[str], Progress]
 
 
 class CaseRun:
     """A case between its first measurement and its record."""
 
-    def __init__(
-        self,
-        request: CaseRequest,
-        *,
-        tolerance: Tolerance,
-        log_path: Path,
-        python: str,
-        backend_dirs: tuple[str, ...],
-        timeout_s: float,
-        strict: bool,
-        progress: Callable[[str], Progress],
-    ) -> None:
-        self.case: Case = request.case
-        self.model: ModelSpec = request.model
+    def __init__(self, request: CaseRequest, *, name: str, tolerance: Tolerance, settings: WorkerSettings) -> None:
+        """Begin a case. `name`: of its log, its id unless the file of another case is emulated."""
         self.tolerance = tolerance
-        self.verdicts: tuple[Verdict, ...] = ()
         self.comparison = Comparison()
         self.failure: HarnessError | None = None
         self.test_failure = ""
         self.unfinished = ""  # why nothing may be concluded from what was measured
-        self._strict = strict
-        self._request, self._log_path, self._python = request, log_path, python
-        self._backend_dirs, self._timeout_s, self._progress = backend_dirs, timeout_s, progress
+        self._request, self._name, self._settings = request, name, settings
         self._answers: dict[str, object] = {}
         self._worker: Worker | None = None
         self._facts: EngineFacts | None = None  # of the engine, as told last
+
+    @property
+    def case(self) -> Case:
+        """The case."""
+        return self._request.case
+
+    @property
+    def model(self) -> ModelSpec:
+        """Its model."""
+        return self._request.model
 
     # -- measurements
 
@@ -133,20 +112,10 @@ class CaseRun:
         self.prepare()
         return self._ask("layers", LayerReport)
 
-    def invariance(self) -> tuple[Verdict, ...]:
-        """Check that neighbours, slot and batch size do not matter."""
+    def invariance(self) -> tuple[InvarianceCheck, ...]:
+        """Try whether neighbours, slot and batch size matter."""
         self.prepare()
-        verdicts = apply_rules(self._ask("invariance", tuple[Verdict, ...]), strict=self._strict)
-        self.add_verdicts(verdicts)
-        return verdicts
-
-    def judge_floor(self) -> Verdict:
-        """Judge top-1 against the lowest acceptable rate of this case. Without a floor it only states the rate."""
-        floor = self.tolerance.floor if self.tolerance.floor is not None else 0.0
-        found = judge_floor(self.accuracy(), floor, alpha=self.tolerance.alpha)
-        (verdict,) = apply_rules((found,), strict=self._strict)
-        self.add_verdicts((verdict,))
-        return verdict
+        return self._ask("invariance", tuple[InvarianceCheck, ...])
 
     def outputs(self) -> NDArray[np.float32]:
         """Return the outputs of the scored images, float32[N, K], mapped from disk."""
@@ -164,17 +133,6 @@ class CaseRun:
         prepared = self._answers.get("prepare")
         return isinstance(prepared, Prepared) and not prepared.support.supported
 
-    def add_verdicts(self, verdicts: tuple[Verdict, ...]) -> None:
-        """Keep verdicts for the record."""
-        self.verdicts = tuple(v for v in self.verdicts if v not in verdicts) + verdicts
-
-    def failures(self, *gates: str) -> list[str]:
-        """Return the messages of failing verdicts of some gates. Raises: MeasurementError when none was given."""
-        given = [verdict for verdict in self.verdicts if verdict.gate in gates]
-        if not given:
-            raise MeasurementError(f"{self.case.id}: no verdict was given by {' or '.join(gates)}")
-        return [verdict.message for verdict in given if verdict.is_failure]
-
     # -- the end
 
     def close(self) -> None:
@@ -183,46 +141,47 @@ class CaseRun:
             self._worker.close()
             self._worker = None
 
-    def record(self, *, environment: Environment, recorded_at: str, command: str) -> Record:
-        """Return everything found so far."""
-        prepared = cast(Prepared | None, self._answers.get("prepare"))
-        layers = cast(LayerReport | None, self._answers.get("layers"))
-        accuracy = cast(Accuracy | None, self._answers.get("score"))
-        status, reason = self._status()
+    def record(self, *, environment: Environment, recorded_at: str, command: str, is_reference: bool = False) -> Record:
+        """Return everything found so far; no gate has looked at it yet."""
+        answers, case = self._answers, self.case
+        prepared = cast(Prepared | None, answers.get("prepare"))
+        layers = cast(LayerReport | None, answers.get("layers"))
+        accuracy = cast(Accuracy | None, answers.get("score"))
         return Record(
-            case=self.case,
-            status=status,
-            reason=reason,
+            case=case,
             environment=environment,
             recorded_at=recorded_at,
+            is_reference=is_reference,
             command=command,
+            tolerance=self.tolerance,
+            expects_loss=self._expects_loss,
+            timing_only=self.model.timing_only,
             artifact=prepared.artifact if prepared else None,
             engine=self._facts,
             effective_precision=layers.effective_precision if layers else None,
             layers=layers.layers if layers else (),
             accuracy=accuracy,
+            emulation=self.comparison.emulation,
             drift=self.comparison.drift,
             flips=self.comparison.flips,
-            loss_split=self.comparison.loss_split,
-            emulation=self.comparison.emulation,
-            latencies=cast(tuple[Latency, ...], self._answers.get("time", ())),
-            verdicts=self.verdicts,
+            invariance=cast(tuple[InvarianceCheck, ...], answers.get("invariance", ())),
+            latencies=cast(tuple[Latency, ...], answers.get("time", ())),
             flags=self._flags(accuracy, layers),
+            error=self._error(),
+            unsupported=prepared.support.reason if prepared and not prepared.support.supported else "",
+            test_failure=self.test_failure,
         )
 
-    def _status(self) -> tuple[Status, str]:
+    @property
+    def _expects_loss(self) -> bool:
+        return self.case.precision is Precision.INT8 and self.model.expects_int8_loss
+
+    def _error(self) -> str:
         if self.failure is not None:
-            return Status.ERROR, str(self.failure)
-        if self.is_unsupported:
-            return Status.UNSUPPORTED, cast(Prepared, self._answers["prepare"]).support.reason
-        failing = next((verdict for verdict in self.verdicts if verdict.is_failure), None)
-        if failing:
-            return Status.FAILED, failing.message
-        if self.test_failure:
-            return Status.FAILED, self.test_failure
-        if self.unfinished or not self._answers:
-            return Status.ERROR, self.unfinished or "nothing of this case was measured"
-        return Status.PASSED, ""
+            return str(self.failure)
+        if self.unfinished:
+            return self.unfinished
+        return "" if self._answers or self.test_failure else "nothing of this case was measured"
 
     def _flags(self, accuracy: Accuracy | None, layers: LayerReport | None) -> tuple[str, ...]:
         flags = []
@@ -230,7 +189,7 @@ class CaseRun:
             flags.append("scored_on_training_images")
         if layers and layers.effective_precision.main != self.case.precision.value:
             flags.append("precision_not_as_asked")
-        if self.case.precision is Precision.INT8 and self.model.expects_int8_loss:
+        if self._expects_loss:
             flags.append("expects_int8_loss")
         return tuple(flags)
 
@@ -239,24 +198,10 @@ class CaseRun:
             return cast(T, self._answers[name])
         if self.failure is not None:
             raise self.failure
-        report = self._progress(f"{self.case.id}: {name}")
+        report = self._settings.progress(f"{self.case.id}: {name}")
         report(0, 1)
         try:
-            if self._worker is None:
-                self._worker = Worker(
-                    log_path=self._log_path,
-                    python=self._python,
-                    backend_dirs=self._backend_dirs,
-                    label=self.case.id,
-                )
-                if "prepare" in self._answers:  # its worker was closed, and with it the engine
-                    self._worker.call("prepare", self._request, Prepared, timeout_s=self._timeout_s)
-            answer = self._worker.call(name, self._request, kind, timeout_s=self._timeout_s, progress=report)
-            if not isinstance(answer, Prepared):
-                facts = self._worker.call("facts", self._request, EngineFacts, timeout_s=self._timeout_s)
-                self._facts = facts_together(self._facts, facts)
-            elif answer.engine is not None:
-                self._facts = answer.engine
+            answer = self._call(name, kind, report)
         except HarnessError as error:
             self.failure = error
             raise
@@ -264,3 +209,42 @@ class CaseRun:
             report(1, 1)
         self._answers[name] = answer
         return answer
+
+    def _call(self, name: str, kind: type[T], report: Progress) -> T:
+        settings, request = self._settings, self._request
+        if self._worker is None:
+            self._worker = Worker(
+                log_path=settings.log_dir / f"{self._name}.log",
+                python=settings.python,
+                extension_dirs=settings.extension_dirs,
+                label=self.case.id,
+            )
+            if "prepare" in self._answers:  # its worker was closed, and with it the engine
+                self._worker.call("prepare", request, Prepared, timeout_s=settings.timeout_s)
+        answer = self._worker.call(name, request, kind, timeout_s=settings.timeout_s, progress=report)
+        if not isinstance(answer, Prepared):
+            facts = self._worker.call("facts", request, EngineFacts, timeout_s=settings.timeout_s)
+            self._facts = facts_together(self._facts, facts)
+        elif answer.engine is not None:
+            self._facts = answer.engine
+        return answer
+
+
+def facts_together(first: EngineFacts | None, now: EngineFacts) -> EngineFacts:
+    """Return the newest facts merged with what earlier workers reported: the build, the most there were, all notes."""
+    if first is None:
+        return now
+    return replace(
+        now,
+        build_ns=first.build_ns,
+        cache=first.cache,
+        n_contexts=_most(first.n_contexts, now.n_contexts),
+        n_engines=_most(first.n_engines, now.n_engines),
+        log_errors=tuple(dict.fromkeys((*first.log_errors, *now.log_errors))),
+        notes=tuple(dict.fromkeys((*first.notes, *now.notes))),
+        warnings=tuple(dict.fromkeys((*first.warnings, *now.warnings))),
+    )
+
+
+def _most(*counts: int | None) -> int | None:
+    return max((count for count in counts if count is not None), default=None)

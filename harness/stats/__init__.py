@@ -1,4 +1,7 @@
-"""Statistics on NumPy and SciPy: plain functions, no files, no clocks, no random numbers."""
+"""Statistics on NumPy and SciPy: plain functions, no files, no clocks, no random numbers.
+
+SciPy is imported by the functions that use it: alone it would double the time of `pytest --collect-only`.
+"""
 
 from harness.stats.confusion import (
     ConfusionMove,

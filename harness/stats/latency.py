@@ -7,7 +7,6 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 from harness.errors import MeasurementError
 from harness.stats.quantiles import finite_samples, median_interval, quantile_or_none
@@ -126,6 +125,8 @@ def _mann_whitney_depth(n: int, m: int, tail: float) -> int:
 
     Only the lower tail is used, whose counts are whole numbers far below 2^53.
     """
+    from scipy import special
+
     counts = np.ones(1)
     for k in range(1, n + 1):  # Gaussian binomial coefficient: product of (1 - x^(m+k)) / (1 - x^k)
         counts = _multiply_and_divide(counts, m + k, k, n * m + 1)

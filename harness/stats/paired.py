@@ -12,7 +12,6 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, special, stats
 
 from harness.errors import MeasurementError
 from harness.stats.rates import CONFIDENCE, check_counts, check_level
@@ -29,6 +28,8 @@ def mcnemar_p(n_lost: int, n_gained: int, *, two_sided: bool = True, mid_p: bool
     Raises: MeasurementError for negative counts.
     Source: Q. McNemar, Psychometrika 12 (1947) 153; M. W. Fagerland et al., BMC Med Res Methodol 13 (2013) 91.
     """
+    from scipy import stats
+
     if n_lost < 0 or n_gained < 0:
         raise MeasurementError(f"{n_lost} images lost and {n_gained} gained are not counts")
     n = n_lost + n_gained
@@ -77,6 +78,8 @@ def loss_interval(n_lost: int, n_gained: int, n: int, confidence: float = CONFID
     Raises: MeasurementError for counts that do not fit into n or a confidence outside (0, 1).
     Source: T. Tango, Statistics in Medicine 17 (1998) 891.
     """
+    from scipy import stats
+
     check_counts(n, n_lost, n_gained)
     check_level(confidence, "confidence")
     z = float(stats.norm.isf((1 - confidence) / 2))
@@ -89,6 +92,8 @@ def loss_interval(n_lost: int, n_gained: int, n: int, confidence: float = CONFID
 
 def _limit(counts: tuple[int, int, int], *, z: float, low: float, high: float) -> float:
     """Return the loss between two bounds at which the score statistic is z; it falls as the loss grows."""
+    from scipy import optimize
+
     edge = low if z > 0 else high
     if low == high or (score_statistic(*counts, edge) - z) * z < 0:
         return edge
@@ -101,6 +106,8 @@ def loss_beyond_margin_p(n_lost: int, n_gained: int, n: int, margin: float) -> f
     Raises: MeasurementError for counts that do not fit into n or a margin outside (-1, 1).
     Source: T. Tango, Statistics in Medicine 17 (1998) 891.
     """
+    from scipy import stats
+
     if not -1 < margin < 1:
         raise MeasurementError(f"margin {margin} is not a loss in fractions of images")
     return float(stats.norm.sf(score_statistic(n_lost, n_gained, n, margin)))
@@ -122,6 +129,8 @@ def smallest_flagged_loss(n_gained: int, alpha: float) -> int:
     11 without gains, 22 with 10 and 28 with 20 gains at alpha = 0.001.
     Raises: MeasurementError for an alpha outside (0, 1).
     """
+    from scipy import stats
+
     check_level(alpha, "alpha")
     reach = 64
     while True:
@@ -134,6 +143,8 @@ def smallest_flagged_loss(n_gained: int, alpha: float) -> int:
 
 def _critical_lost(n_changed: NDArray[np.int64], alpha: float) -> NDArray[np.int64]:
     """Return the fewest lost of `n_changed` images at which the two-sided test flags a loss."""
+    from scipy import stats
+
     return np.asarray(stats.binom.isf(alpha / 2, n_changed, 0.5), np.int64) + 1
 
 
@@ -144,6 +155,8 @@ def mcnemar_power(loss: float, *, n: int, alpha: float, gain_rate: float = 0.0) 
     images and, given it, over the lost ones.
     Raises: MeasurementError for an alpha outside (0, 1) or rates that do not sum to at most 1.
     """
+    from scipy import stats
+
     check_level(alpha, "alpha")
     change_rate = 2 * gain_rate + loss
     if n < 1 or gain_rate < 0 or loss < 0 or change_rate > 1:
@@ -163,6 +176,8 @@ def detectable_loss(*, n: int, alpha: float, power: float = POWER, gain_rate: fl
     of every image would be missed (too few images).
     Raises: MeasurementError for an alpha or power outside (0, 1).
     """
+    from scipy import optimize
+
     check_level(power, "power")
     most = 1 - 2 * gain_rate
     if most <= 0 or mcnemar_power(most, n=n, alpha=alpha, gain_rate=gain_rate) < power:
@@ -178,6 +193,8 @@ def images_needed(margin: float, *, alpha: float, change_rate: float = 0.0) -> i
 
     Raises: MeasurementError for a margin that is not positive.
     """
+    from scipy import special
+
     if not margin > 0:
         raise MeasurementError(f"a margin of {margin} can never be shown to hold; it must be above 0")
     z = float(special.ndtri(1 - alpha))

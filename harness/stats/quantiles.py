@@ -7,7 +7,6 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from harness.errors import MeasurementError
 from harness.stats.rates import CONFIDENCE, check_level
@@ -80,6 +79,8 @@ def median_interval(samples: NDArray[np.float64], confidence: float = CONFIDENCE
 @lru_cache(maxsize=1024)
 def _order_statistics(n: int, quantile: float, confidence: float) -> tuple[int, int]:
     """Return the ranks (from 1) of the interval's ends."""
+    from scipy import stats
+
     tail = (1 - confidence) / 2
     low = max(1, int(stats.binom.ppf(tail, n, quantile)))
     high = min(n, int(stats.binom.isf(tail, n, quantile)) + 1)
@@ -91,6 +92,8 @@ def _order_statistics(n: int, quantile: float, confidence: float) -> tuple[int, 
 @lru_cache(maxsize=1024)
 def _median_depth(n: int, confidence: float) -> tuple[int, float]:
     """Return the rank of the wider interval's lower end, and the share of the narrower one to mix in."""
+    from scipy import stats
+
     depth = max(1, int(stats.binom.ppf((1 - confidence) / 2, n, 0.5)))
     while depth > 1 and 1 - 2 * stats.binom.cdf(depth - 1, n, 0.5) < confidence:
         depth -= 1

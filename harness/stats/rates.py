@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from scipy import stats
 
 from harness.errors import MeasurementError
 
@@ -37,6 +36,8 @@ def below_floor_p(n_hits: int, n: int, floor: float) -> float:
 
     Raises: MeasurementError for n = 0, counts out of order or a floor outside [0, 1].
     """
+    from scipy import stats
+
     check_counts(n, n_hits)
     if not 0 <= floor <= 1:
         raise MeasurementError(f"floor {floor} is not a fraction of images; expected 0 to 1")
@@ -66,6 +67,8 @@ def check_level(level: float, name: str) -> None:
 def _binomial_interval(
     n_hits: int, n: int, confidence: float, method: Literal["exact", "wilson"]
 ) -> tuple[float, float]:
+    from scipy import stats
+
     check_counts(n, n_hits)
     check_level(confidence, "confidence")
     interval = stats.binomtest(int(n_hits), int(n)).proportion_ci(confidence, method=method)

@@ -7,9 +7,9 @@ import pytest
 
 from harness.errors import BuildError
 from harness.specs import BuildOptions, Case, DatasetRequest, ModelSpec, Precision, TimingPlan
-from harness.worker import service as pipeline
+from harness.worker import images as worker_images
 from harness.worker.requests import CaseRequest
-from harness.worker.service import CaseWork
+from harness.worker.opening import OpenCase
 
 pytestmark = pytest.mark.usefixtures("no_leak")
 CARD = ModelSpec(
@@ -39,7 +39,7 @@ def open_case(backend, make_artifact, tmp_path, monkeypatch):
             score_batch=4,
             artifact=make_artifact(precision=precision, recipe=recipe, classes=10, shape=shape),
         )
-        opened.append(CaseWork(request))
+        opened.append(OpenCase(request))
         return opened[-1]
 
     yield make
@@ -77,7 +77,7 @@ def test_blank_or_equal_images_calibrate_nothing(open_case, monkeypatch, tmp_pat
         def read(self, first, stop):
             return np.repeat(pixels, stop - first, axis=0), np.zeros(stop - first, np.int64)
 
-    monkeypatch.setattr(pipeline, "open_dataset", lambda *_, **__: Stuck())
+    monkeypatch.setattr(worker_images, "open_dataset", lambda *_, **__: Stuck())
     with pytest.raises(BuildError, match=says):
         open_case().prepare()
     assert not list(tmp_path.glob("cache/plans/*/*.plan"))

@@ -1,4 +1,4 @@
-"""What a case is compared by, whether it comes from a record of a run or from a baseline file."""
+"""What a case is compared by, whether it comes from a record of a run or from a baseline."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.gates.accuracy import check_accuracy
-from harness.records import Environment, Latency, Record
+from harness.gates._accuracy import check_accuracy
+from harness.records import BLOCK_IMAGES, CPU, EffectivePrecision, Environment, Latency, PackedArray, Record
 from harness.specs import Case, ImageRange, Precision
 from harness.stats import round_medians
 
@@ -31,8 +31,26 @@ class RoundMedians:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ScoredImages:
+    """The result of every scored image; a wrong prediction is kept, a right one is the label."""
+
+    images: ImageRange
+    fingerprint: str  # of all of them
+    num_classes: int
+    hits: NDArray[np.bool_]
+    wrong_predictions: NDArray[np.int64]  # int64[N]: the predicted class, or RIGHT
+    outputs_sha256: str = ""
+    block_digests: NDArray[np.uint64] | None = None  # uint64[blocks], as `records.Accuracy.block_digests`
+
+    @property
+    def first_block(self) -> int:
+        """Return the first image of the first whole block in the range."""
+        return -(-self.images.first // BLOCK_IMAGES) * BLOCK_IMAGES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Subject:
-    """One side of a comparison. Without scores (a model that is only timed) `hits` is None."""
+    """One side of a comparison: a case of this run, of another run, or as it was accepted."""
 
     name: str  # "the baseline of 2026-11-20", "run A"
     case: Case
@@ -43,13 +61,11 @@ class Subject:
     engine_digest: str
     versions: dict[str, str]
     options: dict[str, str] = field(default_factory=dict)  # of the engine, as read back
-    num_classes: int = 0
-    images: ImageRange | None = None
-    fingerprint: str = ""
-    hits: NDArray[np.bool_] | None = None
-    wrong_predictions: NDArray[np.int64] | None = None  # int64[N]: the predicted class, or RIGHT
-    outputs_sha256: str = ""
+    scores: ScoredImages | None = None  # None for a model that is only timed, and for a baseline of times alone
     latencies: tuple[RoundMedians, ...] = ()
+    effective_precision: EffectivePrecision | None = None
+    timed_on: Environment | None = None  # where the times are from, if not `environment`
+    is_baseline: bool = False  # accepted, and so to be replaced on purpose
 
 
 def subject_from_record(record: Record, name: str) -> Subject:
@@ -57,33 +73,43 @@ def subject_from_record(record: Record, name: str) -> Subject:
 
     Raises: MeasurementError for scores or times that are not numbers.
     """
-    artifact, accuracy = record.artifact, record.accuracy
-    engine_versions = record.engine.versions if record.engine else {}
-    common = {
-        "name": name,
-        "case": record.case,
-        "environment": record.environment,
-        "source_sha256": artifact.source_sha256 if artifact else "",
-        "artifact_sha256": artifact.sha256 if artifact else "",
-        "weight_bits": artifact.weight_bits if artifact else 0,
-        "engine_digest": engine_digest(record),
-        "versions": {**record.environment.versions, **engine_versions},
-        "options": record.engine.options if record.engine else {},
-        "latencies": tuple(round_medians_from_latency(latency) for latency in record.latencies),
-    }
+    artifact, engine = record.artifact, record.engine
+    return Subject(
+        name=name,
+        case=record.case,
+        environment=record.environment,
+        source_sha256=artifact.source_sha256 if artifact else "",
+        artifact_sha256=artifact.sha256 if artifact else "",
+        weight_bits=artifact.weight_bits if artifact else 0,
+        engine_digest=engine_digest(record),
+        versions={**record.environment.versions, **(engine.versions if engine else {})},
+        options=engine.options if engine else {},
+        scores=_scores_from_record(record),
+        latencies=tuple(round_medians_from_latency(latency) for latency in record.latencies),
+        effective_precision=record.effective_precision,
+    )
+
+
+def _scores_from_record(record: Record) -> ScoredImages | None:
+    accuracy = record.accuracy
     if accuracy is None:
-        return Subject(**common)  # type: ignore[arg-type]
+        return None
     check_accuracy(accuracy)
     hits = accuracy.hits()
-    return Subject(
-        **common,  # type: ignore[arg-type]
-        num_classes=accuracy.num_classes,
+    return ScoredImages(
         images=accuracy.images,
         fingerprint=accuracy.fingerprint,
+        num_classes=accuracy.num_classes,
         hits=hits,
         wrong_predictions=np.where(hits, RIGHT, accuracy.predictions.array().astype(np.int64)),
         outputs_sha256=accuracy.outputs_sha256,
+        block_digests=digests_from_packed(accuracy.block_digests),
     )
+
+
+def digests_from_packed(packed: PackedArray | None) -> NDArray[np.uint64] | None:
+    """Return uint64[blocks], None where none were kept."""
+    return None if packed is None else packed.array().astype(np.uint64)
 
 
 def round_medians_from_latency(latency: Latency) -> RoundMedians:
@@ -115,38 +141,30 @@ def engine_digest(record: Record) -> str:
 
 
 def accuracy_differences(ours: Subject, theirs: Subject) -> tuple[str, ...]:
-    """Return what forbids comparing predictions; libraries, converters and machines may differ: they are under test."""
+    """Return what of a case forbids comparing predictions, images apart.
+
+    Libraries, converters and machines may differ: they are under test.
+    """
+    classes = [subject.scores.num_classes if subject.scores else 0 for subject in (ours, theirs)]
     pairs = (
         ("model", ours.source_sha256[:8], theirs.source_sha256[:8]),
         ("precision", ours.case.precision.value, theirs.case.precision.value),
         ("recipe", ours.case.recipe, theirs.case.recipe),
-        ("classes", ours.num_classes, theirs.num_classes),
-        ("images", image_text(ours), image_text(theirs)),
+        ("classes", classes[0], classes[1]),
     )
     return tuple(f"{name} {a or 'none'} and {b or 'none'}" for name, a, b in pairs if a != b)
 
 
-def image_text(subject: Subject) -> str:
-    """Return a subject's images in words, with the start of their fingerprint."""
-    if subject.images is None:
-        return ""
-    images = subject.images
-    return f"{images.dataset}/{images.split} {images.first}..{images.stop - 1} [{subject.fingerprint[:8]}]"
-
-
 def machine_differences(ours: Subject, theirs: Subject) -> tuple[str, ...]:
-    """Return what forbids comparing times of two runs: another device, or another number of CPUs."""
-    a, b = ours.environment, theirs.environment
-    pairs = [("device", a.device_name or a.cpu_model, b.device_name or b.cpu_model)]
-    if ours.case.device == "cpu":
-        pairs.append(("number of CPUs", str(a.n_cpus), str(b.n_cpus)))
-    pairs.append(("model", ours.source_sha256[:8], theirs.source_sha256[:8]))
+    """Return what forbids comparing times of two runs: another type of device, or another model."""
+    here, there = ours.environment.device_type, (theirs.timed_on or theirs.environment).device_type
+    pairs = (("device type", here, there), ("model", ours.source_sha256[:8], theirs.source_sha256[:8]))
     return tuple(f"{name} {x or 'unknown'} and {y or 'unknown'}" for name, x, y in pairs if x != y)
 
 
 def is_other_int8_isa(ours: Subject, theirs: Subject) -> bool:
     """Tell whether INT8 ran with other CPU instructions, where other predictions are no fault."""
-    is_cpu = ours.case.device == "cpu" and theirs.case.device == "cpu"
+    is_cpu = ours.case.device == CPU and theirs.case.device == CPU
     other = ours.environment.cpu_isa != theirs.environment.cpu_isa or ours.weight_bits != theirs.weight_bits
     return is_cpu and ours.case.precision is Precision.INT8 and other
 
@@ -166,7 +184,7 @@ def changes_of_setting(ours: Subject, theirs: Subject) -> tuple[str, ...]:
     names = sorted(ours.versions.keys() & theirs.versions.keys())
     found = [f"{n} {theirs.versions[n]} -> {ours.versions[n]}" for n in names if ours.versions[n] != theirs.versions[n]]
     a, b = ours.environment, theirs.environment
-    if ours.case.device == "cpu" and a.cpu_isa != b.cpu_isa:
+    if ours.case.device == CPU and a.cpu_isa != b.cpu_isa:
         found.append(f"CPU instructions {b.cpu_isa} -> {a.cpu_isa}")
     if (a.device_name or a.cpu_model) != (b.device_name or b.cpu_model):
         found.append(f"device {b.device_name or b.cpu_model} -> {a.device_name or a.cpu_model}")

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from harness.gates.paired import check_tolerance
+from harness.gates._paired import check_tolerance
 from harness.records import Outcome, Verdict
 from harness.stats import cases_that_could_alarm, holm_p, smallest_p
 
-IDENTITY_GATES = ("baseline", "run")  # judged by the exact test, whose p-value has a smallest possible value
 UNGATED_CODES = ("slower_not_gated",)
 
 
-def holm(verdicts: Sequence[Verdict], *, alpha: float) -> tuple[Verdict, ...]:
+def holm(verdicts: Sequence[Verdict], *, alpha: float, exact_gates: Collection[str] = ()) -> tuple[Verdict, ...]:
     """Keep the chance of any false REGRESSED at alpha over all cases of a run, gate by gate; order is kept.
 
     A REGRESSED whose adjusted p-value exceeds alpha becomes INCONCLUSIVE. Cases whose few changed images could never
     have raised an alarm do not take part, so a night in which one case moved judges it with the full alpha.
+    `exact_gates`: those judged by the exact test, whose p-value has a smallest possible value.
     Raises: MeasurementError for an alpha or a p-value that is not a number.
     Source: S. Holm, Scand. J. Statist. 6 (1979) 65; R. E. Tarone, Biometrics 46 (1990) 515.
     """
@@ -25,7 +25,8 @@ def holm(verdicts: Sequence[Verdict], *, alpha: float) -> tuple[Verdict, ...]:
     adjusted = list(verdicts)
     for gate in dict.fromkeys(verdict.gate for verdict in verdicts):
         places = [i for i, v in enumerate(verdicts) if v.gate == gate and v.p_value is not None]
-        could = cases_that_could_alarm([_smallest_p(verdicts[i]) for i in places], alpha)
+        smallest = [_smallest_p(verdicts[i]) if gate in exact_gates else 0.0 for i in places]
+        could = cases_that_could_alarm(smallest, alpha)
         family = [i for i, takes_part in zip(places, could, strict=True) if takes_part]
         p_values = holm_p([verdicts[i].p_value or 0.0 for i in family])
         joint = dict(zip(family, p_values.tolist(), strict=True))
@@ -35,41 +36,34 @@ def holm(verdicts: Sequence[Verdict], *, alpha: float) -> tuple[Verdict, ...]:
 
 
 def apply_rules(
-    verdicts: Sequence[Verdict], *, strict: bool = False, require_baseline: bool = False
+    verdicts: Sequence[Verdict],
+    *,
+    strict: bool = False,
+    require_baseline: bool = False,
+    baseline_gates: Collection[str] = (),
 ) -> tuple[Verdict, ...]:
     """Say which verdicts fail under the options of a run; REGRESSED was decided when it was judged.
 
     `strict`: INCONCLUSIVE fails, and so does INCOMPARABLE between measurements of the same run. `require_baseline`:
-    a missing, stale or foreign baseline fails.
+    a missing, stale or foreign baseline fails; `baseline_gates` are the gates that read one.
     """
-    return tuple(
-        replace(v, is_failure=v.is_failure or _fails(v, strict=strict, require_baseline=require_baseline))
-        for v in verdicts
-    )
 
-
-def judged_together(
-    found: Sequence[tuple[str, Sequence[Verdict]]], *, alpha: float
-) -> list[tuple[str, tuple[Verdict, ...]]]:
-    """Apply `holm` to the verdicts of several cases, (case id, verdicts) each, and return them in the same shape."""
-    adjusted = iter(holm([verdict for _, verdicts in found for verdict in verdicts], alpha=alpha))
-    return [(case_id, tuple(next(adjusted) for _ in verdicts)) for case_id, verdicts in found]
-
-
-def _fails(verdict: Verdict, *, strict: bool, require_baseline: bool) -> bool:
-    if verdict.code in UNGATED_CODES:
+    def fails(verdict: Verdict) -> bool:
+        if verdict.code in UNGATED_CODES:
+            return False
+        if verdict.outcome is Outcome.INCONCLUSIVE:
+            return strict
+        if verdict.outcome is Outcome.NO_BASELINE:
+            return require_baseline
+        if verdict.outcome is Outcome.INCOMPARABLE:
+            return require_baseline if verdict.gate in baseline_gates else strict
         return False
-    if verdict.outcome is Outcome.INCONCLUSIVE:
-        return strict
-    if verdict.outcome is Outcome.NO_BASELINE:
-        return require_baseline
-    if verdict.outcome is Outcome.INCOMPARABLE:
-        return require_baseline if verdict.gate in ("baseline", "latency") else strict
-    return False
+
+    return tuple(replace(verdict, is_failure=verdict.is_failure or fails(verdict)) for verdict in verdicts)
 
 
 def _smallest_p(verdict: Verdict) -> float:
-    if verdict.gate in IDENTITY_GATES and verdict.n_lost is not None and verdict.n_gained is not None:
+    if verdict.n_lost is not None and verdict.n_gained is not None:
         return smallest_p(verdict.n_lost, verdict.n_gained)
     return 0.0
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from harness.errors import MeasurementError
-from harness.gates.paired import Changes, changes_between, check_tolerance, judge_margin, percent
+from harness.gates._paired import Changes, changes_between, check_tolerance, judge_margin, percent
 from harness.records import Accuracy, LossSplit, Outcome, Verdict
-from harness.specs import Precision, Tolerance
+from harness.specs import REFERENCE_BACKEND, Tolerance
 from harness.stats import (
     below_floor_p,
     clopper_pearson_interval,
@@ -65,25 +65,18 @@ def judge_against_fp32(
     reference: Accuracy,
     *,
     tolerance: Tolerance,
-    precision: Precision,
     expects_loss: bool = False,
 ) -> Verdict:
     """Judge a lower precision against FP32 on the same backend and images: non-inferiority with a margin.
 
-    `expects_loss`: the model is a planted victim; its loss is told and not failed, and its absence is told too.
+    `expects_loss`: the case is a planted victim; its loss is stated and not failed, and so is its absence.
     Raises: MeasurementError for NaN or no images.
     """
     verdict = _judge_pair("fp32", accuracy, reference, tolerance=tolerance, against="FP32")
-    if not expects_loss or precision is not Precision.INT8 or verdict.outcome is Outcome.INCOMPARABLE:
+    if not expects_loss or verdict.outcome is Outcome.INCOMPARABLE:
         return verdict
     if verdict.outcome is Outcome.REGRESSED:
-        return replace(
-            verdict,
-            code="expected_loss",
-            is_failure=False,
-            message=f"expected of this model: {verdict.message}",
-            advice="",
-        )
+        return excused(verdict)
     return replace(
         verdict,
         code="expected_loss_absent",
@@ -92,14 +85,21 @@ def judge_against_fp32(
     )
 
 
-def judge_against_reference_backend(
-    accuracy: Accuracy, reference: Accuracy, *, tolerance: Tolerance, reference_name: str = "ort"
-) -> Verdict:
+def judge_against_reference_backend(accuracy: Accuracy, reference: Accuracy, *, tolerance: Tolerance) -> Verdict:
     """Judge an engine against FP32 on the reference backend: a wrong build of FP32 itself cannot hide.
 
     Raises: MeasurementError for NaN or no images.
     """
-    return _judge_pair("reference", accuracy, reference, tolerance=tolerance, against=f"FP32 on {reference_name}")
+    return _judge_pair("reference", accuracy, reference, tolerance=tolerance, against=f"FP32 on {REFERENCE_BACKEND}")
+
+
+def excused(verdict: Verdict) -> Verdict:
+    """Return a verdict of a planted victim: a loss is expected of it, stated and not failed."""
+    if not verdict.is_failure:
+        return verdict
+    return replace(
+        verdict, is_failure=False, code="expected_loss", message=f"expected of this model: {verdict.message}", advice=""
+    )
 
 
 def judge_kernel_loss(accuracy: Accuracy, emulation: Accuracy, *, tolerance: Tolerance) -> Verdict:
@@ -144,7 +144,7 @@ def loss_split(fp32: Accuracy, emulation: Accuracy, engine: Accuracy) -> LossSpl
 def check_accuracy(accuracy: Accuracy) -> None:
     """Check that scores are whole and agree with themselves.
 
-    Raises: MeasurementError for no images, NaN margins, arrays of other lengths, or hits that the predictions deny.
+    Raises: MeasurementError for no images, NaN margins, arrays of other lengths, or hits that contradict predictions.
     """
     n = accuracy.n_images
     labels, predictions = accuracy.labels.array(), accuracy.predictions.array()
@@ -154,7 +154,7 @@ def check_accuracy(accuracy: Accuracy) -> None:
     if np.isnan(margins.astype(np.float64)).any():
         raise MeasurementError("the margins of some scored images are NaN: the outputs were not finite")
     if (accuracy.hits() != (labels == predictions)).any():
-        raise MeasurementError("the stored hits deny the stored predictions: the record is damaged")
+        raise MeasurementError("the stored hits contradict the stored predictions: the record is damaged")
 
 
 def image_differences(ours: Accuracy, theirs: Accuracy) -> tuple[str, ...]:

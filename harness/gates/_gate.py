@@ -1,0 +1,103 @@
+"""What a gate is, what it is asked about, and what it may look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from harness.errors import ConfigError, MeasurementError
+from harness.gates._subjects import Subject
+from harness.records import Record, Verdict
+from harness.specs import NAME_PATTERN, Case, Precision
+
+# What a gate may need: measurements of the case itself, then what others it is compared with.
+MEASUREMENTS = ("accuracy", "invariance", "latency", "fp32", "reference", "emulation")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """What is known of a case before it is measured."""
+
+    case: Case
+    writes: str  # what its recipe writes into the file: qdq, cast or nothing
+    timing_only: bool = False
+
+    @property
+    def is_fp32(self) -> bool:
+        """Tell whether the case is the model's own FP32."""
+        return self.case.precision is Precision.FP32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """All that a gate may look at: one case, and what it is compared with."""
+
+    record: Record
+    fp32: Record | None = None  # FP32 of the same model, backend and device
+    reference: Record | None = None  # FP32 of the same model on the reference backend
+    stored: Subject | None = None  # the baseline, or the same case of another run
+    stored_in: str = ""  # where a baseline would lie, for messages
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """One question asked of every case that it applies to; a file in harness/gates/ offers one as GATE.
+
+    `judge` is pure. It is called only when the record holds what the gate `needs`, and returns no verdict when there is
+    nothing to compare with. It may raise MeasurementError for numbers that are none.
+    """
+
+    name: str
+    summary: str  # one sentence, for docs and --help
+    needs: tuple[str, ...]  # of MEASUREMENTS
+    applies: Callable[[Candidate], bool]
+    judge: Callable[[Evidence], tuple[Verdict, ...]]
+    order: int = 100  # its place among the gates, small first: the first that fails is named as the reason
+    in_family: bool = False  # its verdicts on all cases of a run share one false-alarm rate, and so wait for the last
+    is_exact: bool = False  # judged by the exact test, whose p-value has a smallest possible value
+    reads_baseline: bool = False  # --baseline decides whether it is asked, and whether a missing baseline fails
+
+    def __post_init__(self) -> None:
+        if not NAME_PATTERN.match(self.name):
+            raise ConfigError(f"gate name {self.name!r}: use letters, digits, '_' and '.' only")
+        unknown = [name for name in self.needs if name not in MEASUREMENTS]
+        if unknown:
+            raise ConfigError(f"gate {self.name} needs {unknown[0]!r}; expected some of {', '.join(MEASUREMENTS)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeOptions:
+    """What of a run's options decides verdicts; tolerances lie in the records."""
+
+    gates: frozenset[str] | None = None  # those asked; None = all there are
+    strict: bool = False  # an inconclusive verdict fails
+    baseline: str = "auto"  # auto, require or ignore: see --baseline
+    stored_in: str = ""  # the folder of baselines, for messages
+
+    def asks(self, gate: Gate) -> bool:
+        """Tell whether a gate is asked at all."""
+        return (self.gates is None or gate.name in self.gates) and not (
+            gate.reads_baseline and self.baseline == "ignore"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateAnswer:
+    """All verdicts of one gate on one case, as a suite asserts them."""
+
+    ok: bool
+    message: str
+    verdicts: tuple[Verdict, ...]
+
+
+def answer_of(record: Record, gate: str) -> GateAnswer:
+    """Return what a gate says of a judged record. Raises: MeasurementError when it gave no verdict."""
+    given = tuple(verdict for verdict in record.verdicts if verdict.gate == gate)
+    if not given:
+        raise MeasurementError(f"{record.case.id}: gate {gate} gave no verdict")
+    told = [verdict for verdict in given if not verdict.ok] or given
+    return GateAnswer(
+        ok=all(verdict.ok for verdict in given),
+        message=" | ".join(dict.fromkeys(v.message for v in told)),
+        verdicts=given,
+    )

@@ -1,0 +1,151 @@
+"""Judging as a function of records: pytest, `harness compare` and `harness report` call this one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from harness.errors import MeasurementError
+from harness.gates._accuracy import loss_split
+from harness.gates._family import apply_rules, holm
+from harness.gates._gate import Candidate, Evidence, Gate, JudgeOptions
+from harness.gates._subjects import Subject
+from harness.records import LossSplit, Record, RecordKey, Status, Verdict
+from harness.specs import REFERENCE_BACKEND, Precision
+
+Baselines = Mapping[RecordKey, Subject]
+
+
+def judge_records(
+    records: Sequence[Record], baselines: Baselines, options: JudgeOptions, gates: Sequence[Gate]
+) -> list[Record]:
+    """Return the records with verdicts, loss split, status and reason; whatever they held of these is replaced.
+
+    records: of one run, references among them; their order is kept. `baselines`: what each case is compared with
+    outside the run. Pure: the same records, baselines and options give the same verdicts, in the run and years later.
+    """
+    asked = [gate for gate in gates if options.asks(gate)]
+    bench = _Bench(records)
+    found = [_judge(record, bench, baselines.get(record.key), options, asked) for record in records]
+    verdicts = _judged_together(found, options, asked)
+    return [_judged(one, given) for one, given in zip(found, verdicts, strict=True)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """One record with what was found of it alone, before it is judged among the others."""
+
+    record: Record
+    verdicts: tuple[Verdict, ...] = ()
+    loss_split: LossSplit | None = None
+    error: str = ""  # of judging
+
+
+class _Bench:
+    """The FP32 records of a run, to be compared with."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self._fp32: dict[tuple[str, str, str, str], Record] = {}
+        for record in records:
+            if record.case.precision is Precision.FP32 and record.accuracy is not None:
+                case, host = record.case, record.environment.host_type
+                self._fp32.setdefault((case.model, case.backend, case.device, host), record)
+
+    def fp32_of(self, record: Record) -> Record | None:
+        """Return FP32 of the same model on the same backend, device and host."""
+        case = record.case
+        return self._fp32.get((case.model, case.backend, case.device, record.environment.host_type))
+
+    def reference_of(self, record: Record) -> Record | None:
+        """Return FP32 of the same model on the reference backend of the same host."""
+        key = (record.case.model, REFERENCE_BACKEND, "cpu", record.environment.host_type)
+        return self._fp32.get(key)
+
+
+def _judge(
+    record: Record, bench: _Bench, stored: Subject | None, options: JudgeOptions, gates: Sequence[Gate]
+) -> _Found:
+    if record.is_reference or record.unsupported:
+        return _Found(record=record)
+    evidence = Evidence(
+        record=record,
+        fp32=bench.fp32_of(record),
+        reference=bench.reference_of(record),
+        stored=stored,
+        stored_in=options.stored_in,
+    )
+    verdicts: list[Verdict] = []
+    error = ""
+    for gate in gates:
+        if not gate.applies(candidate_of(record)):
+            continue
+        try:
+            verdicts += gate.judge(evidence)
+        except MeasurementError as failure:
+            error = error or f"{gate.name}: {failure}"
+    split, problem = _loss_split(evidence)
+    return _Found(record=record, verdicts=tuple(verdicts), loss_split=split, error=error or problem)
+
+
+def candidate_of(record: Record) -> Candidate:
+    """Return what was known of a record's case before it was measured, as far as its gates ask for it."""
+    writes = "qdq" if record.artifact is not None and record.artifact.is_qdq else "nothing"
+    return Candidate(case=record.case, writes=writes, timing_only=record.timing_only)
+
+
+def _loss_split(evidence: Evidence) -> tuple[LossSplit | None, str]:
+    record, fp32 = evidence.record, evidence.fp32
+    if record.accuracy is None or record.emulation is None or fp32 is None or fp32.accuracy is None:
+        return None, ""
+    try:
+        return loss_split(fp32.accuracy, record.emulation, record.accuracy), ""
+    except MeasurementError as failure:
+        return None, str(failure)
+
+
+def _judged_together(
+    found: Sequence[_Found], options: JudgeOptions, gates: Sequence[Gate]
+) -> list[tuple[Verdict, ...]]:
+    """Apply what holds for all: one false-alarm rate for cases that ask for the same one, and the options' rules."""
+    families = {gate.name for gate in gates if gate.in_family}
+    exact = {gate.name for gate in gates if gate.is_exact}
+    stored = {gate.name for gate in gates if gate.reads_baseline}
+    judged = [list(one.verdicts) for one in found]
+    for alpha in dict.fromkeys(one.record.tolerance.alpha for one in found if one.verdicts):
+        places = [
+            (row, column)
+            for row, one in enumerate(found)
+            if one.record.tolerance.alpha == alpha
+            for column, verdict in enumerate(one.verdicts)
+            if verdict.gate in families
+        ]
+        together = holm([found[row].verdicts[column] for row, column in places], alpha=alpha, exact_gates=exact)
+        for (row, column), verdict in zip(places, together, strict=True):
+            judged[row][column] = verdict
+    return [
+        apply_rules(
+            verdicts, strict=options.strict, require_baseline=options.baseline == "require", baseline_gates=stored
+        )
+        for verdicts in judged
+    ]
+
+
+def _judged(found: _Found, verdicts: tuple[Verdict, ...]) -> Record:
+    status, reason = _ending(found, verdicts)
+    return replace(found.record, verdicts=verdicts, loss_split=found.loss_split, status=status, reason=reason)
+
+
+def _ending(found: _Found, verdicts: Sequence[Verdict]) -> tuple[Status, str]:
+    """Return status and reason: an error beats a verdict, a verdict beats a test that failed."""
+    record = found.record
+    error = record.error or found.error
+    if error:
+        return Status.ERROR, error
+    if record.unsupported:
+        return Status.UNSUPPORTED, record.unsupported
+    failing = next((verdict for verdict in verdicts if verdict.is_failure), None)
+    if failing is not None:
+        return Status.FAILED, failing.message
+    if record.test_failure:
+        return Status.FAILED, record.test_failure
+    return Status.PASSED, ""

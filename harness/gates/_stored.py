@@ -1,0 +1,217 @@
+"""A case against what was stored of it: its accepted baseline, or the same case of another run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from harness.errors import MeasurementError
+from harness.gates._accuracy import incomparable
+from harness.gates._images import shared_images
+from harness.gates._paired import changes_between, judge_identity, percent
+from harness.gates._subjects import (
+    RoundMedians,
+    Subject,
+    accuracy_differences,
+    changes_of_options,
+    changes_of_setting,
+    is_other_int8_isa,
+    machine_differences,
+    subject_from_record,
+)
+from harness.records import Outcome, Record, Verdict
+from harness.specs import Case, Tolerance
+from harness.stats import Ratio, ratio_of_runs
+
+
+def no_baseline(case: Case, *, stored_in: str, gate: str) -> Verdict:
+    """Return the verdict that a case has nothing to be compared with yet."""
+    return Verdict(
+        gate=gate,
+        outcome=Outcome.NO_BASELINE,
+        code="no_baseline",
+        message=f"{stored_in} holds no baseline of {case.id}",
+        advice=f"add --update-baselines to the run, or: harness baseline accept latest --case {case.id}",
+    )
+
+
+def judge_predictions(record: Record, theirs: Subject, *, gate: str) -> Verdict:
+    """Judge predictions image by image against stored ones: they should be identical.
+
+    Raises: MeasurementError for scores that are not numbers.
+    """
+    ours, tolerance = subject_from_record(record, "this run"), record.tolerance
+    if ours.scores is None or theirs.scores is None:
+        return _no_shared(ours, theirs, gate=gate)
+    different = accuracy_differences(ours, theirs)
+    shared = shared_images(ours.scores, theirs.scores)
+    if shared.has_none and not different:
+        return _no_shared(ours, theirs, gate=gate)
+    different += (shared.different,) if shared.different else ()
+    if different:
+        return incomparable(gate, different, against=theirs.name, advice=_advice_for_incomparable(ours, theirs))
+    wrong, wrong_theirs = ours.scores.wrong_predictions[shared.ours], theirs.scores.wrong_predictions[shared.theirs]
+    hits, hits_theirs = ours.scores.hits[shared.ours], theirs.scores.hits[shared.theirs]
+    changes = changes_between(hits_theirs, hits, wrong != wrong_theirs)
+    is_other_isa = is_other_int8_isa(ours, theirs)
+    verdict = judge_identity(
+        gate,
+        changes,
+        margin=tolerance.max_drop if is_other_isa else tolerance.max_drop_baseline,
+        margin_same=tolerance.max_drop,
+        alpha=tolerance.alpha,
+        against=theirs.name,
+    )
+    is_same_range = not shared.note
+    has_other_bits = is_same_range and ours.scores.outputs_sha256 != theirs.scores.outputs_sha256
+    notes = [verdict.message, shared.note]
+    if changes.n_changed == 0 and has_other_bits:
+        notes.append("the outputs differ in their bits")
+    if is_other_isa:
+        notes.append("INT8 ran with other CPU instructions or weights: identical predictions are not expected")
+    suspects = changes_of_setting(ours, theirs)
+    if suspects and (changes.n_changed or has_other_bits):
+        notes.append(f"changed since: {', '.join(suspects)}")
+    judged = replace(
+        verdict,
+        message="; ".join(note for note in notes if note),
+        advice=_joined(verdict.advice, _advice(verdict, theirs)),
+    )
+    return _with_options(judged, changes_of_options(ours, theirs))
+
+
+def judge_latencies(record: Record, theirs: Subject, *, gate: str) -> tuple[Verdict, ...]:
+    """Judge the time of every batch size against stored ones; one verdict each.
+
+    Raises: MeasurementError for times that are not numbers.
+    """
+    ours = subject_from_record(record, "this run")
+    different, changed = machine_differences(ours, theirs), changes_of_options(ours, theirs)
+    stored = {latency.batch_size: latency for latency in theirs.latencies}
+    verdicts = []
+    for latency in ours.latencies:
+        before = stored.get(latency.batch_size)
+        if before is None:
+            verdicts.append(_no_times(latency.batch_size, theirs, gate=gate))
+            continue
+        verdict = judge_latency(
+            latency, before, tolerance=record.tolerance, against=theirs.name, different=different, gate=gate
+        )
+        verdicts.append(_with_options(verdict, changed))
+    return tuple(verdicts)
+
+
+def judge_latency(
+    ours: RoundMedians,
+    theirs: RoundMedians,
+    *,
+    tolerance: Tolerance,
+    against: str,
+    different: tuple[str, ...] = (),
+    gate: str = "latency",
+) -> Verdict:
+    """Judge a latency against an earlier run's, as a ratio with an interval over whole rounds.
+
+    REGRESSED only with `tolerance.max_slowdown` and an interval wholly beyond it. `different`: what of the machines
+    forbids the comparison. The interval does not know how nights or processes differ.
+    Raises: MeasurementError for times that are not positive numbers, or a max_slowdown that is not a number.
+    """
+    different += _clock_differences(ours, theirs)
+    if different:
+        advice = "times are compared only on the same device, with the same clock, window and launch"
+        return incomparable(gate, different, against=against, advice=advice)
+    ratio = ratio_of_runs(np.asarray(ours.medians_ns), np.asarray(theirs.medians_ns), 1 - 2 * tolerance.alpha)
+    outcome, code, advice = _latency_outcome(ratio, tolerance.max_slowdown)
+    interval = f"{ratio.low:.3f} to {ratio.high:.3f}" if ratio.has_interval else "no interval from so few rounds"
+    limit = "" if tolerance.max_slowdown is None else f"; accepted is {1 + tolerance.max_slowdown:.3f}"
+    return Verdict(
+        gate=gate,
+        outcome=outcome,
+        code=code,
+        message=f"batch {ours.batch_size}: {ratio.value:.3f} times {against} "
+        f"({interval}, {ratio.n_rounds} rounds){limit}",
+        advice=advice,
+        is_failure=outcome is Outcome.REGRESSED,
+        value=float(np.median(ours.medians_ns)),
+        baseline_value=float(np.median(theirs.medians_ns)),
+        change_low=None if ratio.low is None else ratio.low - 1,
+        change_high=None if ratio.high is None else ratio.high - 1,
+    )
+
+
+def _with_options(verdict: Verdict, changed: tuple[str, ...]) -> Verdict:
+    """Name the engine's options that differ: what they did to a result is not told from what kernels did."""
+    if not changed:
+        return verdict
+    message = f"{verdict.message}; engine options differ: {', '.join(changed)}"
+    advice = "the engine options that differ are a possible cause, be they asked for or the runtime's own choice"
+    return replace(verdict, message=message, advice=_joined(verdict.advice, advice if verdict.is_failure else ""))
+
+
+def _advice(verdict: Verdict, theirs: Subject) -> str:
+    if not theirs.is_baseline or verdict.code == "identical":
+        return ""
+    accept = f"harness baseline accept latest --case {theirs.case.id}"
+    if verdict.outcome is Outcome.REGRESSED:
+        return f"find the {verdict.n_lost} lost images in the report; if the change is wanted: {accept}"
+    return f"if the change is wanted: {accept}"
+
+
+def _advice_for_incomparable(ours: Subject, theirs: Subject) -> str:
+    if not theirs.is_baseline:
+        return "compare runs of the same model on the same images"
+    accept = f"harness baseline accept latest --case {ours.case.id}"
+    return f"run with the images and model of the baseline, or replace it: {accept}"
+
+
+def _joined(*parts: str) -> str:
+    return "; ".join(part for part in parts if part)
+
+
+def _no_shared(ours: Subject, theirs: Subject, *, gate: str) -> Verdict:
+    """Return the verdict that the other side holds none of the images scored here."""
+    accept = f"harness baseline accept latest --case {ours.case.id}"
+    return Verdict(
+        gate=gate,
+        outcome=Outcome.NO_BASELINE,
+        code="no_shared_images",
+        message=f"{theirs.name} holds no score of the images scored here",
+        advice=f"score its images too, or: {accept}" if theirs.is_baseline else "score the same images in both runs",
+    )
+
+
+def _no_times(batch_size: int, theirs: Subject, *, gate: str) -> Verdict:
+    accept = f"harness baseline accept latest --case {theirs.case.id}"
+    return Verdict(
+        gate=gate,
+        outcome=Outcome.NO_BASELINE,
+        code="no_times",
+        message=f"batch {batch_size}: {theirs.name} holds no times of it",
+        advice=f"time the batch sizes that it holds, or: {accept}" if theirs.is_baseline else "",
+    )
+
+
+def _clock_differences(ours: RoundMedians, theirs: RoundMedians) -> tuple[str, ...]:
+    pairs = [
+        (name, getattr(ours, name), getattr(theirs, name))
+        for name in ("batch_size", "clock", "launch", "gated", "window")
+    ]
+    return tuple(f"{name.replace('_', ' ')} {a} and {b}" for name, a, b in pairs if a != b)
+
+
+def _latency_outcome(ratio: Ratio, max_slowdown: float | None) -> tuple[Outcome, str, str]:
+    if max_slowdown is not None and not max_slowdown >= 0:
+        raise MeasurementError(f"max_slowdown {max_slowdown} is not a ratio less one of at least 0")
+    if ratio.low is None or ratio.high is None:
+        return Outcome.INCONCLUSIVE, "too_few_rounds", "time more rounds"
+    limit = 1 + (max_slowdown or 0.0)
+    if ratio.high < 1:
+        return Outcome.IMPROVED, "faster", ""
+    if ratio.low > limit:
+        if max_slowdown is None:
+            return Outcome.INCONCLUSIVE, "slower_not_gated", f"give --max-slowdown {percent(0.05)} to fail on this"
+        return Outcome.REGRESSED, "slower", "repeat in a fresh process before believing it: speeds of machines wander"
+    if ratio.high <= limit or max_slowdown is None:
+        return Outcome.SAME, "same_speed", ""
+    return Outcome.INCONCLUSIVE, "speed_unclear", "time more rounds, or a quieter machine"

@@ -1,0 +1,29 @@
+"""Gate: an engine is not slower than its accepted baseline by more than is accepted."""
+
+from __future__ import annotations
+
+from harness.gates._gate import Evidence, Gate
+from harness.gates._stored import judge_latencies, no_baseline
+from harness.records import Verdict
+
+
+def judge(evidence: Evidence) -> tuple[Verdict, ...]:
+    """Judge the time of every batch size; one verdict each."""
+    record = evidence.record
+    if not record.latencies:
+        return ()
+    if evidence.stored is None:
+        return (no_baseline(record.case, stored_in=evidence.stored_in, gate=GATE.name),)
+    return judge_latencies(record, evidence.stored, gate=GATE.name)
+
+
+GATE = Gate(
+    name="latency",
+    summary="no batch size is slower than the accepted baseline by more than --max-slowdown",
+    needs=("latency",),
+    applies=lambda candidate: True,
+    judge=judge,
+    order=70,
+    in_family=True,
+    reads_baseline=True,
+)

@@ -1,0 +1,74 @@
+"""Baselines at the end of a run: those asked for are written, missing and unused ones are named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.gates import Candidate, list_gates
+from harness.options.values import HarnessOptions
+from harness.records import Outcome, Record, Status
+from harness.run.cases import utc_now
+from harness.run.plan import Plan
+from harness.store.baselines import BaselineStore
+
+MAX_NAMED = 3
+
+
+def baseline_notes(
+    store: BaselineStore,
+    records: Sequence[Record],
+    *,
+    options: HarnessOptions,
+    plan: Plan,
+    clean: bool,
+    is_full: bool,
+) -> list[str]:
+    """Write the baselines that were asked for, and return what to say of baselines.
+
+    records: judged, references left out. `clean`: nothing failed. `is_full`: every case there is was run.
+    Raises: BaselineError for a damaged file, ConfigError when the folder cannot be written.
+    """
+    notes = _written(store, records, clean=clean) if options.update_baselines else _missing(records)
+    unused = store.unused(records, skipped_backends=plan.left_out) if is_full else ()
+    if unused:
+        names = ", ".join(sorted({path.stem for path in unused}))
+        notes.append(f"baselines: unused: {names}; remove them with: harness baseline prune")
+    return notes
+
+
+def is_complete(record: Record) -> bool:
+    """Tell whether a record has all that a baseline is for; half a one would make the next run blind."""
+    if record.status is not Status.PASSED or not record.latencies:
+        return False
+    if record.timing_only:
+        return True
+    candidate = Candidate(case=record.case, writes="nothing")
+    needed = {
+        gate.name
+        for gate in list_gates()
+        if gate.in_family and not gate.reads_baseline and gate.applies(candidate)
+    }
+    return record.accuracy is not None and needed <= {verdict.gate for verdict in record.verdicts}
+
+
+def _written(store: BaselineStore, records: Sequence[Record], *, clean: bool) -> list[str]:
+    whole = [record for record in records if is_complete(record)]
+    for record in whole:
+        store.queue(record, accepted_by="pytest --update-baselines", accepted_at=utc_now())
+    store.flush(is_clean=clean)
+    notes = [f"baselines: wrote those of {len(whole)} cases" if clean else "baselines: none written, run not clean"]
+    n_partial = len(records) - len(whole)
+    if clean and n_partial:
+        notes.append(f"baselines: {n_partial} not written: not scored, timed and judged in this run")
+    return notes
+
+
+def _missing(records: Sequence[Record]) -> list[str]:
+    missing = [r.case.id for r in records if any(v.outcome is Outcome.NO_BASELINE for v in r.verdicts)]
+    if not missing:
+        return []
+    more = ", ..." if len(missing) > MAX_NAMED else ""
+    return [
+        f"baselines: {len(missing)} of {len(records)} cases have none ({', '.join(missing[:MAX_NAMED])}{more}); "
+        "create them with --update-baselines, or: harness baseline accept latest"
+    ]

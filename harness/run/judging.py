@@ -1,0 +1,167 @@
+"""Judging the cases of a run: what the gates need is measured, then `judge_records` says what it means.
+
+Gates that compare cases wait until every case is measured: they share one false-alarm rate, and a case's reference may
+come after it. The others are asked as soon as their case is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from harness.errors import HarnessError, Unsupported
+from harness.gates import Baselines, Candidate, Gate, GateAnswer, JudgeOptions, answer_of, find_gate, judge_records
+from harness.measure.evidence import drift_between, flips_between_runs
+from harness.options.values import HarnessOptions
+from harness.records import CPU, Record
+from harness.run.case import CaseRun
+from harness.run.cases import Cases
+from harness.run.plan import Plan
+from harness.specs import REFERENCE_BACKEND, Case
+from harness.store.baselines import BaselineStore
+
+
+class Judging:
+    """The verdicts of one run."""
+
+    def __init__(
+        self, cases: Cases, plan: Plan, options: HarnessOptions, *, gates: Iterable[str], baselines: BaselineStore
+    ) -> None:
+        """Begin with none. `gates`: those that a selected test asks for; no other is judged, nor measured for."""
+        self._cases, self._plan, self._options, self._store = cases, plan, options, baselines
+        self._gates = tuple(find_gate(name) for name in dict.fromkeys(gates))
+        self._records: list[Record] | None = None  # judged, all together
+        self._error: Exception | None = None
+
+    @property
+    def was_done(self) -> bool:
+        """Tell whether all that had to wait for the last case was judged."""
+        return self._records is not None or not any(gate.in_family for gate in self._gates)
+
+    def answer(self, case: Case, gate_name: str) -> GateAnswer:
+        """Return what a gate says of a case; a gate of a family judges all cases of the run at the first call.
+
+        Raises: the case's own error when there is nothing to judge; MeasurementError when the gate gave no verdict.
+        """
+        gate, run = find_gate(gate_name), self._cases.open(case)
+        if gate.in_family:
+            self._judge_all()
+        else:
+            self._measure(run, gate.needs)
+        if run.failure is not None:
+            raise run.failure
+        run.prepare()  # raises for a case that the device cannot do
+        return answer_of(self._current(run, gate), gate.name)
+
+    def records(self) -> list[Record]:
+        """Return the records of all opened cases and references, with all verdicts that could be given."""
+        if self._records is None:
+            return self._judged(self._cases.records(), {}, [gate for gate in self._gates if not gate.in_family])
+        judged = {record.case.id: record for record in self._records}
+        # A test that failed after the judging is in the case, not yet in its judged record.
+        failed = {run.case.id: run.test_failure for run in self._cases.opened.values() if run.test_failure}
+        if any(judged[name].test_failure != text for name, text in failed.items() if name in judged):
+            return self._judged_all()
+        return self._records
+
+    def _current(self, run: CaseRun, gate: Gate) -> Record:
+        if gate.in_family and self._records is not None:
+            return next(record for record in self._records if record.case.id == run.case.id)
+        (record,) = self._judged([self._cases.record_of(run)], {}, [gate])
+        return record
+
+    def _judge_all(self) -> None:
+        if self._error is not None:
+            raise self._error
+        if self._records is not None:
+            return
+        try:
+            for case in self._plan.cases:
+                self._compare(self._cases.open(case))
+            self._records = self._judged_all()
+        except Exception as error:  # kept for every other case: none may pass because judging broke at the first
+            self._error = error
+            raise
+
+    def _judged_all(self) -> list[Record]:
+        records = self._cases.records()
+        baselines: Baselines = {}
+        if self._options.baseline != "ignore":
+            baselines, errors = self._store.load_for(records)
+            for record in records:
+                if record.key in errors and not record.is_reference:
+                    run = self._cases.opened[record.case.id]
+                    run.failure = run.failure or errors[record.key]
+            records = self._cases.records() if errors else records
+        return self._judged(records, baselines, self._gates)
+
+    def _judged(self, records: list[Record], baselines: Baselines, gates: Iterable[Gate]) -> list[Record]:
+        options = JudgeOptions(
+            gates=frozenset(gate.name for gate in gates),
+            strict=self._options.strict,
+            baseline=self._options.baseline,
+            stored_in=self._options.baseline_dir,
+        )
+        return judge_records(records, baselines, options)
+
+    # -- what the gates need
+
+    def _compare(self, run: CaseRun) -> None:
+        """Measure a case and what it is compared with; an error stays with the case, whose tests and record show it."""
+        if run.failure is not None or run.is_unsupported:
+            return
+        writes = "qdq" if self._holds_qdq(run) else "nothing"
+        candidate = Candidate(case=run.case, writes=writes, timing_only=run.model.timing_only)
+        needs = dict.fromkeys(
+            need for gate in self._gates if gate.in_family and gate.applies(candidate) for need in gate.needs
+        )
+        try:
+            self._measure(run, needs)
+        except Unsupported:
+            return
+        except HarnessError as error:
+            run.failure = run.failure or error
+        finally:
+            run.close()
+
+    def _holds_qdq(self, run: CaseRun) -> bool:
+        try:
+            artifact = run.prepare().artifact
+        except HarnessError:
+            return False
+        return artifact is not None and artifact.is_qdq
+
+    def _measure(self, run: CaseRun, needs: Iterable[str]) -> None:
+        """Make what is needed, in the order in which it disturbs nothing that follows. Raises: HarnessError."""
+        makers: dict[str, Callable[[CaseRun], object]] = {
+            "accuracy": CaseRun.accuracy,
+            "invariance": CaseRun.invariance,
+            "latency": CaseRun.latencies,
+            "fp32": self._beside_fp32,
+            "reference": self._beside_reference,
+            "emulation": self._beside_emulation,
+        }
+        wanted = set(needs)
+        for name, make in makers.items():
+            if name in wanted:
+                make(run)
+
+    def _beside_fp32(self, run: CaseRun) -> None:
+        fp32 = self._cases.fp32_of(run.case, backend=run.case.backend, device=run.case.device)
+        if fp32 is run or run.comparison.drift is not None:
+            return
+        kind, reference = run.model.output_kind, fp32.case.id
+        run.comparison = replace(
+            run.comparison,
+            drift=drift_between(fp32.outputs(), run.outputs(), kind=kind, reference=reference),
+            flips=flips_between_runs(fp32.accuracy(), run.accuracy(), self._options.data),
+        )
+
+    def _beside_reference(self, run: CaseRun) -> None:
+        self._cases.fp32_of(run.case, backend=REFERENCE_BACKEND, device=CPU)
+
+    def _beside_emulation(self, run: CaseRun) -> None:
+        artifact = run.prepare().artifact
+        if artifact is not None:
+            emulation = self._cases.emulation_of(run.case, artifact).accuracy()
+            run.comparison = replace(run.comparison, emulation=emulation)

@@ -1,0 +1,305 @@
+"""The two parts of a baseline as files: predictions, and times with the precision that ran."""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+import re
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import date
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+
+from harness.errors import BaselineError
+from harness.gates import RoundMedians, ScoredImages, Subject, digests_from_packed, subject_from_record
+from harness.records import EffectivePrecision, Environment, PackedArray, Record
+from harness.specs import Case, ImageRange
+
+BASELINE_SCHEMA = 2
+PREDICTIONS, TIMES = "predictions", "times"
+MARGIN_QUANTILES = (0.01, 0.1, 0.5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputStatistics:
+    """The outputs in a few numbers: the first to move when arithmetic changes."""
+
+    sha256: str  # of float32[N, K] little-endian
+    n_ties_top1: int
+    margin_p1: float
+    margin_p10: float
+    margin_p50: float
+    rmse: float | None = None  # against FP32, where it was measured
+    low_margin_agreement: float | None = None  # against FP32 [fraction]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaselineScores:
+    """Predictions of every image: right ones as bits, wrong ones as classes."""
+
+    images: ImageRange
+    fingerprint: str
+    num_classes: int
+    n_right: int
+    n_right_top5: int
+    top1_hits: PackedArray
+    top5_hits: PackedArray
+    wrong_predictions: PackedArray  # int[N - n_right]: the class predicted for each image missed, in order
+    predictions_sha256: str
+    block_digests: PackedArray | None
+    outputs: OutputStatistics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acceptance:
+    """Who accepted what was recorded when, and on which machine."""
+
+    by: str
+    at: str  # UTC, ISO 8601
+    recorded_at: str
+    environment: Environment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineState:
+    """What stood behind the numbers: files, versions, options and kernels."""
+
+    source_sha256: str
+    artifact_sha256: str
+    weight_bits: int
+    digest: str  # of the layers that ran
+    versions: dict[str, str] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictionsBaseline:
+    """What later runs of one case compare their predictions with."""
+
+    schema: int
+    case: Case
+    accepted: Acceptance
+    engine: EngineState
+    scores: BaselineScores
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimesBaseline:
+    """What later runs of one case on one type of device compare their times and their precision with."""
+
+    schema: int
+    case: Case
+    accepted: Acceptance
+    engine: EngineState
+    effective_precision: EffectivePrecision | None
+    latencies: tuple[RoundMedians, ...]
+
+
+T = TypeVar("T", PredictionsBaseline, TimesBaseline)
+
+
+def subject_from_files(predictions: PredictionsBaseline | None, times: TimesBaseline | None) -> Subject:
+    """Return what a case is compared with; at least one part must be there."""
+    first = predictions or times
+    if first is None:
+        raise BaselineError("a baseline of neither predictions nor times is none")
+    engine, accepted = first.engine, first.accepted
+    return Subject(
+        name=f"the baseline of {accepted.at[: len(date.min.isoformat())]}",
+        case=first.case,
+        environment=accepted.environment,
+        source_sha256=engine.source_sha256,
+        artifact_sha256=engine.artifact_sha256,
+        weight_bits=engine.weight_bits,
+        engine_digest=engine.digest,
+        versions={**accepted.environment.versions, **engine.versions},
+        options=engine.options,
+        scores=_scored_images(predictions.scores) if predictions else None,
+        latencies=times.latencies if times else (),
+        effective_precision=times.effective_precision if times else None,
+        timed_on=times.accepted.environment if times else None,
+        is_baseline=True,
+    )
+
+
+def _scored_images(scores: BaselineScores) -> ScoredImages:
+    hits = np.unpackbits(scores.top1_hits.array().astype(np.uint8), count=scores.images.n_images).astype(bool)
+    wrong = np.full(hits.size, -1, np.int64)
+    wrong[~hits] = scores.wrong_predictions.array()
+    return ScoredImages(
+        images=scores.images,
+        fingerprint=scores.fingerprint,
+        num_classes=scores.num_classes,
+        hits=hits,
+        wrong_predictions=wrong,
+        outputs_sha256=scores.outputs.sha256,
+        block_digests=digests_from_packed(scores.block_digests),
+    )
+
+
+def predictions_from_record(record: Record, *, accepted_by: str, accepted_at: str) -> PredictionsBaseline:
+    """Return the baseline of predictions that a scored record becomes. Raises: BaselineError without scores."""
+    if record.accuracy is None:
+        raise BaselineError(f"{record.case.id}: nothing was scored; a baseline of predictions needs scores")
+    return PredictionsBaseline(
+        schema=BASELINE_SCHEMA,
+        case=record.case,
+        accepted=_acceptance(record, accepted_by, accepted_at),
+        engine=_engine_state(record),
+        scores=_scores_from_record(record),
+    )
+
+
+def times_from_record(record: Record, *, accepted_by: str, accepted_at: str) -> TimesBaseline:
+    """Return the baseline of times that a timed record becomes."""
+    return TimesBaseline(
+        schema=BASELINE_SCHEMA,
+        case=record.case,
+        accepted=_acceptance(record, accepted_by, accepted_at),
+        engine=_engine_state(record),
+        effective_precision=record.effective_precision,
+        latencies=tuple(_rounded(latency) for latency in subject_from_record(record, "this run").latencies),
+    )
+
+
+def _acceptance(record: Record, by: str, at: str) -> Acceptance:
+    return Acceptance(by=by, at=at, recorded_at=record.recorded_at, environment=record.environment)
+
+
+def _engine_state(record: Record) -> EngineState:
+    subject = subject_from_record(record, "this run")
+    return EngineState(
+        source_sha256=subject.source_sha256,
+        artifact_sha256=subject.artifact_sha256,
+        weight_bits=subject.weight_bits,
+        digest=subject.engine_digest,
+        versions=record.engine.versions if record.engine else {},
+        options=subject.options,
+    )
+
+
+def _scores_from_record(record: Record) -> BaselineScores:
+    accuracy, drift = record.accuracy, record.drift
+    if accuracy is None:
+        raise BaselineError(f"{record.case.id}: nothing was scored")
+    hits, predictions = accuracy.hits(), accuracy.predictions.array()
+    p1, p10, p50 = (float(q) for q in np.quantile(accuracy.margins.array().astype(np.float64), MARGIN_QUANTILES))
+    return BaselineScores(
+        images=accuracy.images,
+        fingerprint=accuracy.fingerprint,
+        num_classes=accuracy.num_classes,
+        n_right=int(hits.sum()),
+        n_right_top5=int(accuracy.hits(5).sum()),
+        top1_hits=accuracy.top1_hits,
+        top5_hits=accuracy.top5_hits,
+        wrong_predictions=PackedArray.of(predictions[~hits]),
+        predictions_sha256=predictions_sha256(predictions),
+        block_digests=accuracy.block_digests,
+        outputs=OutputStatistics(
+            sha256=accuracy.outputs_sha256,
+            n_ties_top1=accuracy.n_ties_top1,
+            margin_p1=p1,
+            margin_p10=p10,
+            margin_p50=p50,
+            rmse=drift.rmse if drift else None,
+            low_margin_agreement=drift.low_margin_agreement if drift else None,
+        ),
+    )
+
+
+def predictions_sha256(predictions: Any) -> str:
+    """Return the sha256 of predictions as int64 little-endian, whatever their packed type."""
+    return hashlib.sha256(np.ascontiguousarray(predictions, "<i8").tobytes()).hexdigest()
+
+
+def json_from_baseline(baseline: PredictionsBaseline | TimesBaseline) -> bytes:
+    """Return the file's text: indented, keys in the order of the class, lists of numbers on one line."""
+    text = msgspec.json.format(msgspec.json.encode(baseline), indent=1).decode()
+    return re.sub(r"\[\n([-0-9.,eE+\s]+)\]", lambda m: f"[{' '.join(m[1].split())}]", text).encode() + b"\n"
+
+
+def predictions_from_json(data: bytes, *, where: str, case_id: str) -> PredictionsBaseline:
+    """Decode and check a file of predictions. Raises: BaselineError for a damaged or foreign one, with the remedy."""
+    return _from_json(data, PredictionsBaseline, where=where, case_id=case_id, check=_check_scores)
+
+
+def times_from_json(data: bytes, *, where: str, case_id: str) -> TimesBaseline:
+    """Decode and check a file of times. Raises: BaselineError for a damaged or foreign one, with the remedy."""
+    return _from_json(data, TimesBaseline, where=where, case_id=case_id, check=lambda baseline: None)
+
+
+def _from_json(data: bytes, kind: type[T], *, where: str, case_id: str, check: Callable[[T], None]) -> T:
+    remedy = f"restore it from version control, or replace it: harness baseline accept latest --case {case_id}"
+    try:
+        schema = msgspec.json.decode(data, type=dict[str, Any]).get("schema")
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BaselineError(f"{where} is damaged ({error}); {remedy}") from error
+    if schema != BASELINE_SCHEMA:
+        is_newer = isinstance(schema, int) and schema > BASELINE_SCHEMA
+        advice = "upgrade the harness: pip install --upgrade nn-engine-harness" if is_newer else remedy
+        raise BaselineError(f"{where} has schema {schema!r}; this harness reads {BASELINE_SCHEMA}; {advice}")
+    try:
+        baseline = msgspec.json.decode(data, type=kind)
+        _check_case(baseline.case, case_id)
+        check(baseline)
+    except (msgspec.ValidationError, zlib.error, binascii.Error, ValueError, KeyError, TypeError) as error:
+        raise BaselineError(f"{where} is damaged ({error}); {remedy}") from error
+    return baseline
+
+
+def _check_case(case: Case, case_id: str) -> None:
+    if case.id != case_id:
+        raise ValueError(f"it holds case {case.id}")
+
+
+def _check_scores(baseline: PredictionsBaseline) -> None:
+    if int(_scored_images(baseline.scores).hits.sum()) != baseline.scores.n_right:
+        raise ValueError(f"its bits do not count {baseline.scores.n_right} right images")
+
+
+def line_from_baseline(baseline: PredictionsBaseline | TimesBaseline) -> str:
+    """Return a baseline in one line: case, what it is of, who accepted it when."""
+    accepted = baseline.accepted
+    if isinstance(baseline, PredictionsBaseline):
+        scores = baseline.scores
+        rate = f"top-1 {100 * scores.n_right / scores.images.n_images:.2f} %"
+        told = f"{rate} of {scores.images.dataset}/{scores.images.split}"
+    else:
+        told = f"times on {accepted.environment.device_type}"
+    return f"{baseline.case.id}: {told}, {accepted.at[:10]} by {accepted.by}"
+
+
+def text_from_baseline(baseline: PredictionsBaseline | TimesBaseline) -> str:
+    """Return a baseline in a few lines for a reader."""
+    accepted, engine = baseline.accepted, baseline.engine
+    lines = [f"{baseline.case.id}: accepted by {accepted.by} at {accepted.at}"]
+    if isinstance(baseline, PredictionsBaseline):
+        scores, n = baseline.scores, baseline.scores.images.n_images
+        images = scores.images
+        lines.append(
+            f"  top-1 {scores.n_right} of {n} ({100 * scores.n_right / n:.2f} %), top-5 {scores.n_right_top5}; "
+            f"{images.dataset}/{images.split} {images.first}..{images.stop - 1} [{scores.fingerprint[:8]}]"
+        )
+    else:
+        for latency in baseline.latencies:
+            median_us = float(np.median(latency.medians_ns)) / 1e3
+            timed = f"batch {latency.batch_size}: {median_us:.1f} us ({latency.window}, {latency.clock} clock)"
+            lines.append(f"  {timed}, median of {len(latency.medians_ns)} rounds")
+        if baseline.effective_precision:
+            lines.append(f"  ran in {baseline.effective_precision.main}")
+    lines.append(f"  on {accepted.environment.machine}, {accepted.environment.cpu_isa}")
+    lines.append(f"  {', '.join(f'{name} {version}' for name, version in sorted(engine.versions.items()))}")
+    return "\n".join(line for line in lines if line.strip())
+
+
+def _rounded(latency: RoundMedians) -> RoundMedians:
+    """Round times to 0.1 ns: finer than any clock, and short in the file."""
+    return replace(
+        latency,
+        medians_ns=tuple(round(t, 1) for t in latency.medians_ns),
+        reference_medians_ns=tuple(round(t, 1) for t in latency.reference_medians_ns),
+    )

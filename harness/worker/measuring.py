@@ -1,0 +1,82 @@
+"""An open case -> its measurements, inside a worker: score, times, layers, invariance."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from harness.measure.invariance import check_invariance
+from harness.measure.scoring import score_engine
+from harness.measure.timing import latency_from_arms, make_timers, min_sample_ns, time_arms
+from harness.precision.effective import effective_precision
+from harness.protocols import Progress
+from harness.records import Accuracy, InvarianceCheck, Latency
+from harness.specs import BF16_RUNTIME_RECIPE, Case, Precision
+from harness.worker.images import scored_dataset, timing_batch
+from harness.worker.opening import OpenCase
+from harness.worker.requests import LayerReport
+
+INVARIANCE_IMAGES = 16
+
+
+def score(case: OpenCase, progress: Progress) -> Accuracy:
+    """Score the asked images."""
+    request = case.request
+    dataset = scored_dataset(request.data)
+    return score_engine(
+        case.engine,
+        dataset,
+        request.model,
+        # A path's data set knows better than the request what it is: its name decides what was trained on.
+        replace(request.data.scored, dataset=dataset.name, split=dataset.split),
+        batch_size=request.score_batch,
+        outputs_path=Path(request.outputs_path) if request.outputs_path else None,
+        progress=progress,
+    )
+
+
+def time_engine(case: OpenCase, progress: Progress) -> tuple[Latency, ...]:
+    """Time the engine at every batch size, in turn with its FP32 reference unless it is FP32 itself."""
+    request, asked = case.request, case.request.case
+    plan = request.timing
+    reference = Case(
+        model=asked.model, backend=asked.backend, precision=Precision.FP32, recipe="none", device=asked.device
+    )
+    engines = [case.engine]
+    closing = []
+    if asked.precision is not Precision.FP32:
+        engines.append(case.build(case.artifact(reference)))
+        closing.append(engines[-1])
+    latencies = []
+    try:
+        for index, batch_size in enumerate(plan.batch_sizes):
+            images = timing_batch(request.model, request.data, batch_size)
+            timers = make_timers(engines, images, window=plan.window, launch=plan.launch)
+            arms = time_arms(timers, plan, min_sample_ns=min_sample_ns(timers[0].clock))
+            latencies.append(latency_from_arms(timers, arms, reference_case=reference.id))
+            progress(index + 1, len(plan.batch_sizes))
+    finally:
+        for engine in closing:
+            engine.close()
+    return tuple(latencies)
+
+
+def read_layers(case: OpenCase) -> LayerReport:
+    """Read back what ran. Call it last: profiling disturbs what is timed after it."""
+    asked = case.request.case
+    layers = case.engine.layers()
+    effective = effective_precision(layers, asked.precision, has_cast_weights=asked.recipe != BF16_RUNTIME_RECIPE)
+    return LayerReport(layers=layers, effective_precision=effective)
+
+
+def invariance(case: OpenCase) -> tuple[InvarianceCheck, ...]:
+    """Try whether an image's result depends on its neighbours, slot or batch size."""
+    request = case.request
+    profiles = request.build.trt.profiles
+    bounds = {size for profile in profiles for size in profile} or set(case.batch_sizes)
+    largest = max(bounds)
+    images = timing_batch(request.model, request.data, max(2, min(INVARIANCE_IMAGES, largest)))
+    # Where profiles say what the engine takes, their bounds are the sizes to try; else small ones as well.
+    small = set() if profiles else {1, min(2, largest), min(INVARIANCE_IMAGES, largest)}
+    sizes = tuple(sorted(small | bounds))
+    return check_invariance(case.engine, images, batch_sizes=sizes, precision=request.case.precision)

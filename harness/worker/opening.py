@@ -1,0 +1,93 @@
+"""Case -> artifact -> engine, inside a worker: what is prepared and built before anything can be measured."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+
+from harness.backends import load_backend
+from harness.errors import ConfigError, Unsupported
+from harness.precision import prepare_artifact
+from harness.precision.calibration import CheckedCalibration
+from harness.protocols import CalibrationSet, Engine
+from harness.records import Artifact
+from harness.specs import Case, Precision, batches_of_engine
+from harness.worker.images import calibration_set
+from harness.worker.requests import CaseRequest, Prepared
+
+
+class OpenCase:
+    """One case with its backend, its calibration images and its engine, until it is closed."""
+
+    def __init__(self, request: CaseRequest) -> None:
+        self.request = request
+        self.backend = load_backend(request.case.backend)
+        self.support = self.backend.supports(request.case)
+        self._engine: Engine | None = None
+        self._stack = ExitStack()
+        self._calibration: CalibrationSet | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """Return the built engine. Raises: ConfigError when the case was not prepared."""
+        if self._engine is None:
+            raise ConfigError(f"{self.request.case.id}: no engine is open; prepare the case first")
+        return self._engine
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Return the batch sizes that the engine is built for, ascending [images]."""
+        return batches_of_engine(self.request.model, self.request.timing, self.request.score_batch)
+
+    def prepare(self) -> Prepared:
+        """Convert the model and build the engine, unless the device cannot do the case.
+
+        That is said by the backend's `supports`, or met by its `build`.
+        """
+        if not self.support.supported:
+            return Prepared(support=self.support)
+        artifact = self.request.artifact or self.artifact(self.request.case)
+        try:
+            self._engine = self.build(artifact)
+        except Unsupported as error:  # an operator without a kernel: only the build meets the model
+            self.support = replace(self.support, supported=False, reason=str(error))
+            return Prepared(support=self.support)
+        return Prepared(support=self.support, artifact=artifact, engine=self._engine.facts)
+
+    def artifact(self, case: Case) -> Artifact:
+        """Return the prepared ONNX file of a case of this model."""
+        request = self.request
+        needs_images = case.precision is Precision.INT8
+        return prepare_artifact(
+            request.model,
+            case.precision,
+            case.recipe,
+            calibration=self._calibration_images() if needs_images else None,
+            cache_dir=request.build.cache_dir,
+            weight_bits=self.support.int8_weight_bits,
+            rebuild=request.build.rebuild,
+            calibration_range=request.data.calibration if needs_images and not request.model.timing_only else None,
+        )
+
+    def build(self, artifact: Artifact) -> Engine:
+        """Build an engine of an artifact, closed with the case. Raises: BuildError, Unsupported."""
+        is_int8 = artifact.precision is Precision.INT8
+        return self._stack.enter_context(
+            self.backend.build(
+                artifact,
+                device=self.request.case.device,
+                batch_sizes=self.batch_sizes,
+                options=self.request.build,
+                calibration=CheckedCalibration(self._calibration_images(), self.request.model) if is_int8 else None,
+            )
+        )
+
+    def close(self) -> None:
+        """Free all engines."""
+        self._stack.close()
+        self._engine = None
+
+    def _calibration_images(self) -> CalibrationSet:
+        if self._calibration is None:
+            self._calibration = calibration_set(self.request.model, self.request.data)
+        return self._calibration
