@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from harness.errors import HarnessError, Unsupported
-from harness.options.table import add_options, options_from_namespace
+from harness.options.parsing import add_options, options_from_namespace
 from harness.options.values import HarnessOptions
 from harness.protocols import Progress
 from harness.records import Latency
@@ -58,8 +59,14 @@ STATE = pytest.StashKey[_State]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add our options under one group."""
-    add_options(parser.getgroup("harness", "inference engines: accuracy and latency").addoption)
+    """Add our options under one group. Raises: UsageError where another plugin has one of them already."""
+    try:
+        add_options(parser.getgroup("harness", "inference engines: accuracy and latency").addoption)
+        parser.parse_known_args([])  # pytest 8 compares the flags of all groups only now
+    except (argparse.ArgumentError, ValueError) as error:
+        raise pytest.UsageError(
+            f"another pytest plugin has an option of the harness ({error}); disable one of the two: -p no:NAME"
+        ) from error
 
 
 def progress_of(config: pytest.Config) -> Callable[[str], Progress]:

@@ -16,7 +16,7 @@ FAST = (
     "--batch-size=1,8",
     "--timing-rounds=6",
     "--precision=fp32",
-    f"--backend-dir={ROOT / 'tests' / 'fakes'}",
+    f"--extension-dir={ROOT / 'tests' / 'fakes'}",
 )
 
 
@@ -77,7 +77,7 @@ def test_a_backend_asked_for_that_cannot_run_is_one_line(suites):
         ("--model=lenet", "lenet5"),
         ("--dataset=stroke", "strokes"),
         ("--recipe=qdq-minmx", "qdq-minmax"),
-        ("--backend-dir=nowhere", "no such folder"),
+        ("--extension-dir=nowhere", "no such folder"),
         ("--trt-workspace=-5", "--trt-workspace=-5: expected 0 MiB or more"),
         ("--trt-plugin=nowhere.so", "--trt-plugin=nowhere.so: there is no such file"),
         ("--trt-ranges=nowhere.json", "--trt-ranges=nowhere.json: there is no such file"),

@@ -79,7 +79,7 @@ class CaseRun:
         tolerance: Tolerance,
         log_path: Path,
         python: str,
-        backend_dirs: tuple[str, ...],
+        extension_dirs: tuple[str, ...],
         timeout_s: float,
         strict: bool,
         progress: Callable[[str], Progress],
@@ -94,7 +94,7 @@ class CaseRun:
         self.unfinished = ""  # why nothing may be concluded from what was measured
         self._strict = strict
         self._request, self._log_path, self._python = request, log_path, python
-        self._backend_dirs, self._timeout_s, self._progress = backend_dirs, timeout_s, progress
+        self._extension_dirs, self._timeout_s, self._progress = extension_dirs, timeout_s, progress
         self._answers: dict[str, object] = {}
         self._worker: Worker | None = None
         self._facts: EngineFacts | None = None  # of the engine, as told last
@@ -246,7 +246,7 @@ class CaseRun:
                 self._worker = Worker(
                     log_path=self._log_path,
                     python=self._python,
-                    backend_dirs=self._backend_dirs,
+                    extension_dirs=self._extension_dirs,
                     label=self.case.id,
                 )
                 if "prepare" in self._answers:  # its worker was closed, and with it the engine

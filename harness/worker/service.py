@@ -28,7 +28,7 @@ from harness.models.preprocess import fingerprint_of_inputs, images_from_pixels
 from harness.precision import prepare_artifact
 from harness.precision.calibration import CheckedCalibration
 from harness.precision.effective import effective_precision
-from harness.protocols import CalibrationSet, Dataset, Engine, Images, Progress
+from harness.protocols import BoundsBatches, CalibrationSet, Dataset, Engine, Images, Progress
 from harness.records import Accuracy, Artifact, Availability, EngineFacts, Latency, Verdict
 from harness.specs import BF16_RUNTIME_RECIPE, Case, DatasetRequest, ModelSpec, Precision, batches_of_engine
 from harness.worker.requests import CaseRequest, LayerReport, OnnxQuestion, Prepared
@@ -169,12 +169,12 @@ class CaseWork:
 
     def invariance(self) -> tuple[Verdict, ...]:
         """Check that an image's result does not depend on its neighbours, slot or batch size."""
-        profiles = self.request.build.trt.profiles
-        bounds = {size for profile in profiles for size in profile} or set(self._batch_sizes())
+        own = self.backend.batch_bounds(self.request.build) if isinstance(self.backend, BoundsBatches) else ()
+        bounds = set(own or self._batch_sizes())
         largest = max(bounds)
         images = self._timing_images(max(2, min(INVARIANCE_IMAGES, largest)))
-        # Where profiles say what the engine takes, their bounds are the sizes to try; else small ones as well.
-        small = set() if profiles else {1, min(2, largest), min(INVARIANCE_IMAGES, largest)}
+        # Where a backend names the bounds of its engine, those are the sizes to try; else small ones as well.
+        small = set() if own else {1, min(2, largest), min(INVARIANCE_IMAGES, largest)}
         sizes = tuple(sorted(small | bounds))
         return check_invariance(self._open_engine(), images, batch_sizes=sizes, precision=self.request.case.precision)
 
