@@ -12,7 +12,6 @@ from harness.backends import PROBE_LIMIT_S, add_backend_dir, list_backends, load
 from harness.datasets import check_range, open_dataset
 from harness.errors import BackendUnavailable, ConfigError, WorkerDied
 from harness.models import bundled_models, find_model
-from harness.options.names import check_name
 from harness.options.values import HarnessOptions
 from harness.precision import recipe_names
 from harness.protocols import Progress, TakesOptions, no_progress
@@ -76,11 +75,13 @@ def _check_backend_options(options: HarnessOptions) -> None:
     """Refuse an option that its backend would not read. Raises: ConfigError."""
     for name, key, value in options.backend_options:
         where = f"--backend-option={name}.{key}={value}"
-        check_name(name, list_backends(), where=where)
+        if name not in list_backends():
+            raise ConfigError(f"{where}: no backend is called {name}; {near_names(name, list_backends())}")
         backend = load_backend(name)
         if not isinstance(backend, TakesOptions):
             raise ConfigError(f"{where}: {name} takes no options")
-        check_name(key, backend.option_names, where=where)
+        if key not in backend.option_names:
+            raise ConfigError(f"{where}: {name} has no option {key}; {near_names(key, backend.option_names)}")
 
 
 def one_line(availability: Availability) -> str:
