@@ -21,7 +21,7 @@ from harness.backends.trt.adapter import TrtBackend
 from harness.datasets import open_dataset
 from harness.errors import BuildError, HarnessError, MeasurementError
 from harness.measure.scoring import score_engine
-from harness.specs import BuildOptions, ImageRange, TrtOptions
+from harness.specs import BuildOptions, ImageRange
 
 CPU_BACKENDS = ("ort", "openvino")
 MODEL = "lenet5"
@@ -245,7 +245,8 @@ def bad_calibration(place):
     vendor = dataclasses.replace(artifact, precision=type(artifact.precision)("int8"), recipe="trt-entropy2")
     found = []
     for spoil, said in ((nan, "holds NaN"), (short, "expected float32[")):
-        options = BuildOptions(cache_dir="", trt=TrtOptions(tactic_sources=tactic_sources(), optimization_level=0))
+        settings = {"trt": {"tactic_sources": tactic_sources(), "optimization_level": 0}}
+        options = BuildOptions(cache_dir="", settings=settings)
         try:
             load_backend(place.backend).build(
                 vendor, device=place.device, batch_sizes=(1, 100), options=options, calibration=Spoiled(spoil, spec)
@@ -398,7 +399,7 @@ def containment(place):
     broken = ("trt-crash", "trt-hang", "trt-fault", "trt-out-of-memory")
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pytest", str(ROOT / "suites"), "-q", "--model=mlp", "--precision=fp32"]
-        command += [f"--backend={','.join(broken)},trt", f"--backend-dir={ROOT / 'benchmarks' / 'gpu_backends'}"]
+        command += [f"--backend={','.join(broken)},trt", f"--extension-dir={ROOT / 'benchmarks' / 'gpu_extensions'}"]
         command += [f"--report-dir={folder}", f"--engine-cache={folder}/cache", "--baseline=ignore"]
         command += [f"--worker-timeout={HANG_LIMIT_S}", "--score-images=1000", "--timing-rounds=6"]
         if tactic_sources():

@@ -18,7 +18,7 @@ from gpu_scoring import ROOT, tactic_sources
 from harness.backends import load_backend
 from harness.errors import HarnessError
 from harness.records import Artifact
-from harness.specs import BuildOptions, Precision, TrtOptions
+from harness.specs import BuildOptions, Precision
 from harness.store.cache import sha256_of_file
 
 SOURCE = Path(__file__).with_suffix(".cpp")
@@ -97,8 +97,8 @@ def run(backend, folder, libraries):
         sha256=digest,
         source_sha256=digest,
     )
-    trt = TrtOptions(tactic_sources=tactic_sources(), optimization_level=0, plugins=tuple(libraries))
-    options = BuildOptions(cache_dir=str(Path(folder) / "cache"), trt=trt)
+    trt = {"tactic_sources": tactic_sources(), "optimization_level": 0, "plugins": tuple(libraries)}
+    options = BuildOptions(cache_dir=str(Path(folder) / "cache"), settings={"trt": trt})
     images = np.random.default_rng(3).random((max(BATCH_SIZES), *IMAGE), np.float32)
     engine = load_backend(backend).build(artifact, device="cuda:0", batch_sizes=BATCH_SIZES, options=options)
     with engine:

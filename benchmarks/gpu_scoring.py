@@ -28,7 +28,7 @@ from harness.models import load_card
 from harness.models.preprocess import images_from_pixels
 from harness.precision import prepare_artifact
 from harness.protocols import LendsBuffers
-from harness.specs import BuildOptions, DatasetRequest, ImageRange, Precision, TrtOptions
+from harness.specs import BuildOptions, DatasetRequest, ImageRange, Precision
 from harness.worker.images import DatasetCalibration
 
 ROOT = Path(__file__).parents[1]
@@ -43,7 +43,7 @@ def tactic_sources():
     return ("EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS") if os.environ.get("TRT_NO_CUBLAS_CUDNN") else None
 
 
-def build_engine(backend, model, precision, recipe, *, cache, batch_sizes, device, **trt):
+def build_engine(backend, model, precision, recipe, *, cache, batch_sizes, device, tf32=False, **trt):
     """Prepare a bundled model with images of `strokes` and build its engine."""
     spec = load_card(ROOT / "models" / f"{model}.toml")
     request = DatasetRequest()
@@ -56,7 +56,8 @@ def build_engine(backend, model, precision, recipe, *, cache, batch_sizes, devic
         cache_dir=cache,
         calibration_range=request.calibration if precision == "int8" else None,
     )
-    options = BuildOptions(cache_dir=cache, trt=TrtOptions(tactic_sources=tactic_sources(), **trt))
+    settings = {"cuda": {"tf32": tf32}, "trt": {"tactic_sources": tactic_sources(), **trt}}
+    options = BuildOptions(cache_dir=cache, settings=settings)
     engine = load_backend(backend).build(
         artifact,
         device=device,

@@ -59,10 +59,10 @@ def one_line_errors(command: Callable[..., Any]) -> Callable[..., Any]:
 @app.command()
 @one_line_errors
 def doctor(
-    backend_dir: Annotated[list[str] | None, typer.Option(help="Folder with backends of your own.")] = None,
+    extension_dir: Annotated[list[str] | None, typer.Option(help="Folder with backends of your own.")] = None,
 ) -> None:
     """Say which backends, devices and data sets are usable here, with versions and reasons."""
-    for line in doctor_lines(HarnessOptions(backend_dirs=tuple(backend_dir or ()))):
+    for line in doctor_lines(HarnessOptions(extension_dirs=tuple(extension_dir or ()))):
         typer.echo(line)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -10,19 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.errors import HarnessError, Unsupported
-from harness.options.table import add_options, options_from_namespace
+from harness.errors import ConfigError, HarnessError, Unsupported
+from harness.gates import Candidate, Gate, GateAnswer, find_gate, list_gates
+from harness.options.parsing import add_options, options_from_namespace
 from harness.options.values import HarnessOptions
 from harness.protocols import Progress
 from harness.records import Latency
 from harness.run.plan import Plan, check_data, plan_run
-from harness.specs import REFERENCE_BACKEND, Case
+from harness.precision import find_recipe
+from harness.specs import Case
 
 if TYPE_CHECKING:  # imported when a test runs: SciPy alone would double the time of --collect-only
     from harness.run.case import CaseRun
     from harness.run.session import RunSession
 
-CASE_FIXTURES = ("case_run", "judged_run")
+CASE_FIXTURES = ("case_run", "verdict")
 MAX_BENCHMARK_SAMPLES = 1_000  # replayed into pytest-benchmark; more only cost time
 
 
@@ -58,8 +61,14 @@ STATE = pytest.StashKey[_State]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add our options under one group."""
-    add_options(parser.getgroup("harness", "inference engines: accuracy and latency").addoption)
+    """Add our options under one group. Raises: UsageError where another plugin has one of them already."""
+    try:
+        add_options(parser.getgroup("harness", "inference engines: accuracy and latency").addoption)
+        parser.parse_known_args([])  # pytest 8 compares the flags of all groups only now
+    except (argparse.ArgumentError, ValueError) as error:
+        raise pytest.UsageError(
+            f"another pytest plugin has an option of the harness ({error}); disable one of the two: -p no:NAME"
+        ) from error
 
 
 def progress_of(config: pytest.Config) -> Callable[[str], Progress]:
@@ -94,15 +103,13 @@ def pytest_configure(config: pytest.Config) -> None:
         "latency: times inference",
         "build: builds engines and reads back what they run in",
         "invariance: checks that neighbours, slot and batch size do not matter",
-        "precisions(*names): generate cases of these precisions only",
-        "gates(*names): what is judged after all cases were measured: fp32, reference, kernel, baseline, latency",
-        "needs_qdq: generate cases whose artifact holds Q/DQ nodes only",
+        f"gate(name): what `verdict` answers, for the cases it applies to: {', '.join(g.name for g in list_gates())}",
     ):
         config.addinivalue_line("markers", line)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Parametrize every test that takes `case_run` or `judged_run` with the cases of this run."""
+    """Parametrize every test that takes `case_run` or `verdict` with the cases of this run that it is for."""
     fixture = next((name for name in CASE_FIXTURES if name in metafunc.fixturenames), None)
     if fixture is None:
         return
@@ -116,21 +123,36 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def _wanted(case: Case, definition: pytest.Item, state: _State) -> bool:
-    if state.plan and state.plan.models[case.model].timing_only and definition.get_closest_marker("accuracy"):
+    if state.plan is None or state.options is None:
         return False
-    marker = definition.get_closest_marker("precisions")
-    if marker and case.precision.value not in marker.args:
+    timing_only = state.plan.models[case.model].timing_only
+    try:
+        gate = _gate(definition)
+    except ConfigError as error:
+        state.error = state.error or error
         return False
-    if definition.get_closest_marker("needs_qdq") and case.recipe.startswith("trt-"):
+    if gate is None:
+        return not (timing_only and definition.get_closest_marker("accuracy"))
+    if gate.reads_baseline and state.options.baseline == "ignore":
         return False
-    gates = _gates(definition)
-    if "reference" in gates and case.backend == REFERENCE_BACKEND and case.precision.value == "fp32":
-        return False  # it is the reference
-    return not (gates & {"baseline", "latency"} and state.options and state.options.baseline == "ignore")
+    writes = find_recipe(case.precision, case.recipe).writes
+    return gate.applies(Candidate(case=case, writes=writes, timing_only=timing_only))
 
 
-def _gates(item: pytest.Item) -> set[str]:
-    return {name for marker in item.iter_markers("gates") for name in marker.args}
+def _gate(item: pytest.Item) -> Gate | None:
+    """Return the gate of a test's mark, None for a test that asks none.
+
+    Raises: ConfigError for an unknown gate, and for a test that takes `verdict` without one.
+    """
+    marker = item.get_closest_marker("gate")
+    if marker is None and "verdict" not in _fixtures(item):
+        return None
+    if marker is None or len(marker.args) != 1:
+        raise ConfigError(f'{item.nodeid}: a test that takes `verdict` is marked @pytest.mark.gate("name") once')
+    try:
+        return find_gate(marker.args[0])
+    except ConfigError as error:
+        raise ConfigError(f"{item.nodeid}: {error}") from None
 
 
 @pytest.hookimpl(trylast=True)  # after -k and -m: only cases with a test left are part of the run
@@ -143,15 +165,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         # A test that fits none of the cases was generated without one: nothing to run, and no skip to explain.
         items[:] = [item for item in items if _case_id(item) or not set(CASE_FIXTURES) & set(_fixtures(item))]
         order = {case.id: index for index, case in enumerate(state.plan.cases)}
-        items.sort(key=lambda item: ("judged_run" in _fixtures(item), order.get(_case_id(item), -1)))
+        gates = {item: _gate(item) for item in items}
+        items.sort(key=lambda item: (_waits(gates[item]), order.get(_case_id(item), -1)))
         selected = {_case_id(item) for item in items}
         state.is_whole = len(items) == state.n_generated and len(selected - {""}) == len(state.plan.cases)
         state.plan = replace(state.plan, cases=tuple(case for case in state.plan.cases if case.id in selected))
         if state.plan.cases and not config.option.collectonly:
             try:
-                state.session = _new_session(state, gates=set().union(*(_gates(item) for item in items)))
+                state.session = _new_session(state, gates={gate.name for gate in gates.values() if gate})
             except HarnessError as error:
                 raise pytest.UsageError(str(error)) from error
+
+
+def _waits(gate: Gate | None) -> bool:
+    """Tell whether a test can only be run when all cases were measured."""
+    return gate is not None and gate.in_family
 
 
 def _fixtures(item: pytest.Item) -> Sequence[str]:
@@ -212,10 +240,13 @@ def case_run(request: pytest.FixtureRequest, harness_session: RunSession) -> Ite
     harness_session.close_case(run)
 
 
-@pytest.fixture(scope="session")
-def judged_run(request: pytest.FixtureRequest, harness_session: RunSession) -> CaseRun:
-    """One case with its verdicts against FP32, the reference backend, its emulation and its baseline."""
-    return harness_session.judged(request.param)
+@pytest.fixture
+def verdict(request: pytest.FixtureRequest, harness_session: RunSession, verdict_case: Case) -> GateAnswer:
+    """What the gate of the test's mark says of one case: `assert verdict.ok, verdict.message`."""
+    gate = _gate(request.node)
+    if gate is None:
+        raise pytest.UsageError(f"{request.node.nodeid}: mark it with a gate")
+    return harness_session.answer(verdict_case, gate.name)
 
 
 @pytest.fixture

@@ -139,6 +139,22 @@ class LendsBuffers(Protocol):
         ...
 
 
+@runtime_checkable
+class BoundsBatches(Protocol):
+    """What a backend may offer beside `Backend`: engines whose batch sizes have bounds inside their range."""
+
+    def batch_bounds(self, options: BuildOptions) -> tuple[int, ...]:
+        """Return the batch sizes at which an engine's behaviour may change [images]; () where only the largest is."""
+        ...
+
+
+@runtime_checkable
+class TakesOptions(Protocol):
+    """What a backend without option rows may offer beside `Backend`: options of its own, all text."""
+
+    option_names: tuple[str, ...]  # of `--backend-option NAME.KEY=VALUE`, in `BuildOptions.settings[NAME]`
+
+
 class Backend(Protocol):
     """One inference runtime. `probe` and `build` import it; they run in worker processes only."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from harness.errors import ConfigError
@@ -15,11 +16,8 @@ DEFAULT_INT8_RECIPE = "qdq-minmax"
 DEFAULT_RECIPES = {"fp32": "none", "fp16": "cast", "bf16": "cast", "int8": DEFAULT_INT8_RECIPE}
 BF16_RUNTIME_RECIPE = "runtime"  # BF16 without a file of its own: the runtime is told to compute in it
 REFERENCE_BACKEND = "ort"  # its FP32 is what every case is compared with
-MIB = 2**20
-LARGEST_BYTES = 2**63  # TensorRT counts bytes in 64 bits
-LARGEST_BATCH = 2**31 - 1  # and TensorRT 8.6 dimensions in 32
-OPTIMIZATION_LEVELS = tuple(range(6))  # of TensorRT's builder; it takes a higher one for the highest
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_.]+\Z")  # no hyphen: it separates the parts of a case id
+Settings = Mapping[str, Mapping[str, object]]  # what only some backends know: group or backend -> name -> value (JSON)
 
 
 class Precision(str, enum.Enum):
@@ -175,48 +173,13 @@ class DatasetRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrtOptions:
-    """Options of the TensorRT builder; None leaves the library's own default."""
-
-    tf32: bool = False
-    workspace_bytes: int | None = None
-    optimization_level: int | None = None  # one of OPTIMIZATION_LEVELS
-    tactic_sources: tuple[str, ...] | None = None  # members of trt.TacticSource, e.g. ("EDGE_MASK_CONVOLUTIONS",)
-    version_compatible: bool = False
-    hardware_compatible: bool = False
-    profiles: tuple[tuple[int, int, int], ...] = ()  # (min, opt, max) batch of each profile; () = one from batch sizes
-    plugins: tuple[str, ...] = ()  # shared libraries to load before parsing
-    ranges_file: str | None = None  # per-tensor dynamic ranges for the recipe trt-ranges (JSON: tensor -> amax)
-    quantile: float | None = None  # recipe trt-legacy
-    cutoff: float | None = None  # recipe trt-legacy
-
-    def __post_init__(self) -> None:
-        workspace, level = self.workspace_bytes, self.optimization_level
-        if workspace is not None and not 0 <= workspace < LARGEST_BYTES:
-            raise ConfigError(
-                f"--trt-workspace={workspace // MIB}: expected 0 MiB or more, less than {LARGEST_BYTES // MIB}"
-            )
-        if level is not None and level not in OPTIMIZATION_LEVELS:
-            raise ConfigError(f"--trt-optimization-level={level}: expected 0 to {OPTIMIZATION_LEVELS[-1]}")
-        for low, best, high in self.profiles:
-            if not 1 <= low <= best <= high <= LARGEST_BATCH:
-                raise ConfigError(
-                    f"--trt-profile={low}:{best}:{high}: expected 1 <= MIN <= OPT <= MAX <= {LARGEST_BATCH}"
-                )
-        if self.quantile is not None and not 0 < self.quantile <= 1:
-            raise ConfigError(f"--trt-quantile={self.quantile}: expected a fraction above 0, at most 1")
-        if self.cutoff is not None and not 0 <= self.cutoff <= 1:
-            raise ConfigError(f"--trt-cutoff={self.cutoff}: expected a fraction from 0 to 1")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class BuildOptions:
     """What a backend may need beside the artifact to build an engine."""
 
     num_threads: int = 1  # CPU threads of an inference; recorded as read back
     cache_dir: str = ""  # root of the content cache
     rebuild: bool = False  # ignore cached engines and artifacts
-    trt: TrtOptions = TrtOptions()
+    settings: dict[str, dict[str, object]] = field(default_factory=dict)  # see Settings; a backend reads its own group
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -406,7 +406,7 @@ def make_run(
                 backend="trt_rtx", usable=False, reason="no CUDA device", install_hint="pip install .[trt-rtx]"
             ),
         ),
-        options={"score_images": str(n_images), "dataset": "strokes", "split": "test"},
+        options={"--score-images": str(n_images), "--timing-rounds": "10"},
         skipped={"trt_rtx": "no CUDA device"},
     )
     return run, records

@@ -16,7 +16,7 @@ FAST = (
     "--batch-size=1,8",
     "--timing-rounds=6",
     "--precision=fp32",
-    f"--backend-dir={ROOT / 'tests' / 'fakes'}",
+    f"--extension-dir={ROOT / 'tests' / 'fakes'}",
 )
 
 
@@ -77,7 +77,7 @@ def test_a_backend_asked_for_that_cannot_run_is_one_line(suites):
         ("--model=lenet", "lenet5"),
         ("--dataset=stroke", "strokes"),
         ("--recipe=qdq-minmx", "qdq-minmax"),
-        ("--backend-dir=nowhere", "no such folder"),
+        ("--extension-dir=nowhere", "no such folder"),
         ("--trt-workspace=-5", "--trt-workspace=-5: expected 0 MiB or more"),
         ("--trt-plugin=nowhere.so", "--trt-plugin=nowhere.so: there is no such file"),
         ("--trt-ranges=nowhere.json", "--trt-ranges=nowhere.json: there is no such file"),
@@ -90,6 +90,40 @@ def test_a_wrong_option_is_one_line_with_the_remedy(suites, option, words):
     text = "\n".join([*result.outlines, *result.errlines])
     assert words in text
     assert "Traceback" not in text
+
+
+def test_harness_toml_serves_as_the_command_line(suites, pytester):
+    (pytester.path / "harness.toml").write_text('[run]\nbackend = "fake-honest"\nscore_batch = 50\nthreads = 2\n')
+    assert suites("--floor=0", "--threads=1", "-k", "test_accuracy and not against").ret == 0
+    run, (record,) = latest(pytester)
+    assert {"--backend": "fake-honest", "--score-batch": "50"}.items() <= run.options.items()
+    assert {"--score-batch=50", "--threads=1", "--floor=0.0"} <= set(record.command.split())
+
+
+def test_a_wrong_harness_toml_is_one_line(suites, pytester):
+    (pytester.path / "harness.toml").write_text("[run]\nscore_bach = 50\n")
+    result = suites("--backend=fake-honest")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    (line,) = [line for line in result.errlines if "ERROR" in line]
+    assert "harness.toml [run]: unknown name 'score_bach'; did you mean 'score_batch'?" in line
+
+
+def test_another_plugin_with_an_option_of_ours_is_one_line(pytester):
+    pytester.makepyfile(playwrong="def pytest_addoption(parser):\n    parser.addoption('--device', help='a phone')\n")
+    pytester.syspathinsert()
+    result = pytester.runpytest_inprocess("-p", "playwrong", "-p", "harness.plugin")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    text = "\n".join([*result.outlines, *result.errlines])
+    assert "ERROR: another pytest plugin has an option of the harness (argument --device:" in text
+    assert "Traceback" not in text
+
+
+def test_another_plugin_with_our_name_for_a_value_changes_nothing(suites, pytester):
+    pytester.makepyfile(
+        phones="def pytest_addoption(parser):\n    parser.addoption('--phone', dest='device', default='Nokia')\n"
+    )
+    pytester.syspathinsert()
+    assert suites("--backend=fake-honest", "--floor=0", "-k", "test_accuracy and not against", "-p", "phones").ret == 0
 
 
 def test_calibration_may_not_meet_the_scored_images(suites):

@@ -16,11 +16,12 @@ REFERENCE_BACKENDS = ("ort-emulation",)
 
 
 def add_backend_dir(folder: str) -> None:
-    """Let files of another folder be backends too. Raises: ConfigError when there is no such folder."""
+    """Let the files in `backends` below a folder be backends too. Raises: ConfigError when there is no such folder."""
     if not Path(folder).is_dir():
-        raise ConfigError(f"--backend-dir={folder}: there is no such folder")
-    if folder not in __path__:
-        __path__.append(folder)
+        raise ConfigError(f"--extension-dir={folder}: there is no such folder")
+    backends = str(Path(folder) / "backends")
+    if backends not in __path__:
+        __path__.append(backends)
 
 
 def list_backends() -> tuple[str, ...]:

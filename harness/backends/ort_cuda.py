@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from harness.backends._cuda.device import CudaError, Gpu
+from harness.backends._cuda.options import CudaOptions
 from harness.backends._cuda.ring import N_SLOTS, Ring, Slot
 from harness.backends._cuda.timer import CudaTimer, work_of_window
 from harness.backends._inputs import check_images, check_output_shape, timing_images
@@ -165,7 +166,7 @@ class OrtCudaEngine:
         self._errors = vendor_errors()
         self._label = f"{artifact.model}-ort-cuda-{artifact.precision}"
         self._artifact, self._gpu, self._index, self._nodes = artifact, gpu, index, nodes
-        self._tf32, self._largest = options.trt.tf32, max(batch_sizes)
+        self._tf32, self._largest = CudaOptions.of(options.settings).tf32, max(batch_sizes)
         self._compute = gpu.stream()  # of every inference: a session has one
         started = time.perf_counter_ns()
         self._session, refused = self._open_session()

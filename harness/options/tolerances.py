@@ -12,20 +12,16 @@ Later beats earlier; a model's tables beat all others; the command line beats th
 
 from __future__ import annotations
 
-import difflib
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from harness.errors import ConfigError
+from harness.options.file import TABLES, read_settings, table_of
+from harness.options.names import check_name
 from harness.specs import Case, ModelSpec, Precision, Tolerance
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
 TOLERANCE_KEYS = tuple(item.name for item in fields(Tolerance))
 PRECISIONS = tuple(precision.value for precision in Precision)
@@ -53,8 +49,8 @@ class ToleranceTable:
         values = {**(_card_values(case, model) if model else {}), **self._file_values(case)}
         given = {name: value for name, value in (command_line or {}).items() if value is not None}
         for name, value in given.items():
-            _check_key(name, TOLERANCE_KEYS, where="the command line")
-            check_value(name, value, where="the command line")
+            check_name(name, TOLERANCE_KEYS, where="the command line")
+            check_value(name, value)
         values.update(given)
         if "floor" not in values and model is not None:
             floor = _card_floor(case, model, dataset, values.get("max_drop", Tolerance().max_drop))
@@ -76,15 +72,10 @@ def load_tolerances(root: Path, *, backends: Sequence[str], models: Sequence[str
     `backends`, `models`: the names there are; `models=None` accepts any model name.
     Raises: ConfigError when both hold settings, or for a file that is not TOML or has an unknown name or value.
     """
-    own, project = root / "harness.toml", root / "pyproject.toml"
-    in_project = _toml(project).get("tool", {}).get("harness") if project.is_file() else None
-    if not own.is_file():
-        if in_project is None:
-            return ToleranceTable()
-        return parse_tolerances(in_project, backends=backends, models=models, source=f"{project} [tool.harness]")
-    if in_project is not None:
-        raise ConfigError(f"both {own} and [tool.harness] of {project} hold settings; keep one of them")
-    return parse_tolerances(_toml(own), backends=backends, models=models, source=str(own))
+    settings = read_settings(root)
+    if not settings.source:
+        return ToleranceTable()
+    return parse_tolerances(settings.table, backends=backends, models=models, source=settings.source)
 
 
 def parse_tolerances(
@@ -96,16 +87,20 @@ def parse_tolerances(
     """
     scopes: dict[tuple[str, str, str], dict[str, float]] = {}
     for key, value in table.items():
-        _check_key(key, ("tolerance", "model"), where=source)
+        check_name(key, TABLES, where=source)
+        if key == "run":
+            continue  # options, read by the run
         if key == "tolerance":
-            _read_scope(_table(value, f"{source} [tolerance]"), model="", backends=backends, source=source, into=scopes)
+            _read_scope(
+                table_of(value, f"{source} [tolerance]"), model="", backends=backends, source=source, into=scopes
+            )
             continue
-        for model, settings in _table(value, f"{source} [model]").items():
+        for model, settings in table_of(value, f"{source} [model]").items():
             if models is not None:
-                _check_key(model, models, where=f"{source} [model]")
-            for name, inner in _table(settings, f"{source} [model.{model}]").items():
-                _check_key(name, ("tolerance",), where=f"{source} [model.{model}]")
-                scope = _table(inner, f"{source} [model.{model}.tolerance]")
+                check_name(model, models, where=f"{source} [model]")
+            for name, inner in table_of(settings, f"{source} [model.{model}]").items():
+                check_name(name, ("tolerance",), where=f"{source} [model.{model}]")
+                scope = table_of(inner, f"{source} [model.{model}.tolerance]")
                 _read_scope(scope, model=model, backends=backends, source=source, into=scopes)
     return ToleranceTable(source=source, scopes=scopes)
 
@@ -117,31 +112,49 @@ def fraction_from_text(text: str) -> float:
     """
     stripped = text.strip()
     try:
-        return float(stripped[:-1]) / 100 if stripped.endswith("%") else float(stripped)
-    except ValueError:
+        return float(Decimal(stripped[:-1]).scaleb(-2)) if stripped.endswith("%") else float(stripped)
+    except (ValueError, ArithmeticError):
         raise ConfigError(f"{text!r} is neither a fraction like 0.005 nor a percentage like 0.5%") from None
+
+
+def text_from_fraction(value: float) -> str:
+    """Return the text that `fraction_from_text` and `tolerance_from_text` turn back into the same fraction."""
+    if value <= LARGEST_BARE_FRACTION:
+        return repr(value)
+    return f"{Decimal(repr(value)).scaleb(2):f}%"
 
 
 def value_from_text(name: str, text: str, *, where: str) -> float:
     """Return a tolerance from what was typed, for example for `--max-drop`.
+
+    Raises: ConfigError, as `tolerance_from_text`, with the place where it was typed.
+    """
+    try:
+        return tolerance_from_text(name, text)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def tolerance_from_text(name: str, text: str) -> float:
+    """Return a tolerance from what was typed.
 
     Raises: ConfigError for text that is no number or a value out of range.
     """
     try:
         value = fraction_from_text(text)
     except ConfigError as error:
-        raise ConfigError(f"{where}: {name}: {error}") from None
+        raise ConfigError(f"{name}: {error}") from None
     if not text.strip().endswith("%"):
-        _check_is_meant(name, value, where=where)
-    check_value(name, value, where=where)
+        _check_is_meant(name, value)
+    check_value(name, value)
     return value
 
 
-def check_value(name: str, value: float, *, where: str) -> None:
+def check_value(name: str, value: float) -> None:
     """Check that a tolerance is in its range. Raises: ConfigError otherwise (NaN included)."""
     low, high = {"alpha": (1e-12, 0.2), "max_slowdown": (0.0, 100.0)}.get(name, (0.0, 1.0))
     if not low <= value <= high:
-        raise ConfigError(f"{where}: {name} is {value:g}; expected {low:g} to {high:g}")
+        raise ConfigError(f"{name} is {value:g}; expected {low:g} to {high:g}")
 
 
 def _read_scope(
@@ -159,13 +172,13 @@ def _read_scope(
     )
     inner = () if precision else (PRECISIONS if backend else (*PRECISIONS, *backends))
     for key, value in table.items():
-        _check_key(key, (*TOLERANCE_KEYS, *inner), where=where)
+        check_name(key, (*TOLERANCE_KEYS, *inner), where=where)
         if key in TOLERANCE_KEYS:
             into.setdefault((model, backend, precision), {})[key] = _number(key, value, where)
             continue
         is_precision = key in PRECISIONS
         _read_scope(
-            _table(value, f"{where} {key}"),
+            table_of(value, f"{where} {key}"),
             model=model,
             backends=backends,
             source=source,
@@ -176,44 +189,16 @@ def _read_scope(
 
 
 def _number(name: str, value: object, where: str) -> float:
-    if isinstance(value, str):
-        return value_from_text(name, value, where=where)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ConfigError(f"{where}: {name} is {value!r}; expected a number or a percentage like '0.5%'")
-    _check_is_meant(name, float(value), where=where)
-    check_value(name, float(value), where=where)
-    return float(value)
+    return value_from_text(name, value if isinstance(value, str) else repr(value), where=where)
 
 
-def _check_is_meant(name: str, value: float, *, where: str) -> None:
+def _check_is_meant(name: str, value: float) -> None:
     if name in LOSS_KEYS and value > LARGEST_BARE_FRACTION:
         raise ConfigError(
-            f"{where}: {name} = {value:g} is a fraction: {100 * value:g} points; write '{value:g}%' or "
-            f"'{100 * value:g}%', whichever is meant"
+            f"{name} = {value:g} means {100 * value:g} %; did you mean '{value:g}%'? If not, write '{100 * value:g}%'"
         )
-
-
-def _check_key(key: str, known: Iterable[str], *, where: str) -> None:
-    names = sorted(set(known))
-    if key in names:
-        return
-    near = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
-    raise ConfigError(f"{where}: unknown name {key!r}; {hint}")
-
-
-def _table(value: object, where: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{where}: found {value!r}; expected a table")
-    return value
-
-
-def _toml(path: Path) -> dict[str, Any]:
-    try:
-        document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from error
-    return document
 
 
 def _card_values(case: Case, model: ModelSpec) -> dict[str, float]:

@@ -1,15 +1,18 @@
-"""The options of a run, frozen: `plugin` makes one from pytest's, nothing below it sees pytest. Layer 0.
+"""The options of a run, frozen. Nothing here knows what is typed; every field but a few has one row in `table`.
 
-Defaults stand here, once; help texts read them.
+Defaults stand here, in `specs` and in the backends' own values, once; help texts read them.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from harness.errors import ConfigError
-from harness.specs import DEFAULT_PRECISIONS, DatasetRequest, Precision, TimingPlan, TrtOptions
+from harness.options.groups import backend_groups
+from harness.options.names import check_name
+from harness.specs import DEFAULT_PRECISIONS, DatasetRequest, ModelSpec, Precision, TimingPlan
 
 BASELINE_MODES = ("auto", "require", "ignore")
 
@@ -20,7 +23,7 @@ class HarnessOptions:
 
     backends: tuple[str, ...] = ("auto",)
     precisions: tuple[Precision, ...] = DEFAULT_PRECISIONS
-    backend_dirs: tuple[str, ...] = ()  # folders with further backends, one file each
+    extension_dirs: tuple[str, ...] = ()  # folders with backends of the user's own
     recipes: tuple[str, ...] = ()  # () = the default one of each precision
     models: tuple[str, ...] = ()  # names or paths; () = every bundled classifier
     input_scale: float | None = None  # of a model without a card
@@ -45,7 +48,9 @@ class HarnessOptions:
     floor: float | None = None
     timeout_s: float = 600.0
     worker_python: str = sys.executable
-    trt: TrtOptions = field(default_factory=TrtOptions)
+    settings: dict[str, dict[str, object]] = field(default_factory=dict)  # of the groups with rows; only what differs
+    backend_options: tuple[tuple[str, str, str], ...] = ()  # (backend, name, value) of backends without rows
+    set_in_file: frozenset[str] = field(default=frozenset(), compare=False)  # flags that harness.toml sets
 
     def __post_init__(self) -> None:
         if not self.backends or not self.precisions:
@@ -58,27 +63,47 @@ class HarnessOptions:
             raise ConfigError("--update-baselines writes what --baseline=require demands to be there; choose one")
         if self.timeout_s <= 0 or self.num_threads < 1:
             raise ConfigError("--worker-timeout and --threads must be greater than 0")
+        groups = backend_groups()
+        for name in self.settings:
+            check_name(name, groups, where="settings")
+            groups[name].read(self.settings)
+        for backend, name, value in self.backend_options:
+            if backend in groups:
+                flags = ", ".join(row.flag for row in groups[backend].rows)
+                raise ConfigError(f"--backend-option={backend}.{name}={value}: use an option of its own: {flags}")
+
+    @property
+    def build_settings(self) -> dict[str, dict[str, object]]:
+        """Return all that only some backends know, as `BuildOptions.settings`."""
+        settings = {group: dict(values) for group, values in self.settings.items()}
+        for backend, name, value in self.backend_options:
+            settings.setdefault(backend, {})[name] = value
+        return settings
+
+    def check_settings(self, models: Sequence[ModelSpec]) -> None:
+        """Check what backends can tell of their options before a run of some models. Raises: ConfigError."""
+        for name in self.settings:
+            backend_groups()[name].check(self.settings, models, self.timing, self.score_batch)
 
 
 def data_request(
     *,
-    name: str,
-    data_dir: str | None,
-    split: str,
-    score_first: int,
-    score_images: int,
-    calibration_images: int,
-    calibration_first: int | None,
-    calibration_split: str | None,
+    name: str = DatasetRequest().name,
+    data_dir: str | None = None,
+    split: str = DatasetRequest().split,
+    score_first: int = 0,
+    score_images: int = DatasetRequest().score_images,
+    calibration_images: int = DatasetRequest().calibration_images,
+    calibration_first: int | None = None,
+    calibration_split: str = DatasetRequest().calibration_split,
 ) -> DatasetRequest:
     """Choose calibration images that were not asked for by name: never one that is scored.
 
-    They come from the train split's start; where that is scored, from after the scored images.
+    They come from the calibration split's start; where that is scored, from after the scored images.
     """
-    chosen_split = calibration_split or "train"
     first = calibration_first
     if first is None:
-        meets = chosen_split == split and score_first < calibration_images
+        meets = calibration_split == split and score_first < calibration_images
         first = score_first + score_images if meets else 0
     return DatasetRequest(
         name=name,
@@ -86,7 +111,7 @@ def data_request(
         split=split,
         score_first=score_first,
         score_images=score_images,
-        calibration_split=chosen_split,
+        calibration_split=calibration_split,
         calibration_first=first,
         calibration_images=calibration_images,
     )

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import MeasurementError
+from harness.options.commands import selection_of
 from harness.records import Accuracy, Latency, PackedArray, Record, Run
 from harness.report.standing import Standing, standing_of
 from harness.specs import Precision
 from harness.stats import LatencySummary, Ratio, mcnemar_p, ratio_of_rounds, summarize_latency, wilson_interval
 
-SELECTING_OPTIONS = ("backends", "models", "precisions", "recipes", "device", "devices")
 PYTEST_SELECTORS = ("-k", "-m", "--deselect")
 ANCHOR_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
 
@@ -150,7 +150,7 @@ def _selection(run: Run) -> tuple[object, ...]:
         for before, word in itertools.pairwise(["", *words])
         if before in PYTEST_SELECTORS or word.startswith(("-k", "-m", "--deselect")) or "::" in word
     ]
-    return tuple(run.options.get(name, "") for name in SELECTING_OPTIONS), tuple(chosen)
+    return selection_of(run.options), tuple(chosen)
 
 
 def batch_sizes(rows: Sequence[Row]) -> list[int]:

@@ -15,7 +15,7 @@ from harness.run.plan import one_line, probe_backends
 
 def doctor_lines(options: HarnessOptions, *, models_dir: Path = Path("models")) -> list[str]:
     """Return the report, line by line."""
-    for folder in options.backend_dirs:
+    for folder in options.extension_dirs:
         add_backend_dir(folder)
     environment = collect_environment(checkout=Path(options.root))
     lines = [

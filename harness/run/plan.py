@@ -14,9 +14,9 @@ from harness.errors import BackendUnavailable, ConfigError, WorkerDied
 from harness.models import bundled_models, find_model
 from harness.options.values import HarnessOptions
 from harness.precision import recipe_names
-from harness.protocols import Progress, no_progress
+from harness.protocols import Progress, TakesOptions, no_progress
 from harness.records import Availability
-from harness.specs import DEFAULT_RECIPES, Case, ModelSpec, Precision, batches_of_engine
+from harness.specs import DEFAULT_RECIPES, Case, ModelSpec, Precision
 from harness.worker.process import Worker
 from harness.worker.requests import OnnxQuestion
 
@@ -37,7 +37,7 @@ def plan_run(options: HarnessOptions, *, models_dir: Path, probe: bool = True) -
     `probe=False` (for listing tests) trusts that a backend whose modules are installed can run.
     Raises: ConfigError for unknown names; BackendUnavailable for a backend asked for by name that cannot run.
     """
-    for folder in options.backend_dirs:
+    for folder in options.extension_dirs:
         add_backend_dir(folder)
     names = _chosen_names(options.backends)
     found = probe_backends(names, options) if probe else [_installed(name) for name in names]
@@ -51,6 +51,7 @@ def plan_run(options: HarnessOptions, *, models_dir: Path, probe: bool = True) -
         raise BackendUnavailable(
             "no backend can run here: " + "; ".join(f"{name}: {why}" for name, why in left_out.items())
         )
+    _check_backend_options(options)
     _check_recipes(options)
     models: dict[str, ModelSpec] = {}
     for spec in _chosen_models(options, models_dir):
@@ -59,7 +60,7 @@ def plan_run(options: HarnessOptions, *, models_dir: Path, probe: bool = True) -
                 f"--model: {models[spec.name].onnx_path} and {spec.onnx_path} are both called {spec.name}"
             )
         models[spec.name] = spec
-    _check_trt_options(options, tuple(models.values()))
+    options.check_settings(tuple(models.values()))
     cases = tuple(
         Case(model=model, backend=a.backend, precision=precision, recipe=recipe, device=_device(options, a))
         for model in models
@@ -70,23 +71,17 @@ def plan_run(options: HarnessOptions, *, models_dir: Path, probe: bool = True) -
     return Plan(cases=cases, models=models, backends=tuple(usable), left_out=left_out)
 
 
-def _check_trt_options(options: HarnessOptions, models: Sequence[ModelSpec]) -> None:
-    """Refuse files that are not there, and batches that no profile takes. Raises: ConfigError."""
-    trt, timing = options.trt, options.timing
-    files = [("--trt-plugin", path) for path in trt.plugins]
-    files += [("--trt-ranges", trt.ranges_file)] if trt.ranges_file is not None else []
-    for option, path in files:
-        if not Path(path).is_file():
-            raise ConfigError(f"{option}={path}: there is no such file")
-    for model in models if trt.profiles else ():
-        for batch in batches_of_engine(model, timing, options.score_batch):
-            if not any(low <= batch <= high for low, _, high in trt.profiles):
-                known = ", ".join(f"{low}:{best}:{high}" for low, best, high in trt.profiles)
-                source = "--batch-size" if batch in timing.batch_sizes else "--score-batch"
-                raise ConfigError(
-                    f"batch {batch} of {model.name} lies in no --trt-profile ({known}); add one that takes it, or "
-                    f"change {'the model' if model.max_batch else source}"
-                )
+def _check_backend_options(options: HarnessOptions) -> None:
+    """Refuse an option that its backend would not read. Raises: ConfigError."""
+    for name, key, value in options.backend_options:
+        where = f"--backend-option={name}.{key}={value}"
+        if name not in list_backends():
+            raise ConfigError(f"{where}: no backend is called {name}; {near_names(name, list_backends())}")
+        backend = load_backend(name)
+        if not isinstance(backend, TakesOptions):
+            raise ConfigError(f"{where}: {name} takes no options")
+        if key not in backend.option_names:
+            raise ConfigError(f"{where}: {name} has no option {key}; {near_names(key, backend.option_names)}")
 
 
 def one_line(availability: Availability) -> str:
@@ -105,7 +100,7 @@ def probe_backends(names: Sequence[str], options: HarnessOptions) -> list[Availa
         def note(done: int, total: int, reached: list[int] = reached) -> None:
             reached[0] = done
 
-        worker = Worker(python=options.worker_python, backend_dirs=options.backend_dirs, label="probe")
+        worker = Worker(python=options.worker_python, extension_dirs=options.extension_dirs, label="probe")
         try:
             found += worker.call(
                 "probe",

@@ -9,7 +9,7 @@ from harness.measure.invariance import check_invariance
 from harness.measure.scoring import score_engine
 from harness.measure.timing import latency_from_arms, make_timers, min_sample_ns, time_arms
 from harness.precision.effective import effective_precision
-from harness.protocols import Progress
+from harness.protocols import BoundsBatches, Progress
 from harness.records import Accuracy, InvarianceCheck, Latency
 from harness.specs import BF16_RUNTIME_RECIPE, Case, Precision
 from harness.worker.images import scored_dataset, timing_batch
@@ -72,11 +72,11 @@ def read_layers(case: OpenCase) -> LayerReport:
 def invariance(case: OpenCase) -> tuple[InvarianceCheck, ...]:
     """Try whether an image's result depends on its neighbours, slot or batch size."""
     request = case.request
-    profiles = request.build.trt.profiles
-    bounds = {size for profile in profiles for size in profile} or set(case.batch_sizes)
+    own = case.backend.batch_bounds(request.build) if isinstance(case.backend, BoundsBatches) else ()
+    bounds = set(own or case.batch_sizes)
     largest = max(bounds)
     images = timing_batch(request.model, request.data, max(2, min(INVARIANCE_IMAGES, largest)))
-    # Where profiles say what the engine takes, their bounds are the sizes to try; else small ones as well.
-    small = set() if profiles else {1, min(2, largest), min(INVARIANCE_IMAGES, largest)}
+    # Where a backend names the bounds of what its engine takes, those are the sizes to try; else small ones as well.
+    small = set() if own else {1, min(2, largest), min(INVARIANCE_IMAGES, largest)}
     sizes = tuple(sorted(small | bounds))
     return check_invariance(case.engine, images, batch_sizes=sizes, precision=request.case.precision)

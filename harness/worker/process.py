@@ -28,7 +28,7 @@ KILL_AFTER_S = 2.0
 LOG_TAIL_LINES = 3
 BOOTSTRAP = """
 import os, sys
-package_parent, log_path, backend_dirs = channel.receive()
+package_parent, log_path, extension_dirs = channel.receive()
 sys.path.insert(0, package_parent)
 if log_path:
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -36,7 +36,7 @@ if log_path:
     os.dup2(log, 2)
     sys.stdout = sys.stderr = os.fdopen(os.dup(log), "w", buffering=1)
 from harness.backends import add_backend_dir
-for folder in backend_dirs:
+for folder in extension_dirs:
     add_backend_dir(folder)
 from harness.worker.service import serve
 serve(channel)
@@ -51,7 +51,7 @@ class Worker:
         *,
         log_path: Path | None = None,
         python: str = sys.executable,
-        backend_dirs: Sequence[str] = (),
+        extension_dirs: Sequence[str] = (),
         label: str = "",
     ) -> None:
         self._label = label
@@ -62,7 +62,7 @@ class Worker:
         except (OSError, execnet.HostNotFound, EOFError) as error:
             raise errors.ConfigError(f"no worker could be started with the interpreter {python}: {error}") from error
         self._channel = self._gateway.remote_exec(BOOTSTRAP)
-        self._channel.send((PACKAGE_PARENT, str(log_path) if log_path else "", tuple(backend_dirs)))
+        self._channel.send((PACKAGE_PARENT, str(log_path) if log_path else "", tuple(extension_dirs)))
 
     def call(
         self,

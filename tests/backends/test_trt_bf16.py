@@ -8,9 +8,10 @@ import pytest
 from harness.backends.trt.adapter import TrtBackend
 from harness.backends.trt.api import TrtApi
 from harness.backends.trt.build import configure, options_in_words
+from harness.backends.trt.options import TrtOptions
 from harness.errors import BuildError
 from harness.records import Artifact
-from harness.specs import Case, Precision, TrtOptions
+from harness.specs import Case, Precision
 
 # What each family has. Source: the bindings themselves, tests/trt_api.
 FAMILIES = {

@@ -18,7 +18,7 @@ from harness.precision import find_recipe, prepare_artifact
 from harness.precision.recipe import ConversionRequest
 from harness.precision.recipes.bf16 import FP32_OPS
 from harness.records import Artifact
-from harness.specs import BuildOptions, Case, Precision, TrtOptions
+from harness.specs import BuildOptions, Case, Precision
 
 if importlib.util.find_spec("tensorrt_rtx") is None:
     pytest.skip("tensorrt-rtx is not installed: pip install tensorrt-rtx", allow_module_level=True)
@@ -63,7 +63,7 @@ def test_every_bundled_model_builds(bundled, name, recipe, cache):
         spec, Precision(precision), recipe, calibration=Noise(spec.input_shape), cache_dir=cache
     )
     profiles = ((1, 1, 1), (2, 8, 16)) if name == MODELS[0] else ()
-    options = BuildOptions(trt=TrtOptions(profiles=profiles))
+    options = BuildOptions(settings={"trt": {"profiles": profiles}})
     plan = load_backend("trt-rtx").build_plan(artifact, batch_sizes=(1, 16), options=options)
     assert len(plan.data) > 10_000
     assert plan.build_ns > 0
@@ -221,7 +221,7 @@ def test_a_malformed_model_is_refused_with_its_reason(messages, name):
 def test_bad_options_are_refused(bundled, trt, says):
     artifact = artifact_of(bundled(MODELS[0]).onnx_path)
     with pytest.raises(BuildError, match=says):
-        load_backend("trt-rtx").build_plan(artifact, batch_sizes=(2,), options=BuildOptions(trt=TrtOptions(**trt)))
+        load_backend("trt-rtx").build_plan(artifact, batch_sizes=(2,), options=BuildOptions(settings={"trt": trt}))
 
 
 def test_a_plugin_library_is_loaded_and_counted(bundled, tmp_path):
@@ -231,7 +231,7 @@ def test_a_plugin_library_is_loaded_and_counted(bundled, tmp_path):
     source.write_text("int plain(void) { return 1; }\n")
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
     artifact = artifact_of(bundled(MODELS[0]).onnx_path)
-    options = BuildOptions(trt=TrtOptions(plugins=(str(library),)))
+    options = BuildOptions(settings={"trt": {"plugins": (str(library),)}})
     plan = load_backend("trt-rtx").build_plan(artifact, batch_sizes=(2,), options=options)
     assert "plug-in libplain.so: 0 layer types registered" in plan.notes
 

@@ -11,7 +11,7 @@ from harness.backends.trt import build as trt_build
 from harness.backends.trt.adapter import TrtBackend
 from harness.errors import BuildError
 from harness.records import Artifact
-from harness.specs import BuildOptions, Precision, TrtOptions
+from harness.specs import BuildOptions, Precision
 
 SOURCE = "void *getPluginCreators(void) { return 0; }\n"
 
@@ -37,7 +37,7 @@ def build_here(model, cache, plugins, rebuild=False):
     artifact = Artifact(
         model="net", precision=Precision.FP32, recipe="none", onnx_path=str(model), sha256="d" * 64, source_sha256=""
     )
-    options = BuildOptions(cache_dir=str(cache), rebuild=rebuild, trt=TrtOptions(plugins=tuple(plugins)))
+    options = BuildOptions(cache_dir=str(cache), rebuild=rebuild, settings={"trt": {"plugins": tuple(plugins)}})
     backend = TrtBackend("trt", "fake_tensorrt", "pip install nothing")
     with backend.build(artifact, device="cuda:0", batch_sizes=(1, 4), options=options) as engine:
         return {"cache": engine.facts.cache, "notes": [note for note in engine.facts.notes if "plug-in" in note]}

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from harness.backends.trt.adapter import TrtBackend
 from harness.records import Artifact
-from harness.specs import BuildOptions, Precision, TrtOptions
+from harness.specs import BuildOptions, Precision
 
 SHAPE, CLASSES = (-1, 1, 28, 28), 5
 
@@ -75,10 +75,11 @@ def make_artifact(write_model):
 
 @pytest.fixture
 def build(backend, make_artifact, tmp_path):
-    """Build an engine; keyword arguments of TrtOptions besides those named."""
+    """Build an engine; keyword arguments are options of TensorRT besides those named."""
 
-    def make(artifact=None, *, batch_sizes=(1, 4), calibration=None, rebuild=False, device="cuda:0", **trt):
-        options = BuildOptions(cache_dir=str(tmp_path / "cache"), rebuild=rebuild, trt=TrtOptions(**trt))
+    def make(artifact=None, *, batch_sizes=(1, 4), calibration=None, rebuild=False, device="cuda:0", tf32=False, **trt):
+        settings = {"cuda": {"tf32": tf32}, "trt": trt}
+        options = BuildOptions(cache_dir=str(tmp_path / "cache"), rebuild=rebuild, settings=settings)
         return backend.build(
             artifact or make_artifact(),
             device=device,

@@ -8,6 +8,7 @@ from harness.options.tolerances import (
     fraction_from_text,
     load_tolerances,
     parse_tolerances,
+    text_from_fraction,
     value_from_text,
 )
 from harness.specs import Case, ModelSpec, Precision, Tolerance
@@ -117,7 +118,7 @@ def test_pyproject_is_read_and_two_places_are_refused(tmp_path):
         ("[tolerance.int8.openvino]\nmax_drop = 0.1", ["openvino", "[tolerance.int8]"]),
         ("[model.lenet.tolerance]\nmax_drop = 0.1", ["did you mean 'lenet5'"]),
         ("[model.lenet5]\nmax_drop = 0.1", ["model.lenet5", "max_drop"]),
-        ("[tolerance]\nmax_drop = 0.5", ["50 points", "'0.5%'"]),
+        ("[tolerance]\nmax_drop = 0.5", ["means 50 %", "'0.5%'"]),
         ("[tolerance]\nmax_drop = nan", ["max_drop is nan"]),
         ("[tolerance]\nmax_drop = true", ["True"]),
         ("[tolerance]\nmax_drop = 'much'", ["much"]),
@@ -132,6 +133,11 @@ def test_mistakes_are_refused_by_name(tmp_path, text, words):
         loaded(tmp_path, text)
     for word in (*words, "harness.toml"):
         assert word in str(error.value)
+
+
+def test_the_options_of_a_run_are_left_to_the_run(tmp_path):
+    table = loaded(tmp_path, "[run]\nscore_images = 7\n[tolerance]\nalpha = 0.01")
+    assert table.tolerance_for(case(), model(), "strokes").alpha == 0.01
 
 
 def test_mistakes_on_the_command_line_are_refused():
@@ -150,6 +156,11 @@ def test_text_becomes_a_fraction():
         value_from_text("max_drop", "0.5", where="--max-drop")
     with pytest.raises(ConfigError, match="neither"):
         fraction_from_text("5 percent")
+
+
+@pytest.mark.parametrize("value", [0.0, 0.003, 0.07, 0.2, 0.21, 0.5, 0.57, 0.999, 1.0])
+def test_a_fraction_is_typed_again_as_it_was(value):
+    assert value_from_text("max_drop", text_from_fraction(value), where="") == value
 
 
 def test_any_model_name_is_taken_when_none_are_known():

@@ -81,7 +81,7 @@ def test_baselines_and_what_is_missing(night):
         ({"command": "pytest suites/ -k lenet5"}, 0),
         ({"command": "pytest 'suites/test_accuracy.py::test_top1'"}, 0),
         ({"command": "pytest suites/ -m accuracy"}, 0),
-        ({"options": {"models": "lenet5"}}, 0),
+        ({"options": {"--model": "lenet5"}}, 0),
         ({"command": "an open 'quote"}, 14),
     ],
 )

@@ -35,7 +35,7 @@ def case(bundled, tmp_path, request):
         tolerance=Tolerance(),
         log_path=tmp_path / "case.log",
         python=sys.executable,
-        backend_dirs=(FAKES,),
+        extension_dirs=(FAKES,),
         timeout_s=60,
         strict=False,
         progress=lambda label: no_progress,

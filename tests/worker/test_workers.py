@@ -17,7 +17,7 @@ TIMEOUT_S = 60
 
 @pytest.fixture
 def worker(tmp_path):
-    made = Worker(log_path=tmp_path / "worker.log", backend_dirs=[FAKES], label="case under test")
+    made = Worker(log_path=tmp_path / "worker.log", extension_dirs=[FAKES], label="case under test")
     yield made
     made.close()
 

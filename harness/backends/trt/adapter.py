@@ -22,11 +22,12 @@ from harness.backends.trt.calibrator import (
     make_calibrator,
 )
 from harness.backends.trt.engine import PlanRefused, TrtEngine
+from harness.backends.trt.options import TrtOptions
 from harness.backends.trt.probe import probe_backend
 from harness.errors import BackendUnavailable, BuildError, ConfigError
 from harness.protocols import CalibrationSet
 from harness.records import Artifact, Availability, Calibration, EngineFacts, Support
-from harness.specs import BuildOptions, Case, ImageRange, Precision, TrtOptions
+from harness.specs import BuildOptions, Case, ImageRange, Precision
 from harness.store.cache import ContentCache, sha256_of_file
 
 CUDA_MODULES = ("pycuda.driver", "cuda.bindings")
@@ -97,6 +98,10 @@ class TrtBackend:
             return Support(supported=False, reason=reason)
         return Support(supported=True)
 
+    def batch_bounds(self, options: BuildOptions) -> tuple[int, ...]:
+        """Return the smallest, tuned and largest batch of every profile asked for [images]."""
+        return tuple(size for profile in TrtOptions.of(options.settings).profiles for size in profile)
+
     def api(self) -> TrtApi:
         """Import the module. Raises: BackendUnavailable."""
         try:
@@ -160,6 +165,7 @@ class _Builder:
     ) -> None:
         self._name, self._api, self._artifact = name, api, artifact
         self._batch_sizes, self._options = tuple(sorted(set(batch_sizes))), options
+        self._trt = TrtOptions.of(options.settings)
         self._label = f"{artifact.model}-{name}-{artifact.precision}"
         self._store: CalibrationStore | None = None
         self._damaged: tuple[str, ...] = ()
@@ -169,10 +175,10 @@ class _Builder:
         """Load the cached plan if there is a good one, else build and store it."""
         if self._artifact.recipe in CALIBRATORS and calibration is None:
             raise BuildError(f"{self._label}: recipe {self._artifact.recipe} needs calibration images; none were given")
-        if self._options.trt.profiles:  # a cached plan has the same profiles, and says later what it does not take
-            choose_profiles(self._batch_sizes, self._options.trt.profiles)
+        if self._trt.profiles:  # a cached plan has the same profiles, and says later what it does not take
+            choose_profiles(self._batch_sizes, self._trt.profiles)
         # A cached plan with a plug-in layer is refused without its library; a plan's notes tell of it already.
-        load_plugins(self._api, self._options.trt.plugins)
+        load_plugins(self._api, self._trt.plugins)
         key = self._plan_key(_Device.of(gpu), calibration)
         cache = self._cache("plans")
         engine, refused = self._from_cache(key, gpu)
@@ -212,7 +218,7 @@ class _Builder:
             self._api,
             self._artifact,
             batch_sizes=self._batch_sizes,
-            options=self._options.trt,
+            options=self._trt,
             timing_cache=b"" if self._options.rebuild else timings,
             other_timings=timings if self._options.rebuild else b"",
             calibrate=self._calibrate(calibration, gpu),
@@ -243,8 +249,8 @@ class _Builder:
             "precision": str(self._artifact.precision),
             "recipe": self._artifact.recipe,
             "calibration": calibration.fingerprint if calibration and self._artifact.recipe in CALIBRATORS else "",
-            "batch_sizes": [] if self._options.trt.profiles else list(self._batch_sizes),
-            "options": _options_key(self._options.trt),
+            "batch_sizes": [] if self._trt.profiles else list(self._batch_sizes),
+            "options": _options_key(self._trt),
             "module": self._api.trt.__name__,
             "tensorrt": self._api.version,
             "gpu": device.name,
@@ -267,7 +273,7 @@ class _Builder:
 
         def calibrate(api: TrtApi, shape: tuple[int, ...]) -> _Fed:
             batch_size = shape[0] if shape[0] > 0 else calibration_batch(n_images)
-            trt = self._options.trt
+            trt = self._trt
             self._calibration_key = {
                 "revision": PLAN_REVISION,
                 "artifact": self._artifact.sha256,
@@ -340,7 +346,7 @@ class _Builder:
 
     def _inputs_in_words(self) -> dict[str, str]:
         """Return what shaped the engine and cannot be read back from the builder."""
-        trt, recipe = self._options.trt, self._artifact.recipe
+        trt, recipe = self._trt, self._artifact.recipe
         words = {"plugins": ", ".join(_file_in_words(path) for path in trt.plugins) or "none"}
         if recipe == RANGES_RECIPE and trt.ranges_file is not None:
             words["ranges"] = _file_in_words(trt.ranges_file)

@@ -12,10 +12,11 @@ from typing import Any, Protocol
 
 from harness.backends.trt.api import RANGES_RECIPE, LogLines, TrtApi, make_logger
 from harness.backends.trt.calibrator import apply_ranges, read_ranges
+from harness.backends.trt.options import TrtOptions
 from harness.errors import BuildError, HarnessError
 from harness.models.onnx_graph import load_model
 from harness.records import Artifact
-from harness.specs import Precision, TrtOptions
+from harness.specs import Precision
 
 Profiles = tuple[tuple[int, int, int], ...]
 

@@ -1,0 +1,57 @@
+"""The settings of a folder: `harness.toml`, or `[tool.harness]` of `pyproject.toml`, as parsed TOML."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
+
+TABLES = ("run", "tolerance", "model")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingsFile:
+    """What a folder's file says, and what it is called in messages."""
+
+    source: str = ""  # "" when there is none
+    table: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_settings(root: Path) -> SettingsFile:
+    """Read the settings of a folder; without a file they are empty.
+
+    Raises: ConfigError when both files hold settings, or for a file that is not TOML.
+    """
+    own, project = root / "harness.toml", root / "pyproject.toml"
+    in_project = _toml(project).get("tool", {}).get("harness") if project.is_file() else None
+    if not own.is_file():
+        if in_project is None:
+            return SettingsFile()
+        return SettingsFile(source=f"{project} [tool.harness]", table=in_project)
+    if in_project is not None:
+        raise ConfigError(f"both {own} and [tool.harness] of {project} hold settings; keep one of them")
+    return SettingsFile(source=str(own), table=_toml(own))
+
+
+def table_of(value: object, where: str) -> Mapping[str, Any]:
+    """Return a TOML table. Raises: ConfigError for any other value."""
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where}: found {value!r}; expected a table")
+    return value
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+    return document

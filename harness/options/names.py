@@ -1,0 +1,18 @@
+"""A name that nobody knows, and the nearest one that somebody does."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from harness.errors import ConfigError
+
+
+def check_name(name: str, known: Iterable[str], *, where: str) -> None:
+    """Check that a name is known. Raises: ConfigError with the nearest known name, or all of them."""
+    names = sorted(set(known))
+    if name in names:
+        return
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
+    raise ConfigError(f"{where}: unknown name {name!r}; {hint}")

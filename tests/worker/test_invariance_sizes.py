@@ -1,0 +1,43 @@
+"""Which batch sizes the invariance check tries: those a backend names, else small ones as well."""
+
+import numpy as np
+import pytest
+
+from harness.records import Support
+from harness.specs import BuildOptions, Case, DatasetRequest, Precision, TimingPlan
+from harness.worker import service
+from harness.worker.requests import CaseRequest
+
+
+class Plain:
+    def supports(self, case):
+        return Support(supported=True)
+
+
+class Bounded(Plain):
+    def batch_bounds(self, options):
+        return tuple(options.settings["mine"]["bounds"])
+
+
+@pytest.mark.parametrize(
+    ("backend", "bounds", "sizes"),
+    [(Plain(), (), (1, 2, 8, 64)), (Bounded(), (), (1, 2, 8, 64)), (Bounded(), (3, 5, 9), (3, 5, 9))],
+)
+def test_a_backend_may_name_the_batches_to_try(spec, monkeypatch, backend, bounds, sizes):
+    tried = []
+    monkeypatch.setattr(service, "load_backend", lambda name: backend)
+    monkeypatch.setattr(service, "INVARIANCE_IMAGES", 8)
+    monkeypatch.setattr(service, "check_invariance", lambda *args, batch_sizes, **rest: tried.append(batch_sizes) or ())
+    monkeypatch.setattr(service.CaseWork, "_timing_images", lambda self, size: np.zeros((size, 1), np.float32))
+    request = CaseRequest(
+        case=Case(model="tiny", backend="mine", precision=Precision.FP32, recipe="none"),
+        model=spec,
+        data=DatasetRequest(),
+        build=BuildOptions(settings={"mine": {"bounds": bounds}}),
+        timing=TimingPlan(batch_sizes=(64,)),
+        score_batch=64,
+    )
+    work = service.CaseWork(request)
+    work.engine = object()
+    work.invariance()
+    assert tried == [sizes]
