@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from harness.backends import list_backends
 from harness.errors import BaselineError, HarnessError
-from harness.gates import compare_runs, judged_together, records_with_verdicts
-from harness.models import load_card
-from harness.options.tolerances import load_tolerances, value_from_text
+from harness.gates import JudgeOptions, compare_runs, judge_records, list_gates
+from harness.options.tolerances import value_from_text
 from harness.options.values import HarnessOptions
 from harness.report.files import write_reports
 from harness.report.terminal import comparison_lines
+from harness.run.cases import utc_now
 from harness.run.doctor import doctor_lines
-from harness.run.session import utc_now
-from harness.specs import Case, Tolerance
-from harness.store.baselines import BaselineStore, line_from_baseline, text_from_baseline
-from harness.store.runs import load_run
+from harness.run.stored import load_judged_run
+from harness.store.baseline_files import line_from_baseline, text_from_baseline
+from harness.store.baselines import BaselineStore
 
 app = typer.Typer(
     help="Benchmarking and accuracy-regression harness for inference engines. The suites run under pytest.",
@@ -71,18 +70,6 @@ def _runs(run: Path) -> Path:
     return run if run.exists() else REPORTS / run
 
 
-def _tolerances(given: dict[str, float]) -> Callable[[Case], Tolerance]:
-    """Return each case's tolerance: command line, harness.toml, the card of a bundled model, the defaults."""
-    table = load_tolerances(Path(), backends=list_backends())
-
-    def tolerance_of(case: Case) -> Tolerance:
-        card = Path("models") / f"{case.model}.toml"
-        model = load_card(card) if card.is_file() else None
-        return table.tolerance_for(case, model, "", command_line=given)
-
-    return tolerance_of
-
-
 @app.command()
 @one_line_errors
 def report(
@@ -93,10 +80,10 @@ def report(
     ] = None,
     tables: Annotated[Path | None, typer.Option(help="Also write all records as .csv or .parquet.")] = None,
 ) -> None:
-    """Make a run's report again from its records."""
+    """Regenerate a run's report from its records."""
     folder = _runs(run)
-    found, records = load_run(folder)
-    earlier = load_run(_runs(baseline)) if baseline else None
+    found, records = load_judged_run(folder)
+    earlier = load_judged_run(_runs(baseline)) if baseline else None
     for line in write_reports(folder, found, records, baseline=earlier, page=output, tables=tables):
         typer.echo(line)
 
@@ -109,10 +96,13 @@ def compare(
     max_drop: Annotated[str | None, typer.Option(help="Accepted loss of top-1, 0.005 or 0.5%.")] = None,
     max_slowdown: Annotated[str | None, typer.Option(help="Accepted slowdown, 0.05 or 5%.")] = None,
     alpha: Annotated[str | None, typer.Option(help="False-alarm rate of one comparison.")] = None,
+    across_devices: Annotated[
+        bool, typer.Option("--across-devices", help="Also compare predictions of unlike types of device.")
+    ] = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Also write the comparison's page.")] = None,
 ) -> None:
     """Judge every case of run B against the same case of run A; exits with 1 when something regressed."""
-    (a, records_a), (b, records_b) = load_run(_runs(run_a)), load_run(_runs(run_b))
+    (a, records_a), (b, records_b) = load_judged_run(_runs(run_a)), load_judged_run(_runs(run_b))
     given = {
         name: value_from_text(name, text, where=f"--{name.replace('_', '-')}")
         for name, text in (("max_drop", max_drop), ("max_slowdown", max_slowdown), ("alpha", alpha))
@@ -120,21 +110,14 @@ def compare(
     }
     if "max_drop" in given:
         given["max_drop_baseline"] = given["max_drop"]  # between two runs of one engine, not between precisions
-    found = compare_runs(
-        records_a,
-        records_b,
-        tolerance_for=_tolerances(given),
-        name_a=f"run {a.id}",
-        name_b=f"run {b.id}",
-    )
-    found = judged_together(found, alpha=given.get("alpha", Tolerance().alpha))
-    for line in comparison_lines((a, b), found):
+    later = [replace(record, tolerance=replace(record.tolerance, **given)) for record in records_b]
+    found = compare_runs(records_a, later, names=(f"run {a.id}", f"run {b.id}"), across_devices=across_devices)
+    for line in comparison_lines((a, b), found.verdicts):
         typer.echo(line)
     if output:
-        judged = records_with_verdicts(records_b, found)
-        for line in write_reports(_runs(run_b), b, judged, baseline=(a, records_a), page=output):
+        for line in write_reports(_runs(run_b), b, found.records, baseline=(a, records_a), page=output):
             typer.echo(line)
-    if any(verdict.is_failure for _, verdicts in found for verdict in verdicts):
+    if found.is_failure:
         raise typer.Exit(1)
 
 
@@ -155,13 +138,13 @@ def show_baselines(
 @baseline_app.command("accept")
 @one_line_errors
 def accept_baselines(
-    run: Annotated[Path, typer.Argument(help="The run that is right.")] = Path("latest"),
+    run: Annotated[Path, typer.Argument(help="The run to accept.")] = Path("latest"),
     case: Annotated[list[str] | None, typer.Option(help="Only this case; repeatable.")] = None,
     by: Annotated[str, typer.Option(help="Who accepts it.")] = "",
     folder: Annotated[Path, typer.Option("--baseline-dir", help="Stored baselines.")] = BASELINES,
 ) -> None:
     """Make a run's cases the baselines of later runs."""
-    _, records = load_run(_runs(run))
+    _, records = load_judged_run(_runs(run))
     written = BaselineStore(folder).accept(
         records, case_ids=case or (), accepted_by=by or getpass.getuser(), accepted_at=utc_now()
     )
@@ -175,9 +158,15 @@ def diff_baselines(
     run: Annotated[Path, typer.Argument(help="The run to compare.")] = Path("latest"),
     folder: Annotated[Path, typer.Option("--baseline-dir", help="Stored baselines.")] = BASELINES,
 ) -> None:
-    """Say what a run changed against the stored baselines."""
-    found, records = load_run(_runs(run))
-    for line in comparison_lines((found,), BaselineStore(folder).diff(records, tolerance_for=_tolerances({}))):
+    """Compare a run with the stored baselines."""
+    found, records = load_judged_run(_runs(run))
+    baselines, errors = BaselineStore(folder).load_for(records)
+    if errors:
+        raise next(iter(errors.values()))
+    stored = frozenset(gate.name for gate in list_gates() if gate.reads_baseline)
+    judged = judge_records(records, baselines, JudgeOptions(gates=stored, stored_in=str(folder)))
+    verdicts = [(record.case.id, record.verdicts) for record in judged if not record.is_reference]
+    for line in comparison_lines((found,), verdicts):
         typer.echo(line)
 
 
@@ -188,7 +177,7 @@ def prune_baselines(
     folder: Annotated[Path, typer.Option("--baseline-dir", help="Stored baselines.")] = BASELINES,
 ) -> None:
     """Delete baselines that no case of a full run uses."""
-    found, records = load_run(_runs(run))
+    found, records = load_judged_run(_runs(run))
     if not found.is_full:
         raise BaselineError(f"run {found.id} was not a full one ({found.command}): what it lacks is not unused")
     for path in BaselineStore(folder).prune(records, skipped_backends=found.skipped):

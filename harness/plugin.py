@@ -15,17 +15,17 @@ from harness.errors import ConfigError, HarnessError, Unsupported
 from harness.gates import Candidate, Gate, GateAnswer, find_gate, list_gates
 from harness.options.parsing import add_options, options_from_namespace
 from harness.options.values import HarnessOptions
+from harness.precision import find_recipe
 from harness.protocols import Progress
 from harness.records import Latency
 from harness.run.plan import Plan, check_data, plan_run
-from harness.precision import find_recipe
 from harness.specs import Case
 
 if TYPE_CHECKING:  # imported when a test runs: SciPy alone would double the time of --collect-only
     from harness.run.case import CaseRun
     from harness.run.session import RunSession
 
-CASE_FIXTURES = ("case_run", "verdict")
+CASE_FIXTURE = "case_run"
 MAX_BENCHMARK_SAMPLES = 1_000  # replayed into pytest-benchmark; more only cost time
 
 
@@ -110,14 +110,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Parametrize every test that takes `case_run` or `verdict` with the cases of this run that it is for."""
-    fixture = next((name for name in CASE_FIXTURES if name in metafunc.fixturenames), None)
-    if fixture is None:
+    if CASE_FIXTURE not in metafunc.fixturenames:  # `verdict` takes it too
         return
     state = metafunc.config.stash[STATE]
     cases = [case for case in state.cases() if _wanted(case, metafunc.definition, state)]
     sizes = state.options.timing.batch_sizes if state.options and "batch_size" in metafunc.fixturenames else ()
     state.n_generated += len(cases) * max(1, len(sizes))
-    metafunc.parametrize(fixture, cases, ids=[case.id for case in cases], indirect=True, scope="session")
+    metafunc.parametrize(CASE_FIXTURE, cases, ids=[case.id for case in cases], indirect=True, scope="session")
     if sizes:
         metafunc.parametrize("batch_size", sizes, ids=[f"batch{size}" for size in sizes])
 
@@ -163,7 +162,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         raise pytest.UsageError(str(state.error))
     if state.plan:
         # A test that fits none of the cases was generated without one: nothing to run, and no skip to explain.
-        items[:] = [item for item in items if _case_id(item) or not set(CASE_FIXTURES) & set(_fixtures(item))]
+        items[:] = [item for item in items if _case_id(item) or CASE_FIXTURE not in _fixtures(item)]
         order = {case.id: index for index, case in enumerate(state.plan.cases)}
         gates = {item: _gate(item) for item in items}
         items.sort(key=lambda item: (_waits(gates[item]), order.get(_case_id(item), -1)))
@@ -189,7 +188,7 @@ def _fixtures(item: pytest.Item) -> Sequence[str]:
 def _case_id(item: pytest.Item) -> str:
     callspec = getattr(item, "callspec", None)
     params = callspec.params if callspec else {}
-    case = next((params[name] for name in CASE_FIXTURES if name in params), None)
+    case = params.get(CASE_FIXTURE)
     return case.id if isinstance(case, Case) else ""
 
 
@@ -241,12 +240,12 @@ def case_run(request: pytest.FixtureRequest, harness_session: RunSession) -> Ite
 
 
 @pytest.fixture
-def verdict(request: pytest.FixtureRequest, harness_session: RunSession, verdict_case: Case) -> GateAnswer:
+def verdict(request: pytest.FixtureRequest, harness_session: RunSession, case_run: CaseRun) -> GateAnswer:
     """What the gate of the test's mark says of one case: `assert verdict.ok, verdict.message`."""
     gate = _gate(request.node)
     if gate is None:
         raise pytest.UsageError(f"{request.node.nodeid}: mark it with a gate")
-    return harness_session.answer(verdict_case, gate.name)
+    return harness_session.answer(case_run.case, gate.name)
 
 
 @pytest.fixture

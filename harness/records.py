@@ -423,5 +423,8 @@ class Run:
     schema: int = RECORD_SCHEMA
     skipped: dict[str, str] = field(default_factory=dict)  # backend -> why `auto` left it out
     gates: tuple[str, ...] = ()  # those that a selected test asked for
+    strict: bool = False  # an inconclusive verdict failed
+    baseline: str = "auto"  # how baselines were read: auto, require or ignore
+    baseline_dir: str = ""  # where they lay; copies of those read lie beside the records
     is_full: bool = False  # every case there is was planned, measured and judged: what it lacks is unused
     notes: tuple[str, ...] = ()

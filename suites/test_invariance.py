@@ -2,8 +2,8 @@
 
 import pytest
 
-pytestmark = pytest.mark.invariance
 
-
-def test_invariance(case_run):
-    assert not [verdict.message for verdict in case_run.invariance() if not verdict.ok]
+@pytest.mark.invariance
+@pytest.mark.gate("invariance")
+def test_invariance(verdict):
+    assert verdict.ok, verdict.message

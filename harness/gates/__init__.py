@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from harness.errors import ConfigError
-from harness.gates import _judging
+from harness.gates import _between, _judging
 from harness.gates._accuracy import check_accuracy
+from harness.gates._between import RunComparison
 from harness.gates._gate import Candidate, Evidence, Gate, GateAnswer, JudgeOptions, answer_of
 from harness.gates._judging import Baselines
 from harness.gates._subjects import (
@@ -36,10 +37,12 @@ __all__ = [
     "GateAnswer",
     "JudgeOptions",
     "RoundMedians",
+    "RunComparison",
     "ScoredImages",
     "Subject",
     "answer_of",
     "check_accuracy",
+    "compare_runs",
     "digests_from_packed",
     "engine_digest",
     "find_gate",
@@ -71,3 +74,13 @@ def judge_records(records: Sequence[Record], baselines: Baselines, options: Judg
     Pure: it reads nothing but its arguments. See `_judging`.
     """
     return _judging.judge_records(records, baselines, options, list_gates())
+
+
+def compare_runs(
+    before: Sequence[Record], after: Sequence[Record], *, names: tuple[str, str], across_devices: bool = False
+) -> RunComparison:
+    """Judge every case of a run against the same case of an earlier one, by the gates that read a baseline.
+
+    Raises: MeasurementError when the runs share no case. See `_between`.
+    """
+    return _between.compare_records(before, after, names=names, gates=list_gates(), across_devices=across_devices)

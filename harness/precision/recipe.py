@@ -41,6 +41,7 @@ class Recipe:
     name: str
     precision: Precision
     summary: str
+    writes: str = "nothing"  # into the file: qdq (Q/DQ nodes), cast (weights of another type) or nothing
     convert: Callable[[ConversionRequest], Conversion] | None = None
     tool_versions: Callable[[], Mapping[str, str]] = field(default=dict)
     needs_calibration: bool = False

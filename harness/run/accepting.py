@@ -44,9 +44,7 @@ def is_complete(record: Record) -> bool:
         return True
     candidate = Candidate(case=record.case, writes="nothing")
     needed = {
-        gate.name
-        for gate in list_gates()
-        if gate.in_family and not gate.reads_baseline and gate.applies(candidate)
+        gate.name for gate in list_gates() if gate.in_family and not gate.reads_baseline and gate.applies(candidate)
     }
     return record.accuracy is not None and needed <= {verdict.gate for verdict in record.verdicts}
 

@@ -22,7 +22,7 @@ from harness.run.judging import Judging
 from harness.run.plan import Plan
 from harness.specs import Case
 from harness.store.baselines import BaselineStore
-from harness.store.runs import RunStore
+from harness.store.runs import BASELINES_FOLDER, RunStore
 
 
 class RunSession:
@@ -54,9 +54,13 @@ class RunSession:
             options=changed_options(options),
             skipped=plan.left_out,
             gates=tuple(sorted(gates)),
+            strict=options.strict,
+            baseline=options.baseline,
+            baseline_dir=options.baseline_dir,
         )
         self.baselines = BaselineStore(Path(options.baseline_dir))
         self._judging = Judging(self._cases, plan, options, gates=gates, baselines=self.baselines)
+        self._written = set[str]()
         self.store = RunStore(Path(options.report_dir), self.run)
 
     def open_case(self, case: Case) -> CaseRun:
@@ -64,9 +68,11 @@ class RunSession:
         return self._cases.open(case)
 
     def close_case(self, run: CaseRun) -> None:
-        """End a case's worker and write what was measured, as yet not judged."""
+        """End a case's worker and write what was measured, as yet not judged; once a case."""
         run.close()
-        self.store.append(self._cases.record_of(run))
+        if run.case.id not in self._written:
+            self._written.add(run.case.id)
+            self.store.append(self._cases.record_of(run))
 
     def answer(self, case: Case, gate: str) -> GateAnswer:
         """Return what a gate says of a case. Raises: HarnessError when there is nothing to judge."""
@@ -108,7 +114,7 @@ class RunSession:
                 run.unfinished = "the run ended before this case was judged"
         everything, records = self._judging.records(), self.records
         is_full = is_whole and not changed_selection(self.options) and len(records) == len(self.plan.cases)
-        self.baselines.copy_to(self.store.folder / "baselines", everything)
+        self.baselines.copy_to(self.store.folder / BASELINES_FOLDER, everything)
         self.notes += baseline_notes(
             self.baselines,
             records,

@@ -3,6 +3,7 @@
     <report dir>/<run id>/run.json          the header
                           records.jsonl     one Record a line, flushed as it is made
                           summary.json      the documented summary (docs/summary.md)
+                          baselines/        copies of the baselines that it was compared with
     <report dir>/latest                     link to the newest run
 
 Only this module and `baselines` know JSON.
@@ -23,6 +24,7 @@ from harness.records import RECORD_SCHEMA, Accuracy, Latency, Record, Run
 from harness.stats import ratio_of_rounds, summarize_latency, wilson_interval
 
 SUMMARY_SCHEMA = 1
+BASELINES_FOLDER = "baselines"  # of a run: copies of what it was compared with
 T = TypeVar("T")
 
 
@@ -122,10 +124,12 @@ def previous_run(folder: Path, run: Run, records: Sequence[Record]) -> tuple[Run
 def _versioned(data: bytes, kind: type[T], where: str) -> T:
     try:
         schema = msgspec.json.decode(data).get("schema")
-        if isinstance(schema, int) and schema > RECORD_SCHEMA:
-            raise DataError(f"{where}: schema {schema} is newer than this harness knows ({RECORD_SCHEMA}); upgrade it")
+        if schema != RECORD_SCHEMA:
+            is_newer = isinstance(schema, int) and schema > RECORD_SCHEMA
+            advice = "upgrade the harness" if is_newer else "run the suite again"
+            raise DataError(f"{where}: schema {schema}; this harness reads {RECORD_SCHEMA}; {advice}")
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, AttributeError) as error:
+    except (msgspec.DecodeError, AttributeError, UnicodeDecodeError) as error:
         raise DataError(
             f"{where}: not a {kind.__name__} ({error}); the file is damaged, run the suite again"
         ) from error

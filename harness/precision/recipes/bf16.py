@@ -270,6 +270,7 @@ def tool_versions() -> Mapping[str, str]:
 RECIPES = (
     Recipe(
         name="cast",
+        writes="cast",
         precision=Precision.BF16,
         summary="weights and arithmetic cast to BF16, inputs, outputs and what follows the last product FP32",
         convert=convert,

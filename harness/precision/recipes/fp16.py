@@ -117,6 +117,7 @@ def tool_versions() -> Mapping[str, str]:
 RECIPES = (
     Recipe(
         name="cast",
+        writes="cast",
         precision=Precision.FP16,
         summary="weights and arithmetic cast to FP16, inputs and outputs FP32",
         convert=convert,

@@ -92,6 +92,7 @@ RECIPES = (
     Recipe(
         name="nncf",
         precision=Precision.INT8,
+        writes="qdq",
         summary="OpenVINO's quantizer, overflow fix on (weights within 7 bits); not for TensorRT",
         convert=convert,
         tool_versions=tool_versions,

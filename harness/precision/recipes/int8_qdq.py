@@ -198,6 +198,7 @@ def _recipe(name: str, summary: str, method: str, threshold: Threshold | None, *
     return Recipe(
         name=name,
         precision=Precision.INT8,
+        writes="qdq",
         summary=summary,
         convert=partial(convert, method=method, threshold=threshold, quantize_outputs=outputs),
         tool_versions=tool_versions,

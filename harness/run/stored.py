@@ -1,0 +1,32 @@
+"""A stored run, read back and judged again: the same records and baselines give the same verdicts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.gates import JudgeOptions, judge_records
+from harness.records import Record, Run
+from harness.store.baselines import BaselineStore
+from harness.store.runs import BASELINES_FOLDER, load_run
+
+
+def load_judged_run(folder: Path) -> tuple[Run, list[Record]]:
+    """Return a run and its records, judged by today's gates against the baselines that were kept with the run.
+
+    The records of a run that did not finish stay as they are: what they lack decides what may be concluded.
+    Raises: DataError for a folder without a run, or a damaged one; BaselineError for a damaged baseline.
+    """
+    run, records = load_run(folder)
+    if not run.finished_at:
+        return run, records
+    baselines, errors = BaselineStore(folder / BASELINES_FOLDER).load_for(records)
+    if errors:
+        raise next(iter(errors.values()))
+    return run, judge_records(records, baselines, options_of(run))
+
+
+def options_of(run: Run) -> JudgeOptions:
+    """Return the options that a run was judged with."""
+    return JudgeOptions(
+        gates=frozenset(run.gates), strict=run.strict, baseline=run.baseline, stored_in=run.baseline_dir
+    )
