@@ -25,13 +25,13 @@ from harness.specs import Case, Tolerance
 from harness.stats import Ratio, ratio_of_runs
 
 
-def no_baseline(case: Case, *, stored_in: str, gate: str) -> Verdict:
+def no_baseline(case: Case, *, stored_in: str, gate: str, what: str = "baseline") -> Verdict:
     """Return the verdict that a case has nothing to be compared with yet."""
     return Verdict(
         gate=gate,
         outcome=Outcome.NO_BASELINE,
         code="no_baseline",
-        message=f"{stored_in} holds no baseline of {case.id}",
+        message=f"{stored_in or 'the baseline folder'} holds no {what} of {case.id}",
         advice=f"add --update-baselines to the run, or: harness baseline accept latest --case {case.id}",
     )
 

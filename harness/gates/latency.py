@@ -12,8 +12,9 @@ def judge(evidence: Evidence) -> tuple[Verdict, ...]:
     record = evidence.record
     if not record.latencies:
         return ()
-    if evidence.stored is None:
-        return (no_baseline(record.case, stored_in=evidence.stored_in, gate=GATE.name),)
+    if evidence.stored is None or not evidence.stored.latencies:
+        what = f"times on this type of device ({record.environment.device_type})"
+        return (no_baseline(record.case, stored_in=evidence.stored_in, gate=GATE.name, what=what),)
     return judge_latencies(record, evidence.stored, gate=GATE.name)
 
 

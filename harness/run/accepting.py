@@ -62,11 +62,21 @@ def _written(store: BaselineStore, records: Sequence[Record], *, clean: bool) ->
 
 
 def _missing(records: Sequence[Record]) -> list[str]:
-    missing = [r.case.id for r in records if any(v.outcome is Outcome.NO_BASELINE for v in r.verdicts)]
-    if not missing:
-        return []
-    more = ", ..." if len(missing) > MAX_NAMED else ""
-    return [
-        f"baselines: {len(missing)} of {len(records)} cases have none ({', '.join(missing[:MAX_NAMED])}{more}); "
-        "create them with --update-baselines, or: harness baseline accept latest"
-    ]
+    """Say which cases have no baseline of predictions, and which none of times, one line each."""
+    stored = [gate for gate in list_gates() if gate.reads_baseline]
+    notes = []
+    for gate in stored:
+        missing = [
+            record.case.id
+            for record in records
+            if any(v.gate == gate.name and v.outcome is Outcome.NO_BASELINE for v in record.verdicts)
+        ]
+        if missing:
+            more = ", ..." if len(missing) > MAX_NAMED else ""
+            notes.append(
+                f"{gate.name}: {len(missing)} of {len(records)} cases have no baseline here "
+                f"({', '.join(missing[:MAX_NAMED])}{more})"
+            )
+    if notes:
+        notes.append("create them with --update-baselines, or: harness baseline accept latest")
+    return notes
