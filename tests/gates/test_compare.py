@@ -7,25 +7,24 @@ import numpy as np
 import pytest
 
 from harness.errors import MeasurementError
-from harness.gates import (
-    apply_rules,
-    holm,
+from harness.gates._accuracy import (
     judge_against_fp32,
     judge_against_reference_backend,
     judge_floor,
     judge_kernel_loss,
     loss_split,
 )
+from harness.gates._family import apply_rules, holm
 from harness.records import Outcome, PackedArray, Verdict
-from harness.specs import Precision, Tolerance
+from harness.specs import Tolerance
 from tests.comparison_records import accuracy_from, accuracy_with, pair_with
 
 TOLERANCE = Tolerance(max_drop=0.005, alpha=0.001)
 
 
-def against_fp32(lost, gained, *, n=10_000, tolerance=TOLERANCE, precision=Precision.INT8, **options):
+def against_fp32(lost, gained, *, n=10_000, tolerance=TOLERANCE, **options):
     reference, ours = pair_with(lost=lost, gained=gained, n=n)
-    return judge_against_fp32(ours, reference, tolerance=tolerance, precision=precision, **options)
+    return judge_against_fp32(ours, reference, tolerance=tolerance, **options)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +101,7 @@ def test_regressions_name_the_confusions_that_grew():
     reference = accuracy_with()
     sevens = [i for i in range(10_000) if i % 10 == 7][:120]
     ours = accuracy_with(wrong=sevens)
-    verdict = judge_against_fp32(ours, reference, tolerance=TOLERANCE, precision=Precision.FP16)
+    verdict = judge_against_fp32(ours, reference, tolerance=TOLERANCE)
     assert "7 read as 8: 0 -> 120" in verdict.advice
 
 
@@ -112,7 +111,6 @@ def test_an_expected_loss_is_told_and_not_failed():
     assert verdict.message.startswith("expected of this model")
     absent = against_fp32(3, 2, expects_loss=True)
     assert (absent.outcome, absent.code) == (Outcome.SAME, "expected_loss_absent")
-    assert against_fp32(300, 0, expects_loss=True, precision=Precision.FP16).is_failure
 
 
 def test_other_images_are_incomparable():
@@ -131,7 +129,7 @@ def test_other_images_are_incomparable():
 
 def test_reference_backend_and_kernel_gates_use_the_same_rule():
     reference, ours = pair_with(lost=120, gained=0)
-    verdict = judge_against_reference_backend(ours, reference, tolerance=TOLERANCE, reference_name="ort")
+    verdict = judge_against_reference_backend(ours, reference, tolerance=TOLERANCE)
     assert (verdict.gate, verdict.outcome) == ("reference", Outcome.REGRESSED)
     assert "FP32 on ort" in verdict.message
     kernel = judge_kernel_loss(ours, reference, tolerance=TOLERANCE)
@@ -188,7 +186,7 @@ def test_damaged_scores_never_pass(damaged):
         judge_floor(damaged, 0.5, alpha=0.001)
     for ours, reference in ((damaged, good), (good, damaged)):
         with pytest.raises(MeasurementError):
-            judge_against_fp32(ours, reference, tolerance=TOLERANCE, precision=Precision.INT8)
+            judge_against_fp32(ours, reference, tolerance=TOLERANCE)
         with pytest.raises(MeasurementError):
             judge_kernel_loss(ours, reference, tolerance=TOLERANCE)
 
@@ -221,30 +219,34 @@ def baseline_verdict(lost, gained=0):
     )
 
 
+def joint(verdicts, alpha=0.001):
+    return holm(verdicts, alpha=alpha, exact_gates=("baseline",))
+
+
 def test_holm_spares_a_night_in_which_one_case_moved():
-    verdicts = holm([baseline_verdict(0)] * 29 + [baseline_verdict(11)], alpha=0.001)
+    verdicts = joint([baseline_verdict(0)] * 29 + [baseline_verdict(11)])
     assert verdicts[-1].is_failure
     assert not any(v.is_failure for v in verdicts[:-1])
 
 
 def test_holm_asks_more_of_each_case_when_many_moved():
     restless = [baseline_verdict(12, 11)] * 29
-    weak = holm([*restless, baseline_verdict(11)], alpha=0.001)[-1]
+    weak = joint([*restless, baseline_verdict(11)])[-1]
     assert (weak.outcome, weak.code, weak.is_failure) == (Outcome.INCONCLUSIVE, "not_among_many", False)
     assert "30 cases" in weak.message
-    assert holm([*restless, baseline_verdict(20)], alpha=0.001)[-1].is_failure
+    assert joint([*restless, baseline_verdict(20)])[-1].is_failure
 
 
 def test_holm_treats_each_gate_as_a_family_and_keeps_order():
     floor = replace(baseline_verdict(11), gate="fp32")
     untested = Verdict(gate="invariance", outcome=Outcome.SAME, code="slot", message="m")
-    verdicts = holm([floor, untested, baseline_verdict(11)], alpha=0.001)
+    verdicts = joint([floor, untested, baseline_verdict(11)])
     assert [v.gate for v in verdicts] == ["fp32", "invariance", "baseline"]
     assert verdicts[0].is_failure
     assert verdicts[2].is_failure
-    assert holm([], alpha=0.001) == ()
+    assert joint([]) == ()
     with pytest.raises(MeasurementError):
-        holm([replace(floor, p_value=math.nan)], alpha=0.001)
+        joint([replace(floor, p_value=math.nan)])
 
 
 @pytest.mark.parametrize(
@@ -262,4 +264,7 @@ def test_holm_treats_each_gate_as_a_family_and_keeps_order():
 )
 def test_options_say_what_fails(outcome, gate, strict, require, fails):
     verdict = Verdict(gate=gate, outcome=outcome, code="x", message="m")
-    assert apply_rules([verdict], strict=strict, require_baseline=require)[0].is_failure is fails
+    assert (
+        apply_rules([verdict], strict=strict, require_baseline=require, baseline_gates=("baseline",))[0].is_failure
+        is fails
+    )

@@ -7,25 +7,24 @@ import numpy as np
 import pytest
 
 from harness.errors import MeasurementError
-from harness.gates import (
-    compare_runs,
-    engine_digest,
-    judge_subject,
-    no_baseline,
-    records_with_verdicts,
-    subject_from_record,
-)
-from harness.records import EngineFacts, Outcome, Status
+from harness.gates import JudgeOptions, compare_runs, engine_digest, judge_records, subject_from_record
+from harness.gates._stored import no_baseline
+from harness.records import EngineFacts, Outcome, PackedArray, Status
 from harness.specs import Precision, Tolerance
-from tests.comparison_records import ENVIRONMENT, accuracy_with, latency_with, pair_with, record_with
+from tests.comparison_records import ENVIRONMENT, accuracy_from, accuracy_with, latency_with, pair_with, record_with
 
 TOLERANCE = Tolerance(max_drop=0.005, alpha=0.001)
 
 
 def judge(ours, theirs, tolerance=TOLERANCE):
-    return judge_subject(
-        subject_from_record(ours, "this run"), subject_from_record(theirs, "the baseline"), tolerance=tolerance
-    )
+    """The verdicts of the gates that read a baseline, as `judge_records` gives them of one case alone."""
+    ours = replace(ours, tolerance=tolerance)
+    stored = replace(subject_from_record(theirs, "the baseline"), is_baseline=True)
+    options = JudgeOptions(gates=frozenset({"baseline", "latency"}))
+    (judged,) = judge_records([ours], {ours.key: stored}, options)
+    if judged.status is Status.ERROR:
+        raise MeasurementError(judged.reason)
+    return judged.verdicts
 
 
 def judge_scores(lost, gained, *, n=10_000, tolerance=TOLERANCE):
@@ -139,12 +138,10 @@ def test_options_that_one_side_does_not_know_are_not_said_to_differ():
     ("change", "word"),
     [
         (lambda r: replace(r, artifact=replace(r.artifact, source_sha256="c" * 64)), "model"),
-        (lambda r: replace(r, accuracy=replace(r.accuracy, fingerprint="e" * 64)), "images"),
-        (lambda r: replace(r, accuracy=accuracy_with(n=500)), "images"),
+        (lambda r: replace(r, accuracy=replace(r.accuracy, fingerprint="e" * 64)), "contents"),
         (lambda r: replace(r, accuracy=replace(r.accuracy, num_classes=12)), "classes"),
         (lambda r: replace(r, case=replace(r.case, precision=Precision.FP16)), "precision"),
         (lambda r: replace(r, case=replace(r.case, recipe="nncf")), "recipe"),
-        (lambda r: replace(r, accuracy=None, latencies=(latency_with(),)), "images"),
     ],
 )
 def test_a_foreign_baseline_is_never_compared(change, word):
@@ -220,7 +217,7 @@ def test_latency_of_another_clock_or_window_is_incomparable(change):
 
 
 def test_latency_of_another_machine_is_incomparable():
-    for change in ({"device_name": "Other CPU"}, {"n_cpus": 64}):
+    for change in ({"cpu_model": "Other CPU"}, {"n_cpus": 64}, {"cpu_isa": "amx"}):
         verdict = judge_times(latency_with(), latency_with(), 0.05, environment=replace(ENVIRONMENT, **change))
         assert verdict.outcome is Outcome.INCOMPARABLE
 
@@ -240,10 +237,10 @@ def test_broken_times_never_pass(bad):
 
 
 def test_a_missing_baseline_names_the_command_that_makes_it():
-    verdict = no_baseline(record_with().case, folder="suites/baselines/cpu")
+    verdict = no_baseline(record_with().case, stored_in="suites/baselines", gate="baseline")
     assert verdict.outcome is Outcome.NO_BASELINE
     assert "harness baseline accept latest --case lenet5-ort-fp32" in verdict.advice
-    assert "suites/baselines/cpu" in verdict.message
+    assert "suites/baselines" in verdict.message
 
 
 def test_engine_digest_follows_kernels_not_times():
@@ -258,27 +255,83 @@ def test_two_runs_are_compared_case_by_case():
     before, after = pair_with(lost=15, gained=0)
     a = [record_with(before, latencies=(latency_with(),)), record_with(before, backend="openvino")]
     b = [record_with(after, latencies=(latency_with(),)), record_with(after, precision=Precision.INT8)]
-    found = dict(compare_runs(a, b, name_a="monday", name_b="tuesday"))
+    compared = compare_runs(a, b, names=("monday", "tuesday"))
+    found = dict(compared.verdicts)
     assert list(found) == ["lenet5-ort-fp32", "lenet5-ort-int8", "lenet5-openvino-fp32"]
     scores, times = found["lenet5-ort-fp32"]
     assert scores.is_failure
     assert "of monday" in scores.message
+    assert "accept" not in scores.advice, "a run is no baseline that could be replaced"
     assert times.outcome is Outcome.SAME
     assert "in tuesday only" in found["lenet5-ort-int8"][0].message
     assert "in monday only" in found["lenet5-openvino-fp32"][0].message
-    judged = records_with_verdicts(b, list(found.items()))
-    assert [record.verdicts for record in judged] == [found["lenet5-ort-fp32"], found["lenet5-ort-int8"]]
+    assert [record.verdicts for record in compared.records] == [found["lenet5-ort-fp32"]]
+    assert compared.is_failure
 
 
 def test_a_case_that_broke_in_one_run_is_said_to_have_broken():
     good = record_with(accuracy_with())
     broken = record_with(status=Status.ERROR, reason="the worker died of SIGSEGV")
     for a, b in ((good, broken), (broken, good)):
-        (verdict,) = compare_runs([a], [b])[0][1]
+        (verdict,) = compare_runs([a], [b], names=("a", "b")).verdicts[0][1]
         assert verdict.outcome is Outcome.INCOMPARABLE
         assert "SIGSEGV" in verdict.message
 
 
 def test_runs_that_share_no_case_are_an_error():
     with pytest.raises(MeasurementError, match="share no case"):
-        compare_runs([record_with(accuracy_with())], [record_with(accuracy_with(), backend="openvino")])
+        compare_runs(
+            [record_with(accuracy_with())], [record_with(accuracy_with(), backend="openvino")], names=("a", "b")
+        )
+
+
+def test_unlike_types_of_device_are_compared_only_when_asked():
+    before, after = pair_with(lost=15, gained=0)
+    other = replace(ENVIRONMENT, n_cpus=64)
+    here = record_with(after, latencies=(latency_with(),))
+    there = record_with(before, environment=other, latencies=(latency_with(),))
+    with pytest.raises(MeasurementError, match=r"64 CPUs.*--across-devices"):
+        compare_runs([there], [here], names=("a", "b"))
+    (_, (scores, times)), *rest = compare_runs([there], [here], names=("a", "b"), across_devices=True).verdicts
+    assert (scores.outcome, rest) == (Outcome.REGRESSED, [])
+    assert times.outcome is Outcome.INCOMPARABLE
+    mixed = compare_runs(
+        [there, record_with(before, backend="openvino")],
+        [here, record_with(after, backend="openvino")],
+        names=("a", "b"),
+    )
+    assert "in a on Test CPU, avx512_vnni, 64 CPUs" in dict(mixed.verdicts)["lenet5-ort-fp32"][0].message
+
+
+def blocks_of(accuracy):
+    """Digests of the whole blocks of these scores' range, by the index of the block."""
+    first, stop = -(-accuracy.images.first // 100), accuracy.images.stop // 100
+    return replace(accuracy, block_digests=PackedArray.of(np.arange(first, stop, dtype=np.uint64)))
+
+
+def test_a_run_on_other_images_of_the_set_is_compared_on_those_both_share():
+    stored = blocks_of(accuracy_with(wrong=range(700, 730)))
+    ours = blocks_of(
+        accuracy_from(np.arange(450, 1_450) % 10, np.arange(450, 1_450) % 10, first=450, fingerprint="e" * 64)
+    )
+    (verdict,) = judge(record_with(ours), record_with(stored))
+    assert (verdict.n_lost, verdict.n_gained) == (0, 30)
+    assert "on the 900 images that strokes/test 450..1449 shares with strokes/test 0..9999" in verdict.message
+
+
+def test_shared_images_with_other_contents_forbid_the_comparison():
+    stored = blocks_of(accuracy_with())
+    ours = blocks_of(accuracy_with(n=500))
+    digests = ours.block_digests.array().copy()
+    digests[3] += 1
+    (verdict,) = judge(record_with(replace(ours, block_digests=PackedArray.of(digests))), record_with(stored))
+    assert verdict.outcome is Outcome.INCOMPARABLE
+    assert "images 300..399" in verdict.message
+
+
+@pytest.mark.parametrize("other", [{"first": 20_000, "stop": 20_500}, {"split": "train"}, {"dataset": "mnist"}])
+def test_a_set_of_which_nothing_is_stored_is_not_judged(other):
+    ours = accuracy_with(n=500)
+    ours = replace(ours, images=replace(ours.images, **other))
+    (verdict,) = judge(record_with(ours), record_with(accuracy_with()))
+    assert (verdict.outcome, verdict.is_failure) == (Outcome.NO_BASELINE, False)

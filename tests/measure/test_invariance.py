@@ -1,9 +1,13 @@
 """Invariance: an honest engine passes, and each planted leak is caught by the check made for it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from comparison_records import record_with
 
 from harness.errors import MeasurementError
+from harness.gates import Evidence, invariance
 from harness.measure.invariance import OUTPUT_TOLERANCE, check_invariance
 from harness.records import EngineFacts, Outcome, TensorSpec
 from harness.specs import Precision
@@ -42,8 +46,13 @@ def images(n=16):
 
 def outcomes(engine, batch_sizes=(1, 2, 16), **options):
     options = {"precision": Precision.FP32, **options}
-    verdicts = check_invariance(engine, images(), batch_sizes=batch_sizes, **options)
-    return {v.code: v for v in verdicts}
+    checks = check_invariance(engine, images(), batch_sizes=batch_sizes, **options)
+    return {v.code: v for v in judged(checks)}
+
+
+def judged(checks):
+    """What the gate says of them."""
+    return invariance.judge(Evidence(record=replace(record_with(), invariance=tuple(checks))))
 
 
 def test_an_honest_engine_keeps_every_result():

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from harness.errors import Unsupported
+from harness.gates import JudgeOptions, judge_records
 from harness.machine.environment import collect_environment
 from harness.options.values import HarnessOptions
 from harness.protocols import no_progress
 from harness.records import Availability, EngineFacts, Status
-from harness.run.case import CaseRun, facts_together
+from harness.run.case import CaseRun, WorkerSettings, facts_together
 from harness.run.plan import Plan
 from harness.run.session import RunSession
 from harness.specs import BuildOptions, Case, DatasetRequest, Precision, TimingPlan, Tolerance
@@ -30,16 +31,14 @@ def case(bundled, tmp_path, request):
         timing=TimingPlan(batch_sizes=(1,), n_rounds=6, round_ns=100_000, warmup_ns=0),
         outputs_path=str(tmp_path / "outputs.f32"),
     )
-    run = CaseRun(
-        request,
-        tolerance=Tolerance(),
-        log_path=tmp_path / "case.log",
+    settings = WorkerSettings(
+        log_dir=tmp_path,
         python=sys.executable,
         extension_dirs=(FAKES,),
         timeout_s=60,
-        strict=False,
         progress=lambda label: no_progress,
     )
+    run = CaseRun(request, name="case", tolerance=Tolerance(), settings=settings)
     yield run
     run.close()
 
@@ -68,7 +67,9 @@ def test_what_only_the_build_finds_unsupported_is_a_skip_with_its_reason(case):
             ask(case)
     assert (case.is_unsupported, case.failure) == (True, None)
     record = case.record(environment=collect_environment(), recorded_at="", command="")
-    assert (record.status, record.reason) == (Status.UNSUPPORTED, "this device has no kernel for Gemm")
+    assert (record.status, record.unsupported) == (Status.NOT_JUDGED, "this device has no kernel for Gemm")
+    (judged,) = judge_records([record], {}, JudgeOptions())
+    assert (judged.status, judged.reason) == (Status.UNSUPPORTED, "this device has no kernel for Gemm")
 
 
 def test_a_second_worker_adds_to_what_the_first_one_said(case):
@@ -110,7 +111,7 @@ def test_a_run_is_on_its_own_device(bundled, tmp_path):
     )
     case = Case(model="mlp", backend="fake-tells", precision=Precision.FP32, recipe="none", device="cuda:1")
     plan = Plan(cases=(case,), models={"mlp": bundled("mlp")}, backends=(found,), left_out={})
-    session = RunSession(HarnessOptions(report_dir=str(tmp_path), root=str(tmp_path)), plan, command="")
+    session = RunSession(HarnessOptions(report_dir=str(tmp_path), root=str(tmp_path)), plan, command="", gates=())
     environment = session.run.environment
     assert (environment.device_name, environment.compute_capability) == ("GPU B", "10.0")
     assert (environment.driver, environment.cuda_version) == ("580.65.06", "13.0")

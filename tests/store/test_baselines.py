@@ -7,18 +7,19 @@ from dataclasses import replace
 import pytest
 
 from harness.errors import BaselineError, ConfigError
+from harness.gates import JudgeOptions, judge_records
 from harness.records import EngineFacts, Outcome, Status, Verdict
-from harness.specs import Precision, Tolerance
-from harness.store.baselines import (
+from harness.specs import Precision
+from harness.store.baseline_files import (
     BASELINE_SCHEMA,
-    BaselineStore,
-    baseline_from_json,
-    baseline_from_record,
-    device_slug,
     json_from_baseline,
     line_from_baseline,
+    predictions_from_json,
+    predictions_from_record,
     text_from_baseline,
+    times_from_record,
 )
+from harness.store.baselines import BaselineStore, device_class
 from tests.comparison_records import ENVIRONMENT, accuracy_with, latency_with, pair_with, record_with
 
 BY = {"accepted_by": "A. Reviewer", "accepted_at": "2026-11-21T02:00:00Z"}
@@ -31,67 +32,113 @@ def store(tmp_path):
 
 
 def written(store, record):
+    """The path of the first part of the record's baseline: predictions where it has scores, else times."""
     store.queue(record, **BY)
-    (path,) = store.flush(is_clean=True)
-    return path
+    return store.flush(is_clean=True)[0]
+
+
+def judge(store, record):
+    """The verdicts of a record against what is stored."""
+    found, errors = store.load_for([record])
+    for error in errors.values():
+        raise error
+    options = JudgeOptions(gates=frozenset({"baseline", "latency"}), stored_in=str(store.root))
+    return judge_records([record], found, options)[0].verdicts
 
 
 def test_a_baseline_survives_the_disk(store):
     record = record_with(accuracy_with(wrong=range(70), other=range(70, 75)), latencies=(latency_with(),))
     path = written(store, record)
-    assert path.parts[-2:] == ("cpu", "lenet5-ort-fp32.json")
-    loaded = store.load(record.case, record.environment)
-    assert loaded == baseline_from_record(record, **BY)
-    subject = loaded.subject()
-    assert (subject.hits == record.accuracy.hits()).all()
-    assert (subject.wrong_predictions[:75] == record.accuracy.predictions.array()[:75]).all()
-    verdicts = store.judge(record, tolerance=Tolerance())
+    assert path.relative_to(store.root).parts == ("predictions", "strokes-test", "cpu", "lenet5-ort-fp32.json")
+    times = store.times_path(record).relative_to(store.root)
+    assert times.parts == ("times", "test-cpu-avx512_vnni-2-cpus", "lenet5-ort-fp32.json")
+    assert store.load_all() == (predictions_from_record(record, **BY), times_from_record(record, **BY))
+    subject = store.load(record)
+    assert (subject.scores.hits == record.accuracy.hits()).all()
+    assert (subject.scores.wrong_predictions[:75] == record.accuracy.predictions.array()[:75]).all()
+    assert subject.timed_on == record.environment
+    verdicts = judge(store, record)
     assert [(v.gate, v.code) for v in verdicts] == [("baseline", "identical"), ("latency", "same_speed")]
     assert "the baseline of 2026-11-21" in verdicts[0].message
 
 
-def test_options_are_kept_and_a_file_without_them_blames_none(store):
+def test_options_are_kept(store):
     accuracy = accuracy_with(wrong=[3])
     plain, other = (
         record_with(accuracy, engine=EngineFacts(build_ns=1, options={"tf32": tf32})) for tf32 in ("off", "on")
     )
-    path = written(store, plain)
-    assert "engine options differ: tf32 off -> on" in store.judge(other, tolerance=Tolerance())[0].message
-    document = json.loads(path.read_text())
-    del document["engine_options"]  # as files of before
-    path.write_text(json.dumps(document))
-    assert "options" not in store.judge(other, tolerance=Tolerance())[0].message
+    written(store, plain)
+    assert "engine options differ: tf32 off -> on" in judge(store, other)[0].message
+
+
+def test_predictions_serve_every_cpu_and_times_one_type_of_device(store):
+    record = record_with(accuracy_with(wrong=[3]), latencies=(latency_with(),))
+    written(store, record)
+    stranger = replace(record, environment=replace(ENVIRONMENT, cpu_model="Other CPU", cpu_isa="amx", n_cpus=64))
+    scores, times = judge(store, stranger)
+    assert (scores.outcome, scores.code) == (Outcome.SAME, "identical")
+    assert times.outcome is Outcome.NO_BASELINE
+    assert "Other CPU, amx, 64 CPUs" in times.message
+
+
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.BF16])
+def test_predictions_of_other_instructions_or_weights_are_not_judged(store, precision):
+    record = record_with(accuracy_with(wrong=[3]), precision=precision, weight_bits=8)
+    written(store, record)
+    assert judge(store, record)[0].code == "identical"
+    for other in (
+        replace(record, environment=replace(ENVIRONMENT, cpu_isa="amx")),
+        replace(record, artifact=replace(record.artifact, weight_bits=7)),
+    ):
+        assert judge(store, other)[0].outcome is Outcome.NO_BASELINE
+
+
+def test_another_data_set_or_split_has_a_baseline_of_its_own(store):
+    record = record_with(accuracy_with(wrong=[3]))
+    written(store, record)
+    images = replace(record.accuracy.images, dataset="mnist")
+    other = replace(record, accuracy=replace(record.accuracy, images=images))
+    assert judge(store, other)[0].outcome is Outcome.NO_BASELINE
+    written(store, other)
+    assert judge(store, record)[0].code == judge(store, other)[0].code == "identical"
+
+
+def test_what_a_run_was_compared_with_is_copied_beside_it(store, tmp_path):
+    record = record_with(accuracy_with(wrong=[3]), latencies=(latency_with(),))
+    written(store, record)
+    written(store, record_with(accuracy_with(), backend="openvino"))
+    store.copy_to(tmp_path / "run" / "baselines", [record])
+    copied = BaselineStore(tmp_path / "run" / "baselines")
+    assert len(copied.paths()) == 2
+    assert judge(copied, record) == judge(store, record)
 
 
 def test_the_file_is_small_and_its_numbers_stand_on_one_line(store):
     record = record_with(accuracy_with(wrong=range(0, 10_000, 100)), latencies=(latency_with(),))
-    text = written(store, record).read_text()
-    assert len(text) < 8_000
+    text, times = written(store, record).read_text(), store.times_path(record).read_text()
+    assert len(text) + len(times) < 8_000
     assert text.endswith("}\n")
-    assert any(line.count("100.0") == 20 for line in text.splitlines())
+    assert any(line.count("100.0") == 20 for line in times.splitlines())
     assert json.loads(text)["scores"]["n_right"] == 9_900
-    assert list(json.loads(text))[:3] == ["schema", "case", "accepted_by"]
+    assert list(json.loads(text))[:3] == ["schema", "case", "accepted"]
 
 
 def test_the_same_record_gives_the_same_bytes():
     record = record_with(accuracy_with(wrong=[1, 2]), latencies=(latency_with(),))
-    assert json_from_baseline(baseline_from_record(record, **BY)) == json_from_baseline(
-        baseline_from_record(record, **BY)
+    assert json_from_baseline(predictions_from_record(record, **BY)) == json_from_baseline(
+        predictions_from_record(record, **BY)
     )
 
 
 def test_a_regression_against_the_file_is_found(store):
     before, after = pair_with(lost=11, gained=0)
     written(store, record_with(before))
-    verdict = store.judge(record_with(after), tolerance=Tolerance())[0]
+    verdict = judge(store, record_with(after))[0]
     assert (verdict.outcome, verdict.is_failure, verdict.n_lost) == (Outcome.REGRESSED, True, 11)
-    assert [(case_id, v[0].outcome) for case_id, v in store.diff([record_with(after), record_with()])] == [
-        ("lenet5-ort-fp32", Outcome.REGRESSED)
-    ]
 
 
 def test_a_missing_baseline_is_a_verdict(store):
-    (verdict,) = store.judge(record_with(accuracy_with()), tolerance=Tolerance())
+    (verdict,) = judge(store, record_with(accuracy_with()))
     assert verdict.outcome is Outcome.NO_BASELINE
     assert not verdict.is_failure
 
@@ -99,7 +146,7 @@ def test_a_missing_baseline_is_a_verdict(store):
 def test_a_model_that_is_only_timed_has_a_baseline_too(store):
     record = record_with(latencies=(latency_with(),))
     written(store, record)
-    assert [v.gate for v in store.judge(record, tolerance=Tolerance())] == ["latency"]
+    assert [v.gate for v in judge(store, record)] == ["latency"]
 
 
 def damage(text, name):
@@ -113,7 +160,7 @@ def damage(text, name):
     if name == "no schema":
         del document["schema"]
     if name == "missing key":
-        del document["environment"]
+        del document["accepted"]
     if name == "count":
         document["scores"]["n_right"] += 1
     if name == "bits":
@@ -148,7 +195,7 @@ def test_a_damaged_file_is_an_error_that_names_the_mending_command(store, name):
     path = written(store, record)
     path.write_text(damage(path.read_text(), name))
     with pytest.raises(BaselineError) as error:
-        store.judge(record, tolerance=Tolerance())
+        judge(store, record)
     assert str(path) in str(error.value)
     assert MEND in str(error.value)
 
@@ -158,24 +205,16 @@ def test_a_newer_schema_is_refused(store):
     path = written(store, record)
     document = {**json.loads(path.read_text()), "schema": BASELINE_SCHEMA + 1}
     path.write_text(json.dumps(document))
-    with pytest.raises(BaselineError, match="newer than this harness knows"):
-        store.load(record.case, record.environment)
+    with pytest.raises(BaselineError, match="this harness reads 2; upgrade the harness"):
+        store.load(record)
 
 
-def test_an_older_schema_is_upgraded(store):
-    record = record_with(accuracy_with(wrong=[3]), latencies=(latency_with(),))
+def test_an_older_schema_is_refused_with_its_remedy(store):
+    record = record_with(accuracy_with(wrong=[3]))
     path = written(store, record)
-    document = json.loads(path.read_text())
-    document["schema"] = 0
-    del document["scores"]["outputs"]
-    path.write_text(json.dumps(document))
-    loaded = store.load(record.case, record.environment)
-    assert (loaded.schema, loaded.scores.outputs) == (1, None)
-    assert store.judge(record, tolerance=Tolerance())[0].code == "identical"
-    del document["scores"]
-    path.write_text(json.dumps(document))
-    with pytest.raises(BaselineError, match="damaged"):
-        store.load(record.case, record.environment)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 1}))
+    with pytest.raises(BaselineError, match=MEND):
+        store.load(record)
 
 
 def test_only_a_clean_run_writes(store):
@@ -205,7 +244,7 @@ def failed_record(gate):
 def test_accept_takes_what_failed_only_against_its_baseline(store):
     written(store, record_with(accuracy_with()))
     (path,) = store.accept([failed_record("baseline")], **BY)
-    assert store.judge(failed_record("baseline"), tolerance=Tolerance())[0].code == "identical"
+    assert judge(store, failed_record("baseline"))[0].code == "identical"
     assert path in store.paths()
 
 
@@ -242,19 +281,21 @@ def test_unused_baselines_are_listed_and_pruned(store):
         written(store, record)
     assert [path.stem for path in store.unused([used])] == ["lenet5-openvino-fp32"]
     assert [path.stem for path in store.prune([used])] == ["lenet5-openvino-fp32"]
-    assert [path.parent.name for path in store.paths()] == ["cpu", "cpu", "nvidia-h200"]
+    assert {path.parent.name for path in store.paths()} == {"cpu", "cpu-avx512_vnni-w32", "nvidia-h200"}
     assert len(store.load_all()) == 3
     other = replace(left_out, case=replace(left_out.case, backend="openvino"))
     assert [path.stem for path in store.unused([used, other])] == ["lenet5-ort-bf16"]
 
 
 def test_devices_have_readable_folders():
-    case = record_with().case
-    assert device_slug(case, ENVIRONMENT) == "cpu"
-    gpu = replace(case, device="cuda:1")
-    assert device_slug(gpu, replace(ENVIRONMENT, device_name="NVIDIA GeForce RTX 4090")) == "nvidia-geforce-rtx-4090"
+    record = record_with(accuracy_with())
+    assert device_class(record) == "cpu"
+    assert device_class(replace(record, case=replace(record.case, precision=Precision.INT8))) == "cpu-avx512_vnni-w32"
+    gpu = replace(record, case=replace(record.case, device="cuda:1"))
+    named = replace(gpu, environment=replace(ENVIRONMENT, device="cuda:1", device_name="NVIDIA GeForce RTX 4090"))
+    assert device_class(named) == "nvidia-geforce-rtx-4090"
     with pytest.raises(BaselineError, match="unknown"):
-        device_slug(gpu, replace(ENVIRONMENT, device_name=""))
+        device_class(replace(gpu, environment=replace(ENVIRONMENT, device_name="")))
 
 
 def test_an_interrupted_write_leaves_the_old_file(store, monkeypatch):
@@ -274,15 +315,15 @@ def test_an_interrupted_write_leaves_the_old_file(store, monkeypatch):
 
 def test_a_baseline_is_told_in_words():
     record = record_with(accuracy_with(wrong=range(70)), precision=Precision.INT8, latencies=(latency_with(),))
-    text = text_from_baseline(baseline_from_record(record, **BY))
-    line = line_from_baseline(baseline_from_record(record, **BY))
-    assert line == "cpu/lenet5-ort-int8: top-1 99.30 %, 2026-11-21 by A. Reviewer"
-    assert "lenet5-ort-int8: accepted by A. Reviewer at 2026-11-21T02:00:00Z" in text
-    assert "top-1 9930 of 10000 (99.30 %)" in text
-    assert "batch 1: 0.1 us" in text
-    assert "onnxruntime 1.31.1" in text
+    scores, times = predictions_from_record(record, **BY), times_from_record(record, **BY)
+    assert line_from_baseline(scores) == "lenet5-ort-int8: top-1 99.30 % of strokes/test, 2026-11-21 by A. Reviewer"
+    assert line_from_baseline(times).startswith("lenet5-ort-int8: times on Test CPU, avx512_vnni, 2 CPUs")
+    assert "lenet5-ort-int8: accepted by A. Reviewer at 2026-11-21T02:00:00Z" in text_from_baseline(scores)
+    assert "top-1 9930 of 10000 (99.30 %)" in text_from_baseline(scores)
+    assert "batch 1: 0.1 us" in text_from_baseline(times)
+    assert "onnxruntime 1.31.1" in text_from_baseline(times)
 
 
 def test_text_of_another_place_is_damaged():
-    with pytest.raises(BaselineError, match=r"here.json is damaged"):
-        baseline_from_json(b'{"schema": true}', where="here.json", case_id="lenet5-ort-fp32")
+    with pytest.raises(BaselineError, match=r"here.json has schema True"):
+        predictions_from_json(b'{"schema": true}', where="here.json", case_id="lenet5-ort-fp32")

@@ -5,7 +5,7 @@ import pytest
 
 from harness.records import Support
 from harness.specs import BuildOptions, Case, DatasetRequest, Precision, TimingPlan
-from harness.worker import service
+from harness.worker import measuring, opening
 from harness.worker.requests import CaseRequest
 
 
@@ -25,10 +25,13 @@ class Bounded(Plain):
 )
 def test_a_backend_may_name_the_batches_to_try(spec, monkeypatch, backend, bounds, sizes):
     tried = []
-    monkeypatch.setattr(service, "load_backend", lambda name: backend)
-    monkeypatch.setattr(service, "INVARIANCE_IMAGES", 8)
-    monkeypatch.setattr(service, "check_invariance", lambda *args, batch_sizes, **rest: tried.append(batch_sizes) or ())
-    monkeypatch.setattr(service.CaseWork, "_timing_images", lambda self, size: np.zeros((size, 1), np.float32))
+    monkeypatch.setattr(opening, "load_backend", lambda name: backend)
+    monkeypatch.setattr(opening.OpenCase, "engine", object())
+    monkeypatch.setattr(measuring, "INVARIANCE_IMAGES", 8)
+    monkeypatch.setattr(
+        measuring, "check_invariance", lambda *args, batch_sizes, **rest: tried.append(batch_sizes) or ()
+    )
+    monkeypatch.setattr(measuring, "timing_batch", lambda model, data, size: np.zeros((size, 1), np.float32))
     request = CaseRequest(
         case=Case(model="tiny", backend="mine", precision=Precision.FP32, recipe="none"),
         model=spec,
@@ -37,7 +40,5 @@ def test_a_backend_may_name_the_batches_to_try(spec, monkeypatch, backend, bound
         timing=TimingPlan(batch_sizes=(64,)),
         score_batch=64,
     )
-    work = service.CaseWork(request)
-    work.engine = object()
-    work.invariance()
+    measuring.invariance(opening.OpenCase(request))
     assert tried == [sizes]

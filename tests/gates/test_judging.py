@@ -1,0 +1,178 @@
+"""Judging is a function of records: the same records, baselines and options give the same verdicts."""
+
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+import pytest
+from comparison_records import ENVIRONMENT, accuracy_with, latency_with, record_with
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.errors import ConfigError, MeasurementError
+from harness.gates import (
+    Gate,
+    JudgeOptions,
+    answer_of,
+    find_gate,
+    judge_records,
+    list_gates,
+    subject_from_record,
+)
+from harness.records import InvarianceCheck, Outcome, Record, Status
+from harness.specs import Precision, Tolerance
+
+N = 2_000
+NAMES = ("floor", "invariance", "fp32", "reference", "kernel", "baseline", "latency")
+
+
+def check(gap):
+    return InvarianceCheck(
+        name="slot", n_arrangements=2, n_rows=4, largest_gap=gap, accepted_gap=0.1, worst="slot 1", n_changed=1
+    )
+
+
+def int8_record(accuracy, **changes):
+    record = record_with(accuracy, precision=Precision.INT8, weight_bits=8, status=Status.NOT_JUDGED, **changes)
+    return replace(record, artifact=replace(record.artifact, precision=Precision.INT8))
+
+
+@st.composite
+def nights(draw):
+    """A run of FP32 and INT8 on two backends, with baselines for some of its cases."""
+
+    def scores():
+        wrong = draw(st.integers(0, 120))
+        first = draw(st.integers(0, 100))
+        return accuracy_with(n=N, wrong=range(first, first + wrong))
+
+    records, stored = [], {}
+    for backend in ("ort", "openvino"):
+        fp32 = record_with(scores(), backend=backend, status=Status.NOT_JUDGED, latencies=(latency_with(),))
+        int8 = int8_record(scores(), backend=backend, emulation=scores(), expects_loss=draw(st.booleans()))
+        tolerance = Tolerance(
+            floor=draw(st.sampled_from([None, 0.5, 0.97])), alpha=draw(st.sampled_from([0.001, 0.01]))
+        )
+        for record in (fp32, int8):
+            record = replace(record, tolerance=tolerance, invariance=(check(draw(st.sampled_from([0.01, 0.5]))),))
+            record = replace(record, error=draw(st.sampled_from(["", "", "", "the worker crashed"])))
+            records.append(record)
+            if draw(st.booleans()):
+                stored[record.key] = subject_from_record(replace(record, accuracy=scores()), "the baseline")
+    return records, stored
+
+
+@given(night=nights(), strict=st.booleans(), baseline=st.sampled_from(["auto", "require", "ignore"]))
+@settings(max_examples=60, deadline=None)
+def test_records_read_back_from_disk_get_the_verdicts_they_got_in_the_run(night, strict, baseline):
+    records, stored = night
+    options = JudgeOptions(strict=strict, baseline=baseline)
+    judged = judge_records(records, stored, options)
+    read_back = [msgspec.json.decode(msgspec.json.encode(record), type=Record) for record in judged]
+    assert judge_records(read_back, stored, options) == judged
+    assert judge_records(list(reversed(records)), stored, options)[::-1] == judged, "the order of cases decides nothing"
+
+
+def test_the_gates_there_are():
+    assert tuple(gate.name for gate in list_gates()) == NAMES
+    assert {gate.name for gate in list_gates() if gate.reads_baseline} == {"baseline", "latency"}
+    assert {gate.name for gate in list_gates() if not gate.in_family} == {"floor", "invariance"}
+    assert all(gate.summary for gate in list_gates())
+
+
+def test_an_unknown_gate_is_named():
+    with pytest.raises(ConfigError, match="no gate is called 'flor'; there are: floor, "):
+        find_gate("flor")
+
+
+@pytest.mark.parametrize(("change", "says"), [({"name": "a b"}, "'a b'"), ({"needs": ("speed",)}, "'speed'")])
+def test_a_gate_that_cannot_be_is_refused(change, says):
+    good = {"name": "mine", "summary": "s", "needs": (), "applies": lambda c: True, "judge": lambda e: ()}
+    with pytest.raises(ConfigError, match=says):
+        Gate(**{**good, **change})
+
+
+def test_only_the_gates_asked_are_judged():
+    record = record_with(accuracy_with(), status=Status.NOT_JUDGED)
+    (judged,) = judge_records([record], {}, JudgeOptions(gates=frozenset({"floor"})))
+    assert [verdict.gate for verdict in judged.verdicts] == ["floor"]
+    assert judged.status is Status.PASSED
+    with pytest.raises(MeasurementError, match="gate baseline gave no verdict"):
+        answer_of(judged, "baseline")
+
+
+def test_a_case_is_compared_with_the_fp32_of_its_own_host():
+    here = record_with(accuracy_with(n=N), status=Status.NOT_JUDGED)
+    there = replace(here, environment=replace(ENVIRONMENT, n_cpus=64), accuracy=accuracy_with(n=N, wrong=range(400)))
+    ours = int8_record(accuracy_with(n=N, wrong=range(400)))
+    judged = judge_records([there, here, ours], {}, JudgeOptions(gates=frozenset({"fp32"})))
+    assert [verdict.n_lost for verdict in judged[-1].verdicts] == [400]
+
+
+def test_references_are_compared_with_and_not_judged():
+    fp32 = record_with(accuracy_with(n=N), status=Status.NOT_JUDGED, is_reference=True)
+    ours = int8_record(accuracy_with(n=N, wrong=range(400)))
+    reference, judged = judge_records([fp32, ours], {}, JudgeOptions(gates=frozenset({"floor", "fp32"})))
+    assert reference.verdicts == ()
+    assert [verdict.gate for verdict in judged.verdicts] == ["floor", "fp32"]
+
+
+def test_an_error_is_the_reason_whatever_else_was_found():
+    bad = replace(record_with(accuracy_with(), status=Status.NOT_JUDGED), error="the worker crashed")
+    (judged,) = judge_records([bad], {}, JudgeOptions())
+    assert (judged.status, judged.reason) == (Status.ERROR, "the worker crashed")
+
+
+def test_scores_that_contradict_themselves_are_an_error_of_their_case_alone():
+    good = record_with(accuracy_with(n=N), status=Status.NOT_JUDGED)
+    broken = replace(good.accuracy, top1_hits=accuracy_with(n=N, wrong=[1]).top1_hits)
+    bad = record_with(broken, backend="openvino", status=Status.NOT_JUDGED)
+    first, second = judge_records([good, bad], {}, JudgeOptions())
+    assert first.status is Status.PASSED
+    assert second.status is Status.ERROR
+    assert "contradict" in second.reason
+
+
+@pytest.mark.parametrize("expects_loss", [True, False])
+def test_a_planted_victim_s_loss_is_stated_and_not_failed(expects_loss):
+    fp32 = record_with(accuracy_with(n=N), status=Status.NOT_JUDGED)
+    ours = int8_record(accuracy_with(n=N, wrong=range(400)), expects_loss=expects_loss, backend="ort")
+    judged = judge_records([fp32, ours], {}, JudgeOptions(gates=frozenset({"fp32", "reference"})))[1]
+    assert {verdict.code for verdict in judged.verdicts} == {"expected_loss" if expects_loss else "loss_beyond_margin"}
+    assert judged.status is (Status.PASSED if expects_loss else Status.FAILED)
+
+
+def test_a_split_of_the_loss_is_part_of_judging():
+    fp32 = record_with(accuracy_with(n=N), status=Status.NOT_JUDGED)
+    ours = int8_record(accuracy_with(n=N, wrong=range(40)), emulation=accuracy_with(n=N, wrong=range(30)))
+    judged = judge_records([fp32, ours], {}, JudgeOptions())[1]
+    assert (judged.loss_split.quantization_lost, judged.loss_split.kernel_lost) == (30, 10)
+
+
+def test_all_cases_share_one_false_alarm_rate():
+    backends = [f"b{index}" for index in range(30)]
+    records, stored = [], {}
+    for index, backend in enumerate(backends):
+        lost = 11 if index == 0 else 0
+        record = record_with(accuracy_with(wrong=range(lost)), backend=backend, status=Status.NOT_JUDGED)
+        records.append(record)
+        moved = range(5_000, 5_011) if index else ()
+        stored[record.key] = subject_from_record(replace(record, accuracy=accuracy_with(wrong=moved)), "the baseline")
+        if index:
+            records[-1] = replace(record, accuracy=accuracy_with(wrong=range(12)))
+    options = JudgeOptions(gates=frozenset({"baseline"}))
+    alone = judge_records(records[:1], stored, options)
+    together = judge_records(records, stored, options)
+    assert alone[0].verdicts[0].outcome is Outcome.REGRESSED
+    assert together[0].verdicts[0].outcome is Outcome.INCONCLUSIVE
+    assert "30 cases" in together[0].verdicts[0].message
+
+
+def test_a_suite_reads_one_answer_of_several_verdicts():
+    record = replace(record_with(accuracy_with(n=N), status=Status.NOT_JUDGED), invariance=(check(0.01), check(0.5)))
+    (judged,) = judge_records([record], {}, JudgeOptions())
+    answer = answer_of(judged, "invariance")
+    assert not answer.ok
+    assert answer.message.startswith("slot: outputs of 4 rows")
+    assert len(answer.verdicts) == 2
+    assert np.count_nonzero([verdict.ok for verdict in answer.verdicts]) == 1
