@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+import scipy.optimize
+import scipy.stats  # noqa: F401 - pytester forgets what a run imports first, and parts of NumPy load once a process
 
 from harness.models import load_card
 from harness.specs import ModelSpec

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.records import Status
+from harness.records import Outcome, Status
+from harness.run.stored import load_judged_run
 from harness.store.runs import load_run
 
 ROOT = Path(__file__).parents[1]
@@ -36,7 +37,9 @@ def suites(pytester):
 
 
 def latest(pytester):
-    return load_run(pytester.path / "reports" / "latest")
+    """The newest run's header and the records of its cases."""
+    run, records = load_run(pytester.path / "reports" / "latest")
+    return run, [record for record in records if not record.is_reference]
 
 
 def test_a_run_leaves_records_a_summary_and_a_page(suites, pytester):
@@ -209,7 +212,7 @@ def test_baselines_are_missing_then_written_then_held(suites, pytester):
     assert suites(*judged, "--baseline=require").ret == 1
     suites(*judged, "--update-baselines").stdout.fnmatch_lines(["baselines: 1 not written: not scored, timed*"])
     first = suites(*options, "--update-baselines")
-    first.stdout.fnmatch_lines(["baselines: wrote 1"])
+    first.stdout.fnmatch_lines(["baselines: wrote those of 1 cases"])
     assert suites(*judged, "--baseline=require").ret == 0
     (record,) = latest(pytester)[1]
     assert [v.code for v in record.verdicts if v.gate == "baseline"] == ["identical"]
@@ -229,7 +232,7 @@ def test_judging_that_breaks_passes_nothing(suites, pytester, monkeypatch):
         raise OSError("no space left")
 
     # By module, not by dotted name: pytester forgets modules between runs and leaves the package's attribute stale.
-    monkeypatch.setattr(importlib.import_module("harness.run.session"), "drift_between", broken)
+    monkeypatch.setattr(importlib.import_module("harness.run.judging"), "drift_between", broken)
     result = suites("--backend=fake-honest", "--precision=fp32,fp16", "-k", "against_fp32 or against_reference")
     outcomes = result.parseoutcomes()
     assert "passed" not in outcomes
@@ -252,7 +255,7 @@ def test_a_strict_run_fails_on_an_inconclusive_floor(suites):
 def test_a_damaged_baseline_is_an_error_with_its_command(suites, pytester):
     options = ("--backend=fake-honest",)
     suites(*options, "--update-baselines")
-    (path,) = (pytester.path / "baselines" / "cpu").iterdir()
+    (path,) = (pytester.path / "baselines" / "predictions").glob("*/*/*.json")
     path.write_bytes(path.read_bytes()[:100])
     result = suites(*options)
     assert result.ret == 1
@@ -280,3 +283,40 @@ def test_help_shows_our_options_under_one_group(suites):
     group = text[text.index("inference engines: accuracy and latency") :]
     for option in ("--backend", "--score-images", "--batch-size", "--engine-cache", "--trt-profile", "--strict"):
         assert option in group
+
+
+def test_judging_a_stored_run_again_gives_the_verdicts_of_its_night(suites, pytester):
+    suites("--backend=fake-honest,fake-refuses", "--update-baselines")
+    suites("--backend=fake-honest,fake-refuses", "--precision=fp32,fp16,int8", "--floor=99.9%")
+    _, stored = load_run(pytester.path / "reports" / "latest")
+    _, judged = load_judged_run(pytester.path / "reports" / "latest")
+    assert {verdict.gate for record in stored for verdict in record.verdicts} >= {
+        "floor",
+        "fp32",
+        "reference",
+        "baseline",
+    }
+    assert any(record.is_reference for record in stored)
+    assert judged == stored
+
+
+def test_the_baselines_of_a_later_day_do_not_change_what_a_stored_run_was_told(suites, pytester):
+    suites("--backend=fake-honest", "--update-baselines")
+    _, judged = load_judged_run(pytester.path / "reports" / "latest")
+    assert {v.outcome for record in judged for v in record.verdicts if v.gate == "baseline"} == {Outcome.NO_BASELINE}
+
+
+@pytest.mark.parametrize(
+    ("mark", "says"),
+    [
+        ('@pytest.mark.gate("flor")', "no gate is called 'flor'; there are: floor, "),
+        ('@pytest.mark.gate("floor", "fp32")', 'is marked @pytest.mark.gate("name") once'),
+        ("", 'is marked @pytest.mark.gate("name") once'),
+    ],
+)
+def test_a_wrong_gate_is_a_usage_error_before_anything_is_measured(suites, pytester, mark, says):
+    pytester.makepyfile(test_mine=f"import pytest\n\n{mark}\ndef test_mine(verdict):\n    assert verdict.ok\n")
+    result = pytester.runpytest_inprocess("test_mine.py", *FAST, "--backend=fake-honest")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert says in "\n".join(result.errlines)
+    assert not (pytester.path / "reports").exists()

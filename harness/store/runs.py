@@ -148,7 +148,7 @@ def summary_from_records(run: Run, records: Sequence[Record]) -> dict[str, Any]:
             "skipped_backends": run.skipped,
         },
         "environment": msgspec.to_builtins(run.environment),
-        "cases": [_case_summary(record) for record in records],
+        "cases": [_case_summary(record) for record in records if not record.is_reference],
     }
 
 

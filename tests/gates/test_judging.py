@@ -50,12 +50,14 @@ def nights(draw):
     for backend in ("ort", "openvino"):
         fp32 = record_with(scores(), backend=backend, status=Status.NOT_JUDGED, latencies=(latency_with(),))
         int8 = int8_record(scores(), backend=backend, emulation=scores(), expects_loss=draw(st.booleans()))
-        tolerance = Tolerance(
-            floor=draw(st.sampled_from([None, 0.5, 0.97])), alpha=draw(st.sampled_from([0.001, 0.01]))
-        )
-        for record in (fp32, int8):
-            record = replace(record, tolerance=tolerance, invariance=(check(draw(st.sampled_from([0.01, 0.5]))),))
-            record = replace(record, error=draw(st.sampled_from(["", "", "", "the worker crashed"])))
+        floor, alpha = draw(st.sampled_from([None, 0.5, 0.97])), draw(st.sampled_from([0.001, 0.01]))
+        for measured in (fp32, int8):
+            record = replace(
+                measured,
+                tolerance=Tolerance(floor=floor, alpha=alpha),
+                invariance=(check(draw(st.sampled_from([0.01, 0.5]))),),
+                error=draw(st.sampled_from(["", "", "", "the worker crashed"])),
+            )
             records.append(record)
             if draw(st.booleans()):
                 stored[record.key] = subject_from_record(replace(record, accuracy=scores()), "the baseline")

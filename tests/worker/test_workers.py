@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import ConfigError, WorkerDied
-from harness.records import Accuracy, Availability, Latency, Verdict
+from harness.records import Accuracy, Availability, InvarianceCheck, Latency
 from harness.specs import BuildOptions, Case, DatasetRequest, Precision, TimingPlan
 from harness.worker.process import Worker
 from harness.worker.requests import CaseRequest, LayerReport, Prepared
@@ -53,16 +53,16 @@ def test_a_case_from_model_to_layers(worker, request_of, tmp_path):
     assert latencies[0].reference_rounds_ns is None
     report = worker.call("layers", request, LayerReport, timeout_s=TIMEOUT_S)
     assert report.effective_precision.main == "fp32"
-    verdicts = worker.call("invariance", request, tuple[Verdict, ...], timeout_s=TIMEOUT_S)
-    assert verdicts
-    assert all(verdict.ok for verdict in verdicts)
+    checks = worker.call("invariance", request, tuple[InvarianceCheck, ...], timeout_s=TIMEOUT_S)
+    assert checks
+    assert all(check.largest_gap <= check.accepted_gap for check in checks)
 
 
 def test_a_slot_leak_is_caught(worker, request_of):
     request = request_of("fake-slot-leak")
     worker.call("prepare", request, Prepared, timeout_s=TIMEOUT_S)
-    verdicts = worker.call("invariance", request, tuple[Verdict, ...], timeout_s=TIMEOUT_S)
-    assert any(verdict.is_failure for verdict in verdicts)
+    checks = worker.call("invariance", request, tuple[InvarianceCheck, ...], timeout_s=TIMEOUT_S)
+    assert any(check.largest_gap > check.accepted_gap for check in checks)
 
 
 def test_a_crash_is_told_with_its_signal(worker, request_of):
