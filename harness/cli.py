@@ -22,6 +22,7 @@ from harness.run.doctor import doctor_lines
 from harness.run.stored import load_judged_run
 from harness.store.baseline_files import line_from_baseline, text_from_baseline
 from harness.store.baselines import BaselineStore
+from harness.store.unused import prune_baselines as prune_unused
 
 app = typer.Typer(
     help="Benchmarking and accuracy-regression harness for inference engines. The suites run under pytest.",
@@ -180,5 +181,5 @@ def prune_baselines(
     found, records = load_judged_run(_runs(run))
     if not found.is_full:
         raise BaselineError(f"run {found.id} was not a full one ({found.command}): what it lacks is not unused")
-    for path in BaselineStore(folder).prune(records, skipped_backends=found.skipped):
+    for path in prune_unused(BaselineStore(folder), records, skipped_backends=found.skipped):
         typer.echo(f"deleted {path}")

@@ -10,6 +10,7 @@ from harness.records import Outcome, Record, Status
 from harness.run.cases import utc_now
 from harness.run.plan import Plan
 from harness.store.baselines import BaselineStore
+from harness.store.unused import unused_baselines
 
 MAX_NAMED = 3
 
@@ -29,7 +30,7 @@ def baseline_notes(
     Raises: BaselineError for a damaged file, ConfigError when the folder cannot be written.
     """
     notes = _written(store, records, clean=clean) if options.update_baselines else _missing(records)
-    unused = store.unused(records, skipped_backends=plan.left_out) if is_full else ()
+    unused = unused_baselines(store, records, skipped_backends=plan.left_out) if is_full else ()
     if unused:
         names = ", ".join(sorted({path.stem for path in unused}))
         notes.append(f"baselines: unused: {names}; remove them with: harness baseline prune")

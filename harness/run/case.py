@@ -6,19 +6,15 @@ reason and costs nothing twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import HarnessError, MeasurementError, Unsupported
-from harness.protocols import Progress
 from harness.records import (
     Accuracy,
-    EngineFacts,
     Environment,
     Flip,
     InvarianceCheck,
@@ -26,8 +22,8 @@ from harness.records import (
     OutputDrift,
     Record,
 )
+from harness.run.case_worker import CaseWorker, WorkerSettings
 from harness.specs import Case, ModelSpec, Precision, Tolerance
-from harness.worker.process import Worker
 from harness.worker.requests import CaseRequest, LayerReport, Prepared
 
 T = TypeVar("T")
@@ -42,17 +38,6 @@ class Comparison:
     emulation: Accuracy | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerSettings:
-    """How the workers of a run are started."""
-
-    log_dir: Path
-    python: str
-    extension_dirs: tuple[str, ...]
-    timeout_s: float
-    progress: Callable[[str], Progress]
-
-
 class CaseRun:
     """A case between its first measurement and its record."""
 
@@ -63,10 +48,9 @@ class CaseRun:
         self.failure: HarnessError | None = None
         self.test_failure = ""
         self.unfinished = ""  # why nothing may be concluded from what was measured
-        self._request, self._name, self._settings = request, name, settings
+        self._request, self._progress = request, settings.progress
+        self._worker = CaseWorker(request, name=name, settings=settings)
         self._answers: dict[str, object] = {}
-        self._worker: Worker | None = None
-        self._facts: EngineFacts | None = None  # of the engine, as told last
 
     @property
     def case(self) -> Case:
@@ -137,9 +121,7 @@ class CaseRun:
 
     def close(self) -> None:
         """End the worker; what it answered stays."""
-        if self._worker:
-            self._worker.close()
-            self._worker = None
+        self._worker.close()
 
     def record(self, *, environment: Environment, recorded_at: str, command: str, is_reference: bool = False) -> Record:
         """Return everything found so far; no gate has looked at it yet."""
@@ -157,7 +139,7 @@ class CaseRun:
             expects_loss=self._expects_loss,
             timing_only=self.model.timing_only,
             artifact=prepared.artifact if prepared else None,
-            engine=self._facts,
+            engine=self._worker.facts,
             effective_precision=layers.effective_precision if layers else None,
             layers=layers.layers if layers else (),
             accuracy=accuracy,
@@ -166,7 +148,7 @@ class CaseRun:
             flips=self.comparison.flips,
             invariance=cast(tuple[InvarianceCheck, ...], answers.get("invariance", ())),
             latencies=cast(tuple[Latency, ...], answers.get("time", ())),
-            flags=self._flags(accuracy, layers),
+            flags=_flags(case, accuracy, layers, expects_loss=self._expects_loss),
             error=self._error(),
             unsupported=prepared.support.reason if prepared and not prepared.support.supported else "",
             test_failure=self.test_failure,
@@ -183,25 +165,15 @@ class CaseRun:
             return self.unfinished
         return "" if self._answers or self.test_failure else "nothing of this case was measured"
 
-    def _flags(self, accuracy: Accuracy | None, layers: LayerReport | None) -> tuple[str, ...]:
-        flags = []
-        if accuracy and accuracy.n_trained_on:
-            flags.append("scored_on_training_images")
-        if layers and layers.effective_precision.main != self.case.precision.value:
-            flags.append("precision_not_as_asked")
-        if self._expects_loss:
-            flags.append("expects_int8_loss")
-        return tuple(flags)
-
     def _ask(self, name: str, kind: type[T]) -> T:
         if name in self._answers:
             return cast(T, self._answers[name])
         if self.failure is not None:
             raise self.failure
-        report = self._settings.progress(f"{self.case.id}: {name}")
+        report = self._progress(f"{self.case.id}: {name}")
         report(0, 1)
         try:
-            answer = self._call(name, kind, report)
+            answer = self._worker.call(name, kind, report)
         except HarnessError as error:
             self.failure = error
             raise
@@ -210,41 +182,13 @@ class CaseRun:
         self._answers[name] = answer
         return answer
 
-    def _call(self, name: str, kind: type[T], report: Progress) -> T:
-        settings, request = self._settings, self._request
-        if self._worker is None:
-            self._worker = Worker(
-                log_path=settings.log_dir / f"{self._name}.log",
-                python=settings.python,
-                extension_dirs=settings.extension_dirs,
-                label=self.case.id,
-            )
-            if "prepare" in self._answers:  # its worker was closed, and with it the engine
-                self._worker.call("prepare", request, Prepared, timeout_s=settings.timeout_s)
-        answer = self._worker.call(name, request, kind, timeout_s=settings.timeout_s, progress=report)
-        if not isinstance(answer, Prepared):
-            facts = self._worker.call("facts", request, EngineFacts, timeout_s=settings.timeout_s)
-            self._facts = facts_together(self._facts, facts)
-        elif answer.engine is not None:
-            self._facts = answer.engine
-        return answer
 
-
-def facts_together(first: EngineFacts | None, now: EngineFacts) -> EngineFacts:
-    """Return the newest facts merged with what earlier workers reported: the build, the most there were, all notes."""
-    if first is None:
-        return now
-    return replace(
-        now,
-        build_ns=first.build_ns,
-        cache=first.cache,
-        n_contexts=_most(first.n_contexts, now.n_contexts),
-        n_engines=_most(first.n_engines, now.n_engines),
-        log_errors=tuple(dict.fromkeys((*first.log_errors, *now.log_errors))),
-        notes=tuple(dict.fromkeys((*first.notes, *now.notes))),
-        warnings=tuple(dict.fromkeys((*first.warnings, *now.warnings))),
-    )
-
-
-def _most(*counts: int | None) -> int | None:
-    return max((count for count in counts if count is not None), default=None)
+def _flags(case: Case, accuracy: Accuracy | None, layers: LayerReport | None, *, expects_loss: bool) -> tuple[str, ...]:
+    flags = []
+    if accuracy and accuracy.n_trained_on:
+        flags.append("scored_on_training_images")
+    if layers and layers.effective_precision.main != case.precision.value:
+        flags.append("precision_not_as_asked")
+    if expects_loss:
+        flags.append("expects_int8_loss")
+    return tuple(flags)

@@ -9,15 +9,13 @@ from pathlib import Path
 
 import platformdirs
 
-from harness.backends import list_backends
-from harness.machine.environment import collect_environment
 from harness.options.commands import command_of
-from harness.options.tolerances import load_tolerances
 from harness.options.values import HarnessOptions
 from harness.protocols import Progress
-from harness.records import CPU, Artifact, Environment, Record
-from harness.run.case import CaseRun, WorkerSettings
+from harness.records import CPU, Artifact, Record
+from harness.run.case import CaseRun
 from harness.run.plan import Plan
+from harness.run.settings import Environments, tolerances_of, worker_settings
 from harness.specs import BuildOptions, Case, Precision
 from harness.worker.requests import CaseRequest
 
@@ -32,18 +30,11 @@ class Cases:
     ) -> None:
         """Begin with none. `folder`: the run's, for logs and outputs."""
         self._options, self._plan, self._folder = options, plan, folder
-        self._settings = WorkerSettings(
-            log_dir=folder / "logs",
-            python=options.worker_python,
-            extension_dirs=options.extension_dirs,
-            timeout_s=options.timeout_s,
-            progress=progress,
-        )
-        self._tolerances = load_tolerances(Path(options.root), backends=list_backends())
+        self.environments = Environments(plan, Path(options.root))
+        self._settings, self._tolerances = worker_settings(options, folder, progress), tolerances_of(options)
         self.opened: dict[str, CaseRun] = {}
         self._references: dict[str, CaseRun] = {}  # by case id; of emulations by the digest of the file
         self._began: dict[str, str] = {}  # case id -> when it was recorded first
-        self._environments: dict[tuple[str, str], Environment] = {}
 
     def open(self, case: Case) -> CaseRun:
         """Return a case ready to be measured."""
@@ -70,7 +61,7 @@ class Cases:
         """Return what was found of a case so far."""
         case = run.case
         return run.record(
-            environment=self.environment_of(case.backend, case.device),
+            environment=self.environments.of(case.backend, case.device),
             recorded_at=self._began.setdefault(case.id, utc_now()),
             command=command_of(case, self._options),
             is_reference=is_reference,
@@ -88,37 +79,6 @@ class Cases:
         """End all workers."""
         for run in (*self.opened.values(), *self._references.values()):
             run.close()
-
-    def environment_of(self, backend: str, device: str) -> Environment:
-        """Describe the machine as one backend sees one of its devices."""
-        if (backend, device) not in self._environments:
-            self._environments[backend, device] = self._collected(backend, device)
-        return self._environments[backend, device]
-
-    def run_environment(self) -> Environment:
-        """Describe the machine with the versions of all backends, and the first accelerator if one takes part."""
-        devices = {case.device: case.backend for case in reversed(self._plan.cases)}
-        device = next((name for name in devices if name != CPU), CPU)
-        environment = self.environment_of(devices.get(device, ""), device)
-        versions = {name: version for a in self._plan.backends for name, version in a.versions.items()}
-        return replace(environment, versions={**environment.versions, **versions})
-
-    def _collected(self, backend: str, device: str) -> Environment:
-        found = next((a for a in self._plan.backends if a.backend == backend), None)
-        root = Path(self._options.root)
-        if found is None:
-            return collect_environment(checkout=root)
-        names = dict(zip(found.devices, found.device_names, strict=False))
-        capabilities = dict(zip(found.devices, found.compute_capabilities, strict=False))
-        return collect_environment(
-            device=device,
-            device_name=names.get(device, ""),
-            driver=found.driver,
-            cuda_version=found.cuda_version,
-            compute_capability=capabilities.get(device, ""),
-            versions=found.versions,
-            checkout=root,
-        )
 
     def _case_run(self, case: Case, *, artifact: Artifact | None = None) -> CaseRun:
         options, model = self._options, self._plan.models[case.model]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from pathlib import Path
 
 from harness.errors import HarnessError, Unsupported
 from harness.gates import Baselines, Candidate, Gate, GateAnswer, JudgeOptions, answer_of, find_gate, judge_records
@@ -24,11 +25,10 @@ from harness.store.baselines import BaselineStore
 class Judging:
     """The verdicts of one run."""
 
-    def __init__(
-        self, cases: Cases, plan: Plan, options: HarnessOptions, *, gates: Iterable[str], baselines: BaselineStore
-    ) -> None:
+    def __init__(self, cases: Cases, plan: Plan, options: HarnessOptions, *, gates: Iterable[str]) -> None:
         """Begin with none. `gates`: those that a selected test asks for; no other is judged, nor measured for."""
-        self._cases, self._plan, self._options, self._store = cases, plan, options, baselines
+        self._cases, self._plan, self._options = cases, plan, options
+        self.baselines = BaselineStore(Path(options.baseline_dir))
         self._gates = tuple(find_gate(name) for name in dict.fromkeys(gates))
         self._records: list[Record] | None = None  # judged, all together
         self._error: Exception | None = None
@@ -87,7 +87,7 @@ class Judging:
         records = self._cases.records()
         baselines: Baselines = {}
         if self._options.baseline != "ignore":
-            baselines, errors = self._store.load_for(records)
+            baselines, errors = self.baselines.load_for(records)
             for record in records:
                 if record.key in errors and not record.is_reference:
                     run = self._cases.opened[record.case.id]

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Collection
-from dataclasses import replace
 from pathlib import Path
 
-from harness.errors import ConfigError
 from harness.gates import GateAnswer
 from harness.options.commands import changed_options, changed_selection
 from harness.options.values import HarnessOptions
 from harness.protocols import Progress, no_progress
 from harness.records import Record, Run, Status
-from harness.report.files import write_reports
-from harness.report.junit import junit_properties
-from harness.run.accepting import baseline_notes
 from harness.run.case import CaseRun
-from harness.run.cases import Cases, utc_now
+from harness.run.cases import Cases
+from harness.run.ending import Ending, end_run, properties_of
 from harness.run.judging import Judging
 from harness.run.plan import Plan
 from harness.specs import Case
-from harness.store.baselines import BaselineStore
-from harness.store.runs import BASELINES_FOLDER, RunStore
+from harness.store.runs import RunStore
 
 
 class RunSession:
@@ -49,7 +44,7 @@ class RunSession:
             id=name,
             started_at=now.isoformat(timespec="seconds"),
             command=command,
-            environment=self._cases.run_environment(),
+            environment=self._cases.environments.of_run(),
             backends=plan.backends,
             options=changed_options(options),
             skipped=plan.left_out,
@@ -58,10 +53,9 @@ class RunSession:
             baseline=options.baseline,
             baseline_dir=options.baseline_dir,
         )
-        self.baselines = BaselineStore(Path(options.baseline_dir))
-        self._judging = Judging(self._cases, plan, options, gates=gates, baselines=self.baselines)
+        self._judging = Judging(self._cases, plan, options, gates=gates)
         self._written = set[str]()
-        self.store = RunStore(Path(options.report_dir), self.run)
+        self._store = RunStore(Path(options.report_dir), self.run)
 
     def open_case(self, case: Case) -> CaseRun:
         """Return a case ready to be measured."""
@@ -72,7 +66,7 @@ class RunSession:
         run.close()
         if run.case.id not in self._written:
             self._written.add(run.case.id)
-            self.store.append(self._cases.record_of(run))
+            self._store.append(self._cases.record_of(run))
 
     def answer(self, case: Case, gate: str) -> GateAnswer:
         """Return what a gate says of a case. Raises: HarnessError when there is nothing to judge."""
@@ -92,7 +86,7 @@ class RunSession:
     def properties_of(self, case_id: str) -> list[tuple[str, str]]:
         """Return what junit.xml shall say of a case, as far as it is known."""
         found = next((record for record in self.records if record.case.id == case_id), None)
-        return [] if found is None else junit_properties(found)
+        return [] if found is None else properties_of(found)
 
     def problem(self) -> str:
         """Return why a run whose tests all passed is no success; "" when it is one."""
@@ -112,25 +106,17 @@ class RunSession:
         if not self._judging.was_done:
             for run in self._cases.opened.values():
                 run.unfinished = "the run ended before this case was judged"
-        everything, records = self._judging.records(), self.records
-        is_full = is_whole and not changed_selection(self.options) and len(records) == len(self.plan.cases)
-        self.baselines.copy_to(self.store.folder / BASELINES_FOLDER, everything)
-        self.notes += baseline_notes(
-            self.baselines,
-            records,
+        n_cases = len(self.records)
+        ending = Ending(
+            store=self._store,
+            baselines=self._judging.baselines,
             options=self.options,
             plan=self.plan,
-            clean=clean and not self.problem(),
-            is_full=is_full,
+            is_clean=clean and not self.problem(),
+            is_full=is_whole and not changed_selection(self.options) and n_cases == len(self.plan.cases),
         )
-        self.run = replace(self.run, finished_at=utc_now(), notes=tuple(self.notes), is_full=is_full)
-        try:
-            self.store.finish(self.run, everything)
-        except OSError as error:
-            raise ConfigError(
-                f"{self.store.folder}: the run cannot be finished ({error}); its cases are in records.jsonl"
-            ) from error
-        self.notes += write_reports(self.store.folder, self.run, records)
+        self.run, notes = end_run(self.run, self._judging.records(), ending)
+        self.notes += notes
 
 
 def run_id(report_dir: Path, now: datetime.datetime) -> str:

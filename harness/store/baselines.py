@@ -11,7 +11,7 @@ baseline is a readable diff. A damaged file is an error with the command that re
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from harness.errors import BaselineError, ConfigError
@@ -112,7 +112,7 @@ class BaselineStore:
     def copy_to(self, root: Path, records: Iterable[Record]) -> None:
         """Copy the baselines of some records below another folder: what a run was compared with stays with the run."""
         for record in records:
-            for path in self._paths_of(record):
+            for path in self.paths_of(record):
                 if path.is_file():
                     write_file(root / path.relative_to(self.root), path.read_bytes())
 
@@ -165,40 +165,15 @@ class BaselineStore:
 
     def load_all(self) -> tuple[Baseline, ...]:
         """Return all baselines. Raises: BaselineError for the first damaged file."""
-        found = []
-        for path in self.paths():
-            read = predictions_from_json if (self.root / PREDICTIONS) in path.parents else times_from_json
-            found.append(read(path.read_bytes(), where=str(path), case_id=path.stem))
-        return tuple(found)
+        return tuple(self.read(path) for path in self.paths())
 
-    def unused(self, records: Iterable[Record], *, skipped_backends: Collection[str] = ()) -> tuple[Path, ...]:
-        """Return the files, of the devices and data sets of these records, that belong to none of their cases.
+    def read(self, path: Path) -> Baseline:
+        """Return the baseline in one of the files. Raises: BaselineError for a damaged one."""
+        read = predictions_from_json if (self.root / PREDICTIONS) in path.parents else times_from_json
+        return read(path.read_bytes(), where=str(path), case_id=path.stem)
 
-        `skipped_backends`: those that could not run there; their files are none of this run's business, nor are those
-        of a precision that no record has.
-        """
-        measured = tuple(record for record in records if not record.is_reference)
-        used = {path for record in measured for path in self._paths_of(record)}
-        folders = {path.parent for path in used}
-        precisions = {record.case.precision for record in measured}
-        found = []
-        for path in self.paths():
-            if path.parent not in folders or path in used:
-                continue
-            read = predictions_from_json if (self.root / PREDICTIONS) in path.parents else times_from_json
-            case = read(path.read_bytes(), where=str(path), case_id=path.stem).case
-            if case.backend not in skipped_backends and case.precision in precisions:
-                found.append(path)
-        return tuple(found)
-
-    def prune(self, records: Iterable[Record], *, skipped_backends: Collection[str] = ()) -> tuple[Path, ...]:
-        """Delete unused files and return them."""
-        unused = self.unused(records, skipped_backends=skipped_backends)
-        for path in unused:
-            path.unlink()
-        return unused
-
-    def _paths_of(self, record: Record) -> tuple[Path, ...]:
+    def paths_of(self, record: Record) -> tuple[Path, ...]:
+        """Return where the parts of a record's baseline lie, whether or not they exist."""
         path = self.predictions_path(record)
         return (self.times_path(record),) if path is None else (path, self.times_path(record))
 

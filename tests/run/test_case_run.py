@@ -11,7 +11,8 @@ from harness.machine.environment import collect_environment
 from harness.options.values import HarnessOptions
 from harness.protocols import no_progress
 from harness.records import Availability, EngineFacts, Status
-from harness.run.case import CaseRun, WorkerSettings, facts_together
+from harness.run.case import CaseRun
+from harness.run.case_worker import WorkerSettings, facts_together
 from harness.run.plan import Plan
 from harness.run.session import RunSession
 from harness.specs import BuildOptions, Case, DatasetRequest, Precision, TimingPlan, Tolerance

@@ -20,6 +20,7 @@ from harness.store.baseline_files import (
     times_from_record,
 )
 from harness.store.baselines import BaselineStore, device_class
+from harness.store.unused import prune_baselines, unused_baselines
 from tests.comparison_records import ENVIRONMENT, accuracy_with, latency_with, pair_with, record_with
 
 BY = {"accepted_by": "A. Reviewer", "accepted_at": "2026-11-21T02:00:00Z"}
@@ -279,12 +280,12 @@ def test_unused_baselines_are_listed_and_pruned(store):
     left_out = replace(used, case=replace(used.case, precision=Precision.BF16, recipe="cast"))
     for record in (used, unused, gpu, left_out):
         written(store, record)
-    assert [path.stem for path in store.unused([used])] == ["lenet5-openvino-fp32"]
-    assert [path.stem for path in store.prune([used])] == ["lenet5-openvino-fp32"]
+    assert [path.stem for path in unused_baselines(store, [used])] == ["lenet5-openvino-fp32"]
+    assert [path.stem for path in prune_baselines(store, [used])] == ["lenet5-openvino-fp32"]
     assert {path.parent.name for path in store.paths()} == {"cpu", "cpu-avx512_vnni-w32", "nvidia-h200"}
     assert len(store.load_all()) == 3
     other = replace(left_out, case=replace(left_out.case, backend="openvino"))
-    assert [path.stem for path in store.unused([used, other])] == ["lenet5-ort-bf16"]
+    assert [path.stem for path in unused_baselines(store, [used, other])] == ["lenet5-ort-bf16"]
 
 
 def test_devices_have_readable_folders():

@@ -1,0 +1,70 @@
+"""What all cases of a run share: tolerances, how workers are started, and the machine as each backend sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from harness.backends import list_backends
+from harness.machine.environment import collect_environment
+from harness.options.tolerances import ToleranceTable, load_tolerances
+from harness.options.values import HarnessOptions
+from harness.protocols import Progress
+from harness.records import CPU, Environment
+from harness.run.case_worker import WorkerSettings
+from harness.run.plan import Plan
+
+
+def worker_settings(options: HarnessOptions, folder: Path, progress: Callable[[str], Progress]) -> WorkerSettings:
+    """Return how the workers of a run are started; their logs lie in the run's folder."""
+    return WorkerSettings(
+        log_dir=folder.absolute() / "logs",
+        python=options.worker_python,
+        extension_dirs=options.extension_dirs,
+        timeout_s=options.timeout_s,
+        progress=progress,
+    )
+
+
+def tolerances_of(options: HarnessOptions) -> ToleranceTable:
+    """Read the tolerances of the project. Raises: ConfigError."""
+    return load_tolerances(Path(options.root), backends=list_backends())
+
+
+class Environments:
+    """The machine, as each backend sees each of its devices; described once."""
+
+    def __init__(self, plan: Plan, root: Path) -> None:
+        self._plan, self._root = plan, root
+        self._known: dict[tuple[str, str], Environment] = {}
+
+    def of(self, backend: str, device: str) -> Environment:
+        """Describe the machine as one backend sees one of its devices."""
+        if (backend, device) not in self._known:
+            self._known[backend, device] = self._collected(backend, device)
+        return self._known[backend, device]
+
+    def of_run(self) -> Environment:
+        """Describe the machine with the versions of all backends, and the first accelerator if one takes part."""
+        devices = {case.device: case.backend for case in reversed(self._plan.cases)}
+        device = next((name for name in devices if name != CPU), CPU)
+        environment = self.of(devices.get(device, ""), device)
+        versions = {name: version for a in self._plan.backends for name, version in a.versions.items()}
+        return replace(environment, versions={**environment.versions, **versions})
+
+    def _collected(self, backend: str, device: str) -> Environment:
+        found = next((a for a in self._plan.backends if a.backend == backend), None)
+        if found is None:
+            return collect_environment(checkout=self._root)
+        names = dict(zip(found.devices, found.device_names, strict=False))
+        capabilities = dict(zip(found.devices, found.compute_capabilities, strict=False))
+        return collect_environment(
+            device=device,
+            device_name=names.get(device, ""),
+            driver=found.driver,
+            cuda_version=found.cuda_version,
+            compute_capability=capabilities.get(device, ""),
+            versions=found.versions,
+            checkout=self._root,
+        )
