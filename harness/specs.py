@@ -79,6 +79,7 @@ class ModelSpec:
     mean: tuple[float, ...] = (0.0,)  # one per channel, or one for all
     std: tuple[float, ...] = (1.0,)
     label_offset: int = 0  # added to a data set's label to get the model's class
+    task: str = "classification"  # what the output means: one of harness/tasks/
     output_kind: str = "probabilities"  # or logits
     max_batch: int | None = None  # the model's own fixed batch [images]; None means free
     timing_only: bool = False

@@ -355,6 +355,8 @@ def _bare(case: Case, status: Status, reason: str, command: str, environment: En
         environment=environment,
         recorded_at="2026-11-20T02:14:07Z",
         reason=reason,
+        error=reason if status is Status.ERROR else "",
+        unsupported=reason if status is Status.UNSUPPORTED else "",
         command=command,
     )
 

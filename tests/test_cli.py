@@ -47,11 +47,12 @@ def test_a_run_is_the_same_as_itself(reports):
     assert "REGRESSED" not in result.output
 
 
-def test_comparing_reads_the_tolerances_of_the_project(reports, tmp_path):
-    (tmp_path / "harness.toml").write_text("[tolerance]\nmax_dropp = 0.01\n")
-    result = call("compare", "first", "second")
+def test_comparing_takes_the_tolerances_of_the_records_unless_told(reports):
+    result = call("compare", "first", "second", "--max-drop=7%")
+    assert result.exit_code == 0, result.output
+    result = call("compare", "first", "second", "--max-drop=7")
     assert result.exit_code == 2
-    assert "max_dropp" in result.output
+    assert "max_drop" in result.output
 
 
 def test_a_case_that_the_later_run_lost_fails_the_comparison(reports, tmp_path):
@@ -72,8 +73,9 @@ def test_baselines_are_accepted_shown_and_compared(reports, tmp_path):
     passed = next(r for r in reports if r.status.value == "passed" and r.accuracy)
     accepted = call("baseline", "accept", "latest", "--case", passed.case.id, "--by", "someone")
     assert accepted.exit_code == 0, accepted.output
-    (path,) = (tmp_path / "suites/baselines").glob("*/*.json")
-    assert path.stem == passed.case.id
+    paths = [*(tmp_path / "suites/baselines").glob("**/*.json")]
+    assert {path.stem for path in paths} == {passed.case.id}
+    assert {path.relative_to(tmp_path / "suites/baselines").parts[0] for path in paths} == {"predictions", "times"}
     shown = call("baseline", "show")
     assert "someone" in shown.output
     assert passed.case.id in shown.output
@@ -83,7 +85,7 @@ def test_baselines_are_accepted_shown_and_compared(reports, tmp_path):
 def test_a_damaged_baseline_is_an_error_with_its_mend(reports, tmp_path):
     passed = next(r for r in reports if r.status.value == "passed" and r.accuracy)
     call("baseline", "accept", "latest", "--case", passed.case.id)
-    (path,) = (tmp_path / "suites/baselines").glob("*/*.json")
+    (path,) = (tmp_path / "suites/baselines/predictions").glob("*/*/*.json")
     path.write_text("{")
     result = call("baseline", "show")
     assert result.exit_code == 2

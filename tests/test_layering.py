@@ -12,6 +12,7 @@ ROOMS = (
     "specs",
     "records",
     "protocols",
+    "discovery",
     "options",
     "stats",
     "gates",

@@ -1,4 +1,4 @@
-"""Data sets: labelled images in a fixed order, by name or by path. Nothing here knows a model."""
+"""Data sets: labelled images in a fixed order, by name or by path; one file a kind. Nothing here knows a model."""
 
 from __future__ import annotations
 
@@ -6,21 +6,34 @@ import difflib
 import os
 from pathlib import Path
 
-from harness.datasets.download import Progress
-from harness.datasets.ranges import RangeFingerprint, check_range, fingerprint_range
+from harness.datasets._kind import DatasetKind, OpenRequest
+from harness.datasets._ranges import RangeFingerprint, check_range, fingerprint_range
+from harness.discovery import Room
 from harness.errors import DataError
-from harness.protocols import Dataset
+from harness.protocols import Dataset, Progress
 
-__all__ = ["Progress", "RangeFingerprint", "check_range", "dataset_names", "fingerprint_range", "open_dataset"]
+__all__ = [
+    "DatasetKind",
+    "OpenRequest",
+    "RangeFingerprint",
+    "check_range",
+    "dataset_names",
+    "dataset_state",
+    "fingerprint_range",
+    "open_dataset",
+]
 
-STROKES, TRT_BATCHES = "strokes", "trt-batches"
+ROOM = Room("datasets", noun="kind of data set", package=__name__, path=__path__, offers="DATASETS")
 
 
 def dataset_names() -> tuple[str, ...]:
     """Return the names that `open_dataset` knows; beside them it takes paths."""
-    from harness.datasets.idx import PUBLISHED
+    return tuple(_kinds_by_name())
 
-    return (STROKES, *PUBLISHED, TRT_BATCHES)
+
+def dataset_state(name: str) -> str:
+    """Say whether a named data set can be opened without the network, and what it needs otherwise."""
+    return _kinds_by_name()[name].state(name)
 
 
 def open_dataset(
@@ -32,27 +45,24 @@ def open_dataset(
     gets (bytes done, bytes in all). A path's data set has split "all" unless its file names tell train from test.
     Raises: DataError when it does not exist or is damaged; the message says what to do.
     """
-    # Imported when chosen: an IDX set costs strokes nothing, and the other way round.
-    if name_or_path == STROKES:
-        from harness.datasets.strokes import Strokes
-
-        return Strokes(split=split)
-    from harness.datasets import idx, trt_batches
-
-    if name_or_path in idx.PUBLISHED:
-        return idx.open_named(name_or_path, split=split, data_dir=data_dir, progress=progress)
-    if name_or_path == TRT_BATCHES:
-        if data_dir is None:
-            raise DataError(f"{TRT_BATCHES} needs --data-dir, the folder that holds batch0, batch1, ...")
-        return trt_batches.TrtBatches(data_dir)
+    kind = _kinds_by_name().get(name_or_path)
+    if kind is not None and kind.open is not None:
+        folder = None if data_dir is None else Path(data_dir)
+        return kind.open(OpenRequest(name=name_or_path, split=split, data_dir=folder, progress=progress))
     path = Path(name_or_path)
-    if path.is_dir():
-        return trt_batches.TrtBatches(path)
     if path.exists():
-        return idx.open_pair(path, split=split)
+        offered: DatasetKind
+        for offered in ROOM.load_all().values():
+            if offered.open_path is not None and offered.takes_path(path):
+                return offered.open_path(path, split)
+        raise DataError(f"{path}: no kind of data set reads it; there are: {', '.join(ROOM.names())}")
     if os.sep in name_or_path or path.suffix:
         raise DataError(f"{path}: no such file or folder; give an IDX images file or a folder of batch files")
     raise DataError(f"no data set is called {name_or_path!r}; {_nearest(name_or_path)}")
+
+
+def _kinds_by_name() -> dict[str, DatasetKind]:
+    return {name: kind for kind in ROOM.load_all().values() for name in kind.names}
 
 
 def _nearest(name: str) -> str:

@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.datasets.download import Progress, RemoteFile, cache_root, fetch
-from harness.datasets.idx_format import IdxFile
-from harness.datasets.ranges import check_range
+from harness.datasets._download import RemoteFile, cache_root, fetch
+from harness.datasets._idx_format import IdxFile
+from harness.datasets._kind import DatasetKind, OpenRequest
+from harness.datasets._ranges import check_range
 from harness.errors import DataError
+from harness.protocols import Progress
 
 WHOLE = "all"  # the split of a pair of files that belongs to no known split
 
@@ -295,3 +297,23 @@ def _path_of_split(path: Path, split: str) -> tuple[Path, str]:
             )
         return found, split
     return path, WHOLE
+
+
+def _open(request: OpenRequest) -> IdxDataset:
+    return open_named(request.name, split=request.split, data_dir=request.data_dir, progress=request.progress)
+
+
+def _state(name: str) -> str:
+    folder = cache_root() / "datasets" / name
+    if folder.is_dir() and any(folder.iterdir()):
+        return f"usable: in {folder}"
+    return "not here: downloaded at first use, or give its files by --data-dir"
+
+
+DATASETS = DatasetKind(
+    names=tuple(PUBLISHED),
+    open=_open,
+    state=_state,
+    takes_path=lambda path: path.is_file(),
+    open_path=lambda path, split: open_pair(path, split=split),
+)

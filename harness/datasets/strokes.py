@@ -11,8 +11,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.datasets.glyphs import GLYPHS, N_CONTROLS, N_PEN_POINTS, WEIGHT_BITS, glyph_controls, pen_weights
-from harness.datasets.ranges import check_range
+from harness.datasets._glyphs import GLYPHS, N_CONTROLS, N_PEN_POINTS, WEIGHT_BITS, glyph_controls, pen_weights
+from harness.datasets._kind import DatasetKind
+from harness.datasets._ranges import check_range
 from harness.errors import DataError
 
 BLOCK = 1000  # images drawn from one random stream; part of the data's definition
@@ -240,3 +241,10 @@ def _ink(
     grain = noise.reshape(n_images, SIDE, SIDE).astype(np.int32) - 128
     inked: NDArray[np.int32] = (full * strength.astype(np.int32) >> 8) + (grain * level.astype(np.int32) >> 7)
     return np.clip(inked, 0, 255).astype(np.uint8)
+
+
+DATASETS = DatasetKind(
+    names=("strokes",),
+    open=lambda request: Strokes(split=request.split),
+    state=lambda name: "usable: drawn here, any size",
+)

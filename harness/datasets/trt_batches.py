@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.datasets.ranges import check_range
+from harness.datasets._kind import DatasetKind, OpenRequest
+from harness.datasets._ranges import check_range
 from harness.errors import DataError
 
 WHOLE = "all"  # a folder holds one set of images, whatever split is asked
@@ -153,3 +154,18 @@ def _read_labels(path: Path, shape: tuple[int, int, int, int]) -> NDArray[np.int
         at = int(np.flatnonzero(~whole)[0])
         raise DataError(f"{path}: label {at} is {labels[at]}; expected a whole number from 0 on")
     return labels.astype(np.int64)
+
+
+def _open(request: OpenRequest) -> TrtBatches:
+    if request.data_dir is None:
+        raise DataError(f"{request.name} needs --data-dir, the folder that holds batch0, batch1, ...")
+    return TrtBatches(request.data_dir)
+
+
+DATASETS = DatasetKind(
+    names=("trt-batches",),
+    open=_open,
+    state=lambda name: "usable: needs --data-dir, the folder that holds batch0, batch1, ...",
+    takes_path=lambda path: path.is_dir(),
+    open_path=lambda path, split: TrtBatches(path),
+)

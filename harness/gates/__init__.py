@@ -8,11 +8,9 @@ by offering `GATE`.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Sequence
-from functools import lru_cache
 
+from harness.discovery import Room
 from harness.errors import ConfigError
 from harness.gates import _between, _judging
 from harness.gates._accuracy import check_accuracy
@@ -52,12 +50,16 @@ __all__ = [
 ]
 
 
-@lru_cache(maxsize=1)
+ROOM = Room("gates", noun="gate", package=__name__, path=__path__, offers="GATE")
+
+
 def list_gates() -> tuple[Gate, ...]:
-    """Return all gates in their order."""
-    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
-    gates: list[Gate] = [importlib.import_module(f"{__name__}.{name}").GATE for name in names]
-    return tuple(sorted(gates, key=lambda gate: (gate.order, gate.name)))
+    """Return all gates in their order. Raises: ConfigError for a file that cannot be used."""
+    gates: dict[str, Gate] = ROOM.load_all()
+    for name, gate in gates.items():
+        if gate.name != name:
+            raise ConfigError(f"the gate of the file {name} calls itself {gate.name}; both must be the same")
+    return tuple(sorted(gates.values(), key=lambda gate: (gate.order, gate.name)))
 
 
 def find_gate(name: str) -> Gate:

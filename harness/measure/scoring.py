@@ -20,7 +20,7 @@ from harness.models.preprocess import images_from_pixels
 from harness.protocols import Dataset, Engine, Images, LendsBuffers, Progress, no_progress
 from harness.records import Accuracy, PackedArray
 from harness.specs import ImageRange, ModelSpec
-from harness.tasks.classification import TopK, score_top_k
+from harness.tasks import TopK, find_task
 
 CHUNK_IMAGES = 1_000  # read and preprocessed at once
 MAX_CHUNK_BYTES = 16 << 20  # so that chunks of large images stay small; a chunk holds at least one batch
@@ -194,7 +194,7 @@ class _Scores:
     """Ranks outputs a chunk at a time: at small batches NumPy's fixed cost a call would rival a fast engine."""
 
     def __init__(self, spec: ModelSpec) -> None:
-        self._spec = spec
+        self._spec, self._task = spec, find_task(spec.task)
         self._digest = hashlib.sha256()
         self._outputs: list[NDArray[np.float32]] = []
         self._classes: list[NDArray[np.int64]] = []
@@ -222,7 +222,7 @@ class _Scores:
         outputs, classes = np.concatenate(self._outputs), np.concatenate(self._classes)
         _check_finite_outputs(outputs, self._spec, self._first)
         self._digest.update(np.ascontiguousarray(outputs, "<f4").data)
-        self._parts.append((score_top_k(outputs, classes), classes))
+        self._parts.append((self._task.score(outputs, classes), classes))
         self._outputs, self._classes, self._n_waiting = [], [], 0
 
     def accuracy(

@@ -44,6 +44,7 @@ class _Output(_Section):
     classes: int
     label_offset: int = 0
     kind: str = "probabilities"
+    task: str = "classification"
 
 
 class _Range(_Section):
@@ -94,6 +95,7 @@ def load_card(path: str | Path) -> ModelSpec:
         std=card.input.std,
         label_offset=card.output.label_offset,
         output_kind=card.output.kind,
+        task=card.output.task,
         max_batch=card.model.max_batch,
         timing_only=card.model.timing_only,
         trained_on=tuple(

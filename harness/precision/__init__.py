@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
-import pkgutil
 import tempfile
 import time
 from difflib import get_close_matches
 from pathlib import Path
 
+from harness.discovery import Room
 from harness.errors import BackendUnavailable, BuildError, ConfigError
 from harness.models.onnx_graph import check_model, check_scales, load_model, model_digest
 from harness.precision import recipes
 from harness.precision.calibration import CheckedCalibration, check_calibration
-from harness.precision.recipe import Conversion, ConversionRequest, Recipe
+from harness.precision.recipe import QDQ, Conversion, ConversionRequest, Recipe
 from harness.protocols import CalibrationSet
 from harness.records import Artifact, Calibration
 from harness.specs import ImageRange, ModelSpec, Precision
@@ -26,11 +25,18 @@ FP32_BITS = 32
 WARNING_SEPARATOR = "\n"
 
 
+ROOM = Room("recipes", noun="recipe file", package=recipes.__name__, path=recipes.__path__, offers="RECIPES")
+
+
 def list_recipes() -> tuple[Recipe, ...]:
-    """Return the recipes of all files in this folder; their tools are not imported."""
-    names = sorted(module.name for module in pkgutil.iter_modules(recipes.__path__))
-    modules = [importlib.import_module(f"{recipes.__name__}.{name}") for name in names]
-    return tuple(recipe for module in modules for recipe in getattr(module, "RECIPES", ()))
+    """Return the recipes of all files; their tools are not imported. Raises: ConfigError for a file that is broken."""
+    found: dict[tuple[Precision, str], Recipe] = {}
+    for offered in ROOM.load_all().values():
+        for recipe in offered:
+            if (recipe.precision, recipe.name) in found:
+                raise ConfigError(f"two {recipe.precision} recipes are called {recipe.name}")
+            found[recipe.precision, recipe.name] = recipe
+    return tuple(found.values())
 
 
 def recipe_names(precision: Precision) -> tuple[str, ...]:
@@ -171,7 +177,7 @@ def _converted(recipe: Recipe, request: ConversionRequest) -> Conversion:
     if not request.target.is_file():
         raise BuildError(f"recipe {recipe.name} wrote no file for model {request.spec.name}")
     n_pairs = check_scales(load_model(request.target), request.target)
-    if recipe.precision is Precision.INT8 and not n_pairs:
+    if recipe.writes == QDQ and not n_pairs:
         raise BuildError(f"recipe {recipe.name} put no Q/DQ node into model {request.spec.name}")
     check_model(request.target)
     return conversion

@@ -6,8 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.errors import ConfigError
 from harness.protocols import CalibrationSet
 from harness.specs import ModelSpec, Precision
+
+QDQ, CAST, NOTHING = "qdq", "cast", "nothing"
+WRITES = (QDQ, CAST, NOTHING)
+TENSORRT = "tensorrt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +46,18 @@ class Recipe:
     name: str
     precision: Precision
     summary: str
-    writes: str = "nothing"  # into the file: qdq (Q/DQ nodes), cast (weights of another type) or nothing
+    writes: str  # into the file: QDQ (nodes), CAST (weights of another type) or NOTHING
     convert: Callable[[ConversionRequest], Conversion] | None = None
     tool_versions: Callable[[], Mapping[str, str]] = field(default=dict)
     needs_calibration: bool = False
     weight_bits: int | None = None  # None: as asked; otherwise fixed by the recipe
     required_modules: tuple[str, ...] = ()
     install_hint: str = ""
+    quantizes_in: str = ""  # the family of runtimes that quantizes while it builds: TENSORRT; "" = the file says all
     revision: int = 1  # raised when the same tools would write another file: old cache entries no longer match
+
+    def __post_init__(self) -> None:
+        if self.writes not in WRITES:
+            raise ConfigError(f"recipe {self.name} writes {self.writes!r}; expected one of {', '.join(WRITES)}")
+        if (self.convert is None) != (self.writes == NOTHING):
+            raise ConfigError(f"recipe {self.name} writes {self.writes}: only one that writes something converts")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.backends import add_backend_dir, list_backends
-from harness.datasets import dataset_names
-from harness.datasets.download import cache_root
+from harness.backends import list_backends
+from harness.datasets import dataset_names, dataset_state
+from harness.discovery import add_extension_dir
 from harness.machine.environment import collect_environment
 from harness.models import bundled_models
 from harness.options.values import HarnessOptions
@@ -16,7 +16,7 @@ from harness.run.plan import one_line, probe_backends
 def doctor_lines(options: HarnessOptions, *, models_dir: Path = Path("models")) -> list[str]:
     """Return the report, line by line."""
     for folder in options.extension_dirs:
-        add_backend_dir(folder)
+        add_extension_dir(folder)
     environment = collect_environment(checkout=Path(options.root))
     lines = [
         f"machine   {environment.machine}",
@@ -42,15 +42,3 @@ def doctor_lines(options: HarnessOptions, *, models_dir: Path = Path("models")) 
         for spec in bundled_models(models_dir)
     ]
     return lines
-
-
-def dataset_state(name: str) -> str:
-    """Say whether a data set can be opened without the network, and what it needs otherwise."""
-    if name == "strokes":
-        return "usable: drawn here, any size"
-    if name == "trt-batches":
-        return "usable: needs --data-dir, the folder that holds batch0, batch1, ..."
-    folder = cache_root() / "datasets" / name
-    if folder.is_dir() and any(folder.iterdir()):
-        return f"usable: in {folder}"
-    return "not here: downloaded at first use, or give its files by --data-dir"

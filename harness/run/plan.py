@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.backends import PROBE_LIMIT_S, add_backend_dir, list_backends, load_backend
+from harness.backends import PROBE_LIMIT_S, list_backends, load_backend
 from harness.datasets import check_range, open_dataset
+from harness.discovery import add_extension_dir
 from harness.errors import BackendUnavailable, ConfigError, WorkerDied
 from harness.models import bundled_models, find_model
 from harness.options.values import HarnessOptions
@@ -38,7 +39,7 @@ def plan_run(options: HarnessOptions, *, models_dir: Path, probe: bool = True) -
     Raises: ConfigError for unknown names; BackendUnavailable for a backend asked for by name that cannot run.
     """
     for folder in options.extension_dirs:
-        add_backend_dir(folder)
+        add_extension_dir(folder)
     names = _chosen_names(options.backends)
     found = probe_backends(names, options) if probe else [_installed(name) for name in names]
     usable = [a for a in found if a.usable]

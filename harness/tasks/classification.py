@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.tasks._task import Task, TopK
+
 TOP_K = 5
 SORTED_CLASSES = 64  # so many are sorted in less time than their largest are parted from the others
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TopK:
-    """Per-image results of one batch."""
-
-    predictions: NDArray[np.int64]  # int64[N]
-    top1: NDArray[np.bool_]  # bool[N]
-    top5: NDArray[np.bool_]  # bool[N]
-    margins: NDArray[np.float32]  # float32[N]: largest minus second largest
-    n_ties_top1: int
-    n_ties_top5: int
 
 
 def score_top_k(outputs: NDArray[np.float32], labels: NDArray[np.int64]) -> TopK:
@@ -48,3 +36,6 @@ def score_top_k(outputs: NDArray[np.float32], labels: NDArray[np.int64]) -> TopK
         n_ties_top1=int(np.count_nonzero(first == second)),
         n_ties_top5=int(np.count_nonzero(largest[:, 0] == largest[:, 1])) if n_classes > TOP_K else 0,
     )
+
+
+TASK = Task(name="classification", summary="one class an image: the largest output", score=score_top_k)

@@ -35,9 +35,9 @@ if log_path:
     os.dup2(log, 1)
     os.dup2(log, 2)
     sys.stdout = sys.stderr = os.fdopen(os.dup(log), "w", buffering=1)
-from harness.backends import add_backend_dir
+from harness.discovery import add_extension_dir
 for folder in extension_dirs:
-    add_backend_dir(folder)
+    add_extension_dir(folder)
 from harness.worker.service import serve
 serve(channel)
 """

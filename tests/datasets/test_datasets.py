@@ -13,7 +13,7 @@ from harness.protocols import Dataset
 
 def test_names():
     assert dataset_names() == (
-        "strokes", "mnist", "fashion-mnist", "kmnist", "qmnist", "emnist-digits", "trt-batches"
+        "mnist", "fashion-mnist", "kmnist", "qmnist", "emnist-digits", "strokes", "trt-batches"
     )  # fmt: skip
 
 
@@ -27,7 +27,7 @@ def test_strokes_is_a_dataset():
     ("name", "answer"),
     [
         ("stroke", "did you mean strokes"),
-        ("MNIST", "there are: strokes, mnist"),
+        ("MNIST", "there are: mnist, "),
         ("fashon-mnist", "did you mean fashion-mnist"),
         ("imagenet", "there are|did you mean"),
         ("no/such/file", "no such file or folder"),

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.datasets import download, fingerprint_range, idx, open_dataset
-from harness.datasets.idx_format import IdxFile, write_idx
+from harness.datasets import _download as download
+from harness.datasets import fingerprint_range, idx, open_dataset
+from harness.datasets._idx_format import IdxFile, write_idx
 from harness.errors import DataError
 
 MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist"

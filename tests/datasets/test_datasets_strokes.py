@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from harness.datasets import open_dataset
-from harness.datasets.glyphs import GLYPHS, N_CONTROLS, WEIGHT_BITS, glyph_controls, pen_weights
+from harness.datasets._glyphs import GLYPHS, N_CONTROLS, WEIGHT_BITS, glyph_controls, pen_weights
 from harness.datasets.strokes import BLOCK, BUMP_MAX, N_POINTS, Strokes, _bump_table
 from harness.errors import DataError
 

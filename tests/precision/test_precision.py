@@ -12,7 +12,7 @@ from harness.datasets import open_dataset
 from harness.errors import BackendUnavailable, BuildError, ConfigError, DataError
 from harness.models.preprocess import images_from_pixels
 from harness.precision import find_recipe, prepare_artifact, recipe_names
-from harness.precision.recipe import Recipe
+from harness.precision.recipe import NOTHING, QDQ, Recipe
 from harness.specs import ImageRange, Precision
 
 QDQ_RECIPES = ("qdq-minmax", "qdq-entropy", "qdq-percentile", "qdq-outputs")
@@ -304,7 +304,8 @@ def test_bad_files_are_refused(tmp_path, prepare, tiny):
 
 
 def with_recipe(monkeypatch, **fields):
-    recipe = Recipe(**{"name": "odd", "precision": Precision.INT8, "summary": "", **fields})
+    writes = QDQ if "convert" in fields else NOTHING
+    recipe = Recipe(**{"name": "odd", "precision": Precision.INT8, "summary": "", "writes": writes, **fields})
     monkeypatch.setattr(precision, "list_recipes", lambda: (recipe,))
 
 
@@ -360,3 +361,16 @@ def test_nncf_writes_a_qdq_file_with_7_bit_weights(tiny, prepare):
     weights = [array for array in quantized if array.ndim > 1]
     assert weights
     assert max(np.abs(array.astype(int)).max() for array in weights) <= 64
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"writes": "zip"}, "expected one of qdq, cast, nothing"),
+        ({"writes": QDQ}, "only one that writes something converts"),
+        ({"writes": NOTHING, "convert": lambda request: None}, "only one that writes something converts"),
+    ],
+)
+def test_a_recipe_says_what_it_writes(fields, says):
+    with pytest.raises(ConfigError, match=says):
+        Recipe(name="odd", precision=Precision.INT8, summary="", **fields)

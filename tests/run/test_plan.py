@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.backends import add_backend_dir
+from harness.discovery import add_extension_dir
 from harness.errors import BackendUnavailable, ConfigError
 from harness.options.commands import command_of
 from harness.options.values import HarnessOptions
@@ -80,8 +80,8 @@ def test_a_probe_that_kills_its_worker_leaves_the_others(tmp_path):
         "    def probe(self):\n        os.abort()\nBACKEND = Backend()\n"
     )
     options = HarnessOptions(extension_dirs=(*FAKES, str(tmp_path)))
-    add_backend_dir(FAKES[0])
-    add_backend_dir(str(tmp_path))
+    add_extension_dir(FAKES[0])
+    add_extension_dir(str(tmp_path))
     found = probe_backends(("fake-honest", "fake-nan", "zz-killer"), options)
     assert [a.usable for a in found] == [True, True, False]
 

@@ -48,11 +48,12 @@ def test_a_damaged_line_is_named(stored):
         load_run(folder)
 
 
-def test_a_newer_schema_is_refused(stored):
+@pytest.mark.parametrize(("schema", "advice"), [(99, "upgrade the harness"), (1, "run the suite again")])
+def test_another_schema_is_refused_in_one_line(stored, schema, advice):
     folder, _, _ = stored
     header = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(json.dumps({**header, "schema": 99}))
-    with pytest.raises(DataError, match="schema 99 is newer"):
+    (folder / "run.json").write_text(json.dumps({**header, "schema": schema}))
+    with pytest.raises(DataError, match=f"run.json: schema {schema}; this harness reads 2; {advice}$"):
         load_run(folder)
 
 

@@ -24,7 +24,7 @@ from harness.models.onnx_graph import (
     raise_opset,
 )
 from harness.precision.effective import is_multiplying
-from harness.precision.recipe import Conversion, ConversionRequest, Recipe
+from harness.precision.recipe import CAST, NOTHING, Conversion, ConversionRequest, Recipe
 from harness.specs import BF16_RUNTIME_RECIPE, Precision
 
 if TYPE_CHECKING:
@@ -270,7 +270,7 @@ def tool_versions() -> Mapping[str, str]:
 RECIPES = (
     Recipe(
         name="cast",
-        writes="cast",
+        writes=CAST,
         precision=Precision.BF16,
         summary="weights and arithmetic cast to BF16, inputs, outputs and what follows the last product FP32",
         convert=convert,
@@ -282,6 +282,7 @@ RECIPES = (
     Recipe(
         name=BF16_RUNTIME_RECIPE,
         precision=Precision.BF16,
+        writes=NOTHING,
         summary="the FP32 file: the runtime is told to compute in BF16 (OpenVINO, TensorRT 10.x)",
     ),
 )

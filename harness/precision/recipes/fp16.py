@@ -16,7 +16,7 @@ from harness.errors import BuildError
 from harness.models.onnx_graph import INSTALL_HINT, load_model, one_line, sort_nodes
 from harness.precision.activations import ActivationReader
 from harness.precision.calibration import implied_range
-from harness.precision.recipe import Conversion, ConversionRequest, Recipe
+from harness.precision.recipe import CAST, Conversion, ConversionRequest, Recipe
 from harness.protocols import Images
 from harness.specs import ModelSpec, Precision
 
@@ -117,7 +117,7 @@ def tool_versions() -> Mapping[str, str]:
 RECIPES = (
     Recipe(
         name="cast",
-        writes="cast",
+        writes=CAST,
         precision=Precision.FP16,
         summary="weights and arithmetic cast to FP16, inputs and outputs FP32",
         convert=convert,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.precision.recipe import Recipe
+from harness.precision.recipe import NOTHING, Recipe
 from harness.specs import Precision
 
-RECIPES = (Recipe(name="none", precision=Precision.FP32, summary="the FP32 file as it is"),)
+RECIPES = (Recipe(name="none", precision=Precision.FP32, writes=NOTHING, summary="the FP32 file as it is"),)

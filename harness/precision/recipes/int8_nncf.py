@@ -20,7 +20,7 @@ import numpy as np
 from harness.errors import BuildError
 from harness.models.onnx_graph import one_line
 from harness.precision.activations import ActivationReader
-from harness.precision.recipe import Conversion, ConversionRequest, Recipe
+from harness.precision.recipe import QDQ, Conversion, ConversionRequest, Recipe
 from harness.precision.recipes.int8_qdq import REDUCED_BITS, prepare_graph, quantized_tensors
 from harness.protocols import CalibrationSet, Images
 from harness.specs import Precision
@@ -92,7 +92,7 @@ RECIPES = (
     Recipe(
         name="nncf",
         precision=Precision.INT8,
-        writes="qdq",
+        writes=QDQ,
         summary="OpenVINO's quantizer, overflow fix on (weights within 7 bits); not for TensorRT",
         convert=convert,
         tool_versions=tool_versions,

@@ -30,7 +30,7 @@ from harness.models.onnx_graph import (
 )
 from harness.precision.activations import ActivationReader
 from harness.precision.ranges import MagnitudeHistogram, entropy_threshold, percentile_threshold
-from harness.precision.recipe import Conversion, ConversionRequest, Recipe
+from harness.precision.recipe import QDQ, Conversion, ConversionRequest, Recipe
 from harness.specs import Precision
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def _recipe(name: str, summary: str, method: str, threshold: Threshold | None, *
     return Recipe(
         name=name,
         precision=Precision.INT8,
-        writes="qdq",
+        writes=QDQ,
         summary=summary,
         convert=partial(convert, method=method, threshold=threshold, quantize_outputs=outputs),
         tool_versions=tool_versions,

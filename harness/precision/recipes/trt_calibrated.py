@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from harness.precision.recipe import Recipe
+from harness.precision.recipe import NOTHING, TENSORRT, Recipe
 from harness.specs import Precision
 
+
+def _recipe(name: str, summary: str) -> Recipe:
+    return Recipe(name=name, precision=Precision.INT8, summary=summary, writes=NOTHING, quantizes_in=TENSORRT)
+
+
 RECIPES = (
-    Recipe(
-        name="trt-entropy2",
-        precision=Precision.INT8,
-        summary="TensorRT's entropy calibrator 2 (TensorRT 8.6 and 10.x)",
-    ),
-    Recipe(
-        name="trt-minmax", precision=Precision.INT8, summary="TensorRT's min-max calibrator (TensorRT 8.6 and 10.x)"
-    ),
-    Recipe(
-        name="trt-legacy",
-        precision=Precision.INT8,
-        summary="TensorRT's legacy calibrator with a quantile and a cutoff (TensorRT 8.6)",
-    ),
-    Recipe(
-        name="trt-ranges",
-        precision=Precision.INT8,
-        summary="dynamic ranges of every tensor from a file (TensorRT 8.6 and 10.x)",
-    ),
+    _recipe("trt-entropy2", "TensorRT's entropy calibrator 2 (TensorRT 8.6 and 10.x)"),
+    _recipe("trt-minmax", "TensorRT's min-max calibrator (TensorRT 8.6 and 10.x)"),
+    _recipe("trt-legacy", "TensorRT's legacy calibrator with a quantile and a cutoff (TensorRT 8.6)"),
+    _recipe("trt-ranges", "dynamic ranges of every tensor from a file (TensorRT 8.6 and 10.x)"),
 )

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
 
 from harness.errors import DataError
+from harness.protocols import Progress
 from harness.store.cache import MAKER
 
 TIMEOUT_S = 30.0
-
-Progress = Callable[[int, int], None]  # bytes done, bytes in all (0 while unknown)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
