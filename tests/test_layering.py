@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import re
 import sys
 from pathlib import Path
 
@@ -347,3 +348,35 @@ def test_this_checkout_is_measured():
     text = house.as_text(table)
     assert "annotated                    100.0%" in text
     assert "largest fan outs\n    harness." in text
+
+
+# -- the words
+
+
+ENTRY = re.compile(r"^- \*\*(.+?)\*\*: ", re.MULTILINE)
+HOLDER = re.compile(r"(?:`(\w+)`\s+in\s+)?\[(harness/[\w./]+)\]\((\S+)\)")
+
+
+def wrong_holders(text, root):
+    """Yield the files and names of a glossary that are not there."""
+    for name, label, target in HOLDER.findall(text):
+        path = (root / "docs" / target).resolve()
+        if path != (root / label).resolve() or not path.exists():
+            yield label
+        elif name and not re.search(rf"^(?:class |def )?{name}\b", path.read_text(), re.MULTILINE):
+            yield f"{name} in {label}"
+
+
+def test_the_glossary_is_in_order_and_names_what_is_there():
+    text = (ROOT / "docs" / "glossary.md").read_text()
+    words = ENTRY.findall(text)
+    assert words == sorted(set(words))
+    assert len(words) == len(re.findall("^- ", text, re.MULTILINE))
+    assert len(HOLDER.findall(text)) == text.count("](../harness")
+    assert not list(wrong_holders(text, ROOT))
+
+
+def test_a_word_whose_holder_has_gone_is_found():
+    text = "`Case` in\n [harness/specs.py](../harness/specs.py), `Absent` in [harness/specs.py](../harness/specs.py), "
+    text += "[harness/absent.py](../harness/absent.py), [harness/specs.py](../harness/records.py)"
+    assert list(wrong_holders(text, ROOT)) == ["Absent in harness/specs.py", "harness/absent.py", "harness/specs.py"]
