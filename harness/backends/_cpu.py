@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import importlib
 import math
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from harness.errors import BackendUnavailable, ConfigError
+from harness.errors import BackendUnavailable, BuildError, ConfigError
 from harness.machine.cpu import int8_isa, int8_weight_bits
-from harness.models.onnx_graph import one_line
-from harness.records import Availability, Support
+from harness.models.onnx_graph import check_scales, load_model, one_line
+from harness.precision import find_recipe
+from harness.precision.recipe import QDQ
+from harness.records import CPU, Artifact, Availability, Support
 from harness.specs import Case, Precision
 
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
 INSTALL_HINT = "pip install 'nn-engine-harness[cpu]'"
-QDQ_RECIPES = ("qdq", "nncf")  # prefixes of the recipes whose artifact holds Q/DQ nodes
 WINDOWS = ("compute", "end_to_end")
 LAUNCHES = ("auto", "call")
 PROFILE_NS = 1_000_000_000  # time spent on profiled runs
@@ -25,12 +30,23 @@ def support_on_cpu(case: Case, backend: str) -> Support:
 
     FP16 and BF16 run, in FP32 kernels where the CPU has no others: that is read back, not refused.
     """
-    if case.device != "cpu":
+    if case.device != CPU:
         return Support(supported=False, reason=f"{backend} runs on cpu here, not on {case.device}")
-    if case.precision is Precision.INT8 and not case.recipe.startswith(QDQ_RECIPES):
+    if case.precision is Precision.INT8 and find_recipe(case.precision, case.recipe).writes != QDQ:
         reason = f"recipe {case.recipe} quantizes inside another runtime; {backend} takes files with Q/DQ nodes"
         return Support(supported=False, reason=reason)
     return Support(supported=True, int8_weight_bits=int8_weight_bits(int8_isa()))
+
+
+def checked_model(artifact: Artifact, backend: str, device: str) -> ModelProto:
+    """Load the ONNX file that a CPU engine is built from. Raises: BuildError for another device or a bad file."""
+    if device != CPU:
+        raise BuildError(f"{backend} was asked for device {device}; it runs on cpu")
+    if not Path(artifact.onnx_path).is_file():
+        raise BuildError(f"{artifact.onnx_path} does not exist; prepare {artifact.model} again")
+    model = load_model(artifact.onnx_path)
+    check_scales(model, artifact.onnx_path)
+    return model
 
 
 def check_timer_request(window: str, launch: str, engine: str) -> None:

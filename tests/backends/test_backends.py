@@ -12,8 +12,9 @@ from onnx_nets import ArraySet, artifact_of, images, spec_of
 
 from harness.backends import load_backend
 from harness.backends._inputs import check_images, check_output_shape
-from harness.backends.openvino import layer_from_rt_info
-from harness.backends.ort import BF16_PROBES, bf16_refusal, layers_from_profile, session_error
+from harness.backends.openvino.layers import layer_from_rt_info
+from harness.backends.ort.profile import layers_from_profile
+from harness.backends.ort.runtime import BF16_PROBES, bf16_refusal, session_error
 from harness.errors import BackendUnavailable, BuildError, ConfigError, MeasurementError, Unsupported
 from harness.models.onnx_graph import NodeIndex, index_nodes
 from harness.precision import prepare_artifact
@@ -79,7 +80,7 @@ def test_a_broken_runtime_says_why(backend, monkeypatch):
     def fail(name):
         raise ImportError("libfoo.so.1: cannot open shared object file\nmore")
 
-    monkeypatch.setattr(f"harness.backends.{backend.name}.importlib.import_module", fail)
+    monkeypatch.setattr(f"harness.backends.{backend.name}.adapter.importlib.import_module", fail)
     assert backend.probe().reason.endswith("cannot be imported: libfoo.so.1: cannot open shared object file")
 
 
@@ -167,7 +168,7 @@ def test_a_timed_run_must_give_the_scored_outputs(build, tiny):
     engine = build(artifact_of(tiny))
     infer = engine.infer
     engine.infer = lambda batch: infer(batch) + np.float32(0.5)
-    with pytest.raises(MeasurementError, match="timing would mislead"):
+    with pytest.raises(MeasurementError, match="not timed"):
         engine.timer(images(4), window="compute", launch="auto")
 
 
@@ -265,7 +266,7 @@ def test_the_bf16_probe_can_find_kernels(monkeypatch):
     """The same question with FP32 in it is answered with yes."""
     pytest.importorskip("onnxruntime")
     fp32 = {kind: text.replace("bfloat16", "float") for kind, text in BF16_PROBES.items()}
-    monkeypatch.setattr("harness.backends.ort.BF16_PROBES", fp32)
+    monkeypatch.setattr("harness.backends.ort.runtime.BF16_PROBES", fp32)
     assert bf16_refusal("cast", "CPUExecutionProvider") == ""
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.backends import PROBE_LIMIT_S, load_backend, ort_cuda
+from harness.backends import PROBE_LIMIT_S, load_backend
 from harness.backends._probe_child import CHILD_LIMIT_S, run_child
+from harness.backends.ort_cuda import probe as ort_cuda
 from harness.backends.trt.api import LogLines
 from harness.backends.trt.probe import probe_backend, probe_module
 from harness.machine.cuda_driver import DriverProbe, probe_driver

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from harness.backends._cuda.device import Gpu
-from harness.backends.trt import adapter as trt
+from harness.backends.trt import keys as trt
 from harness.backends.trt.calibrator import ranges_from_calibration_cache
 from harness.errors import BuildError, ConfigError, DataError
 
@@ -103,7 +103,7 @@ def test_a_plan_of_another_revision_of_the_adapter_is_never_loaded(build, small,
     artifact, images = small(precision="int8", recipe="trt-entropy2"), [Images() for _ in range(2)]
     with build(artifact, calibration=images[0]):
         pass
-    monkeypatch.setattr("harness.backends.trt.adapter.PLAN_REVISION", trt.PLAN_REVISION + 1)
+    monkeypatch.setattr("harness.backends.trt.keys.PLAN_REVISION", trt.PLAN_REVISION + 1)
     with build(artifact, calibration=images[1]) as engine:
         assert engine.facts.cache == "miss"
     assert images[1].read == 40  # nor is its calibration table
@@ -242,7 +242,7 @@ def test_ranges_reach_every_tensor(build, small, tmp_path):
     path = tmp_path / "ranges.json"
     path.write_text(json.dumps({"in": 1.5, "out": 3.0}))
     with build(small(precision="int8", recipe="trt-ranges"), ranges_file=str(path)) as engine:
-        ranges = engine._engine.plan["ranges"]
+        ranges = engine.loaded.engine.plan["ranges"]
     assert ranges == {"in": [-1.5, 1.5], "w": [-2.0, 2.0], "s": [-1.5, 1.5], "out": [-3.0, 3.0], "p": [-1.0, 1.0]}
 
 

@@ -50,7 +50,7 @@ def test_what_tensorrt_logs_while_it_runs_is_in_the_facts(build, images):
 
     with build() as engine:
         assert engine.facts.log_errors == ()
-        engine._logger.log(fake_tensorrt.ILogger.Severity.ERROR, "late error")
+        engine.loaded.logger.log(fake_tensorrt.ILogger.Severity.ERROR, "late error")
         engine.infer(images(2))
         assert engine.facts.log_errors == ("late error",)
 
@@ -116,7 +116,7 @@ def test_every_slot_has_a_context_of_its_own(build, images, expected, environmen
 def test_a_large_plan_is_loaded_once(build, images, expected, monkeypatch):
     import fake_tensorrt
 
-    monkeypatch.setattr("harness.backends.trt.engine.LARGEST_COPY", 10)
+    monkeypatch.setattr("harness.backends.trt.lanes.LARGEST_COPY", 10)
     engines = len(fake_tensorrt.engines_made)
     batches = [images(4, seed=k) for k in range(9)]
     with build() as engine:

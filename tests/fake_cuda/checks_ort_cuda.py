@@ -11,7 +11,8 @@ import onnxruntime
 import pytest
 
 from conftest import CLASSES
-from harness.backends.ort_cuda import PROVIDER, OrtCudaBackend
+from harness.backends.ort_cuda.adapter import OrtCudaBackend
+from harness.backends.ort_cuda.probe import PROVIDER
 from harness.errors import BuildError, ConfigError, MeasurementError, Unsupported
 from harness.specs import BuildOptions, Precision
 
@@ -184,7 +185,7 @@ def test_nodes_on_the_cpu_are_named_and_only_enqueued(engine):
 
 
 def test_a_run_that_waits_for_the_stream_is_found_out(engine, monkeypatch):
-    monkeypatch.setattr("harness.backends._cuda.timer.TRIAL_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("harness.backends._cuda.launcher.TRIAL_TIMEOUT_S", 0.05)
     with engine(waits=True) as ours:
         timer = ours.timer(batch(4), window="compute", launch="auto")
         assert (timer.launch, timer.gated) == ("enqueue", False)

@@ -18,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from harness.errors import BackendUnavailable, HarnessError, MeasurementError
+from harness.errors import BackendUnavailable, ConfigError, HarnessError, MeasurementError
 from harness.machine.cuda_driver import LIBRARY, probe_driver
 
 STREAM_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: never waits for the legacy default stream
@@ -428,3 +428,11 @@ class EventPool:
         while len(self._pairs) < n_pairs:
             self._pairs.append((self._gpu.event(), self._gpu.event()))
         return self._pairs[:n_pairs]
+
+
+def device_index(device: str) -> int:
+    """Return 1 for `cuda:1`. Raises: ConfigError for what is no CUDA device."""
+    kind, _, number = device.partition(":")
+    if kind != "cuda" or not number.isdecimal():
+        raise ConfigError(f"device {device!r} is no CUDA device; expected cuda:0, cuda:1, ...")
+    return int(number)

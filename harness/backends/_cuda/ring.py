@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,14 @@ from harness.protocols import Images, Outputs
 
 N_SLOTS = 6  # batches of a small net leave most of a GPU idle: five run while one is filled or collected
 IN_FLIGHT = N_SLOTS - 1
+
+
+class Events(NamedTuple):
+    """Marks on a slot's streams."""
+
+    copied_in: Any
+    computed: Any
+    copied_out: Any
 
 
 class Slot:
@@ -48,7 +56,7 @@ class Slot:
         self.device_out = gpu.device_memory(self.host_out.nbytes)
         self.compute = compute
         self.stream = compute if stream is None else stream
-        self.copied_in, self.computed, self.copied_out = gpu.event(), gpu.event(), gpu.event()
+        self.events = Events(copied_in=gpu.event(), computed=gpu.event(), copied_out=gpu.event())
         self.n_images = 0
         self.source: NDArray[Any] = self.host_in[:0]  # the batch, in page-locked memory
         self.graphs: dict[int, tuple[int, Graph]] = {}  # batch -> (generation, graph)
@@ -123,18 +131,18 @@ class Ring:
         stream, compute = slot.stream, slot.compute
         self._gpu.copy_in(slot.device_in, slot.source, stream)
         if compute is not stream:
-            slot.copied_in.record(stream)
-            compute.wait_for_event(slot.copied_in)
+            slot.events.copied_in.record(stream)
+            compute.wait_for_event(slot.events.copied_in)
         self._run(slot, generation)
         if compute is not stream:
-            slot.computed.record(compute)
-            stream.wait_for_event(slot.computed)
+            slot.events.computed.record(compute)
+            stream.wait_for_event(slot.events.computed)
         self._gpu.copy_out(slot.host_out[: slot.n_images], slot.device_out, stream)
-        slot.copied_out.record(stream)
+        slot.events.copied_out.record(stream)
 
     def collect(self, slot: Slot) -> Outputs:
         """Wait for a slot and return its outputs in fresh memory."""
-        slot.copied_out.synchronize()
+        slot.events.copied_out.synchronize()
         return slot.host_out[: slot.n_images].astype(np.float32)
 
     def stream(self, batches: Iterable[Images]) -> Iterator[Outputs]:
@@ -153,7 +161,7 @@ class Ring:
         finally:
             self._is_streaming = False
             for slot in pending:  # the caller went away: nothing may still be written when the slot is used again
-                slot.copied_out.synchronize()
+                slot.events.copied_out.synchronize()
 
     def check_idle(self, engine: str) -> None:
         """Refuse any other use of the slots while a stream is open. Raises: MeasurementError."""

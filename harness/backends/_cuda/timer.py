@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.backends._cuda.device import GATE_TIMEOUT_S, CudaError, EventPool, Gate, Gpu, Graph, NotCapturable
+from harness.backends._cuda.device import EventPool, Gpu
+from harness.backends._cuda.launcher import Launcher
 from harness.backends._cuda.ring import Slot
 from harness.errors import ConfigError, MeasurementError
 
@@ -23,7 +24,6 @@ LAUNCHES = ("auto", "enqueue", "graph", "gated", "gated_graph")
 # A stream's queue holds about 1000 entries; an enqueue into a full queue blocks, and a gate would then never open.
 GATED_QUEUE_ENTRIES = 256
 N_ENQUEUES = 32  # calls whose host time is taken
-TRIAL_TIMEOUT_S = 2.0  # work that waits for the stream would hang behind the gate; the trial finds that out
 
 
 def work_of_window(window: str, run: Callable[[], object], *, gpu: Gpu, slot: Slot, label: str) -> Callable[[], object]:
@@ -78,26 +78,13 @@ class CudaTimer:
         if launch not in LAUNCHES:
             raise ConfigError(f"launch {launch!r} is none of {', '.join(LAUNCHES)}")
         self._gpu = gpu
-        self._stream: Any = stream
-        self._work: Callable[[], object] = work
-        self._bind: Callable[[], int] = bind
         self.batch_size, self.window = batch_size, window
         self._calls = 1
-        self.notes: tuple[str, ...] = ()
-        self._note = note
         self._entries_per_call = max(1, entries_per_call)
         self._pool = EventPool(gpu)
-        self._graph: Graph | None = None
-        self._gate: Gate | None = None
-        self._generation = -1
-        self._wants_graph = launch in ("auto", "graph", "gated_graph")
-        self._must = launch != "auto"
-        if self._wants_graph and not can_capture:
-            self._do_without_graph("the engine's work cannot be captured")
+        self._launcher = Launcher(gpu, stream, work=work, bind=bind, note=note)
         try:
-            self._ready()
-            if launch in ("auto", "gated", "gated_graph"):
-                self._try_gate()
+            self._launcher.prepare(launch, can_capture=can_capture)
         except BaseException:
             self.close()
             raise
@@ -105,12 +92,17 @@ class CudaTimer:
     @property
     def launch(self) -> str:
         """Return graph or enqueue."""
-        return "graph" if self._graph else "enqueue"
+        return "graph" if self._launcher.graph else "enqueue"
 
     @property
     def gated(self) -> bool:
         """Tell whether the stream is held while calls are enqueued."""
-        return self._gate is not None
+        return self._launcher.gate is not None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return what was done without, and why."""
+        return self._launcher.notes
 
     @property
     def calls_per_sample(self) -> int:
@@ -118,9 +110,9 @@ class CudaTimer:
 
         Behind a gate they are no more than its queue holds: calls on an open stream would hold the host's gaps.
         """
-        if self._gate is None:
+        if self._launcher.gate is None:
             return self._calls
-        entries = 1 if self._graph else self._entries_per_call
+        entries = 1 if self._launcher.graph else self._entries_per_call
         return min(self._calls, max(1, GATED_QUEUE_ENTRIES // entries))
 
     @calls_per_sample.setter
@@ -129,34 +121,25 @@ class CudaTimer:
 
     def lower(self, *, graph: bool, gate: bool) -> None:
         """Go without the graph or the gate that this timer has; see `protocols.LowersLaunch`."""
-        if self._graph and not graph:
-            self._wants_graph = False
-            self._stream.synchronize()
-            self._drop_graph()
-            self._say("timed without a CUDA graph: the engine timed in turn with it has none")
-            if self._gate and gate:
-                self._gate = None
-                self._try_gate()  # unlike the graph, the plain work may wait for the stream
-        if self._gate and not gate:
-            self._gate = None
-            self._say("timed without a gate: the engine timed in turn with it has none")
+        self._launcher.lower(graph=graph, gate=gate)
 
     def sample(self, n_samples: int) -> NDArray[np.float64]:
         """Return float64[n_samples]: ns per call. Raises: MeasurementError when the device fails."""
         try:
-            self._ready()
+            self._launcher.ready()
             pairs = self._pool.pairs(n_samples)
-            calls, launch, stream = self.calls_per_sample, self._launch_once(), self._stream
-            with self._gate.watched() if self._gate else contextlib.nullcontext():
+            calls, launch, stream = self.calls_per_sample, self._launcher.launch_once(), self._launcher.stream
+            gate = self._launcher.gate
+            with gate.watched() if gate else contextlib.nullcontext():
                 for start, end in pairs:
-                    if self._gate:
-                        self._gate.shut()
+                    if gate:
+                        gate.shut()
                     start.record(stream)
                     for _ in range(calls):
                         launch()
                     end.record(stream)
-                    if self._gate:
-                        self._gate.open()
+                    if gate:
+                        gate.open()
                 stream.synchronize()
             spans = [end.time_since(start) for start, end in pairs]
         except self._gpu.errors as error:
@@ -171,75 +154,18 @@ class CudaTimer:
         """
         spans = []
         try:
-            self._ready()
+            self._launcher.ready()
             for _ in range(N_ENQUEUES):
-                self._stream.synchronize()
+                self._launcher.stream.synchronize()
                 start = time.perf_counter_ns()
-                self._work()
+                self._launcher.work()
                 spans.append(time.perf_counter_ns() - start)
-            self._stream.synchronize()
+            self._launcher.stream.synchronize()
         except self._gpu.errors as error:
             raise MeasurementError(f"enqueueing batch {self.batch_size} failed on the device: {error}") from error
         return float(np.median(spans))
 
     def close(self) -> None:
         """Destroy the graph and let go of events and stream; a second call does nothing."""
-        self._drop_graph()
-        self._gate = self._stream = None
+        self._launcher.close()
         self._pool = EventPool(self._gpu)
-        self._work = self._bind = _closed
-
-    def _say(self, text: str) -> None:
-        self.notes += (text,)
-        self._note(text)
-
-    def _drop_graph(self) -> None:
-        if self._graph:
-            self._graph.close()
-        self._graph = None
-
-    def _do_without_graph(self, reason: str, cause: NotCapturable | None = None) -> None:
-        if self._must:
-            raise ConfigError(f"this engine cannot be timed as a graph ({reason}); use the launch 'enqueue'") from cause
-        self._wants_graph = False
-        self._say(f"timed without a CUDA graph: {reason}")
-
-    def _launch_once(self) -> Callable[[], object]:
-        return self._graph.launch if self._graph else self._work
-
-    def _ready(self) -> None:
-        """Bind the batch; after a change of shape run it once and capture it anew."""
-        generation = self._bind()
-        if generation == self._generation:
-            return
-        self._work()
-        self._stream.synchronize()
-        self._generation = generation
-        if not self._wants_graph:
-            return
-        self._drop_graph()
-        try:
-            self._graph = Graph(self._gpu, self._stream, self._work)
-        except NotCapturable as error:
-            self._do_without_graph(str(error), error)
-
-    def _try_gate(self) -> None:
-        failures: tuple[type[BaseException], ...] = (CudaError, MeasurementError, *self._gpu.errors)
-        try:
-            gate = Gate(self._gpu, self._stream, timeout_s=TRIAL_TIMEOUT_S)
-            with gate.watched():
-                gate.shut()
-                self._launch_once()()
-                gate.open()
-                self._stream.synchronize()
-        except failures as error:
-            if self._must:
-                raise ConfigError(f"this engine cannot be timed behind a gate ({error})") from error
-            self._say(f"timed without a gate: {error}")
-            return
-        gate.timeout_s = GATE_TIMEOUT_S
-        self._gate = gate
-
-
-def _closed() -> int:
-    raise MeasurementError("the engine of this timer is closed; build it again")

@@ -90,6 +90,7 @@ CALIBRATORS = {
     "trt-minmax": "IInt8MinMaxCalibrator",
     LEGACY_RECIPE: "IInt8LegacyCalibrator",
 }
+METHODS = {"trt-entropy2": "entropy2", "trt-minmax": "minmax", LEGACY_RECIPE: "legacy"}  # as told to a reader
 RANGES_RECIPE = "trt-ranges"
 VENDOR_RECIPES = (*CALIBRATORS, RANGES_RECIPE)
 

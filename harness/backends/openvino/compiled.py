@@ -1,0 +1,99 @@
+"""The compiled models of one artifact, by batch size: how OpenVINO reads, reshapes and compiles it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.backends._cpu import import_runtime
+from harness.errors import BuildError
+from harness.records import Artifact, TensorSpec
+from harness.specs import Precision
+
+DEVICE = "CPU"
+HINTS = {
+    Precision.FP32: "f32",
+    Precision.FP16: "f16",
+    Precision.BF16: "bf16",
+    Precision.INT8: "f32",  # what is not quantized
+}
+
+
+class CompiledModels:
+    """Static models of the batch sizes asked, and a dynamic one for any other, compiled when first needed."""
+
+    def __init__(self, artifact: Artifact, *, label: str, num_threads: int) -> None:
+        """Read the model. Raises: BuildError, BackendUnavailable."""
+        self.ov = import_runtime("openvino")
+        self._artifact, self._label = artifact, label
+        self.config = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": num_threads,
+            "INFERENCE_PRECISION_HINT": HINTS[artifact.precision],
+        }
+        self.core: Any = self.ov.Core()
+        self._compiled: dict[int | None, Any] = {}  # batch size -> model; None is the dynamic one
+        self._requests: dict[int | None, Any] = {}
+        self.input, self.output = self._read_tensors()
+
+    def of_size(self, size: int) -> Any:
+        """Return the static model of a batch size. Raises: BuildError."""
+        if size not in self._compiled:
+            self._compiled[size] = self.compile(size)
+        return self._compiled[size]
+
+    def request(self, size: int) -> Any:
+        """Return the request that runs a batch: a static model's where there is one, else the dynamic one's."""
+        key = size if size in self._compiled else None
+        if key not in self._requests:
+            if key not in self._compiled:
+                self._compiled[key] = self.compile(key)
+            self._requests[key] = self._compiled[key].create_infer_request()
+        return self._requests[key]
+
+    def compile(self, size: int | None, **extra: object) -> Any:
+        """Compile for one batch size; None keeps the batch free. Raises: BuildError."""
+        model = self._read()
+        try:
+            if size is not None and self.input.shape[0] is None:
+                free = [-1 if n is None else n for n in self.input.shape[1:]]
+                model.reshape(self.ov.PartialShape([size, *free]))
+            return self.core.compile_model(model, DEVICE, {**self.config, **extra})
+        except RuntimeError as error:
+            raise BuildError(
+                f"{self._label}: OpenVINO cannot build it for batch {size or 'N'}: {reason_of(error)}"
+            ) from error
+
+    def close(self) -> None:
+        """Free all models; a second call does nothing."""
+        self._requests.clear()
+        self._compiled.clear()
+        self.core = None
+
+    def _read(self) -> Any:
+        try:
+            return self.core.read_model(self._artifact.onnx_path)
+        except RuntimeError as error:
+            raise BuildError(
+                f"{self._label}: OpenVINO cannot read {self._artifact.onnx_path}: {reason_of(error)}"
+            ) from error
+
+    def _read_tensors(self) -> tuple[TensorSpec, TensorSpec]:
+        model = self._read()
+        if len(model.inputs) != 1:
+            names = ", ".join(port.get_any_name() for port in model.inputs)
+            raise BuildError(f"{self._label}: the model has {len(model.inputs)} inputs ({names}); expected one")
+        return self._tensor(model.inputs[0]), self._tensor(model.outputs[0])
+
+    def _tensor(self, port: Any) -> TensorSpec:
+        name, kind = port.get_any_name(), port.get_element_type().get_type_name()
+        if kind != "f32":
+            raise BuildError(f"{self._label}: {name} is {kind}; expected f32")
+        shape = tuple(size.get_length() if size.is_static else None for size in port.get_partial_shape())
+        return TensorSpec(name=name, dtype="float32", shape=shape)
+
+
+def reason_of(error: RuntimeError) -> str:
+    """Return the line of OpenVINO's error that says why: the last; the first ones say where it was thrown."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1].removeprefix("-- ") if lines else type(error).__name__

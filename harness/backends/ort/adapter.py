@@ -1,0 +1,70 @@
+"""ONNX Runtime on the CPU. `import onnxruntime` happens in `probe` and `build`, in worker processes only."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+
+from harness.backends._cpu import INSTALL_HINT, checked_model, import_reason, support_on_cpu, unusable
+from harness.backends.ort.engine import PROVIDER, OrtEngine
+from harness.backends.ort.runtime import bf16_refusal
+from harness.models.onnx_graph import index_nodes
+from harness.protocols import CalibrationSet
+from harness.records import Artifact, Availability, Support
+from harness.specs import BuildOptions, Case, Precision
+
+
+class OrtBackend:
+    """Builds ONNX Runtime sessions on the CPU. Implements `protocols.Backend`."""
+
+    install_hint = INSTALL_HINT
+    required_modules = ("onnxruntime", "onnx")
+
+    def __init__(self, name: str = "ort", session_config: Mapping[str, str] | None = None) -> None:
+        self.name = name
+        self._session_config = dict(session_config or {})
+
+    def probe(self) -> Availability:
+        """Say whether ONNX Runtime is installed and has its CPU provider."""
+        versions = {}
+        for module in self.required_modules:
+            try:
+                versions[module] = str(importlib.import_module(module).__version__)
+            except ImportError as error:
+                return unusable(self.name, import_reason(module, error))
+        if PROVIDER not in importlib.import_module("onnxruntime").get_available_providers():
+            return unusable(self.name, f"this onnxruntime has no {PROVIDER}")
+        return Availability(backend=self.name, usable=True, versions=versions, devices=("cpu",))
+
+    def supports(self, case: Case) -> Support:
+        """Say whether the case can run on a CPU."""
+        if case.precision is Precision.BF16 and (reason := bf16_refusal(case.recipe, PROVIDER)):
+            return Support(supported=False, reason=reason)
+        return support_on_cpu(case, self.name)
+
+    def build(
+        self,
+        artifact: Artifact,
+        *,
+        device: str,
+        batch_sizes: tuple[int, ...],
+        options: BuildOptions,
+        calibration: CalibrationSet | None = None,
+    ) -> OrtEngine:
+        """Build one session for all batch sizes.
+
+        Raises: BuildError; BackendUnavailable; Unsupported for a BF16 file with an operator that has no kernel.
+        """
+        del calibration  # the artifact holds its scales
+        model = checked_model(artifact, self.name, device)
+        return OrtEngine(
+            artifact,
+            label=f"{artifact.model}-{self.name}-{artifact.precision}",
+            batch_sizes=batch_sizes,
+            options=options,
+            session_config=self._session_config,
+            nodes=index_nodes(model),
+        )
+
+
+BACKEND = OrtBackend()

@@ -1,0 +1,185 @@
+"""One ONNX Runtime session on the CPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from harness.backends._cpu import check_timer_request, import_runtime, n_profile_runs
+from harness.backends._inputs import check_images, check_output_shape, timing_images
+from harness.backends.ort.profile import layers_from_profile
+from harness.backends.ort.runtime import session_error, single_tensors, vendor_errors
+from harness.errors import BuildError, MeasurementError
+from harness.machine.clocks import HostTimer
+from harness.models.onnx_graph import NodeIndex, load_model, one_line
+from harness.protocols import Images, Outputs, Timer
+from harness.records import Artifact, EngineFacts, Layer
+from harness.specs import BuildOptions
+
+PROVIDER = "CPUExecutionProvider"
+
+
+class OrtEngine:
+    """One session. Implements `protocols.Engine`."""
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        *,
+        label: str,
+        batch_sizes: tuple[int, ...],
+        options: BuildOptions,
+        session_config: Mapping[str, str],
+        nodes: NodeIndex,
+    ) -> None:
+        self._ort = import_runtime("onnxruntime")
+        self._errors = vendor_errors()
+        self._label, self._artifact, self._nodes = label, artifact, nodes
+        self._threads, self._config = options.num_threads, dict(session_config)
+        self._profile_batch = max(batch_sizes)
+        started = time.perf_counter_ns()
+        self._session: Any = self._open_session(self._options())
+        build_ns = time.perf_counter_ns() - started
+        self.input, self.output = single_tensors(self._session, label)
+        self.facts = EngineFacts(
+            build_ns=build_ns,
+            engine_bytes=os.path.getsize(artifact.onnx_path),
+            options=self._read_back(),
+            versions={"onnxruntime": self._ort.__version__},
+            notes=("engine size is that of the ONNX file: ONNX Runtime keeps no other form on disk",),
+        )
+
+    def infer(self, images: Images) -> Outputs:
+        """Run one batch and return fresh memory. Raises: MeasurementError."""
+        session = self._opened()
+        check_images(images, self.input, self._label)
+        try:
+            outputs = session.run([self.output.name], {self.input.name: images})[0]
+        except self._errors as error:
+            raise MeasurementError(f"{self._label}: a batch of {len(images)} failed: {one_line(error)}") from error
+        check_output_shape(outputs.shape, len(images), self._label)
+        result: Outputs = outputs
+        return result
+
+    def infer_stream(self, batches: Iterable[Images]) -> Iterator[Outputs]:
+        """Yield the outputs of each batch in order."""
+        for images in batches:
+            yield self.infer(images)
+
+    def timer(self, images: Images, *, window: str, launch: str) -> Timer:
+        """Bind a batch and its output, and return a timer. Raises: ConfigError, MeasurementError."""
+        check_timer_request(window, launch, self._label)
+        expected = self.infer(images)
+        call = self._bound_call(images, expected, copies=window == "end_to_end")
+        return HostTimer(call, batch_size=len(images), window=window)
+
+    def layers(self) -> tuple[Layer, ...]:
+        """Return the kernels that ran and their median times, from a profiled session of its own."""
+        self._opened()
+        fixed = self.input.shape[0]
+        images = timing_images(self.input, fixed or self._profile_batch)
+        with tempfile.TemporaryDirectory(prefix="harness-profile-") as folder:
+            options = self._options()
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(folder) / "profile")
+            options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
+            session = self._open_session(options)
+            n_runs = self._run_for_profile(session, images)
+            events = json.loads(Path(session.end_profiling()).read_text())
+            optimized = load_model(Path(folder) / "optimized.onnx", with_weights=False)
+        outputs = {node.name: tuple(node.output) for node in optimized.graph.node if node.name}
+        return layers_from_profile(events, n_runs=n_runs, nodes=self._nodes, outputs=outputs)
+
+    def close(self) -> None:
+        """Free the session; a second call does nothing."""
+        self._session = None
+
+    def __enter__(self) -> OrtEngine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _opened(self) -> Any:
+        if self._session is None:
+            raise MeasurementError(f"{self._label}: the engine is closed; build it again")
+        return self._session
+
+    def _options(self) -> Any:
+        options = self._ort.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = self._ort.ExecutionMode.ORT_SEQUENTIAL
+        options.log_severity_level = 3  # errors; saving an optimized graph warns
+        # A spinning pool steals the cores from whatever is timed next, for example the FP32 reference.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+        for key, value in self._config.items():
+            options.add_session_config_entry(key, value)
+        return options
+
+    def _open_session(self, options: Any) -> Any:
+        try:
+            session = self._ort.InferenceSession(self._artifact.onnx_path, options, providers=[PROVIDER])
+        except self._errors as error:
+            raise session_error(self._artifact, self._label, PROVIDER, error) from error
+        if session.get_providers()[0] != PROVIDER:
+            raise BuildError(f"{self._label}: asked for {PROVIDER}, ONNX Runtime took {session.get_providers()}")
+        return session
+
+    def _read_back(self) -> dict[str, str]:
+        options = self._session.get_session_options()
+        found = {
+            "provider": self._session.get_providers()[0],
+            "intra_op_num_threads": str(options.intra_op_num_threads),
+            "inter_op_num_threads": str(options.inter_op_num_threads),
+            "graph_optimization_level": str(options.graph_optimization_level).rpartition(".")[2],
+        }
+        for key in ("session.intra_op.allow_spinning", *self._config):
+            found[key] = options.get_session_config_entry(key)
+        return found
+
+    def _bound_call(self, images: Images, expected: Outputs, *, copies: bool) -> Callable[[], object]:
+        """Return a call on buffers bound beforehand; with `copies`, images go in and a fresh output comes out."""
+        session = self._opened()
+        bound_in, bound_out = np.array(images, order="C"), np.empty_like(expected, order="C")
+        binding = session.io_binding()
+        for bind, name, array in (
+            (binding.bind_input, self.input.name, bound_in),
+            (binding.bind_output, self.output.name, bound_out),
+        ):
+            bind(name, "cpu", 0, np.float32, list(array.shape), array.ctypes.data)
+        run = session.run_with_iobinding
+        run(binding)
+        if not np.allclose(bound_out, expected, rtol=1e-3, atol=1e-5, equal_nan=True):
+            raise MeasurementError(f"{self._label}: I/O-binding output differs from run(); not timed")
+
+        def compute(_keep: object = (bound_in, bound_out)) -> None:
+            run(binding)
+
+        def end_to_end() -> object:
+            np.copyto(bound_in, images)
+            run(binding)
+            return bound_out.copy()
+
+        return end_to_end if copies else compute
+
+    def _run_for_profile(self, session: Any, images: Images) -> int:
+        """Run for about a second and return how often."""
+        feed = {self.input.name: images}
+        started = time.perf_counter_ns()
+        session.run([self.output.name], feed)
+        n_more = n_profile_runs(time.perf_counter_ns() - started)
+        for _ in range(n_more):
+            session.run([self.output.name], feed)
+        return n_more + 1

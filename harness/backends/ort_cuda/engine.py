@@ -1,0 +1,147 @@
+"""An ONNX Runtime session on device buffers and on a stream of ours, timed with CUDA events."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from harness.backends._cuda.device import Gpu
+from harness.backends._cuda.engine import CudaEngine, TimedWork
+from harness.backends._cuda.ring import N_SLOTS, Ring, Slot
+from harness.backends._inputs import check_images, check_output_shape
+from harness.backends.ort_cuda.probe import PROVIDER
+from harness.backends.ort_cuda.session import CudaSession
+from harness.errors import ConfigError, MeasurementError
+from harness.models.onnx_graph import NodeIndex, one_line
+from harness.protocols import Images, Outputs
+from harness.records import Artifact, EngineFacts, Layer
+
+ENTRIES_PER_NODE = 4  # kernels that one node may put on the stream, about
+N_NAMED = 5
+
+
+class OrtCudaEngine(CudaEngine):
+    """One session on one GPU, its stream and its buffers. Implements `protocols.Engine`."""
+
+    def __init__(
+        self, artifact: Artifact, gpu: Gpu, *, index: int, batch_sizes: tuple[int, ...], tf32: bool, nodes: NodeIndex
+    ) -> None:
+        super().__init__(gpu, label=f"{artifact.model}-ort-cuda-{artifact.precision}")
+        self._index, self._nodes, self._largest = index, nodes, max(batch_sizes)
+        self._session = CudaSession(artifact, label=self._label, index=index, stream=self._compute, tf32=tf32)
+        started = time.perf_counter_ns()
+        refused = self._session.open()
+        build_ns = time.perf_counter_ns() - started
+        self.input, self.output = self._session.tensors()
+        self._run_options = self._session.ort.RunOptions()
+        self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        self._bindings: dict[tuple[int, int], Any] = {}  # (device address, batch) -> IOBinding
+        self.on_cpu = self._nodes_on_cpu() if refused else ()
+        self._ring = Ring(
+            gpu,
+            [self._make_slot(self._largest, stream=gpu.stream()) for _ in range(N_SLOTS)],
+            bind=lambda slot: 0,
+            enqueue=self._enqueue,
+            check=self._check,
+            note=self._note,
+            can_capture=not self.on_cpu,
+        )
+        self.facts = EngineFacts(
+            build_ns=build_ns,
+            engine_bytes=os.path.getsize(artifact.onnx_path),
+            options=self._session.read_back(),
+            versions={"onnxruntime": self._session.ort.__version__},
+            notes=self._notes(),
+        )
+        self._opened()
+
+    def infer(self, images: Images) -> Outputs:
+        """Run one batch and return fresh memory. Raises: MeasurementError."""
+        outputs = super().infer(images)
+        check_output_shape(outputs.shape, len(images), self._label)
+        return outputs
+
+    def layers(self) -> tuple[Layer, ...]:
+        """Return the kernels that ran; see `CudaSession.layers`."""
+        self._check_open()
+        return self._profiled()
+
+    def __enter__(self) -> OrtCudaEngine:
+        return self
+
+    def _free(self) -> None:
+        self._bindings.clear()
+        del self._session
+
+    def _notes(self) -> tuple[str, ...]:
+        size = "engine size is that of the ONNX file: ONNX Runtime keeps no other form on disk"
+        if not self.on_cpu:
+            return (size,)
+        more = ", ..." if len(self.on_cpu) > N_NAMED else ""
+        return size, f"{len(self.on_cpu)} nodes run on the CPU: {', '.join(self.on_cpu[:N_NAMED])}{more}"
+
+    def _nodes_on_cpu(self) -> tuple[str, ...]:
+        return tuple(layer.name for layer in self._profiled() if layer.kernel.partition(":")[0] != PROVIDER)
+
+    def _profiled(self) -> tuple[Layer, ...]:
+        batch = self.input.shape[0] or self._largest
+        return self._session.layers(self.input, self.output, batch=batch, nodes=self._nodes)
+
+    def _make_slot(self, n_images: int, *, stream: Any = None, index: int = 0) -> Slot:
+        del index  # all slots run on the session's one stream
+        in_shape = (n_images, *(size or 0 for size in self.input.shape[1:]))
+        out_shape = (n_images, self.output.shape[1] or 0)
+        return Slot(self._gpu, in_shape, out_shape, ("float32", "float32"), compute=self._compute, stream=stream)
+
+    def _timed_work(self, slot: Slot, n_images: int, launch: str) -> TimedWork:
+        """Return what a timer repeats: a session with nodes on the CPU waits inside a run, so it can only be enqueued.
+
+        Raises: ConfigError.
+        """
+        if self.on_cpu and launch not in ("auto", "enqueue"):
+            raise ConfigError(f"{self._label}: {len(self.on_cpu)} nodes run on the CPU; use the launch 'enqueue'")
+
+        def bind() -> int:
+            self._check_idle()
+            return 0  # every batch has a binding of its own, so no graph becomes invalid
+
+        return TimedWork(
+            bind=bind,
+            run=lambda: self._enqueue(slot),
+            entries_per_call=ENTRIES_PER_NODE * len(self._nodes.kinds),
+            launch="enqueue" if self.on_cpu else launch,
+        )
+
+    def _binding(self, slot: Slot) -> Any:
+        key = (int(slot.device_in), slot.n_images)
+        if key not in self._bindings:
+            binding = self._session.session.io_binding()
+            places = (
+                (binding.bind_input, self.input.name, slot.device_in, slot.host_in),
+                (binding.bind_output, self.output.name, slot.device_out, slot.host_out),
+            )
+            for bind, name, memory, host in places:
+                bind(name, "cuda", self._index, np.float32, [slot.n_images, *host.shape[1:]], int(memory))
+            self._bindings[key] = binding
+        return self._bindings[key]
+
+    def _enqueue(self, slot: Slot) -> None:
+        try:
+            self._session.session.run_with_iobinding(self._binding(slot), self._run_options)
+        except self._session.errors as error:
+            raise MeasurementError(f"{self._label}: batch {slot.n_images} failed: {one_line(error)}") from error
+
+    def _check(self, images: Images) -> None:
+        check_images(images, self.input, self._label)
+        if len(images) > self._largest:
+            raise MeasurementError(
+                f"{self._label}: batch {len(images)} is above {self._largest}, the largest asked for"
+            )
+
+    def _note(self, text: str) -> None:
+        if text not in self.facts.notes:
+            self.facts = replace(self.facts, notes=(*self.facts.notes, text))

@@ -1,0 +1,95 @@
+"""One ONNX Runtime session on a GPU and on a stream of ours."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from harness.backends._inputs import timing_images
+from harness.backends.ort.profile import layers_from_profile
+from harness.backends.ort.runtime import session_error, tensor_spec, vendor_errors
+from harness.backends.ort_cuda.probe import PROVIDER
+from harness.errors import BuildError
+from harness.models.onnx_graph import NodeIndex, one_line
+from harness.records import Artifact, Layer, TensorSpec
+
+READ_BACK = ("device_id", "use_tf32", "cudnn_conv_algo_search", "prefer_nhwc", "cudnn_conv_use_max_workspace")
+N_PROFILED_RUNS = 3
+
+
+class CudaSession:
+    """The session of one artifact; `open` before anything else."""
+
+    def __init__(self, artifact: Artifact, *, label: str, index: int, stream: Any, tf32: bool) -> None:
+        self.ort: Any = importlib.import_module("onnxruntime")
+        self.errors = vendor_errors()
+        self._artifact, self._label, self._index = artifact, label, index
+        self._cuda = {
+            "device_id": str(index),
+            "user_compute_stream": str(stream.handle),
+            "use_tf32": "1" if tf32 else "0",
+        }
+        self.session: Any = None
+
+    def open(self) -> str:
+        """Make a session wholly on CUDA, or one with nodes on the CPU, and return why not all are on CUDA.
+
+        Raises: BuildError, Unsupported.
+        """
+        options = self._options()
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        try:
+            self.session = self._made(options)
+        except self.errors as error:
+            refused = one_line(error)
+        else:
+            return ""
+        try:
+            self.session = self._made(self._options())
+        except self.errors as error:
+            raise session_error(self._artifact, self._label, PROVIDER, error) from error
+        return refused
+
+    def tensors(self) -> tuple[TensorSpec, TensorSpec]:
+        """Return the only input and output. Raises: BuildError for other numbers, types or shapes."""
+        inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise BuildError(f"{self._label}: {len(inputs)} inputs, {len(outputs)} outputs; a classifier has one each")
+        source, target = tensor_spec(inputs[0], self._label), tensor_spec(outputs[0], self._label)
+        if len(target.shape) != 2 or target.shape[1] is None:
+            raise BuildError(f"{self._label}: output {target.name} has shape {target.shape}; expected (batch, classes)")
+        return source, target
+
+    def read_back(self) -> dict[str, str]:
+        """Return the provider's options as it has them."""
+        options = self.session.get_provider_options()[PROVIDER]
+        return {"provider": PROVIDER, **{name: options[name] for name in READ_BACK if name in options}}
+
+    def layers(self, source: TensorSpec, target: TensorSpec, *, batch: int, nodes: NodeIndex) -> tuple[Layer, ...]:
+        """Return the kernels that ran, from a profiled session of its own; their GPU times are not in the profile."""
+        images, options = timing_images(source, batch), self._options()
+        with tempfile.TemporaryDirectory(prefix="harness-profile-") as folder:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(folder) / "profile")
+            session = self._made(options)
+            for _ in range(N_PROFILED_RUNS):
+                session.run([target.name], {source.name: images})
+            events = json.loads(Path(session.end_profiling()).read_text())
+        layers = layers_from_profile(events, n_runs=N_PROFILED_RUNS, nodes=nodes, outputs={})
+        # What the profile times of a CUDA kernel is its launch.
+        return tuple(replace(layer, time_ns=None) for layer in layers)
+
+    def _options(self) -> Any:
+        options = self.ort.SessionOptions()
+        options.log_severity_level = 3  # errors
+        return options
+
+    def _made(self, options: Any) -> Any:
+        session = self.ort.InferenceSession(self._artifact.onnx_path, options, providers=[(PROVIDER, self._cuda)])
+        if session.get_providers()[0] != PROVIDER:
+            raise BuildError(f"{self._label}: asked for {PROVIDER}, ONNX Runtime took {session.get_providers()}")
+        return session
