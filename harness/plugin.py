@@ -16,9 +16,9 @@ from harness.gates import Candidate, Gate, GateAnswer, find_gate, list_gates
 from harness.options.parsing import add_options, options_from_namespace
 from harness.options.values import HarnessOptions
 from harness.precision import find_recipe
-from harness.protocols import Progress
+from harness.protocols import Progress, no_progress
 from harness.records import Latency
-from harness.run.plan import Plan, check_data, plan_run
+from harness.run.plan import Plan, plan_run
 from harness.specs import Case
 
 if TYPE_CHECKING:  # imported when a test runs: SciPy alone would double the time of --collect-only
@@ -48,10 +48,12 @@ class _State:
                 _refuse_xdist(self.config)
                 self.options = options_from_namespace(self.config.option, root=self.config.rootpath)
                 real = not self.config.option.collectonly
-                plan = plan_run(self.options, models_dir=self.config.rootpath / "models", probe=real)
-                if real and not all(model.timing_only for model in plan.models.values()):
-                    check_data(self.options, progress_of(self.config)("download"))
-                self.plan = plan
+                self.plan = plan_run(
+                    self.options,
+                    models_dir=self.config.rootpath / "models",
+                    probe=real,
+                    progress=progress_of(self.config)("download") if real else no_progress,
+                )
             except HarnessError as error:
                 self.error = error
         return self.plan.cases if self.plan else ()

@@ -1,11 +1,13 @@
 """Fixtures shared by the harness's own tests."""
 
+import sys
 from pathlib import Path
 
 import pytest
 import scipy.optimize
 import scipy.stats  # noqa: F401 - pytester forgets what a run imports first, and parts of NumPy load once a process
 
+from harness import backends, datasets, discovery, gates, precision, tasks
 from harness.models import load_card
 from harness.specs import ModelSpec
 
@@ -30,3 +32,18 @@ def spec():
 def bundled():
     """Return bundled models by name."""
     return lambda name: load_card(ROOT / "models" / f"{name}.toml")
+
+
+@pytest.fixture(autouse=True)
+def extensions():
+    """Forget the extension folders that a test adds, and what was loaded from them."""
+    rooms = [backends.ROOM, datasets.ROOM, gates.ROOM, precision.ROOM, tasks.ROOM]
+    folders, known = list(discovery._folders), [(room, list(room._path), dict(room._loaded)) for room in rooms]
+    yield
+    discovery._folders[:] = folders
+    for room, path, loaded in known:
+        for name in room._loaded.keys() - loaded.keys():
+            sys.modules.pop(f"{room._package}.{name.replace('-', '_')}", None)
+        room._path[:] = path
+        room._loaded.clear()
+        room._loaded.update(loaded)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from harness.errors import ConfigError
 
@@ -16,3 +16,9 @@ def check_name(name: str, known: Iterable[str], *, where: str) -> None:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
     raise ConfigError(f"{where}: unknown name {name!r}; {hint}")
+
+
+def near_names(name: str, names: Sequence[str]) -> str:
+    """Return a hint with the nearest known names, or all of them."""
+    near = difflib.get_close_matches(name, names, n=3)
+    return f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(names)}"

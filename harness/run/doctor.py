@@ -10,7 +10,7 @@ from harness.discovery import add_extension_dir
 from harness.machine.environment import collect_environment
 from harness.models import bundled_models
 from harness.options.values import HarnessOptions
-from harness.run.plan import one_line, probe_backends
+from harness.run.probing import one_line, probe_backends
 
 
 def doctor_lines(options: HarnessOptions, *, models_dir: Path = Path("models")) -> list[str]:

@@ -9,7 +9,8 @@ from harness.discovery import add_extension_dir
 from harness.errors import BackendUnavailable, ConfigError
 from harness.options.commands import command_of
 from harness.options.values import HarnessOptions
-from harness.run.plan import plan_run, probe_backends
+from harness.run.plan import plan_run
+from harness.run.probing import probe_backends
 from harness.specs import Precision, TimingPlan, batches_of_engine
 
 ROOT = Path(__file__).parents[2]
@@ -87,7 +88,7 @@ def test_a_probe_that_kills_its_worker_leaves_the_others(tmp_path):
 
 
 def test_a_probe_that_hangs_is_told_without_an_option_that_does_not_apply(tmp_path, monkeypatch):
-    monkeypatch.setattr("harness.run.plan.PROBE_LIMIT_S", 0.3)
+    monkeypatch.setattr("harness.run.probing.PROBE_LIMIT_S", 0.3)
     (tmp_path / "backends").mkdir()
     (tmp_path / "backends" / "hanger.py").write_text(
         "import threading\nclass Backend:\n    name, install_hint, required_modules = 'hanger', '', ()\n"

@@ -10,6 +10,7 @@ from harness.records import Artifact, TensorSpec
 from harness.specs import Precision
 
 DEVICE = "CPU"
+NS_PER_MS = 1e6
 HINTS = {
     Precision.FP32: "f32",
     Precision.FP16: "f16",

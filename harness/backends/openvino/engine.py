@@ -12,20 +12,18 @@ from types import TracebackType
 
 import numpy as np
 
-from harness.backends._cpu import check_timer_request, n_profile_runs
+from harness.backends._cpu import check_timer_request
 from harness.backends._inputs import check_images, check_output_shape, timing_images
-from harness.backends.openvino.compiled import CompiledModels, reason_of
+from harness.backends.openvino.compiled import NS_PER_MS, CompiledModels, reason_of
 from harness.backends.openvino.facts import facts_of_models
-from harness.backends.openvino.layers import layer_from_rt_info, rt_info_texts
+from harness.backends.openvino.layers import layer_from_rt_info, layer_times_ns, rt_info_texts
 from harness.errors import MeasurementError
 from harness.machine.clocks import HostTimer, ReportedTimer
 from harness.models.onnx_graph import NodeIndex
-from harness.precision.effective import median_times
 from harness.protocols import Images, Outputs, Timer
 from harness.records import Artifact, Layer
 
 NAME = "openvino"
-NS_PER_MS = 1e6
 
 
 class OpenvinoEngine:
@@ -99,7 +97,7 @@ class OpenvinoEngine:
         size = max(self._sizes)
         images = timing_images(self.input, size)
         self.infer(images)  # before the first inference some layers name no primitive
-        times = self._layer_times_ns(size, images)
+        times = layer_times_ns(self._models, size, images)
         ops = self._models.of_size(size).get_runtime_model().get_ordered_ops()
         layers = (
             layer_from_rt_info(op.get_friendly_name(), rt_info_texts(op.get_rt_info()), self._nodes, times)
@@ -122,21 +120,3 @@ class OpenvinoEngine:
     def _opened(self) -> None:
         if self._models.core is None:
             raise MeasurementError(f"{self._label}: the engine is closed; build it again")
-
-    def _layer_times_ns(self, size: int, images: Images) -> dict[str, float]:
-        """Return the median time per layer name [ns] of a separate engine with performance counters."""
-        request = self._models.compile(size, PERF_COUNT=True).create_infer_request()
-        request.set_input_tensor(self._models.ov.Tensor(images, shared_memory=True))
-        request.infer()
-        request.infer()  # the first one is 10-60 times slower
-        runs = []
-        for _ in range(n_profile_runs(request.latency * NS_PER_MS)):
-            request.infer()
-            runs.append(
-                {
-                    part.node_name: part.real_time.total_seconds() * 1e9
-                    for part in request.get_profiling_info()
-                    if part.status == self._models.ov.ProfilingInfo.Status.EXECUTED
-                }
-            )
-        return median_times(runs)

@@ -6,8 +6,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from harness.backends._cpu import n_profile_runs
+from harness.backends.openvino.compiled import NS_PER_MS, CompiledModels
 from harness.models.onnx_graph import NodeIndex
-from harness.precision.effective import onnx_nodes_of
+from harness.precision.effective import median_times, onnx_nodes_of
+from harness.protocols import Images
 from harness.records import Layer
 
 # A primitive is named <implementation>_<type of its arithmetic>. Source: OpenVINO 2026.4, intel_cpu/src/node.cpp,
@@ -75,3 +78,22 @@ def layer_from_rt_info(
 def rt_info_texts(info: Any) -> dict[str, str]:
     """Return what of a runtime node's information is read, as text."""
     return {key: info[key].astype(str) for key in ("layerType", "primitiveType", "originalLayersNames") if key in info}
+
+
+def layer_times_ns(models: CompiledModels, size: int, images: Images) -> dict[str, float]:
+    """Return the median time per layer name [ns] of a separate engine with performance counters."""
+    request = models.compile(size, PERF_COUNT=True).create_infer_request()
+    request.set_input_tensor(models.ov.Tensor(images, shared_memory=True))
+    request.infer()
+    request.infer()  # the first one is 10-60 times slower
+    runs = []
+    for _ in range(n_profile_runs(request.latency * NS_PER_MS)):
+        request.infer()
+        runs.append(
+            {
+                part.node_name: part.real_time.total_seconds() * 1e9
+                for part in request.get_profiling_info()
+                if part.status == models.ov.ProfilingInfo.Status.EXECUTED
+            }
+        )
+    return median_times(runs)

@@ -52,7 +52,7 @@ class OrtEngine:
         self.facts = EngineFacts(
             build_ns=build_ns,
             engine_bytes=os.path.getsize(artifact.onnx_path),
-            options=self._read_back(),
+            options=_read_back(self._session, self._config),
             versions={"onnxruntime": self._ort.__version__},
             notes=("engine size is that of the ONNX file: ONNX Runtime keeps no other form on disk",),
         )
@@ -137,18 +137,6 @@ class OrtEngine:
             raise BuildError(f"{self._label}: asked for {PROVIDER}, ONNX Runtime took {session.get_providers()}")
         return session
 
-    def _read_back(self) -> dict[str, str]:
-        options = self._session.get_session_options()
-        found = {
-            "provider": self._session.get_providers()[0],
-            "intra_op_num_threads": str(options.intra_op_num_threads),
-            "inter_op_num_threads": str(options.inter_op_num_threads),
-            "graph_optimization_level": str(options.graph_optimization_level).rpartition(".")[2],
-        }
-        for key in ("session.intra_op.allow_spinning", *self._config):
-            found[key] = options.get_session_config_entry(key)
-        return found
-
     def _bound_call(self, images: Images, expected: Outputs, *, copies: bool) -> Callable[[], object]:
         """Return a call on buffers bound beforehand; with `copies`, images go in and a fresh output comes out."""
         session = self._opened()
@@ -183,3 +171,16 @@ class OrtEngine:
         for _ in range(n_more):
             session.run([self.output.name], feed)
         return n_more + 1
+
+
+def _read_back(session: Any, config: Mapping[str, str]) -> dict[str, str]:
+    options = session.get_session_options()
+    read = {
+        "provider": session.get_providers()[0],
+        "intra_op_num_threads": str(options.intra_op_num_threads),
+        "inter_op_num_threads": str(options.inter_op_num_threads),
+        "graph_optimization_level": str(options.graph_optimization_level).rpartition(".")[2],
+    }
+    for key in ("session.intra_op.allow_spinning", *config):
+        read[key] = options.get_session_config_entry(key)
+    return read

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 
 from harness.backends._cuda.device import CudaError, Gpu, device_index
-from harness.backends.trt.api import VENDOR_RECIPES, TrtApi
+from harness.backends.trt.api import VENDOR_RECIPES, TrtApi, load_api
 from harness.backends.trt.build import Plan
 from harness.backends.trt.builder import Builder
-from harness.backends.trt.engine import TrtEngine
+from harness.backends.trt.loading import load_engine
 from harness.backends.trt.options import TrtOptions
 from harness.backends.trt.probe import probe_backend
-from harness.errors import BackendUnavailable
-from harness.protocols import CalibrationSet
+from harness.protocols import CalibrationSet, Engine
 from harness.records import Artifact, Availability, Support
 from harness.specs import BuildOptions, Case, Precision
 
@@ -50,10 +48,7 @@ class TrtBackend:
 
     def api(self) -> TrtApi:
         """Import the module. Raises: BackendUnavailable."""
-        try:
-            return TrtApi(importlib.import_module(self.required_modules[0]))
-        except ImportError as error:
-            raise BackendUnavailable(f"{self.required_modules[0]}: {error}; {self.install_hint}") from error
+        return load_api(self.required_modules[0], self.install_hint)
 
     def build_plan(
         self,
@@ -79,7 +74,7 @@ class TrtBackend:
         batch_sizes: tuple[int, ...],
         options: BuildOptions,
         calibration: CalibrationSet | None = None,
-    ) -> TrtEngine:
+    ) -> Engine:
         """Build an engine, or load it from the content cache.
 
         Raises: BuildError; BackendUnavailable without a usable GPU; ConfigError for a device that is none.
@@ -88,7 +83,7 @@ class TrtBackend:
         builder = Builder(self.name, self.api(), artifact, batch_sizes, options)
         gpu = Gpu(index)
         try:
-            return builder.engine(calibration, gpu)
+            return load_engine(builder, calibration, gpu)
         except BaseException:
             with contextlib.suppress(CudaError):  # that the context is broken too must not hide what broke it
                 gpu.close()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
-from harness.errors import ConfigError
+from harness.errors import BackendUnavailable, ConfigError
 from harness.specs import BF16_RUNTIME_RECIPE
 
 MAX_LINE = 300  # characters of a log line worth keeping
@@ -82,6 +83,14 @@ class TrtApi:
         """Return the names in a mask of tactic sources, joined by '|'."""
         names = [name for name, member in self.trt.TacticSource.__members__.items() if mask >> int(member) & 1]
         return "|".join(names) or "none"
+
+
+def load_api(module: str, install_hint: str) -> TrtApi:
+    """Import a TensorRT module. Raises: BackendUnavailable with what to install."""
+    try:
+        return TrtApi(importlib.import_module(module))
+    except ImportError as error:
+        raise BackendUnavailable(f"{module}: {error}; {install_hint}") from error
 
 
 LEGACY_RECIPE = "trt-legacy"

@@ -52,6 +52,12 @@ class Calibrating:
         """Tell whether the recipe calibrates inside TensorRT."""
         return self._artifact.recipe in CALIBRATORS
 
+    def check(self, images: CalibrationSet | None) -> None:
+        """Refuse to go without images. Raises: BuildError."""
+        if self.is_asked and images is None:
+            recipe = self._artifact.recipe
+            raise BuildError(f"{self._label}: recipe {recipe} needs calibration images; none were given")
+
     def calibrator(
         self, images: CalibrationSet | None, gpu: Gpu | None
     ) -> Callable[[TrtApi, tuple[int, ...]], Fed] | None:

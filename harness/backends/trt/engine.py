@@ -6,20 +6,15 @@ import traceback
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from harness.backends._cuda.device import Gpu
 from harness.backends._cuda.engine import CudaEngine, TimedWork
 from harness.backends._cuda.ring import N_SLOTS, Ring, Slot
 from harness.backends._inputs import check_images
-from harness.backends.trt.api import TrtApi
-from harness.backends.trt.build import Plan
 from harness.backends.trt.context import Lane, engine_tensors
 from harness.backends.trt.lanes import Lanes
-from harness.backends.trt.layers import layers_from_inspector
 from harness.backends.trt.loaded import LoadedPlan
 from harness.errors import BuildError
-from harness.protocols import Images, Outputs
+from harness.protocols import Images
 from harness.records import EngineFacts, Layer, TensorSpec
 
 ENTRIES_BESIDE_LAYERS = 8  # queue entries of copies, events and shape kernels of one call
@@ -31,14 +26,14 @@ class TrtEngine(CudaEngine):
     Raises: PlanRefused when the plan cannot be deserialized. The engine closes `gpu` when it is closed itself.
     """
 
-    def __init__(self, api: TrtApi, plan: Plan, gpu: Gpu, *, label: str) -> None:
-        self.loaded = LoadedPlan(api, plan, label=label)
-        self._lanes = Lanes(self.loaded)
-        self._facts = EngineFacts(build_ns=plan.build_ns, log_errors=plan.log_errors)
+    def __init__(self, loaded: LoadedPlan, gpu: Gpu, *, label: str) -> None:
+        """Load a plan that is not loaded yet."""
+        self.loaded, self._lanes = loaded, Lanes(loaded)
+        self._facts = EngineFacts(build_ns=loaded.plan.build_ns, log_errors=loaded.plan.log_errors)
         try:
             self.loaded.load()
             super().__init__(gpu, label=label)
-            self.input, self.output = engine_tensors(api.trt, self.loaded.engine)
+            self.input, self.output = engine_tensors(loaded.api.trt, loaded.engine)
             self._lanes.open(self.input, self._compute)
             self._ring = self._make_ring()
         except BaseException as error:
@@ -61,25 +56,6 @@ class TrtEngine(CudaEngine):
     def facts(self, facts: EngineFacts) -> None:
         self._facts = facts
 
-    def infer_in_turn(self, images: Images) -> Outputs:
-        """Copy in, run and copy out on one stream and wait: the plain loop `infer_stream` is measured against.
-
-        As such loops go, it copies the batch to page-locked memory and looks at nothing.
-        """
-        self._check_idle()
-        slot, stream = self._ring.slots[0], self._ring.slots[0].compute
-        slot.n_images = n_images = len(images)
-        try:
-            np.copyto(slot.host_in[:n_images], images)
-            self._bind_slot(slot)
-            self._gpu.copy_in(slot.device_in, slot.host_in[:n_images], stream)
-            self._enqueue_slot(slot)
-            self._gpu.copy_out(slot.host_out[:n_images], slot.device_out, stream)
-            stream.synchronize()
-        except self._gpu.errors as error:
-            raise self._failed(f"batch {n_images} failed on the device", error) from error
-        return slot.host_out[:n_images].astype(np.float32)
-
     def layers(self) -> tuple[Layer, ...]:
         """Return the layers as they ran, with the median time of each at the largest profile's opt batch.
 
@@ -95,12 +71,11 @@ class TrtEngine(CudaEngine):
             lane.point(self._tensors, int(slot.device_in), int(slot.device_out))
             lane.enqueue(self._compute)
             self._compute.synchronize()
-            text = self.loaded.inspect(lane)
-            times = self.loaded.profiled(lane, self._compute)
+            layers = self.loaded.layers(lane, self._compute)
         except self._gpu.errors as error:
             raise self._failed("profiling failed on the device", error) from error
         lane.open(self._compute)  # a fresh context: the profiler makes every enqueue wait
-        return layers_from_inspector(text, times_ns=times, profile=lane.index)
+        return layers
 
     def __enter__(self) -> TrtEngine:
         return self

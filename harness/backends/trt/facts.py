@@ -7,7 +7,7 @@ from pathlib import Path
 from harness.backends._cuda.device import Gpu
 from harness.backends.trt.api import LEGACY_RECIPE, RANGES_RECIPE
 from harness.backends.trt.calibrator import LEGACY_CUTOFF, LEGACY_QUANTILE
-from harness.backends.trt.engine import TrtEngine
+from harness.backends.trt.loaded import LoadedPlan
 from harness.backends.trt.options import TrtOptions
 from harness.records import Artifact, EngineFacts
 from harness.store.cache import sha256_of_file
@@ -15,9 +15,8 @@ from harness.store.cache import sha256_of_file
 DIGEST_CHARACTERS = 16  # of a sha256, as told to a reader
 
 
-def facts_of_engine(engine: TrtEngine, gpu: Gpu, artifact: Artifact, trt: TrtOptions, *, state: str) -> EngineFacts:
+def facts_of_engine(loaded: LoadedPlan, gpu: Gpu, artifact: Artifact, trt: TrtOptions, *, state: str) -> EngineFacts:
     """Return the facts of an engine; `state`: of the plan cache (none, miss, hit, rebuilt)."""
-    loaded = engine.loaded
     plan, api = loaded.plan, loaded.api
     note = f"loaded from the engine cache in {loaded.load_ns / 1e6:.0f} ms; build_ns is its build"
     return EngineFacts(

@@ -8,8 +8,10 @@ from typing import Any
 from harness.backends.trt.api import LogLines, TrtApi, make_logger
 from harness.backends.trt.build import Plan
 from harness.backends.trt.context import Lane
+from harness.backends.trt.layers import layers_from_inspector
 from harness.errors import BuildError
 from harness.precision.effective import median_times
+from harness.records import Layer
 
 N_PROFILED_RUNS = 20
 
@@ -56,14 +58,18 @@ class LoadedPlan:
         size = engine.device_memory_size_v2 if hasattr(engine, "device_memory_size_v2") else engine.device_memory_size
         return int(size)
 
-    def inspect(self, lane: Lane) -> str:
-        """Return the engine inspector's JSON."""
+    def layers(self, lane: Lane, stream: Any) -> tuple[Layer, ...]:
+        """Return the layers of the batch that a lane has just run, with the median time of each.
+
+        The lane's context is dropped: with a profiler it waits at every enqueue.
+        """
         inspector = self.engine.create_engine_inspector()
         inspector.execution_context = lane.context  # with its shapes set, formats of dynamic tensors are known
-        return str(inspector.get_engine_information(self.api.trt.LayerInformationFormat.JSON))
+        text = str(inspector.get_engine_information(self.api.trt.LayerInformationFormat.JSON))
+        return layers_from_inspector(text, times_ns=self._profiled(lane, stream), profile=lane.index)
 
-    def profiled(self, lane: Lane, stream: Any) -> dict[str, float]:
-        """Return the median time of each layer [ns], and drop the lane's context: it waits at every enqueue now."""
+    def _profiled(self, lane: Lane, stream: Any) -> dict[str, float]:
+        """Return the median time of each layer [ns], and drop the lane's context."""
         base = self.api.trt.IProfiler
         runs: list[dict[str, float]] = []
 

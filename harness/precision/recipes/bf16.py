@@ -78,20 +78,65 @@ def _raised(model: ModelProto, name: str) -> ModelProto:
     return onnx.shape_inference.infer_shapes(model)
 
 
+class _Types:
+    """The element type of every tensor of a graph, and the schemas of its operators."""
+
+    def __init__(self, model: ModelProto, name: str) -> None:
+        self.opset, self._name = opset_of(model), name
+        self.known = _types_of(model)
+        self.completed: list[str] = []  # tensors whose type ONNX's inference does not find
+
+    def complete(self, node: NodeProto, schema: Any) -> dict[str, int]:
+        """Type the outputs that ONNX's inference leaves open although an input decides them, and return them.
+
+        GroupNormalization is such an operator.
+        """
+        if schema is None:
+            return {}
+        inputs = {_formal(schema.inputs, place).type_str: name for place, name in enumerate(node.input) if name}
+        fresh = {}
+        for place, name in enumerate(node.output):
+            source = inputs.get(_formal(schema.outputs, place).type_str, "")
+            if name and name not in self.known and source in self.known:
+                fresh[name] = self.known[source]
+                self.completed.append(name)
+        self.known.update(fresh)
+        return fresh
+
+    def schema(self, node: NodeProto) -> Any:
+        """Return the operator's schema, None for one that ONNX does not define."""
+        import onnx
+
+        if node.domain not in DEFAULT_DOMAINS:
+            return None
+        try:
+            return onnx.defs.get_schema(node.op_type, self.opset, "")
+        except onnx.defs.SchemaError as error:
+            raise BuildError(
+                f"model {self._name}: operator set {self.opset} has no {node.op_type} ({node_id(node)})"
+            ) from error
+
+    def of(self, name: str, node: NodeProto) -> int:
+        if name not in self.known:
+            raise BuildError(
+                f"model {self._name}: the type of {name}, read by {node_id(node)} ({node.op_type}), is not known; "
+                "BF16 needs the type of every tensor"
+            )
+        return self.known[name]
+
+
 class _Caster:
     """Rewrites the types of one graph in place."""
 
     def __init__(self, model: ModelProto, name: str) -> None:
         import onnx
 
-        self._graph, self._name = model.graph, name
-        self._opset, self._float, self._bf16 = opset_of(model), onnx.TensorProto.FLOAT, onnx.TensorProto.BFLOAT16
+        self._graph, self._types = model.graph, _Types(model, name)
+        self._float, self._bf16 = onnx.TensorProto.FLOAT, onnx.TensorProto.BFLOAT16
         self._weights: dict[str, TensorProto] = {tensor.name: tensor for tensor in model.graph.initializer}
-        self._was = _types_of(model)
-        self._now = dict(self._was)
+        self._now = dict(self._types.known)  # as cast so far
         self._copies: dict[tuple[str, int], str] = {}  # (tensor, type) -> its name in that type
         self._nodes: list[NodeProto] = []
-        self._completed: list[str] = []  # tensors whose type ONNX's inference does not find
         self._kept: dict[str, None] = {}  # operators without bfloat16
         self._n_clipped: dict[str, int] = {}
 
@@ -100,13 +145,13 @@ class _Caster:
         fp32_from = _tail(self._graph.node)
         outputs = {value.name for value in self._graph.output}
         for place, node in enumerate(list(self._graph.node)):
-            schema = self._schema(node)
-            self._complete_types(node, schema)
+            schema = self._types.schema(node)
+            self._now.update(self._types.complete(node, schema))
             types = {} if place in fp32_from else self._types_for(node, schema)
             self._cast_inputs(node, types)
             self._nodes.append(node)
             for position, name in enumerate(node.output):
-                if self._was.get(name) != self._float or types.get(("out", position)) != self._bf16:
+                if self._types.known.get(name) != self._float or types.get(("out", position)) != self._bf16:
                     continue
                 self._now[name] = self._bf16
                 if name in outputs:  # the graph's output keeps its name and type
@@ -127,17 +172,6 @@ class _Caster:
             return clipped
         return (*clipped, f"no BF16 for {', '.join(self._kept)} in ONNX or TensorRT: FP32 between casts")
 
-    def _complete_types(self, node: NodeProto, schema: Any) -> None:
-        """Type the outputs that ONNX's inference leaves open although an input decides them (GroupNormalization)."""
-        if schema is None:
-            return
-        inputs = {_formal(schema.inputs, place).type_str: name for place, name in enumerate(node.input) if name}
-        for place, name in enumerate(node.output):
-            source = inputs.get(_formal(schema.outputs, place).type_str, "")
-            if name and name not in self._was and source in self._was:
-                self._was[name] = self._now[name] = self._was[source]
-                self._completed.append(name)
-
     def _types_for(self, node: NodeProto, schema: Any) -> dict[tuple[str, int], int]:
         """Return the type of each float input and output: ("in" or "out", position) -> type.
 
@@ -151,43 +185,22 @@ class _Caster:
         chosen: dict[str, int] = {}
         variables = {constraint.type_param_str for constraint in schema.type_constraints}
         for position, name in enumerate(node.input):
-            if not name or self._type_of(name, node) != self._float:
+            if not name or self._types.of(name, node) != self._float:
                 continue
             formal = _formal(schema.inputs, position)
             is_free = BF16_TYPE in formal.types and formal.type_str in variables
             chosen[formal.type_str] = self._bf16 if is_free else self._float
             types["in", position] = chosen[formal.type_str]
         for position, name in enumerate(node.output):
-            if name and self._was.get(name) == self._float:
+            if name and self._types.known.get(name) == self._float:
                 types["out", position] = chosen.get(_formal(schema.outputs, position).type_str, self._float)
         if types and self._bf16 not in types.values() and any(side == "in" for side, _ in types):
             self._kept[node.op_type] = None
         return types
 
-    def _schema(self, node: NodeProto) -> Any:
-        """Return the operator's schema, None for one that ONNX does not define."""
-        import onnx
-
-        if node.domain not in DEFAULT_DOMAINS:
-            return None
-        try:
-            return onnx.defs.get_schema(node.op_type, self._opset, "")
-        except onnx.defs.SchemaError as error:
-            raise BuildError(
-                f"model {self._name}: operator set {self._opset} has no {node.op_type} ({node_id(node)})"
-            ) from error
-
-    def _type_of(self, name: str, node: NodeProto) -> int:
-        if name not in self._was:
-            raise BuildError(
-                f"model {self._name}: the type of {name}, read by {node_id(node)} ({node.op_type}), is not known; "
-                "BF16 needs the type of every tensor"
-            )
-        return self._was[name]
-
     def _cast_inputs(self, node: NodeProto, types: Mapping[tuple[str, int], int]) -> None:
         for position, name in enumerate(node.input):
-            if name and self._was.get(name) == self._float:
+            if name and self._types.known.get(name) == self._float:
                 node.input[position] = self._in_type(name, types.get(("in", position), self._float))
 
     def _in_type(self, name: str, wanted: int) -> str:
@@ -233,7 +246,7 @@ class _Caster:
         used = {name for node in self._nodes for name in node.input} | {value.name for value in self._graph.output}
         kept = [tensor for tensor in self._graph.initializer if tensor.name in used]
         inputs = [value for value in self._graph.input if value.name in used or value.name not in self._weights]
-        told = [onnx.helper.make_tensor_value_info(name, self._now[name], None) for name in self._completed]
+        told = [onnx.helper.make_tensor_value_info(name, self._now[name], None) for name in self._types.completed]
         for field, values in (("initializer", kept), ("input", inputs), ("node", self._nodes), ("value_info", told)):
             del getattr(self._graph, field)[:]
             getattr(self._graph, field).extend(values)

@@ -1,0 +1,52 @@
+"""Which models a run takes: bundled ones, cards, and ONNX files that a worker looks at."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from harness.errors import ConfigError
+from harness.models import bundled_models, find_model
+from harness.options.values import HarnessOptions
+from harness.specs import ModelSpec
+from harness.worker.process import Worker
+from harness.worker.requests import OnnxQuestion
+
+
+def choose_models(options: HarnessOptions, models_dir: Path) -> dict[str, ModelSpec]:
+    """Return the models asked for by name. Raises: ConfigError for two of one name; DataError for a bad file."""
+    models: dict[str, ModelSpec] = {}
+    for spec in _chosen_models(options, models_dir):
+        if spec.name in models:
+            raise ConfigError(
+                f"--model: {models[spec.name].onnx_path} and {spec.onnx_path} are both called {spec.name}"
+            )
+        models[spec.name] = spec
+    return models
+
+
+def _chosen_models(options: HarnessOptions, models_dir: Path) -> list[ModelSpec]:
+    if not options.models:
+        return [spec for spec in bundled_models(models_dir) if not spec.timing_only]
+    return [_one_model(name, options, models_dir) for name in options.models]
+
+
+def _one_model(name: str, options: HarnessOptions, models_dir: Path) -> ModelSpec:
+    given = {
+        field: value
+        for field, value in (
+            ("scale", options.input_scale),
+            ("num_classes", options.num_classes),
+            ("label_offset", options.label_offset),
+        )
+        if value is not None
+    }
+    spec = find_model(name, models_dir)
+    if isinstance(spec, ModelSpec):
+        return replace(spec, **given)  # type: ignore[arg-type]
+    worker = Worker(python=options.worker_python, label=name)
+    try:
+        question = OnnxQuestion(path=str(spec), overrides=given)
+        return worker.call("inspect_model", question, ModelSpec, timeout_s=options.timeout_s)
+    finally:
+        worker.close()
