@@ -43,7 +43,9 @@ def extensions():
     discovery._folders[:] = folders
     for room, path, loaded in known:
         for name in room._loaded.keys() - loaded.keys():
-            sys.modules.pop(f"{room._package}.{name.replace('-', '_')}", None)
+            module = f"{room._package}.{name.replace('-', '_')}"
+            if module in sys.modules and not Path(sys.modules[module].__file__ or "").is_relative_to(ROOT / "harness"):
+                del sys.modules[module]
         room._path[:] = path
         room._loaded.clear()
         room._loaded.update(loaded)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.discovery import add_extension_dir
 from harness.errors import ConfigError
 from harness.options.names import near_names
 from harness.options.values import HarnessOptions
@@ -37,8 +36,6 @@ def plan_run(
     there; `progress`: of their download.
     Raises: ConfigError for unknown names; BackendUnavailable for a backend asked for by name that cannot run.
     """
-    for folder in options.extension_dirs:
-        add_extension_dir(folder)
     usable, left_out = choose_backends(options, probe=probe)
     _check_recipes(options)
     models = choose_models(options, models_dir)

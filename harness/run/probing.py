@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Sequence
 
 from harness.backends import PROBE_LIMIT_S, list_backends, load_backend
+from harness.discovery import add_extension_dir
 from harness.errors import BackendUnavailable, ConfigError, WorkerDied
 from harness.options.names import near_names
 from harness.options.values import HarnessOptions
@@ -20,6 +21,8 @@ def choose_backends(options: HarnessOptions, *, probe: bool) -> tuple[list[Avail
     `probe=False` trusts that a backend whose modules are installed can run.
     Raises: ConfigError for an unknown name; BackendUnavailable for one asked for by name that cannot run, or for none.
     """
+    for folder in options.extension_dirs:
+        add_extension_dir(folder)
     names = _chosen_names(options.backends)
     probed = probe_backends(names, options) if probe else [_installed(name) for name in names]
     usable = [a for a in probed if a.usable]
