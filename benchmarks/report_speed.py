@@ -24,12 +24,13 @@ WRITE = """
 import pickle, sys, time
 from pathlib import Path
 began = time.perf_counter()
+from harness.report.model import build_report
 from harness.report.html import render_html
 imported = time.perf_counter()
 with open(sys.argv[1], "rb") as file:
     (run, records), baseline = pickle.load(file)
 loaded = time.perf_counter()
-page = render_html(run, records, baseline=baseline)
+page = render_html(build_report(run, records, previous=baseline))
 Path(sys.argv[2]).write_text(page, encoding="utf-8")
 print(time.perf_counter() - loaded, imported - began)
 """

@@ -15,7 +15,7 @@ from harness.errors import BaselineError, HarnessError
 from harness.gates import JudgeOptions, compare_runs, judge_records, list_gates
 from harness.options.tolerances import value_from_text
 from harness.options.values import HarnessOptions
-from harness.report.files import write_reports
+from harness.report.files import report_of_run, write_reports
 from harness.report.terminal import comparison_lines
 from harness.run.cases import utc_now
 from harness.run.doctor import doctor_lines
@@ -75,17 +75,20 @@ def _runs(run: Path) -> Path:
 @one_line_errors
 def report(
     run: Annotated[Path, typer.Argument(help="A run: its folder, or its name below reports/.")] = Path("latest"),
-    baseline: Annotated[Path | None, typer.Option(help="An earlier run to compare with.")] = None,
+    previous: Annotated[
+        Path | None, typer.Option(help="The earlier run to compare with (default: the one before it).")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="The page (default: index.html of the run).")
     ] = None,
-    tables: Annotated[Path | None, typer.Option(help="Also write all records as .csv or .parquet.")] = None,
+    tables: Annotated[Path | None, typer.Option(help="Also write all cases as .csv or .parquet.")] = None,
 ) -> None:
     """Regenerate a run's report from its records."""
     folder = _runs(run)
     found, records = load_judged_run(folder)
-    earlier = load_judged_run(_runs(baseline)) if baseline else None
-    for line in write_reports(folder, found, records, baseline=earlier, page=output, tables=tables):
+    earlier = load_judged_run(_runs(previous)) if previous else None
+    made = report_of_run(folder, found, records, previous=earlier)
+    for line in write_reports(folder, made, page=output, tables=tables):
         typer.echo(line)
 
 
@@ -116,7 +119,8 @@ def compare(
     for line in comparison_lines((a, b), found.verdicts):
         typer.echo(line)
     if output:
-        for line in write_reports(_runs(run_b), b, found.records, baseline=(a, records_a), page=output):
+        made = report_of_run(_runs(run_b), b, found.records, previous=(a, records_a))
+        for line in write_reports(_runs(run_b), made, page=output):
             typer.echo(line)
     if found.is_failure:
         raise typer.Exit(1)

@@ -15,7 +15,6 @@ from harness.errors import ConfigError, HarnessError, Unsupported
 from harness.gates import Candidate, Gate, GateAnswer, find_gate, list_gates
 from harness.options.parsing import add_options, options_from_namespace
 from harness.options.values import HarnessOptions
-from harness.precision import find_recipe
 from harness.protocols import Progress, no_progress
 from harness.records import Latency
 from harness.run.plan import Plan, plan_run
@@ -75,7 +74,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def progress_of(config: pytest.Config) -> Callable[[str], Progress]:
     """Return `label -> Progress` on the terminal that pytest writes to, if it is one."""
-    from harness.report.terminal import progress_reporter
+    from harness.report.progress import progress_reporter
 
     if not sys.stdout.isatty() and not config.get_terminal_writer().hasmarkup:
         return progress_reporter(None)
@@ -136,8 +135,7 @@ def _wanted(case: Case, definition: pytest.Item, state: _State) -> bool:
         return not (timing_only and definition.get_closest_marker("accuracy"))
     if gate.reads_baseline and state.options.baseline == "ignore":
         return False
-    writes = find_recipe(case.precision, case.recipe).writes
-    return gate.applies(Candidate(case=case, writes=writes, timing_only=timing_only))
+    return gate.applies(Candidate(case=case, writes=state.plan.writes(case), timing_only=timing_only))
 
 
 def _gate(item: pytest.Item) -> Gate | None:
@@ -331,11 +329,6 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     state = config.stash[STATE]
     if state.session is None:
         return
-
-    from harness.report.terminal import summary_lines
-
     terminalreporter.section("engines")
-    for line in summary_lines(state.session.records, color=terminalreporter._tw.hasmarkup):
+    for line in state.session.lines(color=terminalreporter._tw.hasmarkup):
         terminalreporter.write_line(line)
-    for note in state.session.notes:
-        terminalreporter.write_line(note)

@@ -116,12 +116,14 @@ class Case:
     @property
     def id(self) -> str:
         """Return the readable id, for example `lenet5-openvino-int8`; defaults are left out."""
-        parts = [self.model, self.backend, self.precision.value]
-        if self.recipe != DEFAULT_RECIPES[self.precision.value]:
-            parts.append(self.recipe)
-        if self.device not in ("cpu", "cuda:0"):
-            parts.append(self.device.replace(":", ""))
-        return "-".join(parts)
+        return "-".join(part for part in (self.model, self.backend, self.precision.value, self.variant) if part)
+
+    @property
+    def variant(self) -> str:
+        """Return what tells it from the default case of its precision: recipe and device where they are others."""
+        recipe = "" if self.recipe == DEFAULT_RECIPES[self.precision.value] else self.recipe
+        device = "" if self.device in ("cpu", "cuda:0") else self.device.replace(":", "")
+        return "-".join(part for part in (recipe, device) if part)
 
     @property
     def asked(self) -> str:

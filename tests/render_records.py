@@ -33,6 +33,7 @@ from harness.records import (
     Verdict,
 )
 from harness.specs import DEFAULT_PRECISIONS, Case, ImageRange, Precision
+from harness.stats import mcnemar_p
 
 HOSTILE = "</td><script>alert(1)</script><img src=x onerror=alert(2)>|`*_[x](javascript:alert(3))\u2028"
 MODELS = ("lenet5", "mlp", "mobilenet_digits", "lenet5_hard", "resnet101_112")
@@ -212,11 +213,11 @@ def _verdict(gate: str, outcome: Outcome, message: str, **values: object) -> Ver
 
 
 def _story(case: Case, n_images: int) -> tuple[str, int, int]:
-    """Return what happens to a case, and how many images its precision loses and wins against FP32."""
+    """Return what happens to a case, and how many images its precision loses and gains against FP32."""
     scale = n_images / 10_000
     if case.precision is Precision.INT8:
         if case.model == "lenet5" and case.backend == "openvino":
-            return "regressed", max(round(14 * scale), 3), 0
+            return "regressed", 14, 0
         if case.model.startswith("lenet5_hard"):
             return "known_loss", round(612 * scale), round(18 * scale)
         if case.model == "mobilenet_digits" and case.backend == "ort":
@@ -261,12 +262,12 @@ def _measured(case: Case, command: str, environment: Environment, seed: int, n_i
             _verdict(
                 "fp32",
                 outcome,
-                f"{n_lost} images lost and {n_gained} won against FP32 (exact McNemar)",
+                f"{n_lost} images lost and {n_gained} gained against FP32 (exact McNemar)",
                 advice="Look at the flipped images, then compare the layers' precisions." if n_lost > n_gained else "",
                 is_failure=story == "regressed",
                 n_lost=n_lost,
                 n_gained=n_gained,
-                p_value=0.00012 if story == "regressed" else 0.75,
+                p_value=mcnemar_p(n_lost, n_gained),
                 change_low=(n_gained - n_lost - 6) / n_images,
                 change_high=(n_gained - n_lost + 5) / n_images,
                 detectable=11 / n_images,
@@ -277,7 +278,7 @@ def _measured(case: Case, command: str, environment: Environment, seed: int, n_i
         status=Status.FAILED if story == "regressed" else Status.PASSED,
         environment=environment,
         recorded_at="2026-11-20T02:14:07Z",
-        reason="fp32: 14 images lost, none won, p = 0.00012" if story == "regressed" else "",
+        reason="fp32: 14 images lost, none gained, p = 0.00012" if story == "regressed" else "",
         command=command,
         artifact=Artifact(
             model=case.model,

@@ -47,7 +47,7 @@ class FlipView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerView:
-    """One layer, its share of the time, and what changed since the baseline."""
+    """One layer, its share of the time, and what changed since the previous run."""
 
     layer: Layer
     share: float | None  # of the time of all layers [fraction]
@@ -55,14 +55,14 @@ class LayerView:
 
     @property
     def ratio(self) -> float | None:
-        """Return time now / time in the baseline."""
+        """Return time now / time in the previous run."""
         if self.before is None or not self.before.time_ns or self.layer.time_ns is None:
             return None
         return self.layer.time_ns / self.before.time_ns
 
     @property
     def precision_before(self) -> str:
-        """Return the baseline's precision where it was another, else ""."""
+        """Return the previous run's precision where it was another, else ""."""
         if self.before is None or self.before.precision == self.layer.precision:
             return ""
         return self.before.precision or "unknown"
@@ -114,7 +114,7 @@ def _detail(row: Row, *, is_full: bool, is_inline: bool) -> Detail:
     confusion, against, moves = _confusion(row, is_full=is_full)
     flips = record.flips[:MAX_FLIPS] if is_full else ()
     views = [FlipView(flip=flip, uri=_flip_uri(flip)) for flip in flips]
-    layers = _layers(record, row.baseline)
+    layers = _layers(record, row.previous)
     shown = layers[: FULL_LAYERS if is_full else BRIEF_LAYERS]
     return Detail(
         row=row,
@@ -129,7 +129,7 @@ def _detail(row: Row, *, is_full: bool, is_inline: bool) -> Detail:
         timings=tuple(_timing_view(timing, is_drawn=is_full or not index) for index, timing in enumerate(row.timings)),
         layers=shown,
         n_layers_left_out=len(layers) - len(shown),
-        build=_build_facts(record, row.baseline),
+        build=_build_facts(record, row.previous),
         flags=tuple(flag_text(flag) for flag in record.flags),
     )
 
@@ -155,12 +155,12 @@ def _confusion(
     accuracy = row.record.accuracy
     if accuracy is None or not accuracy.n_images:
         return (), "", ()
-    other = next((x for x in (row.reference, row.baseline) if x and _is_same_images(accuracy, x.accuracy)), None)
+    other = next((x for x in (row.reference, row.previous) if x and _is_same_images(accuracy, x.accuracy)), None)
     if other is None and not is_full:
         return (), "", ()
     now = _matrix(accuracy)
     before = _matrix(other.accuracy) if other and other.accuracy else None
-    against = "" if other is None else (other.case.id if other is row.reference else "the baseline")
+    against = "" if other is None else (other.case.id if other is row.reference else "the previous run")
     moves = () if before is None else largest_confusion_moves(before, now)
     is_drawn = is_full and accuracy.num_classes <= MAX_CLASSES_SHOWN
     return (_cells(now, before) if is_drawn else ()), against, moves
@@ -202,8 +202,8 @@ def _cells(now: NDArray[np.int64], before: NDArray[np.int64] | None) -> tuple[tu
     )
 
 
-def _layers(record: Record, baseline: Record | None) -> tuple[LayerView, ...]:
-    before = {layer.name: layer for layer in baseline.layers} if baseline else {}
+def _layers(record: Record, previous: Record | None) -> tuple[LayerView, ...]:
+    before = {layer.name: layer for layer in previous.layers} if previous else {}
     total = sum(layer.time_ns for layer in record.layers if layer.time_ns is not None and is_number(layer.time_ns))
     slowest_first = sorted(record.layers, key=lambda layer: -(layer.time_ns if layer.time_ns is not None else -1.0))
     return tuple(
@@ -216,9 +216,9 @@ def _layers(record: Record, baseline: Record | None) -> tuple[LayerView, ...]:
     )
 
 
-def _build_facts(record: Record, baseline: Record | None) -> tuple[tuple[str, str], ...]:
+def _build_facts(record: Record, previous: Record | None) -> tuple[tuple[str, str], ...]:
     engine, artifact = record.engine, record.artifact
-    before = baseline.engine if baseline else None
+    before = previous.engine if previous else None
     facts: list[tuple[str, str]] = []
     if engine:
         build_before, size_before = (before.build_ns, before.engine_bytes) if before else (None, None)
@@ -257,4 +257,4 @@ def _device_memory(engine: EngineFacts) -> str:
 
 
 def _since(now: str, before: str) -> str:
-    return now if before in (MISSING, now) else f"{now} (baseline {before})"
+    return now if before in (MISSING, now) else f"{now} (previous run {before})"

@@ -16,12 +16,12 @@ def tone_of_run(run: Run, rows: Sequence[Row], missing: Sequence[str]) -> str:
     standings = {row.standing for row in rows}
     if not rows or standings & set(BAD):
         return "bad"
-    if missing or not run.finished_at or {Standing.UNJUDGED, Standing.INCONCLUSIVE} & standings:
+    if missing or not run.finished_at or {Standing.NOT_JUDGED, Standing.INCONCLUSIVE} & standings:
         return "warn"
     return "good" if {Standing.PASSED, Standing.IMPROVED} & standings else "warn"
 
 
-def machine_facts(run: Run, records: Sequence[Record], machine_calibration: str = "") -> list[tuple[str, str]]:
+def machine_facts(run: Run, records: Sequence[Record]) -> list[tuple[str, str]]:
     """Return (name, text) of where and how the run was made."""
     environment = run.environment
     device = environment.device_name if environment.device_name != environment.cpu_model else ""
@@ -34,18 +34,17 @@ def machine_facts(run: Run, records: Sequence[Record], machine_calibration: str 
         ("System", f"{environment.os}, Python {environment.python}"),
         ("Commit", environment.commit[:12]),
         ("Images", _images_text(records)),
-        ("Detectable loss", _sensitivity_text(records)),
-        ("False alarms", machine_calibration or "not measured on this machine"),
+        ("Smallest loss a gate would catch", _sensitivity_text(records)),
     ]
     facts += [(f"Left out: {name}", why) for name, why in sorted(run.skipped.items())]
     facts += [("Note", note) for note in run.notes]
     return [(name, text) for name, text in facts if text]
 
 
-def version_facts(run: Run, baseline: tuple[Run, Sequence[Record]] | None) -> list[tuple[str, str, str]]:
-    """Return (library, version, version in the baseline where it differs); changed ones first."""
+def version_facts(run: Run, previous: tuple[Run, Sequence[Record]] | None) -> list[tuple[str, str, str]]:
+    """Return (library, version, version in the previous run where it differs); changed ones first."""
     here = _environment_facts(run.environment)
-    changed = changed_versions(_environment_facts(baseline[0].environment), here) if baseline else {}
+    changed = changed_versions(_environment_facts(previous[0].environment), here) if previous else {}
     rows = [(name, after or "gone", before or "absent") for name, (before, after) in changed.items()]
     shown = run.environment.versions.items()
     return rows + [(name, text, "") for name, text in sorted(shown) if name not in changed]

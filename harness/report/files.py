@@ -1,4 +1,4 @@
-"""The files a reader opens: index.html, report.md, tables. Made from records alone, so any of them can be remade."""
+"""The files a reader opens: index.html, report.md, tables. One report is made from records, and each prints it."""
 
 from __future__ import annotations
 
@@ -8,40 +8,56 @@ from pathlib import Path
 from harness.errors import ConfigError
 from harness.records import Record, Run
 from harness.report.html import render_html
+from harness.report.junit import junit_properties
 from harness.report.markdown import render_markdown
+from harness.report.model import PreviousRun, Report, build_report, rows_of_cases
+from harness.report.summary import summary_bytes
 from harness.report.tables import write_table
 from harness.store.history import load_history
 from harness.store.runs import previous_run, write_atomically
 
 
-def write_reports(
-    folder: Path,
-    run: Run,
-    records: Sequence[Record],
-    *,
-    baseline: tuple[Run, Sequence[Record]] | None = None,
-    page: Path | None = None,
-    tables: Path | None = None,
-) -> list[str]:
+def report_of_run(folder: Path, run: Run, records: Sequence[Record], *, previous: PreviousRun | None = None) -> Report:
+    """Make the report of a stored run, with the history of the runs beside it, up to it.
+
+    Without a `previous` run it is compared with the one before it.
+    """
+    return build_report(
+        run,
+        records,
+        previous=previous or previous_run(folder, run, records),
+        history=load_history(folder.resolve().parent, until=run.started_at),
+    )
+
+
+def summary_of_run(run: Run, records: Sequence[Record]) -> bytes:
+    """Return the content of summary.json; the history that a report tells is read from such files, its own among them.
+
+    records: judged, references left out.
+    """
+    return summary_bytes(run, rows_of_cases(records))
+
+
+def properties_of_record(record: Record) -> list[tuple[str, str]]:
+    """Return what junit.xml shall say of a case."""
+    return junit_properties(*rows_of_cases([record]))
+
+
+def write_reports(folder: Path, report: Report, *, page: Path | None = None, tables: Path | None = None) -> list[str]:
     """Write the page and its Markdown into a run's folder (or the page to `page`), and say where they are.
 
-    Without a `baseline` it is compared with the run before it.
-    `tables`: also all records as one .csv or .parquet file. The history is of the runs beside this one, up to it.
+    `tables`: also all cases as one .csv or .parquet file.
     Raises: ConfigError for a file that cannot be written or a table of another kind.
     """
     target = page or folder / "index.html"
-    baseline = baseline or previous_run(folder, run, records)
-    history = load_history(folder.resolve().parent, until=run.started_at)
     try:
-        write_atomically(target, render_html(run, records, baseline=baseline, history=history).encode())
+        write_atomically(target, render_html(report).encode())
         written = [target]
         if page is None:
-            write_atomically(
-                folder / "report.md", render_markdown(run, records, baseline=baseline, history=history).encode()
-            )
+            write_atomically(folder / "report.md", render_markdown(report).encode())
             written.append(folder / "report.md")
         if tables:
-            write_table(records, tables)
+            write_table(report.rows, tables)
             written.append(tables)
     except OSError as error:
         raise ConfigError(f"{target}: the report cannot be written ({error.strerror})") from error

@@ -10,13 +10,11 @@ TOLD_IN_TERMINAL = (ENQUEUE_BOUND, TIMED_OTHERWISE)
 FLAGS = {
     "precision_not_as_asked": "ran in another precision than asked",
     "scored_on_training_images": "scored on images the model was trained on",
-    "expects_int8_loss": "the model's card announces a loss in INT8",
+    "expects_int8_loss": "the model's card expects a loss in INT8",
     ENQUEUE_BOUND: "a plain enqueue takes the host nearly as long as the device needs, or longer",
     TIMED_OTHERWISE: "FP32 was timed in another way: their ratio is no speed-up",
     "drift": "the latency moved during the run",
     "noisy": "the rounds scatter widely: the machine was not quiet",
-    "two_speeds": "the samples fall into two groups: two speeds of the machine",
-    "reduced_range": "7-bit weights, because this CPU's 8-bit kernels saturate",
 }
 
 

@@ -99,15 +99,20 @@ def format_points(change: float | None, *, n: int | None = None, signed: bool = 
 
 
 def format_images(n_lost: int | None, n_gained: int | None) -> str:
-    """Return what changed hands, in words: "14 images lost, none won"."""
+    """Return what changed hands, in words: "14 images lost, none gained"."""
     if n_lost is None or n_gained is None:
         return MISSING
     if n_lost == n_gained == 0:
-        return "no image lost or won"
+        return "no image lost or gained"
     noun = "image" if (n_lost or n_gained) == 1 else "images"
     if n_lost == 0:
-        return f"no image lost, {n_gained:,} won"
-    return f"{n_lost:,} {noun} lost, {n_gained:,} won" if n_gained else f"{n_lost:,} {noun} lost, none won"
+        return f"no image lost, {n_gained:,} gained"
+    return f"{n_lost:,} {noun} lost, {n_gained:,} gained" if n_gained else f"{n_lost:,} {noun} lost, none gained"
+
+
+def format_lost_gained(n_lost: int | None, n_gained: int | None) -> str:
+    """Return what changed hands as in a table: "14/3"."""
+    return MISSING if n_lost is None or n_gained is None else f"{n_lost:,}/{n_gained:,}"
 
 
 def format_ratio(value: float | None, *, low: float | None = None, high: float | None = None) -> str:

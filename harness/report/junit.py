@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from harness.records import Record
-from harness.report.rows import Change, rows_from_records
-from harness.report.standing import finding
+from harness.report.rows import Change, Row
 
 
-def junit_properties(record: Record) -> list[tuple[str, str]]:
-    """Return (name, value) pairs of one record; raw numbers with their unit in the name, nothing that is missing."""
-    (row,) = rows_from_records([record])
-    case = record.case
+def junit_properties(row: Row) -> list[tuple[str, str]]:
+    """Return (name, value) pairs of one case; raw numbers with their unit in the name, nothing that is missing."""
+    record, case = row.record, row.record.case
     pairs: list[tuple[str, object]] = [
         ("case", case.id),
         ("model", case.model),
@@ -19,7 +16,8 @@ def junit_properties(record: Record) -> list[tuple[str, str]]:
         ("precision_ran", row.ran_as),
         ("status", record.status.value),
         ("verdict", row.standing.word),
-        ("finding", finding(record)),
+        ("gate", row.gate),
+        ("finding", row.finding),
         ("command", record.command),
     ]
     if record.accuracy is not None:
@@ -48,7 +46,7 @@ def junit_properties(record: Record) -> list[tuple[str, str]]:
 def _change_pairs(name: str, change: Change | None) -> list[tuple[str, object]]:
     if change is None:
         return []
-    return [(f"lost_{name}", change.n_lost), (f"won_{name}", change.n_gained)]
+    return [(f"lost_{name}", change.n_lost), (f"gained_{name}", change.n_gained)]
 
 
 def _text(value: object) -> str:

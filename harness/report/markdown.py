@@ -6,8 +6,6 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from harness.records import Record, Run
-from harness.report.facts import run_length_s, version_facts
 from harness.report.format import (
     MISSING,
     format_bytes,
@@ -22,10 +20,11 @@ from harness.report.format import (
     format_when,
     plural,
 )
+from harness.report.model import Report
 from harness.report.plots import format_metric, metric_name
-from harness.report.rows import Change, Row, batch_sizes, missing_cases, rows_from_records
-from harness.report.standing import BAD, Standing, finding, leading_verdict, verdict_sentence
-from harness.store.history import History
+from harness.report.rows import Change, Row
+from harness.report.standing import BAD, Standing
+from harness.report.trends import Trends
 
 # GitHub cuts a step summary at 1 MiB and a comment at 65,536 characters; the worst cases come first.
 MAX_ROWS = 150
@@ -35,9 +34,9 @@ SYMBOLS = {  # text symbols, so that a standing never rests on colour
     Standing.REGRESSED: "▼",
     Standing.FAILED: "✖",
     Standing.ERROR: "✖",
-    Standing.UNJUDGED: "◌",
+    Standing.NOT_JUDGED: "◌",
     Standing.INCONCLUSIVE: "◇",
-    Standing.KNOWN_LOSS: "▽",
+    Standing.EXPECTED_LOSS: "▽",
     Standing.IMPROVED: "▲",
     Standing.PASSED: "●",
     Standing.UNSUPPORTED: "–",
@@ -47,26 +46,18 @@ AUTOLINK = re.compile(r"(?i)://|www\.")
 CONTROL = re.compile(r"[\x00-\x1f\x7f\u0085\u2028\u2029]+")
 
 
-def render_markdown(
-    run: Run,
-    records: Sequence[Record],
-    *,
-    baseline: tuple[Run, Sequence[Record]] | None = None,
-    history: History | None = None,
-) -> str:
-    """Return the report of one run as GitHub-flavoured Markdown; every text from a run is escaped."""
-    rows = rows_from_records(records, baseline=baseline)
-    missing = missing_cases(run, records, baseline)
-    lines = [f"## {escape_markdown(verdict_sentence(run, records, missing=missing))}", "", _counts(rows), ""]
+def render_markdown(report: Report) -> str:
+    """Return a report as GitHub-flavoured Markdown; every text from a run is escaped."""
+    run, rows = report.run, report.rows
+    lines = [f"## {escape_markdown(report.sentence)}", "", _counts(report), ""]
     lines += _found(rows)
-    lines += _table(rows)
+    lines += _table(report)
     lines += _timing_modes(rows)
     lines += _warnings(rows)
-    lines += _steps(history)
-    lines += _versions(run, baseline)
-    length_s = run_length_s(run)
-    length = "did not finish" if length_s is None else f"took {format_length(length_s)}"
-    against = f", compared with run {escape_markdown(baseline[0].id)}" if baseline else ""
+    lines += _steps(report.trends)
+    lines += _versions(report)
+    length = "did not finish" if report.length_s is None else f"took {format_length(report.length_s)}"
+    against = f", compared with run {escape_markdown(report.previous.id)}" if report.previous else ""
     machine = escape_markdown(run.environment.machine)
     lines += [f"Run {escape_markdown(run.id)} of {format_when(run.started_at)}, {length}, on {machine}{against}."]
     return "\n".join(lines) + "\n"
@@ -88,22 +79,21 @@ def code_span(text: str) -> str:
     return f"{fence}{pad}{plain}{pad}{fence}"
 
 
-def _counts(rows: Sequence[Row]) -> str:
-    counts = Counter(row.standing for row in rows)
+def _counts(report: Report) -> str:
+    counts = report.counts
     return ", ".join(
-        f"{SYMBOLS[standing]} {counts[standing]:,} {standing.word}" for standing in Standing if counts[standing]
+        f"{SYMBOLS[standing]} {counts[standing]:,} {standing.word}" for standing in Standing if counts.get(standing)
     )
 
 
 def _found(rows: Sequence[Row]) -> list[str]:
-    bad = sorted((row for row in rows if row.standing in BAD), key=lambda row: row.standing.rank)
+    bad = [row for row in rows if row.standing in BAD]
     lines = []
     for row in bad[:MAX_FOUND]:
-        verdict = leading_verdict(row.record)
-        advice = f". {escape_markdown(verdict.advice)}" if verdict and verdict.advice else ""
+        advice = f". {escape_markdown(row.advice)}" if row.advice else ""
         lines.append(
-            f"- {SYMBOLS[row.standing]} **{escape_markdown(row.record.case.id)}** {row.standing.word}: "
-            f"{escape_markdown(finding(row.record).rstrip('.'))}{advice}"
+            f"- {SYMBOLS[row.standing]} **{escape_markdown(row.record.case.id)}** {row.word}: "
+            f"{escape_markdown(row.finding.rstrip('.'))}{advice}"
         )
         if row.record.command:
             lines.append(f"  - repeat: {code_span(row.record.command)}")
@@ -112,22 +102,21 @@ def _found(rows: Sequence[Row]) -> list[str]:
     return [*lines, ""] if lines else []
 
 
-def _table(rows: Sequence[Row]) -> list[str]:
+def _table(report: Report) -> list[str]:
+    rows = report.rows
     if not rows:
         return []
-    sizes = batch_sizes(rows)
-    sizes = list(dict.fromkeys([*sizes[:1], *sizes[-1:]]))
-    has_baseline = any(row.against_baseline for row in rows)
+    sizes = list(dict.fromkeys([*report.sizes[:1], *report.sizes[-1:]]))
+    has_previous = any(row.against_previous for row in rows)
     heads = ["verdict", "model", "backend", "asked", "ran as", "top-1", "against FP32"]
-    heads += ["against baseline"] if has_baseline else []
+    heads += ["against previous run"] if has_previous else []
     for size in sizes:
         heads += [f"p50 b{size}", f"p99 b{size}", f"speed-up b{size}"]
     heads.append("size")
-    ranked = sorted(rows, key=lambda row: row.standing.rank) if len(rows) > MAX_ROWS else list(rows)
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * 5 + "---:|" * (len(heads) - 5)]
-    lines += ["| " + " | ".join(_cells(row, sizes, has_baseline)) + " |" for row in ranked[:MAX_ROWS]]
+    lines += ["| " + " | ".join(_cells(row, sizes, has_previous)) + " |" for row in rows[:MAX_ROWS]]
     if len(rows) > MAX_ROWS:
-        lines += ["", f"The worst {MAX_ROWS} of {plural(len(rows), 'case')}; the HTML page has all."]
+        lines += ["", f"The first {MAX_ROWS} of {plural(len(rows), 'case')}; the HTML page has all."]
     return [*lines, ""]
 
 
@@ -142,14 +131,14 @@ def _timing_modes(rows: Sequence[Row]) -> list[str]:
 
 def _warnings(rows: Sequence[Row]) -> list[str]:
     """Say what the engines' adapters want heard, of passed cases too: a damaged plan that was built anew, ..."""
-    said = [(row.record.case.id, text) for row in rows if row.record.engine for text in row.record.engine.warnings]
+    said = [(row.record.case.id, text) for row in rows for text in row.warnings]
     lines = [f"- {escape_markdown(case_id)}: {escape_markdown(text)}" for case_id, text in said[:MAX_FOUND]]
     if len(said) > MAX_FOUND:
         lines.append(f"- and {len(said) - MAX_FOUND:,} more")
     return ["Noted while engines were built:", "", *lines, ""] if lines else []
 
 
-def _cells(row: Row, sizes: Sequence[int], has_baseline: bool) -> list[str]:
+def _cells(row: Row, sizes: Sequence[int], has_previous: bool) -> list[str]:
     case, accuracy, engine = row.record.case, row.record.accuracy, row.record.engine
     top1 = MISSING
     if accuracy is not None and row.top1 is not None:
@@ -157,15 +146,15 @@ def _cells(row: Row, sizes: Sequence[int], has_baseline: bool) -> list[str]:
         top1 = f"{format_fraction(row.top1, n=accuracy.n_images)} ({interval})"
     ran = escape_markdown(row.ran_as) or MISSING
     cells = [
-        f"{SYMBOLS[row.standing]} {row.standing.word}",
+        f"{SYMBOLS[row.standing]} {row.word}",
         escape_markdown(case.model),
         escape_markdown(case.backend),
-        escape_markdown(case.id[len(f"{case.model}-{case.backend}-") :]),
+        escape_markdown(case.asked),
         ran if row.is_as_asked else f"**{ran}**",
         top1,
         _change(row.against_fp32),
     ]
-    cells += [_change(row.against_baseline)] if has_baseline else []
+    cells += [_change(row.against_previous)] if has_previous else []
     for size in sizes:
         cells += _timing_cells(row, size)
     return [*cells, format_bytes(engine.engine_bytes if engine else None)]
@@ -190,15 +179,16 @@ def _change(change: Change | None) -> str:
     if change.n_lost is None or change.n_gained is None:
         return "not comparable"
     points = format_points(change.change, n=change.n_images)
-    return f"{points} ({format_count(change.n_lost)} lost, {format_count(change.n_gained)} won)"
+    return f"{points} ({format_count(change.n_lost)} lost, {format_count(change.n_gained)} gained)"
 
 
-def _steps(history: History | None) -> list[str]:
-    if history is None or not history.steps:
+def _steps(trends: Trends | None) -> list[str]:
+    if trends is None or not trends.steps:
         return []
+    history = trends.history
     newest = len(history.runs) - 1
     lines = [f"Lasting changes in the last {plural(len(history.runs), 'run')}, newest first:", ""]
-    for step in history.steps[:MAX_STEPS]:
+    for step in trends.steps[:MAX_STEPS]:
         when = format_when(history.runs[step.run_index].started_at)
         versions = ", ".join(f"{name} {old or 'absent'} → {new or 'gone'}" for name, (old, new) in step.changed.items())
         levels = f"{format_metric(step.metric, step.before)} → {format_metric(step.metric, step.after)}"
@@ -209,11 +199,11 @@ def _steps(history: History | None) -> list[str]:
     return [*lines, ""]
 
 
-def _versions(run: Run, baseline: tuple[Run, Sequence[Record]] | None) -> list[str]:
-    changed = [fact for fact in version_facts(run, baseline) if fact[2]]
+def _versions(report: Report) -> list[str]:
+    changed = [fact for fact in report.versions if fact[2]]
     if not changed:
         return []
     text = ", ".join(
         f"{escape_markdown(name)} {escape_markdown(old)} → {escape_markdown(new)}" for name, new, old in changed
     )
-    return [f"Changed since the baseline: {text}.", ""]
+    return [f"Changed since the previous run: {text}.", ""]

@@ -6,17 +6,19 @@ import itertools
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import MeasurementError
+from harness.gates.baseline import GATE as BASELINE
+from harness.gates.fp32 import GATE as FP32
 from harness.options.commands import selection_of
-from harness.records import Accuracy, Latency, PackedArray, Record, Run
-from harness.report.standing import Standing, standing_of
-from harness.specs import Precision
+from harness.records import Accuracy, Latency, PackedArray, Record, RecordKey, Run
+from harness.report.standing import Standing, deciding_gate, finding, leading_verdict, standing_of
+from harness.specs import DEFAULT_RECIPES, Precision
 from harness.stats import LatencySummary, Ratio, mcnemar_p, ratio_of_rounds, summarize_latency, wilson_interval
 
 PYTEST_SELECTORS = ("-k", "-m", "--deselect")
@@ -27,7 +29,7 @@ ANCHOR_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
 class Change:
     """What changed hands between two engines on the same images; `why_not` instead of numbers otherwise."""
 
-    against: str  # case id, or the run of the baseline
+    against: str  # case id, baseline or run
     n_images: int = 0
     n_lost: int | None = None
     n_gained: int | None = None
@@ -44,18 +46,24 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """One batch size of a case: its latency in short, and its speed-up over FP32 and the baseline."""
+    """One batch size of a case: its latency in short, and its speed-up over FP32, and its time in the previous run."""
 
     latency: Latency
     summary: LatencySummary | None  # None when the stored samples are no times; `problem` says why
     speed_up: Ratio | None = None  # FP32 reference / this, round by round; None if they were timed in unlike ways
-    baseline: LatencySummary | None = None
+    previous: LatencySummary | None = None
     problem: str = ""
 
     @property
     def is_slower(self) -> bool:
         """Tell whether FP32 is surely faster: the whole interval of the speed-up lies below 1."""
         return self.speed_up is not None and self.speed_up.high is not None and self.speed_up.high < 1
+
+    @property
+    def is_significant(self) -> bool:
+        """Tell whether the speed-up is one at all: its interval does not hold 1."""
+        ratio = self.speed_up
+        return ratio is not None and ratio.low is not None and ratio.high is not None and not ratio.low < 1 < ratio.high
 
     @property
     def mode(self) -> str:
@@ -77,14 +85,23 @@ class Row:
     record: Record
     anchor: str  # of the case's own section, unique in the run
     standing: Standing
+    gate: str = ""  # that decided it
+    finding: str = ""  # why it stands there, in a few words
+    advice: str = ""
     top1: float | None = None
     top1_low: float | None = None
     top1_high: float | None = None
     against_fp32: Change | None = None
-    against_baseline: Change | None = None
+    against_baseline: Change | None = None  # as its gate counted
+    against_previous: Change | None = None
     timings: tuple[Timing, ...] = ()
-    baseline: Record | None = None
+    previous: Record | None = None
     reference: Record | None = None
+
+    @property
+    def word(self) -> str:
+        """Return the word for the outcome, and the gate that decided it: "regressed (fp32)"."""
+        return f"{self.standing.word} ({self.gate})" if self.gate else self.standing.word
 
     @property
     def ran_as(self) -> str:
@@ -103,40 +120,53 @@ class Row:
         """Tell whether the engine ran in the precision asked for, as far as is known."""
         return self.ran_as in ("", "unknown", self.record.case.precision.value)
 
+    @property
+    def why_not_as_asked(self) -> str:
+        """Return why it ran in another precision than asked; what ran beside it is told elsewhere."""
+        effective = self.record.effective_precision
+        if effective is None or effective.main == self.record.case.precision.value:
+            return ""
+        return "; ".join(part for part in effective.note.split("; ") if not part.startswith("beside them"))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Return what the engine's adapter wants heard: a damaged plan that was built anew, ..."""
+        return self.record.engine.warnings if self.record.engine else ()
+
     def timing(self, batch_size: int) -> Timing | None:
         """Return the timing at one batch size."""
         return next((timing for timing in self.timings if timing.latency.batch_size == batch_size), None)
 
 
 def rows_from_records(
-    records: Sequence[Record], *, baseline: tuple[Run, Sequence[Record]] | None = None
+    records: Sequence[Record], *, previous: tuple[Run, Sequence[Record]] | None = None
 ) -> tuple[Row, ...]:
     """Return one row a record, in the records' order; a case that ran twice gets two rows."""
-    by_id = {record.case.id: record for record in records}
-    earlier = {record.case.id: record for record in baseline[1]} if baseline else {}
-    name = baseline[0].id if baseline else ""
+    by_key = {record.key: record for record in records}
+    earlier = {record.key: record for record in previous[1]} if previous else {}
+    name = previous[0].id if previous else ""
     taken: dict[str, int] = {}
     return tuple(
         _row(
             record,
             anchor=_anchor(record.case.id, taken),
-            reference=_reference_of(record, by_id),
-            baseline=earlier.get(record.case.id),
-            baseline_name=name,
+            reference=_reference_of(record, by_key),
+            previous=earlier.get(record.key),
+            previous_name=name,
         )
         for record in records
     )
 
 
-def missing_cases(run: Run, records: Sequence[Record], baseline: tuple[Run, Sequence[Record]] | None) -> list[str]:
-    """Return the ids of the baseline's cases that this run lacks, in the baseline's order.
+def missing_cases(run: Run, records: Sequence[Record], previous: tuple[Run, Sequence[Record]] | None) -> list[str]:
+    """Return the ids of the previous run's cases that this run lacks, in its order.
 
     None when the two were started with another selection: what nobody asked for is not missing.
     """
-    if baseline is None or _selection(run) != _selection(baseline[0]):
+    if previous is None or _selection(run) != _selection(previous[0]):
         return []
-    here = {record.case.id for record in records}
-    return [record.case.id for record in baseline[1] if record.case.id not in here]
+    here = {record.key for record in records}
+    return [record.case.id for record in previous[1] if not record.is_reference and record.key not in here]
 
 
 def _selection(run: Run) -> tuple[object, ...]:
@@ -171,7 +201,7 @@ def unpacked(packed: PackedArray) -> NDArray[np.generic]:
 
 
 def compare_hits(accuracy: Accuracy, reference: Accuracy, *, against: str) -> Change:
-    """Return lost and won images of two engines; only the same images may be compared."""
+    """Return lost and gained images of two engines; only the same images may be compared."""
     if accuracy.fingerprint != reference.fingerprint or accuracy.n_images != reference.n_images:
         return Change(against=against, why_not="scored on other images")
     ours = top1_hits(accuracy.top1_hits, accuracy.n_images)
@@ -196,8 +226,8 @@ def _top1_interval(n_hits: int, n_images: int) -> tuple[float, float]:
     return wilson_interval(n_hits, n_images)
 
 
-def _row(record: Record, *, anchor: str, reference: Record | None, baseline: Record | None, baseline_name: str) -> Row:
-    accuracy = record.accuracy
+def _row(record: Record, *, anchor: str, reference: Record | None, previous: Record | None, previous_name: str) -> Row:
+    accuracy, verdict = record.accuracy, leading_verdict(record)
     top1 = low = high = None
     if accuracy is not None and accuracy.n_images:
         n_hits = int(np.count_nonzero(top1_hits(accuracy.top1_hits, accuracy.n_images)))
@@ -207,50 +237,56 @@ def _row(record: Record, *, anchor: str, reference: Record | None, baseline: Rec
         record=record,
         anchor=anchor,
         standing=standing_of(record),
+        gate=deciding_gate(record),
+        finding=finding(record),
+        advice=verdict.advice if verdict is not None else "",
         top1=top1,
         top1_low=low,
         top1_high=high,
-        against_fp32=_change(record, reference, gate="fp32", against=reference.case.id if reference else "FP32"),
-        against_baseline=_change(record, baseline, gate="baseline", against=baseline_name or "baseline"),
-        timings=tuple(_timing(latency, baseline) for latency in record.latencies),
-        baseline=baseline,
+        against_fp32=_change(record, reference, against=reference.case.id if reference else "")
+        or _change_told(record, FP32.name, against="FP32"),
+        against_baseline=_change_told(record, BASELINE.name, against="the baseline"),
+        against_previous=_change(record, previous, against=previous_name),
+        timings=tuple(_timing(latency, previous) for latency in record.latencies),
+        previous=previous,
         reference=reference,
     )
 
 
-def _change(record: Record, other: Record | None, *, gate: str, against: str) -> Change | None:
-    """Compare with a record where there is one, otherwise repeat what the gate's verdict counted."""
-    if record.accuracy is not None and other is not None and other.accuracy is not None:
-        return compare_hits(record.accuracy, other.accuracy, against=against)
-    gates = ("baseline", "run") if gate == "baseline" else (gate,)
-    verdict = next(
-        (verdict for verdict in record.verdicts if verdict.gate in gates and verdict.n_lost is not None), None
-    )
-    if verdict is None or record.accuracy is None:
+def _change(record: Record, other: Record | None, *, against: str) -> Change | None:
+    """Compare with another record where both have scores."""
+    if record.accuracy is None or other is None or other.accuracy is None:
+        return None
+    return compare_hits(record.accuracy, other.accuracy, against=against)
+
+
+def _change_told(record: Record, gate: str, *, against: str) -> Change | None:
+    """Repeat what a gate's verdict counted."""
+    verdict = next((v for v in record.verdicts if v.gate == gate and v.n_lost is not None), None)
+    if verdict is None or verdict.n_lost is None or verdict.n_gained is None or record.accuracy is None:
         return None
     return Change(
         against=against,
         n_images=record.accuracy.n_images,
         n_lost=verdict.n_lost,
         n_gained=verdict.n_gained,
-        p_value=verdict.p_value,
+        p_value=_paired_p(verdict.n_lost, verdict.n_gained),
     )
 
 
-def _reference_of(record: Record, by_id: dict[str, Record]) -> Record | None:
+def _reference_of(record: Record, by_key: dict[RecordKey, Record]) -> Record | None:
     """Return the FP32 record that this one was compared with: the one it names, or its own backend's."""
     if record.case.precision is Precision.FP32:
         return None
     named = [record.drift.reference_case] if record.drift else []
     named += [latency.reference_case for latency in record.latencies]
-    case = record.case
-    plain = f"{case.model}-{case.backend}-fp32"
-    suffix = "" if case.device in ("cpu", "cuda:0") else f"-{case.device.replace(':', '')}"
-    return next((by_id[name] for name in (*named, plain + suffix) if name in by_id), None)
+    plain = replace(record.case, precision=Precision.FP32, recipe=DEFAULT_RECIPES[Precision.FP32.value]).id
+    keys = (RecordKey(record.environment.device_type, name) for name in (*named, plain))
+    return next((by_key[key] for key in keys if key in by_key), None)
 
 
-def _timing(latency: Latency, baseline: Record | None) -> Timing:
-    earlier = next((x for x in baseline.latencies if _same_protocol(x, latency)), None) if baseline else None
+def _timing(latency: Latency, previous: Record | None) -> Timing:
+    earlier = next((x for x in previous.latencies if _same_protocol(x, latency)), None) if previous else None
     try:
         rounds = latency.rounds_ns.array()
         summary = summarize_latency(rounds)
@@ -260,7 +296,7 @@ def _timing(latency: Latency, baseline: Record | None) -> Timing:
         before = summarize_latency(earlier.rounds_ns.array()) if earlier else None
     except MeasurementError as error:
         return Timing(latency=latency, summary=None, problem=str(error))
-    return Timing(latency=latency, summary=summary, speed_up=speed_up, baseline=before)
+    return Timing(latency=latency, summary=summary, speed_up=speed_up, previous=before)
 
 
 def _same_protocol(one: Latency, other: Latency) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from harness.records import Outcome, Record, Run, Status, Verdict
 from harness.report.format import format_images, format_p, plural
+from harness.stats import mcnemar_p
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,9 +25,9 @@ class Standing(str, enum.Enum):
     REGRESSED = "regressed"
     FAILED = "failed"
     ERROR = "error"
-    UNJUDGED = "unjudged"
     INCONCLUSIVE = "inconclusive"
-    KNOWN_LOSS = "known_loss"
+    EXPECTED_LOSS = "expected_loss"
+    NOT_JUDGED = "not_judged"
     IMPROVED = "improved"
     PASSED = "passed"
     UNSUPPORTED = "unsupported"
@@ -47,6 +48,11 @@ class Standing(str, enum.Enum):
         return LOOKS[self].meaning
 
     @property
+    def needs_a_look(self) -> bool:
+        """Tell whether somebody should look at the case."""
+        return self in NEEDS_A_LOOK
+
+    @property
     def rank(self) -> int:
         """Return the place in the order worst first."""
         return list(Standing).index(self)
@@ -56,33 +62,40 @@ LOOKS = {
     Standing.REGRESSED: _Look(word="regressed", tone="bad", meaning="a gate found a real loss"),
     Standing.FAILED: _Look(word="failed", tone="bad", meaning="a gate failed for another reason than a loss"),
     Standing.ERROR: _Look(word="error", tone="bad", meaning="nothing could be measured"),
-    Standing.UNJUDGED: _Look(word="not judged", tone="warn", meaning="it ran, but no gate compared it with anything"),
     Standing.INCONCLUSIVE: _Look(word="inconclusive", tone="warn", meaning="too few images or rounds to tell"),
-    Standing.KNOWN_LOSS: _Look(word="known loss", tone="warn", meaning="a loss that the model's card announces"),
+    Standing.EXPECTED_LOSS: _Look(word="expected loss", tone="warn", meaning="a loss that the model's card expects"),
+    Standing.NOT_JUDGED: _Look(word="not judged", tone="warn", meaning="it ran, but no gate compared it with anything"),
     Standing.IMPROVED: _Look(word="improved", tone="good", meaning="a gate found a real gain"),
-    Standing.PASSED: _Look(word="holds", tone="good", meaning="every gate that compared it found no loss"),
+    Standing.PASSED: _Look(word="passed", tone="good", meaning="every gate that compared it found no loss"),
     Standing.UNSUPPORTED: _Look(word="unsupported", tone="quiet", meaning="this device or backend cannot do it"),
 }
 BAD = (Standing.REGRESSED, Standing.FAILED, Standing.ERROR)
 ENDED = {Status.ERROR: Standing.ERROR, Status.UNSUPPORTED: Standing.UNSUPPORTED}
 PASSING = {  # of a case that no gate failed, the most decided first
-    Outcome.REGRESSED: Standing.KNOWN_LOSS,
+    Outcome.REGRESSED: Standing.EXPECTED_LOSS,
     Outcome.INCONCLUSIVE: Standing.INCONCLUSIVE,
     Outcome.IMPROVED: Standing.IMPROVED,
     Outcome.SAME: Standing.PASSED,
 }
-NEEDS_A_LOOK = (*BAD, Standing.UNJUDGED)
+NEEDS_A_LOOK = (*BAD, Standing.INCONCLUSIVE, Standing.NOT_JUDGED)
+
+
+def outcome_word(outcome: Outcome) -> str:
+    """Return one verdict's outcome as it is printed: "no baseline"."""
+    return outcome.value.lower().replace("_", " ")
 
 
 def standing_of(record: Record) -> Standing:
     """Return the one word for a record. A case that nothing judged never reads like one that holds."""
     if record.status in ENDED:
         return ENDED[record.status]
+    if record.error or record.unsupported:  # of a run that ended before it was judged
+        return Standing.ERROR if record.error else Standing.UNSUPPORTED
     outcomes = {verdict.outcome for verdict in record.verdicts if _counts(verdict)}
     failed = {verdict.outcome for verdict in record.verdicts if verdict.is_failure}
     if record.status is Status.FAILED or failed:
         return Standing.REGRESSED if Outcome.REGRESSED in failed else Standing.FAILED
-    return next((standing for outcome, standing in PASSING.items() if outcome in outcomes), Standing.UNJUDGED)
+    return next((standing for outcome, standing in PASSING.items() if outcome in outcomes), Standing.NOT_JUDGED)
 
 
 def _counts(verdict: Verdict) -> bool:
@@ -105,27 +118,33 @@ def leading_verdict(record: Record) -> Verdict | None:
     return ranked[0] if ranked else None
 
 
+def deciding_gate(record: Record) -> str:
+    """Return the gate whose verdict explains the standing, "" where none does."""
+    standing, verdict = standing_of(record), leading_verdict(record)
+    explained = (Standing.REGRESSED, Standing.FAILED, Standing.INCONCLUSIVE, Standing.EXPECTED_LOSS, Standing.IMPROVED)
+    return verdict.gate if verdict is not None and standing in explained else ""
+
+
 def case_name(record: Record) -> str:
     """Return a case in words: "lenet5, openvino, int8"; a recipe or device only when the id shows it."""
     case = record.case
-    plain = f"{case.model}-{case.backend}-{case.precision}"
-    extra = case.id[len(plain) :].strip("-")
-    return ", ".join(part for part in (case.model, case.backend, case.precision.value, extra) if part)
+    return ", ".join(part for part in (case.model, case.backend, case.precision.value, case.variant) if part)
 
 
 def finding(record: Record) -> str:
-    """Return why a case stands where it does, in a few words: "14 images lost, none won, p = 0.0001"."""
+    """Return why a case stands where it does, in a few words: "14 images lost, none gained, p = 0.0001"."""
     verdict = leading_verdict(record)
     if record.status in (Status.ERROR, Status.UNSUPPORTED) or verdict is None:
-        return record.reason or "no reason given"
+        return record.reason or record.error or record.unsupported or "no gate judged it"
     if verdict.n_lost is not None and verdict.n_gained is not None:
         found = format_images(verdict.n_lost, verdict.n_gained)
-        return f"{found}, {format_p(verdict.p_value)}" if verdict.p_value is not None else found
+        # The gate's own p-value may be of a loss beyond what is accepted; beside counts, a reader expects McNemar's.
+        return f"{found}, {format_p(mcnemar_p(verdict.n_lost, verdict.n_gained))}"
     return verdict.message or record.reason
 
 
 def verdict_sentence(run: Run, records: Sequence[Record], *, missing: Sequence[str] = ()) -> str:
-    """Return the one sentence a report opens with; `missing` are cases of the baseline that did not run."""
+    """Return the one sentence a report opens with; `missing` are cases of the previous run that did not run."""
     if not records:
         return "No case ran: nothing was checked."
     ranked = sorted(records, key=lambda record: standing_of(record).rank)
@@ -133,7 +152,7 @@ def verdict_sentence(run: Run, records: Sequence[Record], *, missing: Sequence[s
     is_bad = any(counts[standing] for standing in BAD)
     sentence = _bad_sentence(ranked, counts) if is_bad else _good_sentence(counts, len(records))
     if missing:
-        sentence += f" {plural(len(missing), 'case')} of the baseline did not run: {_some(missing)}."
+        sentence += f" {plural(len(missing), 'case')} of the previous run did not run: {_some(missing)}."
     return sentence if run.finished_at else f"The run did not finish. Of what ran: {sentence}"
 
 
@@ -151,17 +170,17 @@ def _bad_sentence(ranked: Sequence[Record], counts: Counter[Standing]) -> str:
 def _good_sentence(counts: Counter[Standing], n_records: int) -> str:
     n_held = counts[Standing.PASSED] + counts[Standing.IMPROVED]
     words = {
-        Standing.UNJUDGED: "not judged",
         Standing.INCONCLUSIVE: "inconclusive",
-        Standing.KNOWN_LOSS: "with a known loss",
+        Standing.EXPECTED_LOSS: "with an expected loss",
+        Standing.NOT_JUDGED: "not judged",
         Standing.UNSUPPORTED: "unsupported",
     }
     others = [f"{counts[standing]:,} {word}" for standing, word in words.items() if counts[standing]]
     if counts[Standing.IMPROVED]:
         others.insert(0, f"{counts[Standing.IMPROVED]:,} of them improved")
     if n_held == 0:
-        return f"No case was shown to hold: {', '.join(others)}."
-    head = f"No regression: {n_held:,} of {plural(n_records, 'case')} {'holds' if n_held == 1 else 'hold'}"
+        return f"No case passed: {', '.join(others)}."
+    head = f"No regression: {n_held:,} of {plural(n_records, 'case')} passed"
     return f"{head}; {', '.join(others)}." if others else f"{head}."
 
 

@@ -1,4 +1,4 @@
-"""All records as one table, a row a case and batch size, for spreadsheets and notebooks: CSV or Parquet by pandas."""
+"""All cases as one table, a row a case and batch size, for spreadsheets and notebooks: CSV or Parquet by pandas."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError
 from harness.records import Record
-from harness.report.rows import Change, Row, Timing, rows_from_records
+from harness.report.rows import Change, Row, Timing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,30 +17,30 @@ if TYPE_CHECKING:
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
-def records_frame(records: Sequence[Record]) -> pd.DataFrame:
+def frame_from_rows(rows: Sequence[Row]) -> pd.DataFrame:
     """Return one row a case and batch size; a case without latency has one row. Units are in the column names.
 
     Columns are the same for every run. A missing number is NaN or <NA>, never 0.
     """
     import pandas as pd
 
-    rows = [_entry(row, timing) for row in rows_from_records(records) for timing in row.timings or (None,)]
+    entries = [_entry(row, timing) for row in rows for timing in row.timings or (None,)]
     kinds: dict[Any, Any] = dict(COLUMNS)
-    frame: pd.DataFrame = pd.DataFrame(rows, columns=list(COLUMNS)).astype(kinds)
+    frame: pd.DataFrame = pd.DataFrame(entries, columns=list(COLUMNS)).astype(kinds)
     return frame
 
 
-def write_csv(records: Sequence[Record], path: Path) -> None:
-    """Write all records as UTF-8 CSV; a text that a spreadsheet would run as a formula is quoted with an apostrophe."""
-    frame = records_frame(records)
+def write_csv(rows: Sequence[Row], path: Path) -> None:
+    """Write all cases as UTF-8 CSV; a text that a spreadsheet would run as a formula is quoted with an apostrophe."""
+    frame = frame_from_rows(rows)
     for name, kind in COLUMNS.items():
         if kind == "string":
             frame[name] = frame[name].map(_defused, na_action="ignore")
     frame.to_csv(path, index=False)
 
 
-def write_parquet(records: Sequence[Record], path: Path) -> None:
-    """Write all records as Parquet. Raises: ConfigError without pyarrow."""
+def write_parquet(rows: Sequence[Row], path: Path) -> None:
+    """Write all cases as Parquet. Raises: ConfigError without pyarrow."""
     try:
         import pyarrow  # noqa: F401
     except ModuleNotFoundError as error:
@@ -48,15 +48,15 @@ def write_parquet(records: Sequence[Record], path: Path) -> None:
             f"{path}: Parquet needs pyarrow, which is not installed; "
             "pip install 'nn-engine-harness[parquet]', or write .csv"
         ) from error
-    records_frame(records).to_parquet(path, index=False, engine="pyarrow")
+    frame_from_rows(rows).to_parquet(path, index=False, engine="pyarrow")
 
 
-def write_table(records: Sequence[Record], path: Path) -> None:
-    """Write all records in the format that the file's name says. Raises: ConfigError for neither .csv nor .parquet."""
+def write_table(rows: Sequence[Row], path: Path) -> None:
+    """Write all cases in the format that the file's name says. Raises: ConfigError for neither .csv nor .parquet."""
     writers = {".csv": write_csv, ".parquet": write_parquet}
     if path.suffix not in writers:
         raise ConfigError(f"{path}: {path.suffix or 'a name without ending'} is no table; name a .csv or .parquet file")
-    writers[path.suffix](records, path)
+    writers[path.suffix](rows, path)
 
 
 COLUMNS = {
@@ -68,6 +68,8 @@ COLUMNS = {
     "device": "string",
     "status": "string",
     "verdict": "string",
+    "gate": "string",
+    "finding": "string",
     "reason": "string",
     "ran_as": "string",
     "ran_share": "float64",
@@ -81,7 +83,7 @@ COLUMNS = {
     "top5": "float64",
     "n_ties_top1": "Int64",
     "lost_fp32": "Int64",
-    "won_fp32": "Int64",
+    "gained_fp32": "Int64",
     "p_value_fp32": "float64",
     "quantization_lost": "Int64",
     "kernel_lost": "Int64",
@@ -131,6 +133,8 @@ def _entry(row: Row, timing: Timing | None) -> dict[str, Any]:
         "device": case.device,
         "status": record.status.value,
         "verdict": row.standing.word,
+        "gate": row.gate or None,
+        "finding": row.finding or None,
         "reason": record.reason or None,
         "ran_as": row.ran_as or None,
         "ran_share": row.ran_share,
@@ -151,7 +155,7 @@ def _accuracy_entry(row: Row) -> dict[str, Any]:
     record, change = row.record, row.against_fp32 or Change(against="")
     entry: dict[str, Any] = {
         "lost_fp32": change.n_lost,
-        "won_fp32": change.n_gained,
+        "gained_fp32": change.n_gained,
         "p_value_fp32": change.p_value,
         "quantization_lost": record.loss_split.quantization_lost if record.loss_split else None,
         "kernel_lost": record.loss_split.kernel_lost if record.loss_split else None,

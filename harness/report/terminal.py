@@ -1,192 +1,162 @@
-"""The table that ends a run in the terminal, and progress while it goes on."""
+"""The report in the terminal: one table at the end of a run, the lines below it, and what two runs differ in."""
 
 from __future__ import annotations
 
 import io
-import os
-import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import TextIO
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.protocols import Progress, no_progress
-from harness.records import TIMED_OTHERWISE, Latency, Outcome, Record, Run, Status, Verdict
+from harness.records import TIMED_OTHERWISE, LossSplit, Outcome, Run, Verdict
 from harness.report.flags import ENQUEUE_BOUND, TOLD_IN_TERMINAL, latency_flag_text
 from harness.report.format import (
     MISSING,
     format_bytes,
     format_fraction,
     format_fraction_interval,
+    format_lost_gained,
     format_ratio,
     format_time,
-    plural,
 )
-from harness.stats import ratio_of_rounds, summarize_latency, wilson_interval
+from harness.report.model import Report
+from harness.report.rows import Row, Timing
+from harness.report.standing import BAD, Standing, outcome_word
 
 UNBOUNDED_WIDTH = 1_000  # a row is one line: a narrow terminal wraps it, a log keeps it whole
-PROGRESS_INTERVAL_S = 0.2
-MAX_PROGRESS_WIDTH = 60  # beside pytest's own line; a wrapped text could not be taken back
 FLAGGED = "‡"
-STYLES = {"passed": "green", "failed": "bold red", "error": "bold red", "unsupported": "yellow"}
+STYLES = {"good": "green", "bad": "bold red", "warn": "yellow", "quiet": "yellow"}
+TOLD_BELOW = (*BAD, Standing.EXPECTED_LOSS, Standing.INCONCLUSIVE, Standing.NOT_JUDGED, Standing.UNSUPPORTED)
 
 
-def summary_lines(records: Sequence[Record], *, color: bool = False) -> list[str]:
-    """Return the table of a run, one row a case, and below it a line for every case that did not pass."""
-    batch_sizes = sorted({latency.batch_size for record in records for latency in record.latencies})
+def summary_lines(report: Report, *, color: bool = False) -> list[str]:
+    """Return the table of a run, one row a case, a line for every case that did not pass, and the headline."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
     for name in ("model", "backend", "asked", "ran as"):
         table.add_column(name, no_wrap=True)
-    for name in ("top-1 %", "95 % interval", "lost/won"):
+    has_split = any(row.record.loss_split for row in report.rows)
+    numbers = ["top-1 %", "95 % interval", "lost/gained"]
+    numbers += ["quantization + kernels"] if has_split else []
+    for size in report.sizes:
+        numbers += [f"b{size} p50", "p99", "speed-up"]
+    for name in (*numbers, "size"):
         table.add_column(name, justify="right", no_wrap=True)
-    has_split = any(record.loss_split for record in records)
-    if has_split:
-        table.add_column("quantization + kernels", justify="right", no_wrap=True)
-    for size in batch_sizes:
-        table.add_column(f"b{size} p50", justify="right", no_wrap=True)
-        table.add_column("p99", justify="right", no_wrap=True)
-        table.add_column("speed-up", justify="right", no_wrap=True)
-    table.add_column("size", justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
-    for record in records:
-        table.add_row(*_row(record, batch_sizes, has_split=has_split))
-    lines = _rendered(table, color=color)
-    return lines + _explanations(records)
-
-
-def _row(record: Record, batch_sizes: Sequence[int], *, has_split: bool) -> list[Text]:
-    case = record.case
-    cells = [case.model, case.backend, case.asked, _ran_as(record), *_accuracy_cells(record)]
-    if has_split:
-        split = record.loss_split
-        cells.append(
-            f"{split.quantization_lost}/{split.quantization_gained} + {split.kernel_lost}/{split.kernel_gained}"
-            if split
-            else MISSING
-        )
-    by_size = {latency.batch_size: latency for latency in record.latencies}
-    for size in batch_sizes:
-        cells += _latency_cells(by_size.get(size))
-    cells.append(format_bytes(record.engine.engine_bytes) if record.engine else MISSING)
-    # Text, not markup: a model may be called "[red]".
-    return [*(Text(cell) for cell in cells), Text(verdict_word(record), style=STYLES[record.status.value])]
-
-
-def _ran_as(record: Record) -> str:
-    effective = record.effective_precision
-    if effective is None:
-        return MISSING
-    share = (effective.by_time or effective.by_layer).get(effective.main, 0.0)
-    part = "" if share > 0.995 else f" {share:.0%}"
-    return effective.main + part + ("*" if _short_note(record) else "")
-
-
-def _accuracy_cells(record: Record) -> list[str]:
-    accuracy = record.accuracy
-    if accuracy is None:
-        return [MISSING] * 3
-    n = accuracy.n_images
-    low, high = wilson_interval(int(accuracy.hits(1).sum()), n)
-    seen = "†" if accuracy.n_trained_on else ""
-    against = next((v for v in record.verdicts if v.gate == "fp32" and v.n_lost is not None), None)
-    change = f"{against.n_lost}/{against.n_gained}" if against else MISSING
-    return [
-        format_fraction(accuracy.top1, n=n).removesuffix("%").strip() + seen,
-        format_fraction_interval(low, high, n=n).removesuffix("%").strip(),
-        change,
-    ]
-
-
-def _latency_cells(latency: Latency | None) -> list[str]:
-    if latency is None:
-        return [MISSING] * 3
-    summary = summarize_latency(latency.rounds_ns.array())
-    speedup = MISSING
-    if TIMED_OTHERWISE in latency.flags:
-        speedup = MISSING + FLAGGED
-    elif latency.paired_rounds_ns is not None:
-        ratio = ratio_of_rounds(latency.paired_rounds_ns.array(), latency.rounds_ns.array())
-        speedup = format_ratio(ratio.value, low=ratio.low, high=ratio.high)
-        if ratio.low is None or ratio.high is None or ratio.low < 1 < ratio.high:
-            speedup = "~" + speedup
-    p50 = format_time(summary.p50) + (FLAGGED if ENQUEUE_BOUND in latency.flags else "")
-    return [p50, format_time(summary.p99) if summary.p99 else MISSING, speedup]
-
-
-def verdict_word(record: Record) -> str:
-    """Return the one word a reader looks for first, and what it is about."""
-    if record.status is Status.ERROR:
-        return "ERROR"
-    if record.status is Status.UNSUPPORTED:
-        return "unsupported"
-    failing = [verdict for verdict in record.verdicts if verdict.is_failure]
-    if failing:
-        return f"{failing[0].outcome.value} {failing[0].gate}"
-    if record.status is Status.FAILED:
-        return "FAILED"
-    inconclusive = [v for v in record.verdicts if v.outcome is Outcome.INCONCLUSIVE and v.gate != "latency"]
-    return f"passed ({plural(len(inconclusive), 'inconclusive', 'inconclusive')})" if inconclusive else "passed"
+    for row in report.rows:
+        table.add_row(*_cells(row, report.sizes, has_split=has_split))
+    return [*_rendered(table, color=color), *_explanations(report.rows), report.sentence]
 
 
 def comparison_lines(runs: Sequence[Run], found: Sequence[tuple[str, Sequence[Verdict]]]) -> list[str]:
-    """Return what was compared, a count per outcome, and a line for every verdict that is not SAME."""
-    counts = Counter(verdict.outcome.value for _, verdicts in found for verdict in verdicts)
+    """Return what was compared, a count per outcome, and a line for every verdict that is not "same"."""
+    counts = Counter(verdict.outcome for _, verdicts in found for verdict in verdicts)
     lines = [f"{run.id}  {run.environment.machine}  {run.command}" for run in runs]
-    lines.append(", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())) or "nothing to compare")
+    told = [f"{counts[outcome]} {outcome_word(outcome)}" for outcome in Outcome if counts[outcome]]
+    lines.append(", ".join(told) or "nothing to compare")
     for case_id, verdicts in found:
         for verdict in verdicts:
             if verdict.outcome is Outcome.SAME and not verdict.is_failure:
                 continue
-            lines.append(f"{verdict.outcome.value} {case_id} ({verdict.gate}): {verdict.message}")
+            lines.append(f"{outcome_word(verdict.outcome)} ({verdict.gate}) {case_id}: {verdict.message}")
             if verdict.advice:
                 lines.append(f"    {verdict.advice}")
     return lines
 
 
-def _short_note(record: Record) -> str:
-    """Return why a case ran in another precision than asked; what ran beside it is the report's business."""
-    effective = record.effective_precision
-    if effective is None or effective.main == record.case.precision.value:
-        return ""
-    return "; ".join(part for part in effective.note.split("; ") if not part.startswith("beside them"))
+def _cells(row: Row, sizes: Sequence[int], *, has_split: bool) -> list[Text]:
+    case, engine = row.record.case, row.record.engine
+    cells = [case.model, case.backend, case.asked, _ran_as(row), *_accuracy_cells(row)]
+    if has_split:
+        cells.append(_split(row.record.loss_split))
+    for size in sizes:
+        cells += _timing_cells(row.timing(size))
+    cells.append(format_bytes(engine.engine_bytes if engine else None))
+    # Text, not markup: a model may be called "[red]".
+    return [*(Text(cell) for cell in cells), Text(row.word, style=STYLES[row.standing.tone])]
 
 
-def _explanations(records: Sequence[Record]) -> list[str]:
+def _ran_as(row: Row) -> str:
+    if row.ran_share is None:
+        return MISSING
+    part = "" if row.ran_share > 0.995 else f" {row.ran_share:.0%}"
+    return row.ran_as + part + ("*" if row.why_not_as_asked else "")
+
+
+def _accuracy_cells(row: Row) -> list[str]:
+    accuracy, change = row.record.accuracy, row.against_fp32
+    if accuracy is None or row.top1 is None:
+        return [MISSING] * 3
+    seen = "†" if accuracy.n_trained_on else ""
+    return [
+        _bare(format_fraction(row.top1, n=accuracy.n_images)) + seen,
+        _bare(format_fraction_interval(row.top1_low, row.top1_high, n=accuracy.n_images)),
+        format_lost_gained(change.n_lost, change.n_gained) if change else MISSING,
+    ]
+
+
+def _bare(percentage: str) -> str:
+    return percentage.removesuffix("%").strip()
+
+
+def _split(split: LossSplit | None) -> str:
+    if split is None:
+        return MISSING
+    by_quantization = format_lost_gained(split.quantization_lost, split.quantization_gained)
+    return f"{by_quantization} + {format_lost_gained(split.kernel_lost, split.kernel_gained)}"
+
+
+def _timing_cells(timing: Timing | None) -> list[str]:
+    if timing is None or timing.summary is None:
+        return [MISSING] * 3
+    times, ratio, flags = timing.summary, timing.speed_up, timing.latency.flags
+    speed_up = MISSING + (FLAGGED if TIMED_OTHERWISE in flags else "")
+    if ratio is not None:
+        speed_up = ("" if timing.is_significant else "~") + format_ratio(ratio.value, low=ratio.low, high=ratio.high)
+    p50 = format_time(times.p50, low_ns=times.p50_low, high_ns=times.p50_high)
+    return [p50 + (FLAGGED if ENQUEUE_BOUND in flags else ""), format_time(times.p99), speed_up]
+
+
+def _explanations(rows: Sequence[Row]) -> list[str]:
     lines = []
-    if any(record.accuracy and record.accuracy.n_trained_on for record in records):
+    if any(row.record.accuracy and row.record.accuracy.n_trained_on for row in rows):
         lines.append("† scored (in part) on images the model was trained on: no measure of how well it generalises")
-    lines += [f"* {note}" for note in sorted({_short_note(record) for record in records} - {""})]
-    if any(record.latencies for record in records):
+    lines += [f"* {note}" for note in sorted({row.why_not_as_asked for row in rows} - {""})]
+    if any(row.timings for row in rows):
         lines.append(
-            "lost/won: images against FP32 of the same backend, by quantization and by the engine's kernels; "
+            "lost/gained: images against FP32 of the same backend, by quantization and by the engine's kernels; "
             "speed-up: over that FP32, run in turn with it round by round, ~ where its interval holds 1"
         )
-    lines += _flag_lines(records)
-    for record in records:
-        lines += [f"note {record.case.id}: {text}" for text in (record.engine.warnings if record.engine else ())]
-        if record.status is not Status.PASSED:
-            lines.append(f"{record.status.value.upper()} {record.case.id}: {record.reason}")
-        for verdict in record.verdicts:
-            if verdict.is_failure or (verdict.code.startswith("expected_loss") and verdict.gate == "fp32"):
-                if record.reason != verdict.message:
-                    lines.append(f"{verdict.outcome.value} {record.case.id}: {verdict.message}")
-                if verdict.advice:
-                    lines.append(f"    {verdict.advice}")
+    lines += _flag_lines(rows)
+    for row in rows:
+        lines += [f"note {row.record.case.id}: {text}" for text in row.warnings]
+        if row.standing in TOLD_BELOW:
+            lines.append(f"{row.word} {row.record.case.id}: {row.finding}")
+            lines += _other_failures(row)
+            lines += [f"    {row.advice}"] if row.advice else []
     return lines
 
 
-def _flag_lines(records: Sequence[Record]) -> list[str]:
+def _other_failures(row: Row) -> list[str]:
+    """Return what else of a case failed, or was said of it in more words than its finding has."""
+    return [
+        f"    {verdict.gate}: {verdict.message}"
+        for verdict in row.record.verdicts
+        if (verdict.is_failure or verdict.gate == row.gate) and verdict.message != row.finding
+    ]
+
+
+def _flag_lines(rows: Sequence[Row]) -> list[str]:
     """Return one line for all cases whose latencies one flag says the same of."""
     found: dict[str, dict[str, list[int]]] = {}  # text -> case -> batch sizes
-    for record in records:
-        for latency in record.latencies:
+    for row in rows:
+        for timing in row.timings:
+            latency = timing.latency
             for flag in latency.flags:
                 if flag in TOLD_IN_TERMINAL:
                     cases = found.setdefault(latency_flag_text(flag, latency), {})
-                    cases.setdefault(record.case.id, []).append(latency.batch_size)
+                    cases.setdefault(row.record.case.id, []).append(latency.batch_size)
     lines = []
     for text, cases in found.items():
         named = (f"{case} (batch {', '.join(map(str, sizes))})" for case, sizes in cases.items())
@@ -200,30 +170,3 @@ def _rendered(table: Table, *, color: bool) -> list[str]:
         table
     )
     return [line.rstrip() for line in text.getvalue().splitlines()]
-
-
-class _TrailingText:
-    """Progress behind the cursor of a terminal: written, and the cursor put back, so that pytest's line stays whole."""
-
-    def __init__(self, stream: TextIO, label: str) -> None:
-        self._stream, self._label, self._last = stream, label, 0.0
-
-    def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if 0 < done < total and now - self._last < PROGRESS_INTERVAL_S:
-            return
-        self._last = now
-        text = "" if done >= total else f" {self._label}" + (f" {done:,} of {total:,}" if total > 1 else " ...")
-        text = text[:MAX_PROGRESS_WIDTH]
-        self._stream.write(f"\x1b[K{text}" + (f"\x1b[{len(text)}D" if text else ""))
-        self._stream.flush()
-
-
-def progress_reporter(stream: TextIO | None) -> Callable[[str], Progress]:
-    """Return `label -> Progress`: a moving text on a terminal, nothing in CI or a pipe."""
-    quiet = stream is None or not stream.isatty() or os.environ.get("CI")
-
-    def start(label: str) -> Progress:
-        return no_progress if quiet or stream is None else _TrailingText(stream, label)
-
-    return start

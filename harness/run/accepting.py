@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from harness.gates import Candidate, list_gates
 from harness.options.values import HarnessOptions
 from harness.records import Outcome, Record, Status
 from harness.run.cases import utc_now
-from harness.run.plan import Plan
 from harness.store.baselines import BaselineStore
 from harness.store.unused import unused_baselines
 
@@ -20,7 +19,7 @@ def baseline_notes(
     records: Sequence[Record],
     *,
     options: HarnessOptions,
-    plan: Plan,
+    left_out: Mapping[str, str],
     clean: bool,
     is_full: bool,
 ) -> list[str]:
@@ -30,7 +29,7 @@ def baseline_notes(
     Raises: BaselineError for a damaged file, ConfigError when the folder cannot be written.
     """
     notes = _written(store, records, clean=clean) if options.update_baselines else _missing(records)
-    unused = unused_baselines(store, records, skipped_backends=plan.left_out) if is_full else ()
+    unused = unused_baselines(store, records, skipped_backends=left_out) if is_full else ()
     if unused:
         names = ", ".join(sorted({path.stem for path in unused}))
         notes.append(f"baselines: unused: {names}; remove them with: harness baseline prune")

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from harness.errors import ConfigError
 from harness.options.values import HarnessOptions
 from harness.records import Record, Run
-from harness.report.files import write_reports
-from harness.report.junit import junit_properties
+from harness.report.files import properties_of_record, report_of_run, summary_of_run, write_reports
+from harness.report.model import Report, build_report
+from harness.report.terminal import summary_lines
 from harness.run.accepting import baseline_notes
 from harness.run.cases import utc_now
-from harness.run.plan import Plan
 from harness.store.baselines import BaselineStore
 from harness.store.runs import BASELINES_FOLDER, RunStore
 
@@ -24,13 +24,25 @@ class Ending:
     store: RunStore
     baselines: BaselineStore
     options: HarnessOptions
-    plan: Plan
+    left_out: dict[str, str]  # backend -> why `auto` left it out
     is_clean: bool  # nothing failed
     is_full: bool  # every case there is was planned, measured and judged
 
 
-def end_run(run: Run, records: Sequence[Record], ending: Ending) -> tuple[Run, list[str]]:
-    """Write all files of a run, and return its final header and what to say at its end.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """What is told at the end of a run."""
+
+    report: Report
+    notes: tuple[str, ...] = ()  # of baselines, and where the files are
+
+    def lines(self, *, color: bool) -> list[str]:
+        """Return what the terminal shows."""
+        return [*summary_lines(self.report, color=color), *self.notes]
+
+
+def end_run(run: Run, records: Sequence[Record], ending: Ending) -> Ended:
+    """Write all files of a run, and return what to tell of it.
 
     records: judged, references among them. Raises: ConfigError when a file cannot be written.
     """
@@ -40,18 +52,24 @@ def end_run(run: Run, records: Sequence[Record], ending: Ending) -> tuple[Run, l
         ending.baselines,
         cases,
         options=ending.options,
-        plan=ending.plan,
+        left_out=ending.left_out,
         clean=ending.is_clean,
         is_full=ending.is_full,
     )
     run = replace(run, finished_at=utc_now(), notes=tuple(notes), is_full=ending.is_full)
     try:
-        ending.store.finish(run, records)
+        ending.store.finish(run, records, summary=summary_of_run(run, cases))
     except OSError as error:
         raise ConfigError(f"{folder}: the run cannot be finished ({error}); its cases are in records.jsonl") from error
-    return run, notes + write_reports(folder, run, cases)
+    report = report_of_run(folder, run, records)
+    return Ended(report=report, notes=(*notes, *write_reports(folder, report)))
+
+
+def ended_unwritten(run: Run, records: Sequence[Record]) -> Ended:
+    """Return what to tell of a run whose files could not be written."""
+    return Ended(report=build_report(run, records))
 
 
 def properties_of(record: Record) -> list[tuple[str, str]]:
     """Return what junit.xml shall say of a case."""
-    return junit_properties(record)
+    return properties_of_record(record)

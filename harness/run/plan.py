@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.errors import ConfigError
 from harness.options.names import near_names
 from harness.options.values import HarnessOptions
-from harness.precision import recipe_names
+from harness.precision import find_recipe, recipe_names
 from harness.protocols import Progress, no_progress
 from harness.records import Availability
 from harness.run.choosing import choose_models
@@ -25,6 +25,10 @@ class Plan:
     models: dict[str, ModelSpec]
     backends: tuple[Availability, ...]  # usable and chosen
     left_out: dict[str, str]  # backend -> reason, under `auto`
+
+    def writes(self, case: Case) -> str:
+        """Return what the recipe of a case writes into its file: qdq, cast or nothing."""
+        return find_recipe(case.precision, case.recipe).writes
 
 
 def plan_run(

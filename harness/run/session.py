@@ -13,7 +13,7 @@ from harness.protocols import Progress, no_progress
 from harness.records import Record, Run, Status
 from harness.run.case import CaseRun
 from harness.run.cases import Cases
-from harness.run.ending import Ending, end_run, properties_of
+from harness.run.ending import Ended, Ending, end_run, ended_unwritten, properties_of
 from harness.run.judging import Judging
 from harness.run.plan import Plan
 from harness.specs import Case
@@ -56,6 +56,7 @@ class RunSession:
         self._judging = Judging(self._cases, plan, options, gates=gates)
         self._written = set[str]()
         self._store = RunStore(Path(options.report_dir), self.run)
+        self._ended: Ended | None = None  # its report is made once
 
     def open_case(self, case: Case) -> CaseRun:
         """Return a case ready to be measured."""
@@ -82,6 +83,11 @@ class RunSession:
     def records(self) -> list[Record]:
         """Return the records of all cases that were opened, in the order they ran, judged as far as they can be."""
         return [record for record in self._judging.records() if not record.is_reference]
+
+    def lines(self, *, color: bool) -> list[str]:
+        """Return what the terminal shows at the end: the table, what did not pass, where the files are."""
+        ended = self._ended or ended_unwritten(self.run, self._judging.records())
+        return [*ended.lines(color=color), *self.notes]
 
     def properties_of(self, case_id: str) -> list[tuple[str, str]]:
         """Return what junit.xml shall say of a case, as far as it is known."""
@@ -111,12 +117,11 @@ class RunSession:
             store=self._store,
             baselines=self._judging.baselines,
             options=self.options,
-            plan=self.plan,
+            left_out=self.plan.left_out,
             is_clean=clean and not self.problem(),
             is_full=is_whole and not changed_selection(self.options) and n_cases == len(self.plan.cases),
         )
-        self.run, notes = end_run(self.run, self._judging.records(), ending)
-        self.notes += notes
+        self._ended = end_run(self.run, self._judging.records(), ending)
 
 
 def run_id(report_dir: Path, now: datetime.datetime) -> str:

@@ -15,15 +15,13 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from harness.errors import ConfigError, DataError
-from harness.records import RECORD_SCHEMA, Accuracy, Latency, Record, Run
-from harness.stats import ratio_of_rounds, summarize_latency, wilson_interval
+from harness.records import RECORD_SCHEMA, Record, Run
 
-SUMMARY_SCHEMA = 1
 BASELINES_FOLDER = "baselines"  # of a run: copies of what it was compared with
 T = TypeVar("T")
 
@@ -69,14 +67,12 @@ class RunStore:
         self._records.flush()
         os.fsync(self._records.fileno())
 
-    def finish(self, run: Run, records: Sequence[Record]) -> None:
-        """Write the final header, the judged records and the summary, and point `latest` here."""
+    def finish(self, run: Run, records: Sequence[Record], *, summary: bytes) -> None:
+        """Write the final header, the judged records and the summary as it is, and point `latest` here."""
         self._records.close()
         write_atomically(self.folder / "records.jsonl", b"".join(json_from(record) + b"\n" for record in records))
         write_atomically(self.folder / "run.json", json_from(run))
-        write_atomically(
-            self.folder / "summary.json", msgspec.json.format(json_from(summary_from_records(run, records)), indent=1)
-        )
+        write_atomically(self.folder / "summary.json", summary)
         for outputs in (self.folder / "outputs").glob("*.f32"):
             outputs.unlink()
         (self.folder / "outputs").rmdir()
@@ -108,7 +104,7 @@ def previous_run(folder: Path, run: Run, records: Sequence[Record]) -> tuple[Run
 
     Runs that cannot be read are passed over: an old damaged one must not cost the new one its report.
     """
-    ids = {record.case.id for record in records}
+    keys = {record.key for record in records}
     for header in sorted(folder.resolve().parent.glob("*/run.json"), reverse=True):
         if header.parent.name == "latest" or header.parent.is_symlink() or header.parent.name == folder.resolve().name:
             continue
@@ -116,7 +112,7 @@ def previous_run(folder: Path, run: Run, records: Sequence[Record]) -> tuple[Run
             other, found = load_run(header.parent)
         except DataError:
             continue
-        if other.started_at < run.started_at and other.finished_at and ids & {record.case.id for record in found}:
+        if other.started_at < run.started_at and other.finished_at and keys & {record.key for record in found}:
             return other, found
     return None
 
@@ -133,81 +129,3 @@ def _versioned(data: bytes, kind: type[T], where: str) -> T:
         raise DataError(
             f"{where}: not a {kind.__name__} ({error}); the file is damaged, run the suite again"
         ) from error
-
-
-def summary_from_records(run: Run, records: Sequence[Record]) -> dict[str, Any]:
-    """Return the documented summary of a run: `docs/summary.md`."""
-    return {
-        "schema": SUMMARY_SCHEMA,
-        "run": {
-            "id": run.id,
-            "started_at": run.started_at,
-            "finished_at": run.finished_at,
-            "command": run.command,
-            "options": run.options,
-            "skipped_backends": run.skipped,
-        },
-        "environment": msgspec.to_builtins(run.environment),
-        "cases": [_case_summary(record) for record in records if not record.is_reference],
-    }
-
-
-def _case_summary(record: Record) -> dict[str, Any]:
-    case = record.case
-    return {
-        "id": case.id,
-        "model": case.model,
-        "backend": case.backend,
-        "precision": case.precision.value,
-        "recipe": case.recipe,
-        "device": case.device,
-        "status": record.status.value,
-        "reason": record.reason,
-        "effective_precision": msgspec.to_builtins(record.effective_precision),
-        "accuracy": _accuracy_summary(record.accuracy) if record.accuracy else None,
-        "latency": {str(latency.batch_size): _latency_summary(latency) for latency in record.latencies},
-        "build_ns": record.engine.build_ns if record.engine else None,
-        "engine_bytes": record.engine.engine_bytes if record.engine else None,
-        "flags": list(record.flags),
-        "verdicts": [msgspec.to_builtins(verdict) for verdict in record.verdicts],
-    }
-
-
-def _accuracy_summary(accuracy: Accuracy) -> dict[str, Any]:
-    low, high = wilson_interval(int(accuracy.hits(1).sum()), accuracy.n_images)
-    return {
-        "dataset": accuracy.images.dataset,
-        "split": accuracy.images.split,
-        "first": accuracy.images.first,
-        "n_images": accuracy.n_images,
-        "top1": accuracy.top1,
-        "top5": accuracy.top5,
-        "top1_low": low,
-        "top1_high": high,
-        "ties": accuracy.n_ties_top1,
-        "n_trained_on": accuracy.n_trained_on,
-        "fingerprint": accuracy.fingerprint,
-        "outputs_sha256": accuracy.outputs_sha256,
-    }
-
-
-def _latency_summary(latency: Latency) -> dict[str, Any]:
-    rounds = latency.rounds_ns.array()
-    summary = summarize_latency(rounds)
-    reference = latency.paired_rounds_ns
-    speedup = ratio_of_rounds(reference.array(), rounds) if reference else None
-    return {
-        "p50_ns": summary.p50,
-        "p90_ns": summary.p90,
-        "p99_ns": summary.p99,
-        "n_samples": summary.n_samples,
-        "clock": latency.clock,
-        "launch": latency.launch,
-        "gated": latency.gated,
-        "window": latency.window,
-        "enqueue_ns": latency.enqueue_ns,
-        "flags": list(latency.flags),
-        "speedup": speedup.value if speedup else None,
-        "speedup_low": speedup.low if speedup else None,
-        "speedup_high": speedup.high if speedup else None,
-    }

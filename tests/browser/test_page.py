@@ -9,6 +9,7 @@ import pytest
 from render_records import make_baseline, make_run, write_history
 
 from harness.report.html import render_html
+from harness.report.model import build_report
 from harness.store.history import load_history
 
 REQUIRED = os.environ.get("HARNESS_REQUIRE_BROWSER") == "1"  # CI sets it: there a missing browser is a failure
@@ -45,10 +46,14 @@ def pages(tmp_path_factory):
     nights = folder / "nights"
     nights.mkdir()
     write_history(nights, n_runs=40, n_cases=6)
-    night = render_html(*make_run(27), baseline=make_baseline(27), history=load_history(nights))
+    night = render_html(build_report(*make_run(27), previous=make_baseline(27), history=load_history(nights)))
     (folder / "night.html").write_text(night, encoding="utf-8")
-    (folder / "small.html").write_text(render_html(*make_run(9), history=load_history(nights)), encoding="utf-8")
-    (folder / "long.html").write_text(render_html(*make_run(90, n_images=300), full_cases=20), encoding="utf-8")
+    (folder / "small.html").write_text(
+        render_html(build_report(*make_run(9), history=load_history(nights))), encoding="utf-8"
+    )
+    (folder / "long.html").write_text(
+        render_html(build_report(*make_run(90, n_images=300), full_cases=20)), encoding="utf-8"
+    )
     return folder
 
 

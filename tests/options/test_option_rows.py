@@ -25,7 +25,7 @@ HOMES = ("options/table.py", "backends/trt/options.py", "backends/_cuda/options.
 ELSEWHERE = {
     ("cli.py", "--baseline-dir"),  # an option of `harness baseline`, which has no pytest
     ("worker/process.py", "--worker-timeout"),  # put into a message
-    ("run/plan.py", "--backend-option"),  # begins one
+    ("run/probing.py", "--backend-option"),  # begins one
     ("options/parsing.py", "--strict-verdicts"),  # pytest's own --strict sets it
 }
 

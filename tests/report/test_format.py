@@ -75,11 +75,11 @@ def test_forms(call, text):
 @pytest.mark.parametrize(
     ("lost", "gained", "text"),
     [
-        (14, 0, "14 images lost, none won"),
-        (1, 0, "1 image lost, none won"),
-        (0, 1, "no image lost, 1 won"),
-        (0, 0, "no image lost or won"),
-        (5, 4, "5 images lost, 4 won"),
+        (14, 0, "14 images lost, none gained"),
+        (1, 0, "1 image lost, none gained"),
+        (0, 1, "no image lost, 1 gained"),
+        (0, 0, "no image lost or gained"),
+        (5, 4, "5 images lost, 4 gained"),
         (None, 4, f.MISSING),
     ],
 )

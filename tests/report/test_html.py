@@ -17,8 +17,10 @@ from render_records import HOSTILE, hostile_record, make_baseline, make_run, wri
 
 from harness.records import PackedArray, Record, Run, Status
 from harness.report import plots
+from harness.report.across import agreements_from_rows
 from harness.report.details import details_from_rows
-from harness.report.html import agreements_from_rows, render_html
+from harness.report.html import render_html
+from harness.report.model import build_report
 from harness.report.rows import rows_from_records
 from harness.specs import Precision
 from harness.store.history import load_history
@@ -62,7 +64,7 @@ def night():
 
 @pytest.fixture(scope="module")
 def page(night):
-    return render_html(*night, baseline=make_baseline(27, n_images=1_000))
+    return render_html(build_report(*night, previous=make_baseline(27, n_images=1_000)))
 
 
 def text_of(page):
@@ -78,7 +80,7 @@ def stored_sections(page):
 def test_it_opens_with_the_verdict(page, night):
     text = text_of(page)
     sentence = (
-        "1 of 27 cases regressed: lenet5, openvino, int8: 3 images lost, none won, p = 0.0001. 1 ended in an error."
+        "1 of 27 cases regressed: lenet5, openvino, int8: 14 images lost, none gained, p = 0.0001. 1 ended in an error."
     )
     assert re.search(r"<title>(.*?)</title>", page)[1] == html.escape(sentence, quote=False)
     assert sentence in text
@@ -101,8 +103,8 @@ def test_the_matrix_holds_every_number_without_scripts(page, night):
         "openvino",
         "int8",
         "ran int8 88 %",
-        "3 lost, 0 won",
-        "−0.3 points",
+        "14 lost, 0 gained",
+        "−1.4 points",
         "×",
         "µs",
         "KiB",
@@ -120,7 +122,7 @@ def test_versions_that_changed_are_shown(page):
 def test_a_case_shows_pictures_confusion_layers_build_and_command(page):
     section = page[page.index('id="case-lenet5-openvino-int8"') :]
     section = section[: section.index("</details>")]
-    assert section.count("data:image/png;base64,") == 3
+    assert section.count("data:image/png;base64,") == 14
     for words in ("Lost by quantization", "Lost by the kernels", "Output drift", "conv2", "/conv2/Conv, /conv2/Relu"):
         assert words in section
     assert section.count('<svg class="rounds"') == 2
@@ -165,7 +167,7 @@ def test_memory_of_contexts_is_told_with_their_number(night):
 def test_what_the_user_should_hear_of_is_a_warning(night):
     run, records = night
     facts = dataclasses.replace(records[0].engine, warnings=("the cached plan was damaged",))
-    page = render_html(run, [dataclasses.replace(records[0], engine=facts)])
+    page = render_html(build_report(run, [dataclasses.replace(records[0], engine=facts)]))
     assert page.count("the cached plan was damaged") == 1
 
 
@@ -181,14 +183,14 @@ def test_hostile_texts_stay_texts(night):
         options={HOSTILE: HOSTILE},
         environment=dataclasses.replace(run.environment, machine=HOSTILE, versions={HOSTILE: HOSTILE}),
     )
-    page = render_html(run, hostile, baseline=(run, hostile), machine_calibration=HOSTILE)
+    page = render_html(build_report(run, hostile, previous=(run, hostile)))
     tree = Tree(page)
     assert tree.unbalanced == []
     assert sum(tag == "script" for tag, _ in tree.tags) == 1
     assert not [found for _, found in tree.tags if any(name.startswith("on") for name in found)]
     assert "<script>alert" not in page
     assert "onerror=alert(2)&gt;" in page
-    short = render_html(run, hostile, full_cases=0)
+    short = render_html(build_report(run, hostile, full_cases=0))
     for section in stored_sections(short).values():
         inner = Tree(section)
         assert inner.unbalanced == []
@@ -197,7 +199,9 @@ def test_hostile_texts_stay_texts(night):
 
 def test_a_lone_surrogate_does_not_stop_the_page(night):
     run, records = night
-    page = render_html(run, [dataclasses.replace(records[0], reason="bad \udcff name", status=Status.ERROR)])
+    page = render_html(
+        build_report(run, [dataclasses.replace(records[0], reason="bad \udcff name", status=Status.ERROR)])
+    )
     assert r"bad \udcff name" in page
     page.encode("utf-8")
 
@@ -209,9 +213,10 @@ def test_the_same_input_gives_the_same_bytes(tmp_path):
         "import hashlib, pathlib, render_records as r\n"
         "from harness.store.history import load_history\n"
         "from harness.report.html import render_html\n"
+        "from harness.report.model import build_report\n"
         "history = load_history(pathlib.Path(sys.argv[3]))\n"
         "night, baseline = r.make_run(12, n_images=300), r.make_baseline(12, n_images=300)\n"
-        "page = render_html(*night, baseline=baseline, history=history)\n"
+        "page = render_html(build_report(*night, previous=baseline, history=history))\n"
         "print(hashlib.sha256(page.encode()).hexdigest())"
     )
     write_history(tmp_path, n_runs=12, n_cases=3)
@@ -257,7 +262,7 @@ def test_missing_pieces_everywhere():
     ]
     bare += [dataclasses.replace(record, latencies=(one,)) for one in odd]
     bare.append(dataclasses.replace(record, flips=tuple(dataclasses.replace(x, image=None) for x in record.flips)))
-    page = render_html(dataclasses.replace(run, finished_at=""), bare)
+    page = render_html(build_report(dataclasses.replace(run, finished_at=""), bare))
     tree = Tree(page)
     assert tree.unbalanced == []
     assert len(tree.ids) == len(set(tree.ids))  # one case many times: every section has its own anchor
@@ -271,14 +276,14 @@ def test_missing_pieces_everywhere():
 
 def test_a_run_without_cases_is_said_to_be_one():
     run, _ = make_run(1)
-    page = render_html(run, [])
+    page = render_html(build_report(run, []))
     assert "No case ran: nothing was checked." in page
     assert 'class="top bad"' in page
 
 
 def test_many_cases_keep_their_sections_out_of_the_tree():
     run, records = make_run(30, n_images=200)
-    page = render_html(run, records, full_cases=20)
+    page = render_html(build_report(run, records, full_cases=20))
     tree = Tree(page)
     assert tree.unbalanced == []
     waiting = [found["id"] for tag, found in tree.tags if tag == "div" and "data-stored" in found]
@@ -286,12 +291,12 @@ def test_many_cases_keep_their_sections_out_of_the_tree():
     assert len(waiting) == 30 - 12
     assert "case-lenet5-openvino-int8" not in waiting  # the worst are readable without scripts
     assert "shown in short" in page
-    assert 'id="stored"' not in render_html(run, records[:9])
+    assert 'id="stored"' not in render_html(build_report(run, records[:9]))
 
 
 def test_history_is_drawn_with_its_changes(tmp_path, night):
     planted = write_history(tmp_path, n_runs=40, n_cases=6)
-    page = render_html(*night, history=load_history(tmp_path))
+    page = render_html(build_report(*night, history=load_history(tmp_path)))
     text = text_of(page[page.index('id="history"') : page.index('id="details"')])
     assert "40 runs since" in text
     assert f"night-{planted['top1']:03d}" in text
@@ -302,7 +307,7 @@ def test_history_is_drawn_with_its_changes(tmp_path, night):
     few.mkdir()
     write_history(few, n_runs=3, n_cases=2)
     assert "3 runs so far; a lasting change can be told from 6 runs on" in render_html(
-        *night, history=load_history(few)
+        build_report(*night, history=load_history(few))
     )
 
 
@@ -347,7 +352,7 @@ def test_recipes_of_one_precision_can_be_told_apart():
     run, records = make_run(27)
     int8 = next(record for record in records if record.case.precision is Precision.INT8)
     other = dataclasses.replace(int8, case=dataclasses.replace(int8.case, recipe="trt-entropy2"))
-    page = render_html(run, [*records, other])
+    page = render_html(build_report(run, [*records, other]))
     matrix = page[page.index('<table class="matrix">') :]
     assert "int8 trt-entropy2" in matrix[: matrix.index("</table>")]
     assert "int8 trt-entropy2" in page[page.index("times faster than FP32") - 20_000 :]  # beside its bar

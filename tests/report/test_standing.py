@@ -43,20 +43,20 @@ def record(*verdicts, status=Status.PASSED, reason="", model="lenet5", **values)
 @pytest.mark.parametrize(
     ("found", "standing"),
     [
-        (record(), Standing.UNJUDGED),
-        (record(verdict(Outcome.NO_BASELINE)), Standing.UNJUDGED),
-        (record(verdict(Outcome.INCOMPARABLE)), Standing.UNJUDGED),
+        (record(), Standing.NOT_JUDGED),
+        (record(verdict(Outcome.NO_BASELINE)), Standing.NOT_JUDGED),
+        (record(verdict(Outcome.INCOMPARABLE)), Standing.NOT_JUDGED),
         (record(verdict(Outcome.SAME), verdict(Outcome.NO_BASELINE)), Standing.PASSED),
         (record(verdict(Outcome.SAME), verdict(Outcome.INCONCLUSIVE)), Standing.INCONCLUSIVE),
         (record(verdict(Outcome.SAME), verdict(Outcome.IMPROVED)), Standing.IMPROVED),
-        (record(verdict(Outcome.REGRESSED), verdict(Outcome.SAME)), Standing.KNOWN_LOSS),
+        (record(verdict(Outcome.REGRESSED), verdict(Outcome.SAME)), Standing.EXPECTED_LOSS),
         (record(verdict(Outcome.REGRESSED, fails=True)), Standing.REGRESSED),
         (record(verdict(Outcome.INCONCLUSIVE, fails=True)), Standing.FAILED),  # --strict-verdicts
         (record(verdict(Outcome.SAME), status=Status.FAILED), Standing.FAILED),
         (record(verdict(Outcome.SAME), status=Status.ERROR), Standing.ERROR),
         (record(status=Status.UNSUPPORTED), Standing.UNSUPPORTED),
         # An absolute latency that nobody gates changes no standing, and alone judges nothing.
-        (record(verdict(Outcome.INCONCLUSIVE, gate="latency", code="slower_not_gated")), Standing.UNJUDGED),
+        (record(verdict(Outcome.INCONCLUSIVE, gate="latency", code="slower_not_gated")), Standing.NOT_JUDGED),
         (record(verdict(Outcome.SAME), verdict(Outcome.IMPROVED, gate="latency", code="faster")), Standing.PASSED),
         (record(verdict(Outcome.INCONCLUSIVE, gate="latency", code="speed_unclear")), Standing.INCONCLUSIVE),
         (record(verdict(Outcome.REGRESSED, gate="latency", code="slower", fails=True)), Standing.REGRESSED),
@@ -74,24 +74,24 @@ HELD = record(verdict(Outcome.SAME), model="mlp")
     ("records", "sentence"),
     [
         ([], "No case ran: nothing was checked."),
-        ([HELD], "No regression: 1 of 1 case holds."),
+        ([HELD], "No regression: 1 of 1 case passed."),
         (
             [record(LOSS, status=Status.FAILED), HELD],
-            "1 of 2 cases regressed: lenet5, openvino, int8: 14 images lost, none won, p = 0.0001.",
+            "1 of 2 cases regressed: lenet5, openvino, int8: 14 images lost, none gained, p = 0.0001.",
         ),
         (
             [record(LOSS, status=Status.FAILED), record(status=Status.ERROR, reason="BuildError: no kernel"), HELD],
-            "1 of 3 cases regressed: lenet5, openvino, int8: 14 images lost, none won, p = 0.0001. "
+            "1 of 3 cases regressed: lenet5, openvino, int8: 14 images lost, none gained, p = 0.0001. "
             "1 ended in an error.",
         ),
         (
             [record(status=Status.ERROR, reason="BuildError: no kernel."), HELD],
             "1 of 2 cases ended in an error: lenet5, openvino, int8: BuildError: no kernel.",
         ),
-        ([record()], "No case was shown to hold: 1 not judged."),
+        ([record()], "No case passed: 1 not judged."),
         (
             [HELD, record(status=Status.UNSUPPORTED), record(verdict(Outcome.IMPROVED))],
-            "No regression: 2 of 3 cases hold; 1 of them improved, 1 unsupported.",
+            "No regression: 2 of 3 cases passed; 1 of them improved, 1 unsupported.",
         ),
     ],
 )
@@ -101,7 +101,7 @@ def test_sentence(records, sentence):
 
 def test_what_did_not_run_is_said():
     assert verdict_sentence(RUN, [HELD], missing=["a-ort-fp32"]).endswith(
-        "1 case of the baseline did not run: a-ort-fp32."
+        "1 case of the previous run did not run: a-ort-fp32."
     )
     unfinished = dataclasses.replace(RUN, finished_at="")
     assert verdict_sentence(unfinished, [HELD]).startswith("The run did not finish. Of what ran: No regression")
@@ -126,5 +126,5 @@ def test_only_a_finished_run_that_holds_is_green(run, records, missing, tone):
 def test_finding_repeats_the_counts_of_the_gate_that_failed():
     _, records = make_run(9, n_images=500)
     regressed = next(found for found in records if found.status is Status.FAILED)
-    assert finding(regressed) == "3 images lost, none won, p = 0.0001"
-    assert finding(record(status=Status.ERROR)) == "no reason given"
+    assert finding(regressed) == "14 images lost, none gained, p = 0.0001"
+    assert finding(record(status=Status.ERROR)) == "no gate judged it"

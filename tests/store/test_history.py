@@ -8,6 +8,8 @@ from render_records import make_run, write_history
 
 from harness.errors import DataError
 from harness.records import Run
+from harness.report.rows import rows_from_records
+from harness.report.summary import summary_bytes
 from harness.store.history import Metric, changed_versions, load_history
 from harness.store.runs import RunStore
 
@@ -57,7 +59,7 @@ def test_it_reads_what_the_store_writes(tmp_path):
     store = RunStore(tmp_path, run)
     for record in records:
         store.append(record)
-    store.finish(run, records)
+    store.finish(run, records, summary=summary_bytes(run, rows_from_records(records)))
     history = load_history(tmp_path)
     assert [found.id for found in history.runs] == [run.id]  # and not `latest` again
     series = history.series("lenet5-ort-fp32")

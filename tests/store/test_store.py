@@ -7,7 +7,9 @@ from render_records import make_run
 
 from harness.errors import ConfigError, DataError
 from harness.records import PackedArray
-from harness.store.runs import RunStore, load_run, previous_run, summary_from_records
+from harness.report.rows import rows_from_records
+from harness.report.summary import summary_bytes, summary_from_rows
+from harness.store.runs import RunStore, load_run, previous_run
 
 
 @pytest.fixture
@@ -16,7 +18,7 @@ def stored(tmp_path):
     store = RunStore(tmp_path, run)
     for record in records:
         store.append(record)
-    store.finish(run, records)
+    store.finish(run, records, summary=summary_bytes(run, rows_from_records(records)))
     return store.folder, run, records
 
 
@@ -71,7 +73,7 @@ def test_a_report_dir_that_is_a_file_is_named(tmp_path):
 def test_the_summary_has_what_its_page_says(stored):
     folder, run, records = stored
     summary = json.loads((folder / "summary.json").read_text())
-    assert summary == json.loads(json.dumps(summary_from_records(run, records)))
+    assert summary == json.loads(json.dumps(summary_from_rows(run, rows_from_records(records))))
     assert summary["schema"] == 1
     case = next(c for c, r in zip(summary["cases"], records, strict=True) if r.accuracy and r.latencies)
     record = next(r for r in records if r.accuracy and r.latencies)
@@ -103,7 +105,7 @@ def test_the_run_before_is_the_newest_that_shares_a_case(tmp_path):
         ("d", "2026-01-04T00:00:00+00:00", records),
     ):
         runs[name] = replace(run, id=name, started_at=started, finished_at=started)
-        RunStore(tmp_path, runs[name]).finish(runs[name], kept)
+        RunStore(tmp_path, runs[name]).finish(runs[name], kept, summary=b"{}")
     assert previous_run(tmp_path / "d", runs["d"], records)[0].id == "b"
     assert previous_run(tmp_path / "a", runs["a"], records) is None
     (tmp_path / "b" / "records.jsonl").write_text("{")
