@@ -43,15 +43,6 @@ MAX_CLASS_LINES = 150
 MAX_ATTRIBUTES = 12
 MAX_FUNCTION_LINES = 60
 
-# Checks that the current tree does not pass yet. Delete an entry when its work is merged, and this when it is empty.
-SECOND_HOUSE_UNDER_WAY = {
-    "fan-out": "both CUDA adapters and their neighbours",
-    "class length": "the engines, the CUDA timer, the TensorRT builder, the BF16 caster",
-    "attributes": "both CUDA engines, their timer and slots, the BF16 caster",
-    "name tests": "recipes by their prefix, parts of a case id in the report",
-    "cuda twins": "nine methods of the two CUDA engines",
-}
-
 
 def load_house():
     spec = importlib.util.spec_from_file_location("house", ROOT / "benchmarks" / "house.py")
@@ -154,12 +145,7 @@ CHECKS = {
 }
 
 
-UNDER_WAY = pytest.mark.xfail(strict=False, reason="the second house is being built")
-
-
-@pytest.mark.parametrize(
-    "check", [pytest.param(name, marks=[UNDER_WAY] if name in SECOND_HOUSE_UNDER_WAY else []) for name in CHECKS]
-)
+@pytest.mark.parametrize("check", CHECKS)
 def test_the_house_keeps_its_limits(check):
     broken = list(CHECKS[check](ROOT, MODULES))
     assert not broken, f"{check}: {broken}"
@@ -285,10 +271,6 @@ BAD = {  # check -> (files of a package, what breaks the limit)
 def test_a_broken_limit_is_found(check, tmp_path):
     files, broken = BAD[check]
     assert list(CHECKS[check](tmp_path, package(tmp_path, files))) == broken
-
-
-def test_what_is_under_way_names_checks():
-    assert set(SECOND_HOUSE_UNDER_WAY) <= set(CHECKS)
 
 
 def test_an_upward_import_is_found(tmp_path):

@@ -5,15 +5,18 @@ from __future__ import annotations
 import atexit
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from harness.backends._cuda.device import Gpu
 from harness.backends._cuda.ring import Ring, Slot
 from harness.backends._cuda.timer import CudaTimer, work_of_window
 from harness.errors import MeasurementError
 from harness.protocols import Images, Outputs
+from harness.records import EngineFacts
+
+T = TypeVar("T", bound="CudaEngine")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,11 +30,35 @@ class TimedWork:
     can_capture: bool = True
 
 
-class CudaEngine(ABC):
+class KeepsFacts:
+    """What is known of an engine, and notes that join it while the engine runs."""
+
+    _facts: EngineFacts
+
+    @property
+    def facts(self) -> EngineFacts:
+        """What is known of the engine by now."""
+        return self._known(self._facts)
+
+    @facts.setter
+    def facts(self, facts: EngineFacts) -> None:
+        self._facts = facts
+
+    def _known(self, facts: EngineFacts) -> EngineFacts:
+        """Add what changes while the engine runs."""
+        return facts
+
+    def _note(self, text: str) -> None:
+        """Keep once what the user should know."""
+        if text not in self._facts.notes:
+            self._facts = replace(self._facts, notes=(*self._facts.notes, text))
+
+
+class CudaEngine(KeepsFacts, ABC):
     """A built engine on one GPU; closes the GPU when it is closed itself. Part of `protocols.Engine`.
 
-    A subclass makes `_ring` once its engine can run, then calls `_opened`; from then on the engine is closed at the
-    end of the process at the latest: a context left on the stack aborts the process.
+    A subclass sets `facts`, makes `_ring` once its engine can run, then calls `_opened`; from then on the engine is
+    closed at the end of the process at the latest: a context left on the stack aborts the process.
     """
 
     def __init__(self, gpu: Gpu, *, label: str) -> None:
@@ -52,10 +79,6 @@ class CudaEngine(ABC):
     @abstractmethod
     def _check(self, images: Images) -> None:
         """Refuse a batch that the engine does not take. Raises: MeasurementError."""
-
-    @abstractmethod
-    def _note(self, text: str) -> None:
-        """Keep once what the user should know."""
 
     @abstractmethod
     def _free(self) -> None:
@@ -144,6 +167,9 @@ class CudaEngine(ABC):
         self._free()
         del self._compute
         self._gpu.close()
+
+    def __enter__(self: T) -> T:
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -69,9 +68,6 @@ class OrtCudaEngine(CudaEngine):
         """Return the kernels that ran; see `CudaSession.layers`."""
         self._check_open()
         return self._profiled()
-
-    def __enter__(self) -> OrtCudaEngine:
-        return self
 
     def _free(self) -> None:
         self._bindings.clear()
@@ -141,7 +137,3 @@ class OrtCudaEngine(CudaEngine):
             raise MeasurementError(
                 f"{self._label}: batch {len(images)} is above {self._largest}, the largest asked for"
             )
-
-    def _note(self, text: str) -> None:
-        if text not in self.facts.notes:
-            self.facts = replace(self.facts, notes=(*self.facts.notes, text))

@@ -42,19 +42,13 @@ class TrtEngine(CudaEngine):
             raise
         self._opened()
 
-    @property
-    def facts(self) -> EngineFacts:
-        """What is known by now: TensorRT's later errors and the notes of what ran are in it."""
+    def _known(self, facts: EngineFacts) -> EngineFacts:
         return replace(
-            self._facts,
-            log_errors=(*self._facts.log_errors, *self.loaded.lines.errors),
+            facts,
+            log_errors=(*facts.log_errors, *self.loaded.lines.errors),
             n_contexts=self._lanes.n_contexts,
             n_engines=self._lanes.n_engines,
         )
-
-    @facts.setter
-    def facts(self, facts: EngineFacts) -> None:
-        self._facts = facts
 
     def layers(self) -> tuple[Layer, ...]:
         """Return the layers as they ran, with the median time of each at the largest profile's opt batch.
@@ -76,9 +70,6 @@ class TrtEngine(CudaEngine):
             raise self._failed("profiling failed on the device", error) from error
         lane.open(self._compute)  # a fresh context: the profiler makes every enqueue wait
         return layers
-
-    def __enter__(self) -> TrtEngine:
-        return self
 
     @property
     def _tensors(self) -> tuple[TensorSpec, TensorSpec]:
@@ -163,7 +154,3 @@ class TrtEngine(CudaEngine):
         free = TensorSpec(name=self.input.name, dtype="float32", shape=(None, *self.input.shape[1:]))
         check_images(images, free, self._label)
         self._lanes.pick(len(images))
-
-    def _note(self, text: str) -> None:
-        if text not in self._facts.notes:
-            self._facts = replace(self._facts, notes=(*self._facts.notes, text))
