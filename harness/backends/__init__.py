@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import cast
 
+from harness.backends._inputs import check_images
 from harness.discovery import Room
 from harness.protocols import Backend
+
+__all__ = ["PROBE_LIMIT_S", "ROOM", "check_images", "list_backends", "load_backend"]
 
 PROBE_LIMIT_S = 120.0  # longest silence of a backend's `probe`; a first start reads hundreds of MB of libraries [s]
 ROOM = Room("backends", noun="backend", package=__name__, path=__path__, offers="BACKEND")

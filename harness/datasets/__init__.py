@@ -52,7 +52,7 @@ def open_dataset(
     path = Path(name_or_path)
     if path.exists():
         offered: DatasetKind
-        for offered in ROOM.load_all().values():
+        for offered in sorted(ROOM.load_all().values(), key=lambda kind: kind.is_last):
             if offered.open_path is not None and offered.takes_path(path):
                 return offered.open_path(path, split)
         raise DataError(f"{path}: no kind of data set reads it; there are: {', '.join(ROOM.names())}")

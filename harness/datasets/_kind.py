@@ -36,3 +36,4 @@ class DatasetKind:
     state: Callable[[str], str] = field(default=lambda name: "usable")  # of a name, for `harness doctor`
     takes_path: Callable[[Path], bool] = _no_path
     open_path: Callable[[Path, str], Dataset] | None = None
+    is_last: bool = False  # of the kinds that take a path: it takes what no other does

@@ -315,5 +315,6 @@ DATASETS = DatasetKind(
     open=_open,
     state=_state,
     takes_path=lambda path: path.is_file(),
+    is_last=True,  # any file may be an IDX file: kinds that know theirs by the name come first
     open_path=lambda path, split: open_pair(path, split=split),
 )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness.errors import ConfigError, MeasurementError
 from harness.gates._subjects import Subject
-from harness.records import Record, Verdict
+from harness.records import Record, Status, Verdict
 from harness.specs import NAME_PATTERN, Case, Precision
 
 # What a gate may need: measurements of the case itself, then what others it is compared with.
@@ -43,8 +43,8 @@ class Evidence:
 class Gate:
     """One question asked of every case that it applies to; a file in harness/gates/ offers one as GATE.
 
-    `judge` is pure. It is called only when the record holds what the gate `needs`, and returns no verdict when there is
-    nothing to compare with. It may raise MeasurementError for numbers that are none.
+    `judge` is pure. It returns no verdict when what the gate `needs` was not measured, which an earlier run, or one of a
+    selection, may lack; and may raise MeasurementError for numbers that are none.
     """
 
     name: str
@@ -94,7 +94,8 @@ def answer_of(record: Record, gate: str) -> GateAnswer:
     """Return what a gate says of a judged record. Raises: MeasurementError when it gave no verdict."""
     given = tuple(verdict for verdict in record.verdicts if verdict.gate == gate)
     if not given:
-        raise MeasurementError(f"{record.case.id}: gate {gate} gave no verdict")
+        why = f": {record.reason}" if record.status is Status.ERROR else ""
+        raise MeasurementError(f"{record.case.id}: gate {gate} gave no verdict{why}")
     told = [verdict for verdict in given if not verdict.ok] or given
     return GateAnswer(
         ok=all(verdict.ok for verdict in given),

@@ -77,12 +77,13 @@ def _judge(
     verdicts: list[Verdict] = []
     error = ""
     for gate in gates:
-        if not gate.applies(candidate_of(record)):
-            continue
         try:
-            verdicts += gate.judge(evidence)
+            if gate.applies(candidate_of(record)):
+                verdicts += gate.judge(evidence)
         except MeasurementError as failure:
             error = error or f"{gate.name}: {failure}"
+        except Exception as failure:  # a gate may be anybody's; its fault is this case's error, not the run's end
+            error = error or f"{gate.name}: {type(failure).__name__}: {failure}"
     split, problem = _loss_split(evidence)
     return _Found(record=record, verdicts=tuple(verdicts), loss_split=split, error=error or problem)
 

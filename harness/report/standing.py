@@ -121,6 +121,8 @@ def leading_verdict(record: Record) -> Verdict | None:
 def deciding_gate(record: Record) -> str:
     """Return the gate whose verdict explains the standing, "" where none does."""
     standing, verdict = standing_of(record), leading_verdict(record)
+    if standing is Standing.FAILED and not (verdict and verdict.is_failure):  # by a test that judged by itself
+        return ""
     explained = (Standing.REGRESSED, Standing.FAILED, Standing.INCONCLUSIVE, Standing.EXPECTED_LOSS, Standing.IMPROVED)
     return verdict.gate if verdict is not None and standing in explained else ""
 
@@ -134,7 +136,8 @@ def case_name(record: Record) -> str:
 def finding(record: Record) -> str:
     """Return why a case stands where it does, in a few words: "14 images lost, none gained, p = 0.0001"."""
     verdict = leading_verdict(record)
-    if record.status in (Status.ERROR, Status.UNSUPPORTED) or verdict is None:
+    failed_by_test = record.status is Status.FAILED and not (verdict and verdict.is_failure)
+    if record.status in (Status.ERROR, Status.UNSUPPORTED) or verdict is None or failed_by_test:
         return record.reason or record.error or record.unsupported or "no gate judged it"
     if verdict.n_lost is not None and verdict.n_gained is not None:
         found = format_images(verdict.n_lost, verdict.n_gained)

@@ -18,7 +18,7 @@ from harness.records import CPU, Record
 from harness.run.case import CaseRun
 from harness.run.cases import Cases
 from harness.run.plan import Plan
-from harness.specs import REFERENCE_BACKEND, Case
+from harness.specs import REFERENCE_BACKEND, Case, Precision
 from harness.store.baselines import BaselineStore
 
 
@@ -67,8 +67,14 @@ class Judging:
     def _current(self, run: CaseRun, gate: Gate) -> Record:
         if gate.in_family and self._records is not None:
             return next(record for record in self._records if record.case.id == run.case.id)
-        (record,) = self._judged([self._cases.record_of(run)], {}, [gate])
-        return record
+        beside = {"fp32", "reference"}.intersection(gate.needs)
+        records = self._cases.records() if beside else [self._cases.record_of(run)]
+        judged = self._judged(
+            [record for record in records if record.case == run.case or record.case.precision is Precision.FP32],
+            {},
+            [gate],
+        )
+        return next(record for record in judged if record.case == run.case)
 
     def _judge_all(self) -> None:
         if self._error is not None:

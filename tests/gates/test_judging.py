@@ -135,6 +135,27 @@ def test_scores_that_contradict_themselves_are_an_error_of_their_case_alone():
     assert "contradict" in second.reason
 
 
+def test_a_gate_that_raises_is_an_error_of_its_case_and_of_no_other(monkeypatch):
+    invariance = find_gate("invariance")
+
+    def judge(evidence):
+        if evidence.record.case.backend == "ort":
+            raise AttributeError("no such thing")
+        return invariance.judge(evidence)
+
+    mine = Gate(name="mine", summary="", needs=(), applies=lambda candidate: True, judge=judge)
+    monkeypatch.setattr("harness.gates.list_gates", lambda: (mine,))
+    records = [
+        record_with(accuracy_with(n=N), backend=backend, status=Status.NOT_JUDGED, invariance=(check(0.01),))
+        for backend in ("ort", "openvino")
+    ]
+    broken, fine = judge_records(records, {}, JudgeOptions())
+    assert (broken.status, broken.reason) == (Status.ERROR, "mine: AttributeError: no such thing")
+    assert fine.status is Status.PASSED
+    with pytest.raises(MeasurementError, match="gate mine gave no verdict: mine: AttributeError"):
+        answer_of(broken, "mine")
+
+
 @pytest.mark.parametrize("expects_loss", [True, False])
 def test_a_planted_victim_s_loss_is_stated_and_not_failed(expects_loss):
     fp32 = record_with(accuracy_with(n=N), status=Status.NOT_JUDGED)

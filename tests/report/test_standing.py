@@ -128,3 +128,10 @@ def test_finding_repeats_the_counts_of_the_gate_that_failed():
     regressed = next(found for found in records if found.status is Status.FAILED)
     assert finding(regressed) == "14 images lost, none gained, p = 0.0001"
     assert finding(record(status=Status.ERROR)) == "no gate judged it"
+
+
+def test_a_case_that_only_a_test_failed_names_no_gate_and_says_what_the_test_said():
+    judged = record(verdict(Outcome.SAME, n_lost=0, n_gained=0), status=Status.FAILED, reason="assert 0 > 0")
+    (row,) = rows_from_records([judged])
+    assert row.word == "failed"
+    assert finding(judged) == "assert 0 > 0"

@@ -45,7 +45,7 @@ def hang(engine):
 
 def point_nowhere(engine):
     """Give the engine addresses that are no memory."""
-    lane = engine._lanes[0]
+    lane = engine._lanes.main[0]
     point = lane.point
     lane.point = lambda tensors, source, target: point(tensors, 1 << 45, 1 << 45)
 

@@ -1,0 +1,147 @@
+"""The examples of docs/extending/, taken from the pages, join in each of the three ways and run end to end."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from harness.datasets import open_dataset
+
+ROOT = Path(__file__).parents[2]
+PAGES = ROOT / "docs" / "extending"
+EXAMPLE = re.compile(r"^```python\n# (?P<path>\S+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+ROOMS = {room: f"harness/{room}" for room in ("backends", "datasets", "gates", "tasks")}
+ROOMS["recipes"] = "harness/precision/recipes"
+OFFERS = {"backends": "BACKEND", "datasets": "DATASETS", "gates": "GATE", "recipes": "RECIPES", "tasks": "TASK"}
+N_IMAGES = 200
+
+
+def examples():
+    """Return path -> code of every example, as the pages print them."""
+    found = {}
+    for page in sorted(PAGES.glob("*.md")):
+        for example in EXAMPLE.finditer(page.read_text()):
+            found[example["path"]] = example["code"]
+    return found
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def extension_files():
+    return {path: code for path, code in examples().items() if not path.startswith("suites/")}
+
+
+def by_folder(tmp_path):
+    for path, code in extension_files().items():
+        write(tmp_path / "mine" / path, code)
+    return [f"--extension-dir={tmp_path / 'mine'}"], None
+
+
+def by_entry_point(tmp_path):
+    site, declared = tmp_path / "site", []
+    for path, code in extension_files().items():
+        room, name = Path(path).parent.name, Path(path).stem
+        write(site / "my_package" / room / f"{name}.py", code)
+        # one of an object, the others of a module
+        offered = ":BACKEND" if room == "backends" else ""
+        declared.append(f"[harness.{room}]\n{name.replace('_', '-')} = my_package.{room}.{name}{offered}\n")
+    info = site / "my_package-1.0.dist-info"
+    write(info / "METADATA", "Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
+    write(info / "entry_points.txt", "\n".join(declared))
+    return [], site
+
+
+def by_file_in_its_room(tmp_path):
+    shutil.copytree(ROOT / "harness", tmp_path / "copy" / "harness", ignore=shutil.ignore_patterns("__pycache__"))
+    for path, code in extension_files().items():
+        room, name = path.split("/")
+        write(tmp_path / "copy" / ROOMS[room] / name, code)
+    return [], tmp_path / "copy"
+
+
+def write_distance_model(folder):
+    """Write mlp with its output negated and a card of the task `nearest`: the same hits, by another meaning."""
+    model = onnx.load(ROOT / "models" / "mlp.onnx")
+    output = model.graph.output[0]
+    model.graph.node.append(onnx.helper.make_node("Neg", [output.name], ["distances"]))
+    output.name = "distances"
+    onnx.save(model, folder / "distances.onnx")
+    digest = hashlib.sha256((folder / "distances.onnx").read_bytes()).hexdigest()
+    (folder / "distances.toml").write_text(
+        f'[model]\nfile = "distances.onnx"\nsha256 = "{digest}"\n'
+        '[input]\nname = "image"\nshape = [1, 28, 28]\nscale = 0.00392156862745098\n'
+        '[output]\nname = "distances"\nclasses = 10\ntask = "nearest"\n'
+    )
+    return folder / "distances.toml"
+
+
+@pytest.fixture
+def run_suites(tmp_path):
+    """Return a function that runs the suites with arguments, and returns the summary's cases and all the output."""
+    images, labels = open_dataset("strokes", split="test").read(0, N_IMAGES)
+    np.savez(tmp_path / "photos.npz", images=images, labels=labels)
+    write(tmp_path / "my_suites" / "test_size.py", examples()["suites/test_size.py"])
+    card = write_distance_model(tmp_path)
+
+    def run(arguments, path):
+        command = [sys.executable, "-m", "pytest", str(ROOT / "suites"), str(tmp_path / "my_suites"), "-q"]
+        command += [f"--rootdir={ROOT}", f"--report-dir={tmp_path / 'reports'}", f"--engine-cache={tmp_path / 'cache'}"]
+        command += ["--backend=onnx-reference,ort", "--precision=fp32,fp16", "--recipe=weights", "--baseline=ignore"]
+        command += [f"--model=mlp,{card}", f"--dataset={tmp_path / 'photos.npz'}", f"--score-images={N_IMAGES}"]
+        command += ["-m", "not latency", "-p", "no:cacheprovider", *arguments]
+        known = [str(path)] if path else []
+        known += [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
+        own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+        environment = dict(own, PYTHONPATH=os.pathsep.join(known), PYTHONDONTWRITEBYTECODE="1")
+        child = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment, timeout=200
+        )
+        told = child.stdout + child.stderr
+        summaries = list((tmp_path / "reports").glob("2*/summary.json"))
+        assert summaries, told
+        return {case["id"]: case for case in json.loads(summaries[0].read_text())["cases"]}, told
+
+    return run
+
+
+@pytest.mark.parametrize("join", [by_folder, by_entry_point, by_file_in_its_room])
+def test_one_of_each_joins_and_runs(tmp_path, run_suites, join):
+    cases, told = run_suites(*join(tmp_path))
+    assert {name: case["status"] for name, case in cases.items() if case["status"] != "unsupported"} == {
+        f"{model}-{asked}": "passed"
+        for model in ("mlp", "distances")
+        for asked in ("onnx-reference-fp32", "ort-fp32", "ort-fp16-weights")
+    }, told
+    assert {case["reason"] for case in cases.values() if case["status"] == "unsupported"} == {
+        "it is asked for the exact result only"
+    }
+    # the data set, the task and both backends agree: a negated output, scored as distances, has the same hits
+    top1 = {case["accuracy"]["top1"] for case in cases.values() if case["status"] == "passed"}
+    assert len(top1) == 1
+    assert top1.pop() > 0.9
+    # the gate judged what it applies to, and only that
+    sizes = {
+        name: [verdict["message"] for verdict in case["verdicts"] if verdict["gate"] == "size"]
+        for name, case in cases.items()
+    }
+    assert all(
+        re.fullmatch(r"\d+ bytes against \d+ of FP32", sizes[f"{model}-ort-fp16-weights"][0])
+        for model in ("mlp", "distances")
+    )
+    assert not any(found for name, found in sizes.items() if name.endswith("fp32"))
+
+
+def test_every_room_has_an_example():
+    assert {path.split("/")[0] for path in examples()} == {*ROOMS, "suites"}
+    assert all(OFFERS[path.split("/")[0]] in code for path, code in extension_files().items())
