@@ -1,0 +1,57 @@
+"""What README, CONTRIBUTING and docs/ say of files, headings and options is so."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")))
+LINK = re.compile(r"!?\[[^\]]*\]\((?P<target>[^)\s]+)\)")
+CODE = re.compile(r"^```.*?^```|^    .*$|`[^`\n]*`", re.MULTILINE | re.DOTALL)
+BARE = re.compile(r"(?<![\w/(\[`])(?:docs|examples|benchmarks)/[\w/.-]+\.(?:md|html|py)")
+NAMED = re.compile(r"`((?:harness|docs|tests|benchmarks|suites|models|examples)/[\w/.-]+)`")
+WRITTEN = ("models/cache/",)  # by a run
+PAGE_IDS = [str(page.relative_to(ROOT)) for page in PAGES]
+
+
+def anchors(page):
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
+def test_every_link_leads_to_a_file_and_a_heading(page):
+    text = CODE.sub(lambda code: code[0] if code[0].startswith("`") and "](" not in code[0] else "", page.read_text())
+    for link in LINK.finditer(text):
+        target, _, heading = link["target"].partition("#")
+        if target.startswith(("http://", "https://")):
+            continue
+        file = (page.parent / target).resolve() if target else page
+        assert file.exists(), f"{page.name}: {link[0]}"
+        if heading:
+            assert heading in anchors(file), f"{page.name}: {link[0]}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
+def test_a_page_or_script_is_named_by_a_link(page):
+    assert BARE.findall(CODE.sub("", LINK.sub("", page.read_text()))) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
+def test_every_file_named_exists(page):
+    named = NAMED.findall(page.read_text())
+    assert [name for name in named if not (ROOT / name).exists() and name not in WRITTEN] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
+def test_every_flag_named_exists(page):
+    """Flags of the suites and of `harness`; those of pytest and of other programs are named here."""
+    from harness import cli
+    from harness.options.table import all_rows
+
+    others = {"--help", "--junit-xml", "--benchmark-json", "--no-"}
+    known = {row.flag for row in all_rows()} | set(re.findall(r'"(--[\w-]+)"', Path(cli.__file__).read_text()))
+    flags = set(re.findall(r"`(--[a-z][\w-]+)", page.read_text()))
+    assert flags - known - others == set()
