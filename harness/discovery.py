@@ -7,6 +7,7 @@ leading underscore is a helper, loadable by name and never listed.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
@@ -85,7 +86,7 @@ class Room:
                     yield module.name.replace("_", "-"), place
 
     def _entry_points(self) -> dict[str, importlib.metadata.EntryPoint]:
-        return {point.name: point for point in importlib.metadata.entry_points(group=f"harness.{self.folder}")}
+        return _entry_points(f"harness.{self.folder}")
 
     def _from_module(self, name: str) -> Any:
         listed = self.names()
@@ -111,6 +112,11 @@ class Room:
                 raise ConfigError(f"{loaded.__file__} offers no {self._offers}")
             return getattr(loaded, self._offers)
         return loaded
+
+
+@functools.cache  # each look reads the metadata of every installed package
+def _entry_points(group: str) -> dict[str, importlib.metadata.EntryPoint]:
+    return {point.name: point for point in importlib.metadata.entry_points(group=group)}
 
 
 def _package_of(point: importlib.metadata.EntryPoint) -> str:

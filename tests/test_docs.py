@@ -55,3 +55,33 @@ def test_every_flag_named_exists(page):
     known = {row.flag for row in all_rows()} | set(re.findall(r'"(--[\w-]+)"', Path(cli.__file__).read_text()))
     flags = set(re.findall(r"`(--[a-z][\w-]+)", page.read_text()))
     assert flags - known - others == set()
+
+
+def commands_of(group, prefix="harness"):
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands_of(command, f"{prefix} {name}")
+        else:
+            yield f"{prefix} {name}", {text for option in command.params for text in option.opts}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
+def test_every_command_line_of_harness_is_one_it_takes(page):
+    import typer
+
+    from harness import cli
+
+    commands = dict(commands_of(typer.main.get_command(cli.app)))
+    for line in re.findall(r"^ {4}(harness .*)$", page.read_text(), re.MULTILINE):
+        words = line.partition("#")[0]
+        name = next((name for name in commands if words.startswith(name)), None)
+        assert name or re.match(r"harness baseline show \|", words), line
+        if name:
+            assert set(re.findall(r"(?<=\s)--?[a-z][\w-]*", words)) <= commands[name], line
+
+
+def test_the_report_page_lists_every_outcome_with_its_meaning():
+    from harness.report.standing import Standing
+
+    page = (ROOT / "docs" / "report.md").read_text()
+    assert [f"| {standing.word} | {standing.meaning}" in page for standing in Standing] == [True] * len(Standing)
