@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from harness.errors import BaselineError, HarnessError
-from harness.gates import JudgeOptions, compare_runs, judge_records, list_gates
+from harness.gates import CaseVerdicts, JudgeOptions, compare_runs, judge_records, list_gates
 from harness.options.tolerances import value_from_text
 from harness.options.values import HarnessOptions
 from harness.report.files import report_of_run, write_reports
@@ -21,7 +21,7 @@ from harness.run.cases import utc_now
 from harness.run.doctor import doctor_lines
 from harness.run.stored import load_judged_run
 from harness.store.baseline_files import line_from_baseline, text_from_baseline
-from harness.store.baselines import BaselineStore
+from harness.store.baselines import BaselineStore, replaced_lines
 from harness.store.unused import prune_baselines as prune_unused
 
 app = typer.Typer(
@@ -105,7 +105,10 @@ def compare(
     ] = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Also write the comparison's page.")] = None,
 ) -> None:
-    """Judge every case of run B against the same case of run A; exits with 1 when something regressed."""
+    """Judge every case of run B against the same case of run A.
+
+    Exits with 1 when something regressed or is missing, and with 2 when nothing could be compared.
+    """
     (a, records_a), (b, records_b) = load_judged_run(_runs(run_a)), load_judged_run(_runs(run_b))
     given = {
         name: value_from_text(name, text, where=f"--{name.replace('_', '-')}")
@@ -122,8 +125,7 @@ def compare(
         made = report_of_run(_runs(run_b), b, found.records, previous=(a, records_a))
         for line in write_reports(_runs(run_b), made, page=output):
             typer.echo(line)
-    if found.is_failure:
-        raise typer.Exit(1)
+    _exit_as(found.verdicts)
 
 
 @baseline_app.command("show")
@@ -144,15 +146,22 @@ def show_baselines(
 @one_line_errors
 def accept_baselines(
     run: Annotated[Path, typer.Argument(help="The run to accept.")] = Path("latest"),
-    case: Annotated[list[str] | None, typer.Option(help="Only this case; repeatable.")] = None,
+    case: Annotated[
+        list[str] | None, typer.Option(help="Only this case, even if it regressed against its baseline; repeatable.")
+    ] = None,
     by: Annotated[str, typer.Option(help="Who accepts it.")] = "",
     folder: Annotated[Path, typer.Option("--baseline-dir", help="Stored baselines.")] = BASELINES,
 ) -> None:
-    """Make a run's cases the baselines of later runs."""
+    """Make a run's cases the baselines of later runs.
+
+    A case that regressed against its baseline, or could not be compared with it, is accepted by name only.
+    """
     _, records = load_judged_run(_runs(run))
     written = BaselineStore(folder).accept(
         records, case_ids=case or (), accepted_by=by or getpass.getuser(), accepted_at=utc_now()
     )
+    for line in replaced_lines(records, written):
+        typer.echo(line)
     for path in written:
         typer.echo(f"wrote {path}")
 
@@ -163,7 +172,10 @@ def diff_baselines(
     run: Annotated[Path, typer.Argument(help="The run to compare.")] = Path("latest"),
     folder: Annotated[Path, typer.Option("--baseline-dir", help="Stored baselines.")] = BASELINES,
 ) -> None:
-    """Compare a run with the stored baselines."""
+    """Compare a run with the stored baselines.
+
+    Exits with 1 when something regressed, and with 2 when nothing could be compared.
+    """
     found, records = load_judged_run(_runs(run))
     baselines, errors = BaselineStore(folder).load_for(records)
     if errors:
@@ -173,6 +185,16 @@ def diff_baselines(
     verdicts = [(record.case.id, record.verdicts) for record in judged if not record.is_reference]
     for line in comparison_lines((found,), verdicts):
         typer.echo(line)
+    _exit_as(verdicts)
+
+
+def _exit_as(verdicts: Sequence[CaseVerdicts]) -> None:
+    given = [verdict for _, verdicts_of_case in verdicts for verdict in verdicts_of_case]
+    if not any(verdict.was_compared for verdict in given):
+        typer.echo("ERROR: nothing could be compared", err=True)
+        raise typer.Exit(2)
+    if any(verdict.is_failure for verdict in given):
+        raise typer.Exit(1)
 
 
 @baseline_app.command("prune")

@@ -312,7 +312,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         return
     try:
         ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and not session.shouldstop
-        state.session.finish(clean=exitstatus == pytest.ExitCode.OK, is_whole=state.is_whole and ended)
+        clean = exitstatus == pytest.ExitCode.OK
+        state.session.finish(clean=clean, is_whole=state.is_whole and ended, had_end=ended)
     except HarnessError as error:
         state.session.notes.append(f"ERROR: {error}")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -328,6 +328,12 @@ class Verdict:
     n_lost: int | None = None
     n_gained: int | None = None
     detectable: float | None = None  # smallest loss this comparison would have seen [fraction]
+    model_change: str = ""  # "6ee4 -> a026": the other side's model file was another
+
+    @property
+    def was_compared(self) -> bool:
+        """Tell whether there was something to compare with, and it could be."""
+        return self.outcome not in (Outcome.INCOMPARABLE, Outcome.NO_BASELINE)
 
     @property
     def ok(self) -> bool:

@@ -4,11 +4,14 @@ import re
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from render_records import make_run
 from typer.testing import CliRunner
 
 from harness.cli import app
+from harness.records import PackedArray, Status
+from harness.store.baselines import BaselineStore
 from harness.store.runs import RunStore
 
 
@@ -23,6 +26,13 @@ def reports(tmp_path, monkeypatch):
             store.append(record)
         store.finish(replace(run, id=name), records, summary=b"{}")
     return records
+
+
+def all_right(accuracy):
+    """The same images, every one of them right."""
+    n, labels = accuracy.n_images, accuracy.labels
+    hits = PackedArray.of(np.packbits(np.ones(n, bool)))
+    return replace(accuracy, predictions=labels, top1_hits=hits, top5_hits=hits)
 
 
 def call(*args):
@@ -80,6 +90,20 @@ def test_baselines_are_accepted_shown_and_compared(reports, tmp_path):
     assert "someone" in shown.output
     assert passed.case.id in shown.output
     assert call("baseline", "diff", "latest").exit_code == 0
+
+
+def test_a_diff_or_comparison_that_compares_nothing_is_no_success(reports):
+    nothing = call("baseline", "diff", "latest")
+    assert (nothing.exit_code, "nothing could be compared" in nothing.output) == (2, True)
+
+
+def test_a_diff_with_a_regression_exits_with_1(reports, tmp_path):
+    worse = next(r for r in reports if r.status.value == "failed" and r.accuracy)
+    better = replace(worse, status=Status.PASSED, reason="", verdicts=(), accuracy=all_right(worse.accuracy))
+    BaselineStore(tmp_path / "suites" / "baselines").accept(
+        [better], case_ids=[better.case.id], accepted_by="someone", accepted_at="2026-11-20T00:00:00+00:00"
+    )
+    assert call("baseline", "diff", "latest").exit_code == 1
 
 
 def test_a_damaged_baseline_is_an_error_with_its_mend(reports, tmp_path):

@@ -14,7 +14,7 @@ from harness.discovery import Room
 from harness.errors import ConfigError
 from harness.gates import _between, _judging
 from harness.gates._accuracy import check_accuracy
-from harness.gates._between import RunComparison
+from harness.gates._between import CaseVerdicts, RunComparison
 from harness.gates._gate import Candidate, Evidence, Gate, GateAnswer, JudgeOptions, answer_of
 from harness.gates._judging import Baselines
 from harness.gates._subjects import (
@@ -30,6 +30,7 @@ from harness.records import Record
 __all__ = [
     "Baselines",
     "Candidate",
+    "CaseVerdicts",
     "Evidence",
     "Gate",
     "GateAnswer",

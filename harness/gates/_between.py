@@ -11,6 +11,8 @@ from harness.gates._judging import judge_records
 from harness.gates._subjects import Subject, subject_from_record
 from harness.records import Outcome, Record, RecordKey, Status, Verdict
 
+CaseVerdicts = tuple[str, tuple[Verdict, ...]]  # (case id, its verdicts)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunComparison:
@@ -20,7 +22,7 @@ class RunComparison:
     alone: tuple[tuple[str, Verdict], ...]  # (case id, why it was not compared)
 
     @property
-    def verdicts(self) -> list[tuple[str, tuple[Verdict, ...]]]:
+    def verdicts(self) -> list[CaseVerdicts]:
         """Return (case id, verdicts) of every case of either run."""
         told = [(record.case.id, record.verdicts) for record in self.records if record.verdicts]
         return told + [(case_id, (verdict,)) for case_id, verdict in self.alone]

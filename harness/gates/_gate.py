@@ -43,8 +43,8 @@ class Evidence:
 class Gate:
     """One question asked of every case that it applies to; a file in harness/gates/ offers one as GATE.
 
-    `judge` is pure. It returns no verdict when what the gate `needs` was not measured, as may be in an earlier run or in
-    one of a selection. It may raise MeasurementError for numbers that are none.
+    `judge` is pure. It returns no verdict when what the gate `needs` was not measured, as may be in an earlier run or
+    in one of a selection. It may raise MeasurementError for numbers that are none.
     """
 
     name: str

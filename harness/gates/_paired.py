@@ -85,12 +85,15 @@ def judge_margin(gate: str, changes: Changes, *, margin: float, alpha: float, ag
     else:
         outcome, code = Outcome.INCONCLUSIVE, "too_few_images"
         advice = _advice_for_more(changes, margin=margin, alpha=alpha)
+    tail = f"accepted is a loss of {points(margin)}"
+    if code == "real_loss_within_margin":
+        tail = f"significant loss of {points(changes.loss)}, within the accepted {points(margin)}"
     return _paired_verdict(
         gate,
         changes,
         outcome=outcome,
         code="identical" if changes.n_changed == 0 and outcome is Outcome.SAME else code,
-        tail=f"accepted is a loss of {points(margin)}",
+        tail=tail,
         advice=advice,
         alpha=alpha,
         p_value=p_beyond,

@@ -9,7 +9,7 @@ import numpy as np
 from harness.errors import MeasurementError
 from harness.gates._accuracy import incomparable
 from harness.gates._images import shared_images
-from harness.gates._paired import changes_between, judge_identity, percent
+from harness.gates._paired import changes_between, judge_identity, judge_margin, percent
 from harness.gates._subjects import (
     RoundMedians,
     Subject,
@@ -18,6 +18,7 @@ from harness.gates._subjects import (
     changes_of_setting,
     is_other_int8_isa,
     machine_differences,
+    model_change,
     subject_from_record,
 )
 from harness.records import Outcome, Record, Verdict
@@ -37,8 +38,11 @@ def no_baseline(case: Case, *, stored_in: str, gate: str, what: str = "baseline"
 
 
 def judge_predictions(record: Record, theirs: Subject, *, gate: str) -> Verdict:
-    """Judge predictions image by image against stored ones: they should be identical.
+    """Judge predictions image by image against stored ones: of one model file they should be identical.
 
+    A changed model may lose what is accepted: `max_drop_baseline` where it is set, else `max_drop`. Scores of other
+    images, labels or classes under the same name are never compared; of a baseline that is a failure, because nothing
+    then says that the case holds.
     Raises: MeasurementError for scores that are not numbers.
     """
     ours, tolerance = subject_from_record(record, "this run"), record.tolerance
@@ -50,22 +54,27 @@ def judge_predictions(record: Record, theirs: Subject, *, gate: str) -> Verdict:
         return _no_shared(ours, theirs, gate=gate)
     different += (shared.different,) if shared.different else ()
     if different:
-        return incomparable(gate, different, against=theirs.name, advice=_advice_for_incomparable(ours, theirs))
+        found = incomparable(gate, different, against=theirs.name, advice=_advice_for_incomparable(ours, theirs))
+        return replace(found, is_failure=theirs.is_baseline)
     wrong, wrong_theirs = ours.scores.wrong_predictions[shared.ours], theirs.scores.wrong_predictions[shared.theirs]
     hits, hits_theirs = ours.scores.hits[shared.ours], theirs.scores.hits[shared.theirs]
     changes = changes_between(hits_theirs, hits, wrong != wrong_theirs)
-    is_other_isa = is_other_int8_isa(ours, theirs)
-    verdict = judge_identity(
-        gate,
-        changes,
-        margin=tolerance.max_drop if is_other_isa else tolerance.max_drop_baseline,
-        margin_same=tolerance.max_drop,
-        alpha=tolerance.alpha,
-        against=theirs.name,
-    )
+    is_other_isa, model = is_other_int8_isa(ours, theirs), model_change(ours, theirs)
+    if model:
+        margin = tolerance.max_drop_baseline or tolerance.max_drop
+        verdict = judge_margin(gate, changes, margin=margin, alpha=tolerance.alpha, against=theirs.name)
+    else:
+        verdict = judge_identity(
+            gate,
+            changes,
+            margin=tolerance.max_drop if is_other_isa else tolerance.max_drop_baseline,
+            margin_same=tolerance.max_drop,
+            alpha=tolerance.alpha,
+            against=theirs.name,
+        )
     is_same_range = not shared.note
     has_other_bits = is_same_range and ours.scores.outputs_sha256 != theirs.scores.outputs_sha256
-    notes = [verdict.message, shared.note]
+    notes = [f"model changed: {model}" if model else "", verdict.message, shared.note]
     if changes.n_changed == 0 and has_other_bits:
         notes.append("the outputs differ in their bits")
     if is_other_isa:
@@ -77,6 +86,7 @@ def judge_predictions(record: Record, theirs: Subject, *, gate: str) -> Verdict:
         verdict,
         message="; ".join(note for note in notes if note),
         advice=_joined(verdict.advice, _advice(verdict, theirs)),
+        model_change=model,
     )
     return _with_options(judged, changes_of_options(ours, theirs))
 
@@ -98,6 +108,8 @@ def judge_latencies(record: Record, theirs: Subject, *, gate: str) -> tuple[Verd
         verdict = judge_latency(
             latency, before, tolerance=record.tolerance, against=theirs.name, different=different, gate=gate
         )
+        if model := model_change(ours, theirs):
+            verdict = replace(verdict, message=f"{verdict.message}; model changed: {model}", model_change=model)
         verdicts.append(_with_options(verdict, changed))
     return tuple(verdicts)
 

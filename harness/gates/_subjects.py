@@ -143,11 +143,10 @@ def engine_digest(record: Record) -> str:
 def accuracy_differences(ours: Subject, theirs: Subject) -> tuple[str, ...]:
     """Return what of a case forbids comparing predictions, images apart.
 
-    Libraries, converters and machines may differ: they are under test.
+    Models, libraries, converters and machines may differ: they are under test.
     """
     classes = [subject.scores.num_classes if subject.scores else 0 for subject in (ours, theirs)]
     pairs = (
-        ("model", ours.source_sha256[:8], theirs.source_sha256[:8]),
         ("precision", ours.case.precision.value, theirs.case.precision.value),
         ("recipe", ours.case.recipe, theirs.case.recipe),
         ("classes", classes[0], classes[1]),
@@ -156,10 +155,17 @@ def accuracy_differences(ours: Subject, theirs: Subject) -> tuple[str, ...]:
 
 
 def machine_differences(ours: Subject, theirs: Subject) -> tuple[str, ...]:
-    """Return what forbids comparing times of two runs: another type of device, or another model."""
+    """Return what forbids comparing times of two runs: another type of device."""
     here, there = ours.environment.device_type, (theirs.timed_on or theirs.environment).device_type
-    pairs = (("device type", here, there), ("model", ours.source_sha256[:8], theirs.source_sha256[:8]))
-    return tuple(f"{name} {x or 'unknown'} and {y or 'unknown'}" for name, x, y in pairs if x != y)
+    return () if here == there else (f"device type {here or 'unknown'} and {there or 'unknown'}",)
+
+
+def model_change(ours: Subject, theirs: Subject) -> str:
+    """Return "6ee4 -> a026" when the two are of different model files, "" when they are of one."""
+    if ours.source_sha256 == theirs.source_sha256:
+        return ""
+    n_digits = 4 if ours.source_sha256[:4] != theirs.source_sha256[:4] else 16
+    return f"{theirs.source_sha256[:n_digits] or 'unknown'} -> {ours.source_sha256[:n_digits] or 'unknown'}"
 
 
 def is_other_int8_isa(ours: Subject, theirs: Subject) -> bool:

@@ -305,6 +305,13 @@ VERDICTS = (
         help="write baselines at the end of a clean run",
         role="run",
     ),
+    _verdict(
+        flag="--accept-regressions",
+        field="accept_regressions",
+        kind=SWITCH,
+        help="as --update-baselines; also replace those that a case regressed against or cannot be compared with",
+        role="run",
+    ),
 )
 
 _files = partial(Option, section="Files", role="run")

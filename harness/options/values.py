@@ -40,6 +40,7 @@ class HarnessOptions:
     baseline: str = "auto"
     baseline_dir: str = "suites/baselines"
     update_baselines: bool = False
+    accept_regressions: bool = False
     root: str = "."  # where harness.toml or pyproject.toml lies
     score_batch: int = 100  # images per batch when scoring
     max_drop: float | None = None
@@ -59,8 +60,8 @@ class HarnessOptions:
             raise ConfigError("--backend=auto means every usable backend; name it alone, or name the backends")
         if self.baseline not in BASELINE_MODES:
             raise ConfigError(f"--baseline={self.baseline}: choose from {', '.join(BASELINE_MODES)}")
-        if self.update_baselines and self.baseline == "require":
-            raise ConfigError("--update-baselines writes what --baseline=require demands to be there; choose one")
+        if self.writes_baselines and self.baseline == "require":
+            raise ConfigError("--baseline=require demands that baselines are there; no run writes them beside that")
         if self.timeout_s <= 0 or self.num_threads < 1:
             raise ConfigError("--worker-timeout and --threads must be greater than 0")
         groups = backend_groups()
@@ -71,6 +72,11 @@ class HarnessOptions:
             if backend in groups:
                 flags = ", ".join(row.flag for row in groups[backend].rows)
                 raise ConfigError(f"--backend-option={backend}.{name}={value}: use an option of its own: {flags}")
+
+    @property
+    def writes_baselines(self) -> bool:
+        """Tell whether baselines are to be written at the end of the run."""
+        return self.update_baselines or self.accept_regressions
 
     @property
     def build_settings(self) -> dict[str, dict[str, object]]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from harness.records import Environment, Record, Run
 from harness.report.format import format_decimals, format_points, moment_from_iso, plural
 from harness.report.rows import Row
-from harness.report.standing import BAD, Standing
+from harness.report.standing import BAD, Standing, has_real_loss
 from harness.store.history import changed_versions
 
 
@@ -16,6 +16,8 @@ def tone_of_run(run: Run, rows: Sequence[Row], missing: Sequence[str]) -> str:
     standings = {row.standing for row in rows}
     if not rows or standings & set(BAD):
         return "bad"
+    if any(has_real_loss(row.record) for row in rows):
+        return "warn"
     if missing or not run.finished_at or {Standing.NOT_JUDGED, Standing.INCONCLUSIVE} & standings:
         return "warn"
     return "good" if {Standing.PASSED, Standing.IMPROVED} & standings else "warn"

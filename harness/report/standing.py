@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.records import Outcome, Record, Run, Status, Verdict
-from harness.report.format import format_images, format_p, plural
+from harness.report.format import format_fraction, format_images, format_p, format_points, plural
 from harness.stats import mcnemar_p
 
 
@@ -153,7 +153,11 @@ def verdict_sentence(run: Run, records: Sequence[Record], *, missing: Sequence[s
     ranked = sorted(records, key=lambda record: standing_of(record).rank)
     counts = Counter(standing_of(record) for record in records)
     is_bad = any(counts[standing] for standing in BAD)
-    sentence = _bad_sentence(ranked, counts) if is_bad else _good_sentence(counts, len(records))
+    changed = _changed_models(records)
+    if is_bad:
+        sentence = f"{_bad_sentence(ranked, counts)}{changed}"
+    else:
+        sentence = _good_sentence(counts, len(records), n_losses=sum(map(has_real_loss, records)), changed=changed)
     if missing:
         sentence += f" {plural(len(missing), 'case')} of the previous run did not run: {_some(missing)}."
     return sentence if run.finished_at else f"The run did not finish. Of what ran: {sentence}"
@@ -170,7 +174,49 @@ def _bad_sentence(ranked: Sequence[Record], counts: Counter[Standing]) -> str:
     return f"{sentence} {' and '.join(rest)}." if rest else sentence
 
 
-def _good_sentence(counts: Counter[Standing], n_records: int) -> str:
+def has_real_loss(record: Record) -> bool:
+    """Tell whether a case lost more images than chance explains, though no more than is accepted."""
+    alpha = record.tolerance.alpha
+    return any(
+        verdict.outcome in (Outcome.SAME, Outcome.INCONCLUSIVE)
+        and verdict.code != "not_among_many"
+        and verdict.n_lost is not None
+        and verdict.n_gained is not None
+        and verdict.n_lost > verdict.n_gained
+        and mcnemar_p(verdict.n_lost, verdict.n_gained) <= alpha
+        for verdict in record.verdicts
+    )
+
+
+def _changed_models(records: Sequence[Record]) -> str:
+    """Return a sentence on each model whose file is not the baseline's: its change, and its worst case."""
+    worst: dict[str, tuple[Record, Verdict]] = {}
+    for record in records:
+        for verdict in record.verdicts:
+            if verdict.model_change and verdict.value is not None and verdict.n_lost is not None:
+                before = worst.get(record.case.model)
+                if before is None or _net_loss(verdict) > _net_loss(before[1]):
+                    worst[record.case.model] = (record, verdict)
+    return "".join(f" {_changed_model(record, verdict)}" for record, verdict in worst.values())
+
+
+def _net_loss(verdict: Verdict) -> int:
+    return (verdict.n_lost or 0) - (verdict.n_gained or 0)
+
+
+def _changed_model(record: Record, verdict: Verdict) -> str:
+    n = record.accuracy.n_images if record.accuracy else None
+    before, now = (format_fraction(value, n=n) for value in (verdict.baseline_value, verdict.value))
+    change = (verdict.value or 0.0) - (verdict.baseline_value or 0.0)
+    moved = f"{format_points(change, n=n)}; " if change else ""
+    counts = f"{moved}{verdict.n_lost:,} lost, {verdict.n_gained:,} gained"
+    case = record.case
+    where = ", ".join(part for part in (case.backend, case.precision.value, case.variant) if part)
+    bare = before.removesuffix("%").rstrip()
+    return f"{case.model} changed ({verdict.model_change}): top-1 {bare} -> {now} ({counts}) on {where}."
+
+
+def _good_sentence(counts: Counter[Standing], n_records: int, *, n_losses: int = 0, changed: str = "") -> str:
     n_held = counts[Standing.PASSED] + counts[Standing.IMPROVED]
     words = {
         Standing.INCONCLUSIVE: "inconclusive",
@@ -183,8 +229,13 @@ def _good_sentence(counts: Counter[Standing], n_records: int) -> str:
         others.insert(0, f"{counts[Standing.IMPROVED]:,} of them improved")
     if n_held == 0:
         return f"No case passed: {', '.join(others)}."
-    head = f"No regression: {n_held:,} of {plural(n_records, 'case')} passed"
-    return f"{head}; {', '.join(others)}." if others else f"{head}."
+    held = f"{n_held:,} of {plural(n_records, 'case')} passed"
+    told = f"{held}; {', '.join(others)}." if others else f"{held}."
+    if n_losses:
+        return (
+            f"Significant loss in {n_losses:,} of {plural(n_records, 'case')}, within what is accepted.{changed} {told}"
+        )
+    return f"No regression: {told}{changed}"
 
 
 def _some(names: Sequence[str], limit: int = 3) -> str:

@@ -8,7 +8,7 @@ from harness.gates import Candidate, list_gates
 from harness.options.values import HarnessOptions
 from harness.records import Outcome, Record, Status
 from harness.run.cases import utc_now
-from harness.store.baselines import BaselineStore
+from harness.store.baselines import BaselineStore, failed_against_baseline, replaced_lines
 from harness.store.unused import unused_baselines
 
 MAX_NAMED = 3
@@ -28,7 +28,10 @@ def baseline_notes(
     records: judged, references left out. `clean`: nothing failed. `is_full`: every case there is was run.
     Raises: BaselineError for a damaged file, ConfigError when the folder cannot be written.
     """
-    notes = _written(store, records, clean=clean) if options.update_baselines else _missing(records)
+    if options.writes_baselines:
+        notes = _written(store, records, clean=clean, accepts_regressions=options.accept_regressions)
+    else:
+        notes = _missing(records)
     unused = unused_baselines(store, records, skipped_backends=left_out) if is_full else ()
     if unused:
         names = ", ".join(sorted({path.stem for path in unused}))
@@ -38,7 +41,9 @@ def baseline_notes(
 
 def is_complete(record: Record) -> bool:
     """Tell whether a record has all that a baseline is for; half a one would make the next run blind."""
-    if record.status is not Status.PASSED or not record.latencies:
+    if record.status is not Status.PASSED and not failed_against_baseline(record):
+        return False
+    if not record.latencies:
         return False
     if record.timing_only:
         return True
@@ -49,12 +54,25 @@ def is_complete(record: Record) -> bool:
     return record.accuracy is not None and needed <= {verdict.gate for verdict in record.verdicts}
 
 
-def _written(store: BaselineStore, records: Sequence[Record], *, clean: bool) -> list[str]:
+def only_regressions(records: Sequence[Record]) -> bool:
+    """Tell whether whatever failed of a run failed against its baseline alone."""
+    return all(
+        record.status in (Status.PASSED, Status.UNSUPPORTED) or failed_against_baseline(record) for record in records
+    )
+
+
+def _written(store: BaselineStore, records: Sequence[Record], *, clean: bool, accepts_regressions: bool) -> list[str]:
     whole = [record for record in records if is_complete(record)]
     for record in whole:
         store.queue(record, accepted_by="pytest --update-baselines", accepted_at=utc_now())
-    store.flush(is_clean=clean)
-    notes = [f"baselines: wrote those of {len(whole)} cases" if clean else "baselines: none written, run not clean"]
+    written = store.flush(is_clean=clean)
+    if clean:
+        replaced = [f"baselines: replaced {line}" for line in replaced_lines(records, written)]
+        notes = [*replaced, f"baselines: wrote those of {len(whole)} cases"]
+    else:
+        notes = ["baselines: none written, run not clean"]
+        if not accepts_regressions and only_regressions(records):
+            notes[0] += " (regressed, or not comparable: --accept-regressions writes them all the same)"
     n_partial = len(records) - len(whole)
     if clean and n_partial:
         notes.append(f"baselines: {n_partial} not written: not scored, timed and judged in this run")

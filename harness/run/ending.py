@@ -11,7 +11,7 @@ from harness.records import Record, Run
 from harness.report.files import properties_of_record, report_of_run, summary_of_run, write_reports
 from harness.report.model import Report, build_report
 from harness.report.terminal import summary_lines
-from harness.run.accepting import baseline_notes
+from harness.run.accepting import baseline_notes, only_regressions
 from harness.run.cases import utc_now
 from harness.store.baselines import BaselineStore
 from harness.store.runs import BASELINES_FOLDER, RunStore
@@ -26,6 +26,7 @@ class Ending:
     options: HarnessOptions
     left_out: dict[str, str]  # backend -> why `auto` left it out
     is_clean: bool  # nothing failed
+    had_end: bool  # every test that was selected ran
     is_full: bool  # every case there is was planned, measured and judged
 
 
@@ -48,12 +49,13 @@ def end_run(run: Run, records: Sequence[Record], ending: Ending) -> Ended:
     """
     folder, cases = ending.store.folder, [record for record in records if not record.is_reference]
     ending.baselines.copy_to(folder / BASELINES_FOLDER, records)
+    accepts = ending.had_end and ending.options.accept_regressions and only_regressions(cases)
     notes = baseline_notes(
         ending.baselines,
         cases,
         options=ending.options,
         left_out=ending.left_out,
-        clean=ending.is_clean,
+        clean=ending.is_clean or accepts,
         is_full=ending.is_full,
     )
     run = replace(run, finished_at=utc_now(), notes=tuple(notes), is_full=ending.is_full)

@@ -102,10 +102,11 @@ class RunSession:
         bad = [record.case.id for record in records if record.status in (Status.FAILED, Status.ERROR)]
         return f"failed without a test that says so (deselected?): {', '.join(bad)}" if bad else ""
 
-    def finish(self, *, clean: bool, is_whole: bool = False) -> None:
+    def finish(self, *, clean: bool, is_whole: bool = False, had_end: bool = True) -> None:
         """Write records, summary, report, and asked-for baselines of a clean run. Measures and judges nothing more.
 
-        `clean`: every test passed. `is_whole`: nothing was deselected and nothing ended early.
+        `clean`: every test passed. `is_whole`: nothing was deselected and nothing ended early. `had_end`: every test
+        that was selected ran.
         Raises: ConfigError when a file cannot be written.
         """
         self._cases.close()
@@ -119,6 +120,7 @@ class RunSession:
             options=self.options,
             left_out=self.plan.left_out,
             is_clean=clean and not self.problem(),
+            had_end=had_end,
             is_full=is_whole and not changed_selection(self.options) and n_cases == len(self.plan.cases),
         )
         self._ended = end_run(self.run, self._judging.records(), ending)

@@ -137,7 +137,6 @@ def test_options_that_one_side_does_not_know_are_not_said_to_differ():
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        (lambda r: replace(r, artifact=replace(r.artifact, source_sha256="c" * 64)), "model"),
         (lambda r: replace(r, accuracy=replace(r.accuracy, fingerprint="e" * 64)), "contents"),
         (lambda r: replace(r, accuracy=replace(r.accuracy, num_classes=12)), "classes"),
         (lambda r: replace(r, case=replace(r.case, precision=Precision.FP16)), "precision"),
@@ -150,6 +149,57 @@ def test_a_foreign_baseline_is_never_compared(change, word):
     assert verdict.outcome is Outcome.INCOMPARABLE
     assert word in verdict.message
     assert verdict.value is None
+    assert verdict.is_failure, "the baseline of this case could not be compared, so nothing says that it holds"
+
+
+def judge_changed(lost, gained, *, tolerance=TOLERANCE, n=10_000):
+    """Judge a case whose model file is another than the baseline's."""
+    before, after = pair_with(lost=lost, gained=gained, n=n)
+    theirs = record_with(before)
+    theirs = replace(theirs, artifact=replace(theirs.artifact, source_sha256="6ee4" + "0" * 60))
+    ours = record_with(after)
+    ours = replace(ours, artifact=replace(ours.artifact, source_sha256="a026" + "0" * 60))
+    return judge(ours, theirs, tolerance)[0]
+
+
+@pytest.mark.parametrize(
+    ("lost", "gained", "outcome", "code"),
+    [
+        (0, 0, Outcome.SAME, "identical"),
+        (12, 3, Outcome.SAME, "within_margin"),
+        (25, 3, Outcome.SAME, "real_loss_within_margin"),
+        (60, 10, Outcome.INCONCLUSIVE, "too_few_images"),
+        (1_500, 10, Outcome.REGRESSED, "loss_beyond_margin"),
+        (3, 40, Outcome.IMPROVED, "gained_images"),
+    ],
+)
+def test_a_changed_model_is_judged_by_the_accepted_loss_on_the_same_images(lost, gained, outcome, code):
+    verdict = judge_changed(lost, gained)
+    assert (verdict.outcome, verdict.code) == (outcome, code)
+    assert verdict.is_failure is (outcome is Outcome.REGRESSED)
+    assert verdict.message.startswith("model changed: 6ee4 -> a026; top-1 ")
+    assert verdict.model_change == "6ee4 -> a026"
+    assert (verdict.n_lost, verdict.n_gained) == (lost, gained)
+    assert ("significant loss of 0.22 points, within the accepted 0.50 points" in verdict.message) is (lost == 25)
+
+
+def test_the_margin_of_a_changed_model_is_that_of_the_baseline_where_one_is_set():
+    strict = replace(TOLERANCE, max_drop_baseline=0.0005)
+    assert judge_changed(25, 3, tolerance=strict).outcome is Outcome.REGRESSED
+    loose = replace(TOLERANCE, max_drop_baseline=0.02)
+    assert judge_changed(60, 10, tolerance=loose).outcome is Outcome.SAME
+
+
+def test_the_same_model_is_held_to_identity_whatever_a_changed_one_may_lose():
+    assert judge_scores(25, 3).outcome is Outcome.REGRESSED
+
+
+def test_times_of_a_changed_model_are_compared_and_say_so():
+    theirs = record_with(latencies=(latency_with(),))
+    ours = replace(theirs, artifact=replace(theirs.artifact, source_sha256="a026" + "0" * 60))
+    (verdict,) = [found for found in judge(ours, theirs) if found.gate == "latency"]
+    assert verdict.outcome is Outcome.SAME
+    assert "model changed: bbbb -> a026" in verdict.message
 
 
 def test_int8_of_other_cpu_instructions_is_paired_with_the_models_margin():

@@ -43,6 +43,7 @@ EVERY = {
     "--baseline": (["--baseline=ignore"], "ignore"),
     "--baseline-dir": (["--baseline-dir=/runs/baselines"], "/runs/baselines"),
     "--update-baselines": (["--update-baselines"], True),
+    "--accept-regressions": (["--accept-regressions"], True),
     "--report-dir": (["--report-dir=/runs/reports"], "/runs/reports"),
     "--engine-cache": (["--engine-cache=/cache"], "/cache"),
     "--rebuild": (["--rebuild"], True),
@@ -65,7 +66,7 @@ EVERY = {
     "--trt-cutoff": (["--trt-cutoff=0"], 0),
 }
 # Neither what the case itself says, nor what no result depends on.
-NOT_REPEATED = {"--update-baselines", "--report-dir", "--engine-cache", "--rebuild"}
+NOT_REPEATED = {"--update-baselines", "--accept-regressions", "--report-dir", "--engine-cache", "--rebuild"}
 SELECTING = {"--backend", "--precision", "--recipe", "--model"}
 
 

@@ -67,6 +67,16 @@ def test_standing(found, standing):
 
 
 LOSS = verdict(Outcome.REGRESSED, fails=True, n_lost=14, n_gained=0, p_value=0.00012)
+CHANGED = verdict(
+    Outcome.SAME,
+    gate="baseline",
+    code="real_loss_within_margin",
+    n_lost=44,
+    n_gained=17,
+    value=0.9888,
+    baseline_value=0.9915,
+    model_change="6ee4 -> a026",
+)
 HELD = record(verdict(Outcome.SAME), model="mlp")
 
 
@@ -89,6 +99,21 @@ HELD = record(verdict(Outcome.SAME), model="mlp")
             "1 of 2 cases ended in an error: lenet5, openvino, int8: BuildError: no kernel.",
         ),
         ([record()], "No case passed: 1 not judged."),
+        (
+            [record(CHANGED, model="mlp"), HELD],
+            "Significant loss in 1 of 2 cases, within what is accepted. mlp changed (6ee4 -> a026): top-1 99.15 -> "
+            "98.88\u00a0% (\u22120.27\u00a0points; 44 lost, 17 gained) on openvino, int8. 2 of 2 cases passed.",
+        ),
+        (
+            [record(dataclasses.replace(CHANGED, n_lost=0, n_gained=0, value=0.9915), model="mlp"), HELD],
+            "No regression: 2 of 2 cases passed. mlp changed (6ee4 -> a026): top-1 99.15 -> 99.15\u00a0% (0 lost, 0 "
+            "gained) on openvino, int8.",
+        ),
+        (
+            [record(dataclasses.replace(CHANGED, n_lost=900, is_failure=True), status=Status.FAILED, model="mlp")],
+            "1 of 1 case failed: mlp, openvino, int8: 900 images lost, 17 gained, p < 0.000001. mlp changed (6ee4 -> "
+            "a026): top-1 99.15 -> 98.88\u00a0% (\u22120.27\u00a0points; 900 lost, 17 gained) on openvino, int8.",
+        ),
         (
             [HELD, record(status=Status.UNSUPPORTED), record(verdict(Outcome.IMPROVED))],
             "No regression: 2 of 3 cases passed; 1 of them improved, 1 unsupported.",
@@ -115,6 +140,7 @@ def test_what_did_not_run_is_said():
         (RUN, [record(LOSS)], [], "bad"),
         (RUN, [HELD], ["a"], "warn"),
         (RUN, [HELD, record()], [], "warn"),
+        (RUN, [HELD, record(CHANGED)], [], "warn"),
         (RUN, [record(status=Status.UNSUPPORTED)], [], "warn"),
         (dataclasses.replace(RUN, finished_at=""), [HELD], [], "warn"),
     ],

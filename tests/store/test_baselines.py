@@ -227,7 +227,7 @@ def test_only_a_clean_run_writes(store):
 
 
 @pytest.mark.parametrize("status", [Status.FAILED, Status.ERROR, Status.UNSUPPORTED])
-def test_only_a_passed_case_is_queued(store, status):
+def test_what_neither_passed_nor_failed_against_its_baseline_alone_is_not_queued(store, status):
     with pytest.raises(BaselineError, match="only a passed case"):
         store.queue(record_with(accuracy_with(), status=status), **BY)
 
@@ -244,7 +244,10 @@ def failed_record(gate):
 
 def test_accept_takes_what_failed_only_against_its_baseline(store):
     written(store, record_with(accuracy_with()))
-    (path,) = store.accept([failed_record("baseline")], **BY)
+    worse = failed_record("baseline")
+    with pytest.raises(BaselineError, match=f"to accept that, name it: --case {worse.case.id}"):
+        store.accept([worse], **BY)
+    (path,) = store.accept([worse], case_ids=[worse.case.id], **BY)
     assert judge(store, failed_record("baseline"))[0].code == "identical"
     assert path in store.paths()
 
