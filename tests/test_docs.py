@@ -4,6 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+import typer
+
+from harness import cli
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -19,6 +22,19 @@ def anchors(page):
     """Return the anchors of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+def commands_of(group, prefix="harness"):
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands_of(command, f"{prefix} {name}")
+        else:
+            yield f"{prefix} {name}", {text for option in command.params for text in option.opts}
+
+
+def harness_commands():
+    """Return "harness NAME" -> the flags it takes."""
+    return dict(commands_of(typer.main.get_command(cli.app)))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
@@ -48,30 +64,17 @@ def test_every_file_named_exists(page):
 @pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
 def test_every_flag_named_exists(page):
     """Flags of the suites and of `harness`; those of pytest and of other programs are named here."""
-    from harness import cli
     from harness.options.table import all_rows
 
     others = {"--help", "--junit-xml", "--benchmark-json", "--no-"}
-    known = {row.flag for row in all_rows()} | set(re.findall(r'"(--[\w-]+)"', Path(cli.__file__).read_text()))
+    known = {row.flag for row in all_rows()}.union(*harness_commands().values())
     flags = set(re.findall(r"`(--[a-z][\w-]+)", page.read_text()))
     assert flags - known - others == set()
 
 
-def commands_of(group, prefix="harness"):
-    for name, command in group.commands.items():
-        if hasattr(command, "commands"):
-            yield from commands_of(command, f"{prefix} {name}")
-        else:
-            yield f"{prefix} {name}", {text for option in command.params for text in option.opts}
-
-
 @pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
 def test_every_command_line_of_harness_is_one_it_takes(page):
-    import typer
-
-    from harness import cli
-
-    commands = dict(commands_of(typer.main.get_command(cli.app)))
+    commands = harness_commands()
     for line in re.findall(r"^ {4}(harness .*)$", page.read_text(), re.MULTILINE):
         words = line.partition("#")[0]
         name = next((name for name in commands if words.startswith(name)), None)
