@@ -150,6 +150,21 @@ def test_a_crash_costs_one_case(suites, pytester):
     assert status == {"fake-segfault": Status.ERROR, "fake-honest": Status.PASSED}
 
 
+def test_an_error_after_a_loss_hides_neither(suites, pytester):
+    result = suites("--backend=fake-loses", "--floor=0")
+    assert result.ret == 1
+    record = latest(pytester)[1][0]
+    assert "top-1" in record.reason
+    assert "then an error: " in record.reason
+    assert "the clock is broken" in record.reason
+    assert record.status is Status.FAILED
+    (reference,) = [verdict for verdict in record.verdicts if verdict.gate == "reference"]
+    assert reference.outcome is Outcome.REGRESSED
+    result.stdout.fnmatch_lines(
+        ["1 of 1 case regressed: mlp, fake-loses, fp32: 68 images lost, none gained*clock is broken*"]
+    )
+
+
 def test_a_hang_ends_with_a_reason(suites, pytester):
     result = suites("--backend=fake-hang", "--floor=0", "--worker-timeout=2", "-k", "test_accuracy")
     assert result.ret == 1

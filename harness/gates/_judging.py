@@ -137,16 +137,13 @@ def _judged(found: _Found, verdicts: tuple[Verdict, ...]) -> Record:
 
 
 def _ending(found: _Found, verdicts: Sequence[Verdict]) -> tuple[Status, str]:
-    """Return status and reason: an error beats a verdict, a verdict beats a test that failed."""
-    record = found.record
-    error = record.error or found.error
+    """Return status and reason: a loss that was measured is told whatever broke afterwards, and then what broke."""
+    record, error = found.record, found.error or found.record.error
+    failing = next((verdict for verdict in verdicts if verdict.is_failure), None)
+    if failing is not None and not found.error:
+        return Status.FAILED, f"{failing.message}; then an error: {error}" if error else failing.message
     if error:
         return Status.ERROR, error
     if record.unsupported:
         return Status.UNSUPPORTED, record.unsupported
-    failing = next((verdict for verdict in verdicts if verdict.is_failure), None)
-    if failing is not None:
-        return Status.FAILED, failing.message
-    if record.test_failure:
-        return Status.FAILED, record.test_failure
-    return Status.PASSED, ""
+    return (Status.FAILED, record.test_failure) if record.test_failure else (Status.PASSED, "")

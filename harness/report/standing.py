@@ -89,7 +89,7 @@ def standing_of(record: Record) -> Standing:
     """Return the one word for a record. A case that nothing judged never reads like one that holds."""
     if record.status in ENDED:
         return ENDED[record.status]
-    if record.error or record.unsupported:  # of a run that ended before it was judged
+    if record.status is not Status.FAILED and (record.error or record.unsupported):  # of a run that ended unjudged
         return Standing.ERROR if record.error else Standing.UNSUPPORTED
     outcomes = {verdict.outcome for verdict in record.verdicts if _counts(verdict)}
     failed = {verdict.outcome for verdict in record.verdicts if verdict.is_failure}
@@ -142,8 +142,10 @@ def finding(record: Record) -> str:
     if verdict.n_lost is not None and verdict.n_gained is not None:
         found = format_images(verdict.n_lost, verdict.n_gained)
         # The gate's own p-value may be of a loss beyond what is accepted; beside counts, a reader expects McNemar's.
-        return f"{found}, {format_p(mcnemar_p(verdict.n_lost, verdict.n_gained))}"
-    return verdict.message or record.reason
+        found = f"{found}, {format_p(mcnemar_p(verdict.n_lost, verdict.n_gained))}"
+    else:
+        found = verdict.message or record.reason
+    return f"{found}; then an error: {record.error}" if record.error and verdict.is_failure else found
 
 
 def verdict_sentence(run: Run, records: Sequence[Record], *, missing: Sequence[str] = ()) -> str:
@@ -228,7 +230,7 @@ def _good_sentence(counts: Counter[Standing], n_records: int, *, n_losses: int =
     if counts[Standing.IMPROVED]:
         others.insert(0, f"{counts[Standing.IMPROVED]:,} of them improved")
     if n_held == 0:
-        return f"No case passed: {', '.join(others)}."
+        return f"No case passed: {', '.join(others)}.{changed}"
     held = f"{n_held:,} of {plural(n_records, 'case')} passed"
     told = f"{held}; {', '.join(others)}." if others else f"{held}."
     if n_losses:

@@ -21,6 +21,8 @@ from harness.run.plan import Plan
 from harness.specs import REFERENCE_BACKEND, Case, Precision
 from harness.store.baselines import BaselineStore
 
+COMPARISONS = frozenset({"fp32", "reference", "emulation"})  # need nothing more of a scored case's own worker
+
 
 class Judging:
     """The verdicts of one run."""
@@ -48,10 +50,11 @@ class Judging:
             self._judge_all()
         else:
             self._measure(run, gate.needs)
-        if run.failure is not None:
+        judged = self._current(run, gate)
+        if run.failure is not None and not any(verdict.gate == gate.name for verdict in judged.verdicts):
             raise run.failure
         run.prepare()  # raises for a case that the device cannot do
-        return answer_of(self._current(run, gate), gate.name)
+        return answer_of(judged, gate.name)
 
     def records(self) -> list[Record]:
         """Return the records of all opened cases and references, with all verdicts that could be given."""
@@ -113,8 +116,11 @@ class Judging:
     # -- what the gates need
 
     def _compare(self, run: CaseRun) -> None:
-        """Measure a case and what it is compared with; an error stays with the case, whose tests and record show it."""
-        if run.failure is not None or run.is_unsupported:
+        """Measure a case and what it is compared with; an error stays with the case, whose tests and record show it.
+
+        A case that failed after it was scored is still compared: what broke later does not unsay its scores.
+        """
+        if run.is_unsupported or (run.failure is not None and not run.was_scored):
             return
         writes = "qdq" if self._holds_qdq(run) else "nothing"
         candidate = Candidate(case=run.case, writes=writes, timing_only=run.model.timing_only)
@@ -122,7 +128,7 @@ class Judging:
             need for gate in self._gates if gate.in_family and gate.applies(candidate) for need in gate.needs
         )
         try:
-            self._measure(run, needs)
+            self._measure(run, needs if run.failure is None else COMPARISONS.intersection(needs))
         except Unsupported:
             return
         except HarnessError as error:

@@ -100,6 +100,11 @@ HELD = record(verdict(Outcome.SAME), model="mlp")
         ),
         ([record()], "No case passed: 1 not judged."),
         (
+            [record(dataclasses.replace(CHANGED, outcome=Outcome.INCONCLUSIVE, code="too_few_images"), model="mlp")],
+            "No case passed: 1 inconclusive. mlp changed (6ee4 -> a026): top-1 99.15 -> 98.88\u00a0% "
+            "(\u22120.27\u00a0points; 44 lost, 17 gained) on openvino, int8.",
+        ),
+        (
             [record(CHANGED, model="mlp"), HELD],
             "Significant loss in 1 of 2 cases, within what is accepted. mlp changed (6ee4 -> a026): top-1 99.15 -> "
             "98.88\u00a0% (\u22120.27\u00a0points; 44 lost, 17 gained) on openvino, int8. 2 of 2 cases passed.",

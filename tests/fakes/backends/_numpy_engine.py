@@ -50,6 +50,9 @@ class NumpyEngine:
             notes = (*self.facts.notes, "noted while it ran")
             self.facts = replace(self.facts, notes=notes, log_errors=("an error while it ran",))
         outputs = np.array(self.evaluator.run(None, {self.evaluator.input_names[0]: images})[0])
+        if self.fault == "loses":
+            lost = np.floor(images.sum(axis=(1, 2, 3), dtype=np.float64) * 8) % 4 == 0  # by what the image is
+            outputs[lost] = np.roll(outputs[lost], 1, axis=1)
         if self.fault == "slot_leak" and len(images) > 1:
             outputs[0] = outputs[1]
         if self.fault == "nan":
@@ -60,6 +63,8 @@ class NumpyEngine:
         return map(self.infer, batches)
 
     def timer(self, images, *, window, launch):
+        if self.fault == "loses":
+            raise MeasurementError("the clock is broken")
         return HostTimer(lambda: self.infer(images), batch_size=len(images), window=window)
 
     def layers(self):
