@@ -402,6 +402,7 @@ class Record:
     flags: tuple[str, ...] = ()  # scored_on_training_images, precision_not_as_asked, expects_int8_loss, ...
     error: str = ""  # what stopped it; one line
     unsupported: str = ""  # why the device cannot do it
+    allows_chance: bool = False  # FP32 may agree with the labels no better than chance
     test_failure: str = ""  # of a test that judged by itself; one line
     # -- what the gates made of it: `harness.gates.judge_records`
     status: Status = Status.NOT_JUDGED

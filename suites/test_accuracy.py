@@ -5,6 +5,11 @@ import pytest
 pytestmark = pytest.mark.accuracy
 
 
+@pytest.mark.gate("chance")
+def test_better_than_chance(verdict):
+    assert verdict.ok, verdict.message
+
+
 @pytest.mark.gate("floor")
 def test_accuracy(verdict):
     assert verdict.ok, verdict.message

@@ -299,6 +299,12 @@ VERDICTS = (
         place="root",
     ),
     _verdict(
+        flag="--allow-chance",
+        field="allow_chance",
+        kind=SWITCH,
+        help="do not fail a model whose FP32 agrees with the labels no better than chance",
+    ),
+    _verdict(
         flag="--update-baselines",
         field="update_baselines",
         kind=SWITCH,

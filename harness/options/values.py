@@ -37,6 +37,7 @@ class HarnessOptions:
     engine_cache: str = ""  # "" = the user's cache folder
     rebuild: bool = False
     strict: bool = False
+    allow_chance: bool = False
     baseline: str = "auto"
     baseline_dir: str = "suites/baselines"
     update_baselines: bool = False

@@ -60,12 +60,13 @@ class Cases:
     def record_of(self, run: CaseRun, *, is_reference: bool = False) -> Record:
         """Return what was found of a case so far."""
         case = run.case
-        return run.record(
+        record = run.record(
             environment=self.environments.of(case.backend, case.device),
             recorded_at=self._began.setdefault(case.id, utc_now()),
             command=command_of(case, self._options),
             is_reference=is_reference,
         )
+        return replace(record, allows_chance=self._options.allow_chance)
 
     def records(self) -> list[Record]:
         """Return the records of all cases that were opened, in the order they ran, then those of FP32 references."""

@@ -122,7 +122,7 @@ class Judging:
         """
         if run.is_unsupported or (run.failure is not None and not run.was_scored):
             return
-        writes = "qdq" if self._holds_qdq(run) else "nothing"
+        writes = "qdq" if _holds_qdq(run) else "nothing"
         candidate = Candidate(case=run.case, writes=writes, timing_only=run.model.timing_only)
         needs = dict.fromkeys(
             need for gate in self._gates if gate.in_family and gate.applies(candidate) for need in gate.needs
@@ -135,13 +135,6 @@ class Judging:
             run.failure = run.failure or error
         finally:
             run.close()
-
-    def _holds_qdq(self, run: CaseRun) -> bool:
-        try:
-            artifact = run.prepare().artifact
-        except HarnessError:
-            return False
-        return artifact is not None and artifact.is_qdq
 
     def _measure(self, run: CaseRun, needs: Iterable[str]) -> None:
         """Make what is needed, in the order in which it disturbs nothing that follows. Raises: HarnessError."""
@@ -177,3 +170,11 @@ class Judging:
         if artifact is not None:
             emulation = self._cases.emulation_of(run.case, artifact).accuracy()
             run.comparison = replace(run.comparison, emulation=emulation)
+
+
+def _holds_qdq(run: CaseRun) -> bool:
+    try:
+        artifact = run.prepare().artifact
+    except HarnessError:
+        return False
+    return artifact is not None and artifact.is_qdq

@@ -3,6 +3,7 @@
 SciPy is imported by the functions that use it: alone it would double the time of `pytest --collect-only`.
 """
 
+from harness.stats.agreement import kappa_interval
 from harness.stats.confusion import (
     ConfusionMove,
     confusion_matrix,
@@ -47,6 +48,7 @@ __all__ = [
     "flips_between",
     "holm_p",
     "images_needed",
+    "kappa_interval",
     "largest_confusion_moves",
     "loss_beyond_margin_p",
     "loss_interval",

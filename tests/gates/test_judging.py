@@ -19,11 +19,11 @@ from harness.gates import (
     list_gates,
     subject_from_record,
 )
-from harness.records import InvarianceCheck, Outcome, Record, Status
+from harness.records import InvarianceCheck, Outcome, PackedArray, Record, Status
 from harness.specs import Precision, Tolerance
 
 N = 2_000
-NAMES = ("floor", "invariance", "fp32", "reference", "kernel", "baseline", "latency")
+NAMES = ("chance", "floor", "invariance", "fp32", "reference", "kernel", "baseline", "latency")
 
 
 def check(gap):
@@ -78,12 +78,12 @@ def test_records_read_back_from_disk_get_the_verdicts_they_got_in_the_run(night,
 def test_the_gates_there_are():
     assert tuple(gate.name for gate in list_gates()) == NAMES
     assert {gate.name for gate in list_gates() if gate.reads_baseline} == {"baseline", "latency"}
-    assert {gate.name for gate in list_gates() if not gate.in_family} == {"floor", "invariance"}
+    assert {gate.name for gate in list_gates() if not gate.in_family} == {"chance", "floor", "invariance"}
     assert all(gate.summary for gate in list_gates())
 
 
 def test_an_unknown_gate_is_named():
-    with pytest.raises(ConfigError, match="no gate is called 'flor'; there are: floor, "):
+    with pytest.raises(ConfigError, match="no gate is called 'flor'; there are: chance, floor, "):
         find_gate("flor")
 
 
@@ -133,6 +133,36 @@ def test_scores_that_contradict_themselves_are_an_error_of_their_case_alone():
     assert first.status is Status.PASSED
     assert second.status is Status.ERROR
     assert "contradict" in second.reason
+
+
+def shifted(offset, n=N):
+    """A perfect model whose classes are counted from another number, as with a forgotten background class."""
+    right = accuracy_with(n=n)
+    labels = right.labels.array()
+    predictions = ((labels + offset) % right.num_classes).astype(labels.dtype)
+    hits = PackedArray.of(np.packbits(predictions == labels))
+    return replace(right, predictions=PackedArray.of(predictions), top1_hits=hits, top5_hits=hits)
+
+
+def chance_of(accuracy, **changes):
+    record = record_with(accuracy, status=Status.NOT_JUDGED, **changes)
+    (judged,) = judge_records([record], {}, JudgeOptions(gates=frozenset({"chance"})))
+    return judged.verdicts[0]
+
+
+def test_a_set_up_that_cannot_be_right_fails_and_names_the_likely_causes_in_order():
+    verdict = chance_of(shifted(1))
+    assert (verdict.code, verdict.is_failure) == ("no_better_than_chance", True)
+    assert "top-1 0.00 % of 2000 images (Cohen's kappa" in verdict.message
+    causes = ["label offset", "scale", "number of classes", "layout", "label file"]
+    assert sorted(causes, key=verdict.advice.index) == causes
+    assert not chance_of(shifted(1), allows_chance=True).is_failure
+    assert not chance_of(shifted(1, n=60)).is_failure
+
+
+def test_a_model_that_is_better_than_chance_or_right_everywhere_holds():
+    assert chance_of(accuracy_with(n=N, wrong=range(1_000))).code == "better_than_chance"
+    assert chance_of(accuracy_with(n=N)).outcome is Outcome.SAME
 
 
 def test_a_gate_that_raises_is_an_error_of_its_case_and_of_no_other(monkeypatch):

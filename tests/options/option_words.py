@@ -43,6 +43,7 @@ EVERY = {
     "--baseline": (["--baseline=ignore"], "ignore"),
     "--baseline-dir": (["--baseline-dir=/runs/baselines"], "/runs/baselines"),
     "--update-baselines": (["--update-baselines"], True),
+    "--allow-chance": (["--allow-chance"], True),
     "--accept-regressions": (["--accept-regressions"], True),
     "--report-dir": (["--report-dir=/runs/reports"], "/runs/reports"),
     "--engine-cache": (["--engine-cache=/cache"], "/cache"),
