@@ -81,6 +81,18 @@ def identity_net(path, *, size=64):
     return save_net(path, nodes, {"eye": np.eye(size, dtype=np.float32)}, outputs=(("probabilities", ("N", size)),))
 
 
+def two_headed_net(path):
+    """Write a net whose first output is an auxiliary head, and whose second one is what the card names."""
+    generator = np.random.default_rng(7)
+    weights = {name: generator.standard_normal((10, HW * HW)).astype(np.float32) for name in ("aux.w", "fc.w")}
+    nodes = [
+        helper.make_node("Flatten", ["image"], ["flat"], name="/flatten/Flatten"),
+        helper.make_node("Gemm", ["flat", "aux.w"], ["aux"], name="/aux/Gemm", transB=1),
+        helper.make_node("Gemm", ["flat", "fc.w"], ["probabilities"], name="/fc/Gemm", transB=1),
+    ]
+    return save_net(path, nodes, weights, outputs=(("aux", ("N", 10)), ("probabilities", ("N", 10))))
+
+
 def two_input_net(path):
     """Write a net with two inputs."""
     nodes = [

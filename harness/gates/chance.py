@@ -51,11 +51,12 @@ def judge_chance(accuracy: Accuracy, *, alpha: float, allows: bool = False) -> V
         return _verdict(Outcome.INCONCLUSIVE, "chance_allowed", message)
     if accuracy.n_images < MIN_IMAGES:
         return _verdict(Outcome.INCONCLUSIVE, "few_images", message)
-    return _verdict(Outcome.REGRESSED, "no_better_than_chance", message)
+    # Not a loss, so not REGRESSED: these scores say nothing of the model at all.
+    return _verdict(Outcome.INCOMPARABLE, "no_better_than_chance", message)
 
 
 def _verdict(outcome: Outcome, code: str, message: str) -> Verdict:
-    failed = outcome is Outcome.REGRESSED
+    failed = outcome is Outcome.INCOMPARABLE
     return Verdict(
         gate=GATE.name, outcome=outcome, code=code, message=message, advice=CAUSES if failed else "", is_failure=failed
     )

@@ -1,19 +1,22 @@
 """Artifacts: what the recipes write, what the cache keeps, what is refused."""
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnx_nets
+import onnxruntime
 import pytest
 from onnx import numpy_helper
 from onnx_nets import ArraySet, images, spec_of
 
-from harness import precision
 from harness.datasets import open_dataset
 from harness.errors import BackendUnavailable, BuildError, ConfigError, DataError
 from harness.models.preprocess import images_from_pixels
 from harness.precision import find_recipe, prepare_artifact, recipe_names
-from harness.precision.recipe import NOTHING, QDQ, Recipe
+from harness.precision.recipe import NOTHING, QDQ, Conversion, Recipe
 from harness.specs import ImageRange, Precision
+from harness.store.cache import sha256_of_file
 
 QDQ_RECIPES = ("qdq-minmax", "qdq-entropy", "qdq-percentile", "qdq-outputs")
 
@@ -61,6 +64,26 @@ def test_fp32_is_the_file_itself(tiny, prepare):
     assert artifact.onnx_path == tiny.onnx_path
     assert artifact.sha256 == artifact.source_sha256 == tiny.sha256
     assert (artifact.weight_bits, artifact.is_qdq, artifact.calibration) == (32, False, None)
+
+
+@pytest.mark.parametrize(("precision", "recipe"), [(Precision.FP32, "none"), (Precision.FP16, "cast")])
+def test_the_output_that_the_card_names_is_the_only_one_of_the_file(tmp_path, prepare, precision, recipe):
+    path = onnx_nets.two_headed_net(tmp_path / "two_heads.onnx")
+    images = onnx_nets.images(5)
+    _, expected = onnxruntime.InferenceSession(str(path)).run(None, {"image": images})
+    artifact = prepare(onnx_nets.spec_of(path, output_name="probabilities"), precision, recipe)
+    (output,) = onnxruntime.InferenceSession(artifact.onnx_path).run(None, {"image": images})
+    np.testing.assert_allclose(output, expected, rtol=0.02, atol=0.02)
+    assert artifact.source_sha256 == sha256_of_file(path)
+    assert artifact.sha256 == sha256_of_file(Path(artifact.onnx_path)) != artifact.source_sha256
+
+
+@pytest.mark.parametrize("names", [{"output_name": "labels"}, {"input_name": "pixels"}])
+def test_a_name_in_the_card_that_the_file_lacks_is_refused_and_those_there_are_listed(tmp_path, prepare, names):
+    path = onnx_nets.two_headed_net(tmp_path / "two_heads.onnx")
+    ((noun, name),) = ((key.partition("_")[0], value) for key, value in names.items())
+    with pytest.raises(DataError, match=f"it has no {noun} '{name}', which its card names; its {noun}s are: "):
+        prepare(onnx_nets.spec_of(path, **{"output_name": "probabilities"} | names), Precision.FP32, "none")
 
 
 def test_fp16_keeps_fp32_inputs_and_outputs(tiny, prepare):
@@ -306,7 +329,7 @@ def test_bad_files_are_refused(tmp_path, prepare, tiny):
 def with_recipe(monkeypatch, **fields):
     writes = QDQ if "convert" in fields else NOTHING
     recipe = Recipe(**{"name": "odd", "precision": Precision.INT8, "summary": "", "writes": writes, **fields})
-    monkeypatch.setattr(precision, "list_recipes", lambda: (recipe,))
+    monkeypatch.setattr("harness.precision.catalog.list_recipes", lambda: (recipe,))
 
 
 def test_a_recipe_without_conversion_keeps_the_file(tiny, prepare, monkeypatch):
@@ -338,7 +361,7 @@ def test_a_missing_tool_is_named(tiny, prepare, monkeypatch):
 def test_what_a_recipe_wrote_is_checked(tiny, prepare, monkeypatch, tmp_path, write, message):
     def convert(request):
         write(request)
-        return precision.Conversion()
+        return Conversion()
 
     with_recipe(monkeypatch, convert=convert)
     with pytest.raises(BuildError, match=message):

@@ -1,0 +1,172 @@
+"""A model in one precision: converted by a recipe, or taken from the content cache."""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+import time
+from pathlib import Path
+
+from harness.errors import BackendUnavailable, BuildError, ConfigError
+from harness.models.onnx_graph import check_model, check_scales, load_model, model_digest
+from harness.precision.calibration import CheckedCalibration
+from harness.precision.catalog import find_recipe
+from harness.precision.recipe import QDQ, Conversion, ConversionRequest, Recipe
+from harness.precision.source import scored_source
+from harness.protocols import CalibrationSet
+from harness.records import Artifact, Calibration
+from harness.specs import ImageRange, ModelSpec, Precision
+from harness.store.cache import ContentCache, Entry
+
+FP32_BITS = 32
+WARNING_SEPARATOR = "\n"
+
+
+def prepare_artifact(
+    spec: ModelSpec,
+    precision: Precision,
+    recipe: str,
+    *,
+    calibration: CalibrationSet | None,
+    cache_dir: str,
+    weight_bits: int = 8,
+    rebuild: bool = False,
+    calibration_range: ImageRange | None = None,
+) -> Artifact:
+    """Prepare a model in one precision, or take it from the content cache.
+
+    `weight_bits=7` keeps 8-bit kernels from saturating on CPUs without VNNI.
+    Raises: ConfigError for an unknown recipe, DataError for a bad model file or bad calibration images,
+    BackendUnavailable when the recipe's tool is not installed, BuildError when the conversion fails.
+    """
+    chosen = find_recipe(precision, recipe)
+    started = time.perf_counter_ns()
+    source_sha256 = model_digest(spec.onnx_path)
+    spec, file_sha256 = scored_source(spec, source_sha256=source_sha256, cache_dir=cache_dir)
+    if chosen.convert is None:
+        prepare_ns = time.perf_counter_ns() - started
+        return _unchanged(spec, chosen, sha256=file_sha256, source_sha256=source_sha256, prepare_ns=prepare_ns)
+    _check_installed(chosen)
+    if chosen.needs_calibration and calibration is None:
+        raise ConfigError(f"model {spec.name}: recipe {recipe} needs calibration images; none were given")
+    bits = chosen.weight_bits or weight_bits
+    tools = dict(chosen.tool_versions())
+    used = calibration if chosen.needs_calibration else None
+    key = _cache_key(
+        chosen,
+        spec,
+        source_sha256=file_sha256,
+        tools=tools,
+        bits=bits,
+        calibrated_by=used.fingerprint if used else "",
+    )
+    cache = ContentCache(cache_dir, kind="artifacts")
+    found = cache.lookup(key)
+    cache_hit = found.entry is not None and not rebuild
+    entry = found.entry if found.entry and cache_hit else _convert(chosen, spec, bits, used, cache=cache, key=key)
+    return Artifact(
+        model=spec.name,
+        precision=precision,
+        recipe=recipe,
+        onnx_path=entry.path,
+        sha256=entry.sha256,
+        source_sha256=source_sha256,
+        output_kind=spec.output_kind,
+        tools=tools,
+        weight_bits=bits,
+        calibration=_calibration_note(used, calibration_range, entry),
+        cache_hit=cache_hit,
+        prepare_ns=time.perf_counter_ns() - started,
+        warnings=tuple(line for line in entry.meta["warnings"].split(WARNING_SEPARATOR) if line),
+    )
+
+
+def _unchanged(spec: ModelSpec, recipe: Recipe, *, sha256: str, source_sha256: str, prepare_ns: int) -> Artifact:
+    return Artifact(
+        model=spec.name,
+        precision=recipe.precision,
+        recipe=recipe.name,
+        onnx_path=spec.onnx_path,
+        sha256=sha256,
+        source_sha256=source_sha256,
+        output_kind=spec.output_kind,
+        weight_bits=FP32_BITS,
+        prepare_ns=prepare_ns,
+    )
+
+
+def _cache_key(
+    recipe: Recipe, spec: ModelSpec, *, source_sha256: str, tools: dict[str, str], bits: int, calibrated_by: str
+) -> dict[str, object]:
+    return {
+        "source": source_sha256,
+        "recipe": recipe.name,
+        "revision": recipe.revision,
+        "weight_bits": bits,
+        "fixed_batch": spec.max_batch or 0,
+        "tools": tools,
+        "calibration": calibrated_by,
+        # The same pixels scaled by another card are other calibration images.
+        "preprocessing": [spec.layout, spec.scale, list(spec.mean), list(spec.std)] if calibrated_by else [],
+    }
+
+
+def _convert(
+    recipe: Recipe,
+    spec: ModelSpec,
+    weight_bits: int,
+    calibration: CalibrationSet | None,
+    *,
+    cache: ContentCache,
+    key: dict[str, object],
+) -> Entry:
+    with tempfile.TemporaryDirectory(prefix="harness-convert-") as folder:
+        target = Path(folder) / f"{spec.name}.{recipe.name}.onnx"
+        request = ConversionRequest(
+            spec=spec,
+            source=Path(spec.onnx_path),
+            target=target,
+            work_dir=Path(folder),
+            weight_bits=weight_bits,
+            calibration=CheckedCalibration(calibration, spec) if calibration else None,
+        )
+        conversion = _converted(recipe, request)
+        meta = {
+            "method": conversion.method,
+            "batch_size": str(conversion.batch_size),
+            "warnings": WARNING_SEPARATOR.join(conversion.warnings),
+        }
+        return cache.put(key, target, name=target.name, meta=meta)
+
+
+def _converted(recipe: Recipe, request: ConversionRequest) -> Conversion:
+    """Run a conversion and check the file it wrote."""
+    if recipe.convert is None:
+        raise BuildError(f"recipe {recipe.name} converts nothing")
+    conversion = recipe.convert(request)
+    if not request.target.is_file():
+        raise BuildError(f"recipe {recipe.name} wrote no file for model {request.spec.name}")
+    n_pairs = check_scales(load_model(request.target), request.target)
+    if recipe.writes == QDQ and not n_pairs:
+        raise BuildError(f"recipe {recipe.name} put no Q/DQ node into model {request.spec.name}")
+    check_model(request.target)
+    return conversion
+
+
+def _calibration_note(
+    calibration: CalibrationSet | None, images: ImageRange | None, entry: Entry
+) -> Calibration | None:
+    if calibration is None:
+        return None
+    return Calibration(
+        images=images or ImageRange(dataset="unnamed", split="", first=0, stop=calibration.n_images),
+        fingerprint=calibration.fingerprint,
+        batch_size=int(entry.meta["batch_size"]),
+        method=entry.meta["method"],
+    )
+
+
+def _check_installed(recipe: Recipe) -> None:
+    missing = [name for name in recipe.required_modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise BackendUnavailable(f"recipe {recipe.name} needs {', '.join(missing)}; {recipe.install_hint}")

@@ -1,0 +1,46 @@
+"""The file that every recipe starts from: the model's own, or one that has only the output that its card names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from harness.errors import DataError
+from harness.models.onnx_graph import load_model
+from harness.specs import ModelSpec
+from harness.store.cache import ContentCache
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+
+def scored_source(spec: ModelSpec, *, source_sha256: str, cache_dir: str) -> tuple[ModelSpec, str]:
+    """Return the card of a file whose only output is the named one, and the file's sha256.
+
+    A file with one output is returned as it is. Of several, the others are left out of a copy in the cache: runtimes
+    take "the output" for the first, and drop what feeds none.
+    Raises: DataError when the file has no such input or output; the message lists those there are.
+    """
+    model = load_model(spec.onnx_path)
+    outputs, weights = [value.name for value in model.graph.output], {tensor.name for tensor in model.graph.initializer}
+    inputs = [value.name for value in model.graph.input if value.name not in weights]
+    for noun, name, names in (("input", spec.input_name, inputs), ("output", spec.output_name, outputs)):
+        if name not in names:
+            there = f"its {noun}s are: {', '.join(names)}" if names else f"it has no {noun} at all"
+            raise DataError(f"{spec.onnx_path}: it has no {noun} {name!r}, which its card names; {there}")
+    if len(outputs) == 1:
+        return spec, source_sha256
+    key: dict[str, object] = {"source": source_sha256, "output": spec.output_name}
+    cache = ContentCache(cache_dir, kind="sources")
+    entry = cache.lookup(key).entry
+    if entry is None:
+        entry = cache.put(key, _with_output(model, spec.output_name), name=f"{spec.name}.onnx", meta={})
+    return replace(spec, onnx_path=entry.path), entry.sha256
+
+
+def _with_output(model: ModelProto, name: str) -> bytes:
+    kept = [value for value in model.graph.output if value.name == name]
+    del model.graph.output[:]
+    model.graph.output.extend(kept)
+    data: bytes = model.SerializeToString()
+    return data
