@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from harness.backends.trt.layers import io_tensors_from_inspector, layers_from_inspector
+from harness.backends.trt.layers import layers_from_inspector
 from harness.errors import MeasurementError
 from harness.precision.effective import effective_precision
 
@@ -87,11 +87,6 @@ def test_layers_of_11():
     layers = layers_from_inspector(raw(NEW))
     assert [layer.precision for layer in layers] == ["fp16", "fp32", ""]
     assert [layer.is_compute for layer in layers] == [True, False, False]
-
-
-@pytest.mark.parametrize("found", [OLD, NEW])
-def test_inputs_and_outputs(found):
-    assert io_tensors_from_inspector(raw(found)) == ("data", "prob")
 
 
 @pytest.mark.parametrize(

@@ -60,13 +60,6 @@ def layers_from_inspector(
     return tuple(_layer(entry, times) for entry in own or found["Layers"])
 
 
-def io_tensors_from_inspector(text: str) -> tuple[str, ...]:
-    """Return the names of inputs and outputs: `Bindings` up to 10.x, `I/O Tensors` (objects) from 11 on."""
-    found = json.loads(text, strict=False)
-    entries = found.get("I/O Tensors", found.get("Bindings", []))
-    return tuple(entry if isinstance(entry, str) else str(entry.get("Name", "")) for entry in entries)
-
-
 def _name(entry: Any) -> str:
     return str(entry.get("Name", "")) if isinstance(entry, Mapping) else str(entry)
 
