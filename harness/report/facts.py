@@ -43,13 +43,27 @@ def machine_facts(run: Run, records: Sequence[Record]) -> list[tuple[str, str]]:
     return [(name, text) for name, text in facts if text]
 
 
-def version_facts(run: Run, previous: tuple[Run, Sequence[Record]] | None) -> list[tuple[str, str, str]]:
-    """Return (library, version, version in the previous run where it differs); changed ones first."""
+def version_facts(
+    run: Run, records: Sequence[Record], previous: tuple[Run, Sequence[Record]] | None
+) -> list[tuple[str, str, str]]:
+    """Return (library or model, version, version in the previous run where it differs); changed ones first."""
     here = _environment_facts(run.environment)
     changed = changed_versions(_environment_facts(previous[0].environment), here) if previous else {}
+    if previous:
+        changed |= _changed_models(previous[1], records)
     rows = [(name, after or "gone", before or "absent") for name, (before, after) in changed.items()]
     shown = run.environment.versions.items()
     return rows + [(name, text, "") for name, text in sorted(shown) if name not in changed]
+
+
+def _changed_models(before: Sequence[Record], now: Sequence[Record]) -> dict[str, tuple[str, str]]:
+    """Return "model NAME" -> (its file before, now), as the first digits of its sha256, of models in both runs."""
+    old, new = (
+        {record.case.model: record.artifact.source_sha256[:8] for record in records if record.artifact}
+        for records in (before, now)
+    )
+    names = sorted(old.keys() & new.keys())
+    return {f"model {name}": (old[name], new[name]) for name in names if old[name] != new[name]}
 
 
 def run_length_s(run: Run) -> float | None:

@@ -76,7 +76,7 @@ def build_report(
         missing=missing,
         sizes=sizes,
         machine=tuple(machine_facts(run, cases)),
-        versions=tuple(version_facts(run, previous)),
+        versions=tuple(version_facts(run, records, previous)),
         length_s=run_length_s(run),
         overview=overview_from_rows(rows),
         across=across_from_rows(rows, sizes),

@@ -356,3 +356,20 @@ def test_recipes_of_one_precision_can_be_told_apart():
     matrix = page[page.index('<table class="matrix">') :]
     assert "int8 trt-entropy2" in matrix[: matrix.index("</table>")]
     assert "int8 trt-entropy2" in page[page.index("times faster than FP32") - 20_000 :]  # beside its bar
+
+
+def test_a_changed_model_file_is_among_what_changed():
+    run, records = make_run(3)
+    renewed = [
+        dataclasses.replace(found, artifact=dataclasses.replace(found.artifact, source_sha256="a026" + "0" * 60))
+        if found.artifact
+        else found
+        for found in records
+    ]
+    report = build_report(run, renewed, previous=(run, records))
+    changed = [(name, now, before) for name, now, before in report.versions if before]
+    models = {found.case.model for found in records if found.artifact}
+    assert {name for name, _, _ in changed} == {f"model {name}" for name in models}
+    assert {now for _, now, _ in changed} == {"a0260000"}
+    assert "Nothing: the same machine" not in render_html(report)
+    assert "Nothing: the same machine, models" in render_html(build_report(run, records, previous=(run, records)))
