@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from harness.errors import BaselineError, HarnessError
-from harness.gates import CaseVerdicts, JudgeOptions, compare_runs, judge_records, list_gates
+from harness.gates import CaseVerdicts, JudgeOptions, baseline_gates, compare_runs, judge_records
 from harness.options.tolerances import value_from_text
 from harness.options.values import HarnessOptions
 from harness.report.files import report_of_run, write_reports
@@ -180,7 +180,7 @@ def diff_baselines(
     baselines, errors = BaselineStore(folder).load_for(records)
     if errors:
         raise next(iter(errors.values()))
-    stored = frozenset(gate.name for gate in list_gates() if gate.reads_baseline)
+    stored = baseline_gates()
     judged = judge_records(records, baselines, JudgeOptions(gates=stored, stored_in=str(folder)))
     verdicts = [(record.case.id, record.verdicts) for record in judged if not record.is_reference]
     for line in comparison_lines((found,), verdicts):

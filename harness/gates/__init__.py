@@ -40,6 +40,7 @@ __all__ = [
     "ScoredImages",
     "Subject",
     "answer_of",
+    "baseline_gates",
     "check_accuracy",
     "compare_runs",
     "digests_from_packed",
@@ -69,6 +70,11 @@ def find_gate(name: str) -> Gate:
     if name not in known:
         raise ConfigError(f"no gate is called {name!r}; there are: {', '.join(known)}")
     return known[name]
+
+
+def baseline_gates() -> frozenset[str]:
+    """Return the names of the gates that read a baseline."""
+    return frozenset(gate.name for gate in list_gates() if gate.reads_baseline)
 
 
 def judge_records(records: Sequence[Record], baselines: Baselines, options: JudgeOptions) -> list[Record]:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from harness.errors import BaselineError, ConfigError
-from harness.gates import Subject, list_gates
+from harness.gates import Subject, baseline_gates
 from harness.records import CPU, Record, RecordKey, Status
 from harness.specs import Precision
 from harness.store.baseline_files import (
@@ -221,7 +221,7 @@ def _read(path: Path) -> bytes | None:
 
 def replaced_lines(records: Sequence[Record], written: Sequence[Path]) -> list[str]:
     """Return "CASE: top-1 99.15 -> 98.88 % (44 lost, 17 gained)" of every baseline that was replaced by another."""
-    names, against_stored = {path.stem for path in written}, {gate.name for gate in list_gates() if gate.reads_baseline}
+    names, against_stored = {path.stem for path in written}, baseline_gates()
     return [
         f"{record.case.id}: top-1 {100 * verdict.baseline_value:.2f} -> {100 * verdict.value:.2f} % "
         f"({verdict.n_lost} lost, {verdict.n_gained} gained)"
@@ -238,15 +238,14 @@ def replaced_lines(records: Sequence[Record], written: Sequence[Path]) -> list[s
 
 def failed_against_baseline(record: Record) -> bool:
     """Tell whether a record failed, and by nothing but the gates that read a baseline."""
-    against_stored = {gate.name for gate in list_gates() if gate.reads_baseline}
     failing = {verdict.gate for verdict in record.verdicts if verdict.is_failure}
-    return record.status is Status.FAILED and bool(failing) and failing <= against_stored
+    return record.status is Status.FAILED and not record.error and bool(failing) and failing <= baseline_gates()
 
 
 def _check_acceptable(record: Record, *, is_named: bool) -> None:
     if not is_measured(record):
         raise BaselineError(f"{record.case.id} ended in {record.status} ({record.reason}); there is nothing to accept")
-    against_stored = {gate.name for gate in list_gates() if gate.reads_baseline}
+    against_stored = baseline_gates()
     others = [v for v in record.verdicts if v.is_failure and v.gate not in against_stored]
     if others:
         raise BaselineError(

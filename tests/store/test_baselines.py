@@ -19,7 +19,7 @@ from harness.store.baseline_files import (
     text_from_baseline,
     times_from_record,
 )
-from harness.store.baselines import BaselineStore, device_class
+from harness.store.baselines import BaselineStore, device_class, failed_against_baseline
 from harness.store.unused import prune_baselines, unused_baselines
 from tests.comparison_records import ENVIRONMENT, accuracy_with, latency_with, pair_with, record_with
 
@@ -250,6 +250,11 @@ def test_accept_takes_what_failed_only_against_its_baseline(store):
     (path,) = store.accept([worse], case_ids=[worse.case.id], **BY)
     assert judge(store, failed_record("baseline"))[0].code == "identical"
     assert path in store.paths()
+
+
+def test_what_broke_beside_its_regression_failed_by_more_than_its_baseline():
+    assert failed_against_baseline(failed_record("baseline"))
+    assert not failed_against_baseline(replace(failed_record("baseline"), error="the clock is broken"))
 
 
 @pytest.mark.parametrize(
