@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # imported when a test runs: SciPy alone would double the tim
     from harness.run.session import RunSession
 
 CASE_FIXTURE = "case_run"
+ONE_PROCESS = "runs-in-one-process"  # the id of our tests where pytest-xdist would share them out
 MAX_BENCHMARK_SAMPLES = 1_000  # replayed into pytest-benchmark; more only cost time
 
 
@@ -44,7 +45,6 @@ class _State:
         """Plan the run once; a request that cannot be met is kept for one clear line after collection."""
         if self.plan is None and self.error is None:
             try:
-                _refuse_xdist(self.config)
                 self.options = options_from_namespace(self.config.option, root=self.config.rootpath)
                 real = not self.config.option.collectonly
                 self.plan = plan_run(
@@ -86,13 +86,6 @@ def progress_of(config: pytest.Config) -> Callable[[str], Progress]:
     return progress_reporter(terminal)
 
 
-def _refuse_xdist(config: pytest.Config) -> None:
-    if hasattr(config, "workerinput") or config.getoption("numprocesses", None):
-        raise pytest.UsageError(
-            "the suites measure: parallel cases would disturb each other's times. Run them without -n"
-        )
-
-
 # -- collection
 
 
@@ -113,6 +106,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Parametrize every test that takes `case_run` or `verdict` with the cases of this run that it is for."""
     if CASE_FIXTURE not in metafunc.fixturenames:  # `verdict` takes it too
         return
+    if hasattr(metafunc.config, "workerinput"):  # of pytest-xdist: its controller sees the id, and refuses
+        metafunc.parametrize(CASE_FIXTURE, [None], ids=[ONE_PROCESS])
+        return
     state = metafunc.config.stash[STATE]
     cases = [case for case in state.cases() if _wanted(case, metafunc.definition, state)]
     sizes = state.options.timing.batch_sizes if state.options and "batch_size" in metafunc.fixturenames else ()
@@ -120,6 +116,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize(CASE_FIXTURE, cases, ids=[case.id for case in cases], indirect=True, scope="session")
     if sizes:
         metafunc.parametrize("batch_size", sizes, ids=[f"batch{size}" for size in sizes])
+
+
+@pytest.hookimpl(optionalhook=True)  # pytest-xdist's
+def pytest_xdist_node_collection_finished(ids: Sequence[str]) -> None:
+    """Refuse to run suites of ours in parallel; other tests may. Raises: UsageError."""
+    if any(f"[{ONE_PROCESS}" in name for name in ids):
+        raise pytest.UsageError(
+            "the suites measure: parallel cases would disturb each other's times. Run them without -n"
+        )
 
 
 def _wanted(case: Case, definition: pytest.Item, state: _State) -> bool:

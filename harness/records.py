@@ -18,6 +18,7 @@ from harness.specs import Case, ImageRange, Precision, Tolerance
 RECORD_SCHEMA = 2
 BLOCK_IMAGES = 100  # of a data set, that share a digest: ranges are compared on the blocks they share
 ZLIB_LEVEL = 1  # margins and times hardly shrink: level 6 gains 1 % of their bytes for three times the time
+MANY_TIES = 0.005  # of the scored images; as much as a loss that is accepted by default
 CPU = "cpu"  # the device that is no accelerator
 TIMED_OTHERWISE = "reference_timed_otherwise"  # of a latency: one arm as a graph or gated, the other not
 
@@ -200,6 +201,8 @@ class Accuracy:
     n_ties_top1: int  # images whose largest output is not unique
     n_ties_top5: int  # images whose 5th and 6th largest outputs are equal
     outputs_sha256: str  # of float32[N, K] little-endian
+    top1_hits_last: PackedArray | None = None  # as top1_hits, were ties given to the last class; None without ties
+    repeats: PackedArray | None = None  # int64[R, 2]: place of an image that came before, and the place where it did
     block_digests: PackedArray | None = None  # uint64[blocks] of the whole blocks of BLOCK_IMAGES in the range
     n_trained_on: int = 0  # scored images the model was trained on
     score_ns: int = 0  # wall time of scoring
@@ -214,6 +217,25 @@ class Accuracy:
         """Return bool[N]: whether the label is among the k (1 or 5) largest outputs."""
         packed = {1: self.top1_hits, 5: self.top5_hits}[k].array()
         return np.unpackbits(packed.astype(np.uint8), count=self.n_images).astype(bool)
+
+    def hits_last(self) -> NDArray[np.bool_]:
+        """Return bool[N]: top-1 hits if ties went to the last class of those that tie, not to the first."""
+        if self.top1_hits_last is None:
+            return self.hits()
+        return np.unpackbits(self.top1_hits_last.array().astype(np.uint8), count=self.n_images).astype(bool)
+
+    def kinds(self) -> NDArray[np.int64]:
+        """Return int64[N]: the place of the first image with the same pixels; of most, their own."""
+        kinds = np.arange(self.n_images)
+        if self.repeats is not None:
+            places = self.repeats.array().astype(np.int64)
+            kinds[places[:, 0]] = places[:, 1]
+        return kinds
+
+    @property
+    def has_many_ties(self) -> bool:
+        """Tell whether so many largest outputs are not unique that top-1 depends on the order of the classes."""
+        return self.n_ties_top1 > MANY_TIES * self.n_images
 
     @property
     def top1(self) -> float:

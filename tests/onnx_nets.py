@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from harness.models.onnx_graph import model_digest
 from harness.records import Artifact
 from harness.specs import ModelSpec, Precision
 from harness.store.cache import sha256_of_file
@@ -122,7 +123,7 @@ def spec_of(path, **changes):
     known = {
         "name": "tiny",
         "onnx_path": str(path),
-        "sha256": sha256_of_file(path),
+        "sha256": model_digest(path),
         "input_name": "image",
         "input_shape": (1, HW, HW),
         "output_name": "probabilities",

@@ -197,8 +197,10 @@ def test_a_run_in_which_no_case_ran_is_an_error(suites):
 
 def test_parallel_runs_are_refused(suites):
     result = suites("--backend=fake-honest", "-n2")
-    assert result.ret != 0
-    assert "Run them without -n" in "\n".join([*result.outlines, *result.errlines])
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    told = [line for line in (*result.outlines, *result.errlines) if "Run them without -n" in line]
+    assert len(told) == 1
+    assert "Traceback" not in result.stdout.str() + result.stderr.str()
 
 
 def test_a_report_dir_that_cannot_be_written_is_named(suites, pytester):

@@ -12,6 +12,7 @@ from harness.protocols import Dataset
 from harness.records import BLOCK_IMAGES
 
 BLOCK_DIGEST_BYTES = 8
+IMAGE_DIGEST_BYTES = 12  # two of a million unlike images share one with a chance of 1e-17
 CHUNK_IMAGES = 1000  # images read at once while hashing: bounds memory, changes no digest
 
 
@@ -45,6 +46,9 @@ class RangeFingerprint:
         self._block_labels: list[int] = []
         self._ids, self._labels, self._pixels = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
         self._layout: tuple[str, tuple[int, ...]] | None = None
+        self._places: dict[bytes, int] = {}  # digest of an image -> its first place in the range
+        self._repeats: list[tuple[int, int]] = []
+        self._n_images = 0
 
     def update(self, first: int, pixels: NDArray[np.generic], labels: NDArray[np.int64]) -> None:
         """Add images first.. (any shape and dtype) and their labels: int64[N].
@@ -62,10 +66,23 @@ class RangeFingerprint:
         little = np.ascontiguousarray(pixels, layout[0])
         self._pixels.update(little.data)
         self._update_blocks(first, little, labels)
+        self._note_repeats(little)
+
+    def repeats(self) -> NDArray[np.int64]:
+        """Return int64[R, 2]: the place in the range of an image whose pixels came before, and where they did."""
+        return np.asarray(self._repeats, np.int64).reshape(-1, 2)
 
     def block_digests(self) -> NDArray[np.uint64]:
         """Return uint64[blocks]: the digest of every whole block so far, in order."""
         return np.asarray(self._blocks, np.uint64)
+
+    def _note_repeats(self, pixels: NDArray[np.generic]) -> None:
+        for image in pixels:
+            digest = hashlib.blake2b(image.data, digest_size=IMAGE_DIGEST_BYTES).digest()
+            place = self._places.setdefault(digest, self._n_images)
+            if place != self._n_images:
+                self._repeats.append((self._n_images, place))
+            self._n_images += 1
 
     def _update_blocks(self, first: int, pixels: NDArray[np.generic], labels: NDArray[np.int64]) -> None:
         # Images before the first whole block belong to none.

@@ -178,7 +178,7 @@ def range_text(accuracy: Accuracy) -> str:
 def accuracy_changes(reference: Accuracy, accuracy: Accuracy) -> Changes:
     """Count what changed from one score to another of the same images."""
     changed = reference.predictions.array() != accuracy.predictions.array()
-    return changes_between(reference.hits(), accuracy.hits(), changed)
+    return changes_between(reference.hits(), accuracy.hits(), changed, kinds=accuracy.kinds())
 
 
 def confusion_advice(reference: Accuracy, accuracy: Accuracy) -> str:
@@ -218,7 +218,25 @@ def _judge_pair(gate: str, accuracy: Accuracy, reference: Accuracy, *, tolerance
         alpha=tolerance.alpha,
         against=against,
     )
+    verdict = _with_ties(verdict, accuracy, reference)
     if verdict.outcome is not Outcome.REGRESSED:
         return verdict
     found = confusion_advice(reference, accuracy)
     return replace(verdict, advice=f"{found}; {verdict.advice}" if found else verdict.advice)
+
+
+def _with_ties(verdict: Verdict, accuracy: Accuracy, reference: Accuracy) -> Verdict:
+    """Say what the comparison would be if ties went to the last class: with many, top-1 is a choice of order."""
+    if not (accuracy.has_many_ties or reference.has_many_ties):
+        return verdict
+    changes = changes_between(reference.hits_last(), accuracy.hits_last(), kinds=accuracy.kinds())
+    other = (
+        f"{accuracy.n_ties_top1} and {reference.n_ties_top1} images tie at the top; with ties to the last class, "
+        f"not the first, top-1 {percent(changes.n_right / changes.n)} against "
+        f"{percent(changes.n_right_reference / changes.n)}, {changes.n_lost} lost, {changes.n_gained} gained"
+    )
+    advice = "" if verdict.code == "too_few_images" else verdict.advice
+    remedy = "score the logits, or another output that does not saturate"
+    return replace(
+        verdict, message=f"{verdict.message}; {other}", advice="; ".join(part for part in (remedy, advice) if part)
+    )

@@ -29,6 +29,7 @@ class Changes:
     n_lost: int
     n_gained: int
     n_changed: int  # predictions that differ, right or wrong
+    n_repeats: int = 0  # left out of all counts: images whose pixels are among those counted
 
     @property
     def loss(self) -> float:
@@ -42,15 +43,25 @@ class Changes:
 
 
 def changes_between(
-    reference_hits: NDArray[np.bool_], hits: NDArray[np.bool_], changed: NDArray[np.bool_] | None = None
+    reference_hits: NDArray[np.bool_],
+    hits: NDArray[np.bool_],
+    changed: NDArray[np.bool_] | None = None,
+    *,
+    kinds: NDArray[np.int64] | None = None,
 ) -> Changes:
     """Count what changed; `changed`: bool[N], predictions that differ (default: hits that differ).
 
+    `kinds`: int64[N], the same for images with the same pixels: of each the first counts, because paired tests take
+    images for independent.
     Raises: MeasurementError for arrays of different lengths or without images.
     """
     if reference_hits.shape != hits.shape or hits.ndim != 1 or hits.size == 0:
         raise MeasurementError(f"hits of {reference_hits.shape} and {hits.shape} images do not pair up")
     differ = reference_hits != hits if changed is None else changed
+    n_all = hits.size
+    if kinds is not None:
+        once = np.unique(kinds, return_index=True)[1]
+        reference_hits, hits, differ = reference_hits[once], hits[once], differ[once]
     return Changes(
         n=int(hits.size),
         n_right=int(hits.sum()),
@@ -58,6 +69,7 @@ def changes_between(
         n_lost=int((reference_hits & ~hits).sum()),
         n_gained=int((~reference_hits & hits).sum()),
         n_changed=int(differ.sum()),
+        n_repeats=int(n_all - hits.size),
     )
 
 
@@ -200,7 +212,7 @@ def _paired_verdict(
     value, reference = changes.n_right / changes.n, changes.n_right_reference / changes.n
     p_any = mcnemar_p(changes.n_lost, changes.n_gained)
     parts = [
-        f"top-1 {percent(value)} against {percent(reference)} of {against} on {changes.n} images: {_moved(changes)}"
+        f"top-1 {percent(value)} against {percent(reference)} of {against} on {_images(changes)}: {_moved(changes)}"
         f" (p = {p_any:.2g}, {100 * (1 - 2 * alpha):g} % interval of the loss {100 * low:+.2f} to "
         f"{100 * high:+.2f} points)",
         tail,
@@ -227,6 +239,13 @@ def _paired_verdict(
         n_gained=changes.n_gained,
         detectable=detectable,
     )
+
+
+def _images(changes: Changes) -> str:
+    if not changes.n_repeats:
+        return f"{changes.n} images"
+    repeats = "1 repeat of them" if changes.n_repeats == 1 else f"{changes.n_repeats} repeats of them"
+    return f"{changes.n} images ({repeats} left out)"
 
 
 def _moved(changes: Changes) -> str:

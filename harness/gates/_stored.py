@@ -58,7 +58,8 @@ def judge_predictions(record: Record, theirs: Subject, *, gate: str) -> Verdict:
         return replace(found, is_failure=theirs.is_baseline)
     wrong, wrong_theirs = ours.scores.wrong_predictions[shared.ours], theirs.scores.wrong_predictions[shared.theirs]
     hits, hits_theirs = ours.scores.hits[shared.ours], theirs.scores.hits[shared.theirs]
-    changes = changes_between(hits_theirs, hits, wrong != wrong_theirs)
+    kinds = None if ours.scores.kinds is None else ours.scores.kinds[shared.ours]
+    changes = changes_between(hits_theirs, hits, wrong != wrong_theirs, kinds=kinds)
     is_other_isa, model = is_other_int8_isa(ours, theirs), model_change(ours, theirs)
     if model:
         margin = tolerance.max_drop_baseline or tolerance.max_drop

@@ -40,6 +40,7 @@ class ScoredImages:
     hits: NDArray[np.bool_]
     wrong_predictions: NDArray[np.int64]  # int64[N]: the predicted class, or RIGHT
     outputs_sha256: str = ""
+    kinds: NDArray[np.int64] | None = None  # int64[N], as `records.Accuracy.kinds`; None: not known
     block_digests: NDArray[np.uint64] | None = None  # uint64[blocks], as `records.Accuracy.block_digests`
 
     @property
@@ -103,6 +104,7 @@ def _scores_from_record(record: Record) -> ScoredImages | None:
         hits=hits,
         wrong_predictions=np.where(hits, RIGHT, accuracy.predictions.array().astype(np.int64)),
         outputs_sha256=accuracy.outputs_sha256,
+        kinds=accuracy.kinds(),
         block_digests=digests_from_packed(accuracy.block_digests),
     )
 

@@ -31,7 +31,7 @@ class DriftAccumulator:
     def update(self, reference_outputs: NDArray[np.floating], outputs: NDArray[np.floating]) -> None:
         """Add one batch: float[N, K] of the reference, and of this engine, for the same images.
 
-        Raises: MeasurementError for different shapes, fewer than two classes, NaN or infinity.
+        Raises: MeasurementError for different shapes, fewer than two classes, NaN or +inf.
         """
         reference = np.asarray(reference_outputs, np.float64)
         ours = np.asarray(outputs, np.float64)
@@ -39,19 +39,23 @@ class DriftAccumulator:
             raise MeasurementError(
                 f"outputs of {reference.shape} and {ours.shape} cannot be compared; expected one [N, K]"
             )
-        if not (np.isfinite(reference).all() and np.isfinite(ours).all()):
+        if any(np.isnan(side).any() or np.isposinf(side).any() for side in (reference, ours)):
             raise MeasurementError("outputs hold NaN or infinity: no drift can be stated")
         if len(ours) == 0:
             return
-        error = ours - reference
+        # A class that either side rules out (-inf) has no distance; its probability, 0, still counts below.
+        is_score = np.isfinite(reference) & np.isfinite(ours)
+        signal, found = np.where(is_score, reference, 0.0), np.where(is_score, ours, 0.0)
+        error = found - signal
         self._max_abs = max(self._max_abs, float(np.abs(error).max()))
         self._error_squares += float((error**2).sum())
-        self._signal_squares += float((reference**2).sum())
-        self._n_values += ours.size
-        self._cosines += float(_cosines(reference, ours).sum())
+        self._signal_squares += float((signal**2).sum())
+        self._n_values += int(is_score.sum())
+        self._cosines += float(_cosines(signal, found).sum())
         self._divergences += float(_divergences(self._probabilities(reference), self._probabilities(ours)).sum())
         top_two = np.partition(reference, -2, axis=1)[:, -2:]
-        self._margins.append((top_two[:, 1] - top_two[:, 0]).astype(np.float32))
+        margins = np.minimum(top_two[:, 1] - top_two[:, 0], np.finfo(np.float32).max)
+        self._margins.append(margins.astype(np.float32))
         self._agreed.append(reference.argmax(axis=1) == ours.argmax(axis=1))
 
     def drift(self, reference_case: str) -> OutputDrift:
@@ -68,7 +72,7 @@ class DriftAccumulator:
             reference_case=reference_case,
             n_images=len(agreed),
             max_abs=self._max_abs,
-            rmse=math.sqrt(self._error_squares / self._n_values),
+            rmse=math.sqrt(self._error_squares / max(self._n_values, 1)),
             cosine=self._cosines / len(agreed),
             sqnr_db=self._sqnr_db(),
             kl_divergence=max(0.0, self._divergences / len(agreed)),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.errors import MeasurementError
 from harness.protocols import Engine, Images, Outputs
@@ -58,7 +59,7 @@ def check_invariance(
     sizes = [fixed] if fixed else sorted(set(batch_sizes))
     probe = _Probe(engine, images, sizes[0])
     limit = OUTPUT_TOLERANCE[precision] if tolerance is None else tolerance
-    limit *= max(1.0, float(np.abs(probe.reference).max()))
+    limit *= max(1.0, _largest(probe.reference))
     checks: list[tuple[str, Callable[[int], Iterator[Trial]]]] = [("repeat", probe.repeated)]
     if sizes[-1] > sizes[0]:
         checks.append(("batch_size", lambda largest: probe.resized(sizes[1:])))
@@ -139,16 +140,17 @@ class _Probe:
 
     def _infer(self, batch: Images) -> Outputs:
         outputs = self._engine.infer(np.ascontiguousarray(batch))
-        if len(outputs) != len(batch) or not np.isfinite(outputs).all():
+        is_broken = np.isnan(outputs) | np.isposinf(outputs)
+        if len(outputs) != len(batch) or is_broken.any():
             raise MeasurementError(
-                f"batch {len(batch)} gave {len(outputs)} rows of outputs, {int((~np.isfinite(outputs)).sum())} values "
-                "of them not finite; invariance cannot be judged"
+                f"batch {len(batch)} gave {len(outputs)} rows of outputs, {int(is_broken.sum())} values of them NaN or "
+                "infinite; invariance cannot be judged"
             )
         return outputs
 
 
 def _check(name: str, trials: Sequence[Trial], limit: float) -> InvarianceCheck:
-    gaps = [float(np.abs(trial.found.astype(np.float64) - trial.expected).max()) for trial in trials]
+    gaps = [_gap(trial) for trial in trials]
     worst = int(np.argmax(gaps))
     return InvarianceCheck(
         name=name,
@@ -159,3 +161,14 @@ def _check(name: str, trials: Sequence[Trial], limit: float) -> InvarianceCheck:
         worst=trials[worst].where,
         n_changed=sum(int((t.found.argmax(axis=1) != t.expected.argmax(axis=1)).sum()) for t in trials),
     )
+
+
+def _gap(trial: Trial) -> float:
+    """Return the largest difference of an output; a class that one of the two rules out (-inf) has none."""
+    found, expected = trial.found.astype(np.float64), trial.expected.astype(np.float64)
+    is_score = np.isfinite(found) & np.isfinite(expected)
+    return _largest(np.where(is_score, found, 0.0) - np.where(is_score, expected, 0.0))
+
+
+def _largest(values: Outputs | NDArray[np.float64]) -> float:
+    return float(np.abs(values[np.isfinite(values)]).max(initial=0.0))

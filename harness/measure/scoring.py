@@ -155,7 +155,7 @@ def score_engine(
     """Score a range of images and keep the result of every one.
 
     `outputs_path` receives the raw outputs, float32[N, K] little-endian.
-    Raises: MeasurementError for NaN or infinite outputs (with the image's index) or a wrong output shape; DataError
+    Raises: MeasurementError for outputs of NaN or +inf (with the image's index), of a wrong dtype or shape; DataError
     for labels the model does not have.
     """
     if batch_size < 1:
@@ -202,7 +202,12 @@ class _Scores:
         self._parts: list[tuple[TopK, NDArray[np.int64]]] = []
 
     def add(self, first: int, outputs: NDArray[np.float32], classes: NDArray[np.int64]) -> None:
-        """Add the outputs of images first.. Raises: MeasurementError for another shape, NaN and Inf."""
+        """Add the outputs of images first.. Raises: MeasurementError for another dtype or shape, NaN and +inf."""
+        if outputs.dtype != np.float32:
+            raise MeasurementError(
+                f"model {self._spec.name}: outputs are {outputs.dtype}; expected float32: export the model with a "
+                "float32 output (a Cast at its end)"
+            )
         if outputs.shape != (len(classes), self._spec.num_classes):
             raise MeasurementError(
                 f"model {self._spec.name}: outputs of shape {outputs.shape} for images "
@@ -220,7 +225,7 @@ class _Scores:
         if not self._outputs:
             return
         outputs, classes = np.concatenate(self._outputs), np.concatenate(self._classes)
-        _check_finite_outputs(outputs, self._spec, self._first)
+        _check_outputs(outputs, self._spec, self._first)
         self._digest.update(np.ascontiguousarray(outputs, "<f4").data)
         self._parts.append((self._task.score(outputs, classes), classes))
         self._outputs, self._classes, self._n_waiting = [], [], 0
@@ -244,16 +249,28 @@ class _Scores:
             n_ties_top1=sum(top.n_ties_top1 for top, _ in parts),
             n_ties_top5=sum(top.n_ties_top5 for top, _ in parts),
             outputs_sha256=self._digest.hexdigest(),
+            top1_hits_last=self._packed_hits_last(),
+            repeats=PackedArray.of(repeats) if (repeats := fingerprint.repeats()).size else None,
             block_digests=PackedArray.of(fingerprint.block_digests()),
             n_trained_on=sum(images.overlap(seen) for seen in spec.trained_on),
             score_ns=score_ns,
             batch_size=batch_size,
         )
 
+    def _packed_hits_last(self) -> PackedArray | None:
+        if all(top.top1_last is None for top, _ in self._parts):
+            return None
+        hits = [top.top1 if top.top1_last is None else top.top1_last for top, _ in self._parts]
+        return PackedArray.of(np.packbits(np.concatenate(hits)))
 
-def _check_finite_outputs(outputs: NDArray[np.float32], spec: ModelSpec, first: int) -> None:
-    if not np.isfinite(outputs).all():
-        row = int(np.flatnonzero(~np.isfinite(outputs).all(axis=1))[0])
+
+def _check_outputs(outputs: NDArray[np.float32], spec: ModelSpec, first: int) -> None:
+    """Refuse NaN and +inf, and a row of -inf alone; -inf for some classes rules them out, which is a score."""
+    if np.isfinite(outputs).all():
+        return
+    is_broken = (np.isnan(outputs) | np.isposinf(outputs)).any(axis=1) | np.isneginf(outputs).all(axis=1)
+    if is_broken.any():
+        row = int(np.flatnonzero(is_broken)[0])
         raise MeasurementError(
             f"model {spec.name}: image {first + row} gives {outputs[row][~np.isfinite(outputs[row])][0]} as an output; "
             "an FP16 overflow and a damaged weight are the usual causes"

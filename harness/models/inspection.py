@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import ConfigError, DataError
 from harness.models.heavy import heavy_model_path, resnet101_112
+from harness.models.onnx_graph import model_digest, tensors_of
 from harness.specs import ModelSpec
-from harness.store.cache import sha256_of_file
 
 if TYPE_CHECKING:
     import onnx
@@ -74,7 +73,7 @@ def inspect_onnx(path: str | Path, **overrides: object) -> ModelSpec:
     spec: dict[str, object] = {
         "name": re.sub(r"[^A-Za-z0-9_.]", "_", path.stem),
         "onnx_path": str(path.resolve()),
-        "sha256": sha256_of_file(path),
+        "sha256": model_digest(path),
         "input_name": input_name,
         "input_shape": shape,
         "output_name": output_name,
@@ -88,7 +87,7 @@ def inspect_onnx(path: str | Path, **overrides: object) -> ModelSpec:
 
 def _check_external_data(model: onnx.ModelProto, path: Path) -> None:
     folder = path.resolve().parent
-    for tensor in _tensors(model.graph):
+    for tensor in tensors_of(model):
         if tensor.data_location != tensor.EXTERNAL:
             continue
         entries = {entry.key: entry.value for entry in tensor.external_data}
@@ -107,20 +106,6 @@ def _check_external_data(model: onnx.ModelProto, path: Path) -> None:
                 f"{path}: external data file {location} has {file.stat().st_size} bytes, {tensor.name} needs "
                 f"{offset + length}; copy it again"
             )
-
-
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Yield the weights of a graph, of its constant nodes and of its subgraphs."""
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-            if attribute.HasField("g"):
-                yield from _tensors(attribute.g)
-            for subgraph in attribute.graphs:
-                yield from _tensors(subgraph)
 
 
 def _dimensions(value: onnx.ValueInfoProto) -> list[int | None] | None:

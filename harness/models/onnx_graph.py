@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from harness.errors import BackendUnavailable, BuildError, DataError
 from harness.store.cache import sha256_of_file
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto, TensorProto
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 INSTALL_HINT = "pip install 'nn-engine-harness[cpu]'"
 QDQ_OPS = ("QuantizeLinear", "DequantizeLinear")
@@ -71,13 +71,42 @@ def external_files(path: str | Path) -> tuple[str, ...]:
         sorted(
             {
                 entry.value
-                for tensor in model.graph.initializer
+                for tensor in tensors_of(model)
                 if tensor.data_location == external
                 for entry in tensor.external_data
                 if entry.key == "location"
             }
         )
     )
+
+
+def tensors_of(model: ModelProto) -> Iterator[TensorProto]:
+    """Yield all weights of a model, wherever they hang: initializers, constant nodes, subgraphs, functions."""
+    yield from _tensors_of_graph(model.graph)
+    for function in model.functions:
+        yield from _tensors_of_nodes(function.node)
+
+
+def _tensors_of_graph(graph: GraphProto) -> Iterator[TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    yield from _tensors_of_nodes(graph.node)
+
+
+def _tensors_of_nodes(nodes: Iterable[NodeProto]) -> Iterator[TensorProto]:
+    for attribute in (attribute for node in nodes for attribute in node.attribute):
+        if attribute.HasField("t"):
+            yield attribute.t
+        if attribute.HasField("sparse_tensor"):
+            yield from (attribute.sparse_tensor.values, attribute.sparse_tensor.indices)
+        yield from attribute.tensors
+        for sparse in attribute.sparse_tensors:
+            yield from (sparse.values, sparse.indices)
+        if attribute.HasField("g"):
+            yield from _tensors_of_graph(attribute.g)
+        for graph in attribute.graphs:
+            yield from _tensors_of_graph(graph)
 
 
 def opset_of(model: ModelProto) -> int:

@@ -7,7 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from harness.errors import BackendUnavailable, BuildError, ConfigError
+from harness.errors import BackendUnavailable, BuildError, ConfigError, DataError
 from harness.models.onnx_graph import check_model, check_scales, load_model, model_digest
 from harness.precision.calibration import CheckedCalibration
 from harness.precision.catalog import find_recipe
@@ -42,6 +42,11 @@ def prepare_artifact(
     chosen = find_recipe(precision, recipe)
     started = time.perf_counter_ns()
     source_sha256 = model_digest(spec.onnx_path)
+    if source_sha256 != spec.sha256:
+        raise DataError(
+            f"{spec.onnx_path}: the sha256 of model and external data is {source_sha256[:12]}..., not the "
+            f"{spec.sha256[:12]}... of its card; restore the files, or write the card anew if the change is meant"
+        )
     spec, file_sha256 = scored_source(spec, source_sha256=source_sha256, cache_dir=cache_dir)
     if chosen.convert is None:
         prepare_ns = time.perf_counter_ns() - started

@@ -10,6 +10,7 @@ TOLD_IN_TERMINAL = (ENQUEUE_BOUND, TIMED_OTHERWISE)
 FLAGS = {
     "precision_not_as_asked": "ran in another precision than asked",
     "scored_on_training_images": "scored on images the model was trained on",
+    "many_ties": "ties: top-1 depends on the order of the classes; score the logits",
     "expects_int8_loss": "the model's card expects a loss in INT8",
     ENQUEUE_BOUND: "a plain enqueue takes the host nearly as long as the device needs, or longer",
     TIMED_OTHERWISE: "FP32 was timed in another way: their ratio is no speed-up",

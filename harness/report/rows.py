@@ -206,10 +206,13 @@ def compare_hits(accuracy: Accuracy, reference: Accuracy, *, against: str) -> Ch
         return Change(against=against, why_not="scored on other images")
     ours = top1_hits(accuracy.top1_hits, accuracy.n_images)
     theirs = top1_hits(reference.top1_hits, reference.n_images)
+    if accuracy.repeats is not None:  # the same image twice says no more than once
+        once = np.unique(accuracy.kinds(), return_index=True)[1]
+        ours, theirs = ours[once], theirs[once]
     n_lost, n_gained = int(np.count_nonzero(theirs & ~ours)), int(np.count_nonzero(ours & ~theirs))
     return Change(
         against=against,
-        n_images=accuracy.n_images,
+        n_images=len(ours),
         n_lost=n_lost,
         n_gained=n_gained,
         p_value=_paired_p(n_lost, n_gained),

@@ -187,6 +187,8 @@ def _flags(case: Case, accuracy: Accuracy | None, layers: LayerReport | None, *,
     flags = []
     if accuracy and accuracy.n_trained_on:
         flags.append("scored_on_training_images")
+    if accuracy and accuracy.has_many_ties:
+        flags.append("many_ties")
     if layers and layers.effective_precision.main != case.precision.value:
         flags.append("precision_not_as_asked")
     if expects_loss:

@@ -16,9 +16,10 @@ class TopK:
     predictions: NDArray[np.int64]  # int64[N]
     top1: NDArray[np.bool_]  # bool[N]
     top5: NDArray[np.bool_]  # bool[N]
-    margins: NDArray[np.float32]  # float32[N]: largest minus second largest
+    margins: NDArray[np.float32]  # float32[N]: largest minus second largest, at most that of float32
     n_ties_top1: int
     n_ties_top5: int
+    top1_last: NDArray[np.bool_] | None = None  # bool[N]: top-1 if ties went to the last class; None: there are none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,8 @@ def score_top_k(outputs: NDArray[np.float32], labels: NDArray[np.int64]) -> TopK
     """Return the hits of `outputs: float32[N, K]` against `labels: int64[N]`, K >= 2.
 
     Top-1 is `np.argmax`: the first of equal largest outputs. Top-5 takes the classes in order of output, equal ones
-    by lower index first, so both follow one rule. With five classes or fewer every known label is a top-5 hit.
+    by lower index first, so both follow one rule. With five classes or fewer every known label is a top-5 hit. An
+    output of -inf is a score: the class is ruled out.
     """
     n_images, n_classes = outputs.shape
     rows = np.arange(n_images)
@@ -28,13 +29,18 @@ def score_top_k(outputs: NDArray[np.float32], labels: NDArray[np.int64]) -> TopK
     kept = np.partition(outputs, n_classes - few, axis=1)[:, -few:] if n_classes > SORTED_CLASSES else outputs
     largest = np.sort(kept, axis=1)[:, -few:]  # ascending
     first, second = largest[:, -1], largest[:, -2]
+    is_tied = first == second
+    behind = (outputs == own[:, None]) & (classes[None, :] > labels[:, None]) if is_tied.any() else None
+    # Where all other classes are ruled out (-inf), the margin has no bound: the largest number stands for it.
+    margins = np.minimum(first.astype(np.float64) - second, np.finfo(np.float32).max)
     return TopK(
         predictions=predictions,
         top1=ranks == 0,
         top5=ranks < TOP_K,
-        margins=(first - second).astype(np.float32),
-        n_ties_top1=int(np.count_nonzero(first == second)),
+        margins=margins.astype(np.float32),
+        n_ties_top1=int(np.count_nonzero(is_tied)),
         n_ties_top5=int(np.count_nonzero(largest[:, 0] == largest[:, 1])) if n_classes > TOP_K else 0,
+        top1_last=None if behind is None else (own == first) & ~behind.any(axis=1),
     )
 
 

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from harness.backends import load_backend
-from harness.errors import ConfigError, Unsupported
+from harness.errors import BuildError, ConfigError, Unsupported
 from harness.precision import prepare_artifact
 from harness.precision.calibration import CheckedCalibration
 from harness.protocols import CalibrationSet, Engine
@@ -72,7 +72,7 @@ class OpenCase:
     def build(self, artifact: Artifact) -> Engine:
         """Build an engine of an artifact, closed with the case. Raises: BuildError, Unsupported."""
         is_int8 = artifact.precision is Precision.INT8
-        return self._stack.enter_context(
+        engine: Engine = self._stack.enter_context(
             self.backend.build(
                 artifact,
                 device=self.request.case.device,
@@ -81,6 +81,12 @@ class OpenCase:
                 calibration=CheckedCalibration(self._calibration_images(), self.request.model) if is_int8 else None,
             )
         )
+        if engine.output.dtype != "float32":
+            raise BuildError(
+                f"{self.request.case.id}: output {engine.output.name} is {engine.output.dtype}; expected float32: "
+                "export the model with a float32 output (a Cast at its end)"
+            )
+        return engine
 
     def close(self) -> None:
         """Free all engines."""

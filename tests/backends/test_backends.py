@@ -382,6 +382,15 @@ def test_the_suffix_of_a_primitive_is_its_arithmetic(primitive, precision):
     assert layer.onnx_nodes == ("/conv/Conv", "c_q")
 
 
+@pytest.mark.parametrize("kind", ["FullyConnected", "Convolution", "MatMul"])
+def test_a_product_that_bears_the_name_of_the_last_cast_is_a_product(kind):
+    nodes = index(**{"y_cast": "Cast"})
+    info = {"layerType": kind, "primitiveType": "brgemm_avx512_bf16", "originalLayersNames": "y_cast"}
+    layer = layer_from_rt_info("y_cast", info, nodes, {})
+    assert (layer.is_compute, layer.precision) == (True, "bf16")
+    assert not layer_from_rt_info("y_cast", {**info, "layerType": "Subgraph"}, nodes, {}).is_compute
+
+
 def test_quantizing_and_moving_layers_compute_nothing():
     nodes = index(**{"x_q": "QuantizeLinear", "/flatten": "Flatten"})
 

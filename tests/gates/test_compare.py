@@ -105,6 +105,37 @@ def test_regressions_name_the_confusions_that_grew():
     assert "7 read as 8: 0 -> 120" in verdict.advice
 
 
+def with_repeats(accuracy, pairs):
+    return replace(accuracy, repeats=PackedArray.of(np.asarray(pairs, np.int64)))
+
+
+def test_a_repeated_image_counts_once():
+    reference, ours = pair_with(lost=40, gained=0, n=2_000)
+    pairs = [[place, 0] for place in range(1, 40)]  # the 40 lost images are one
+    verdict = judge_against_fp32(with_repeats(ours, pairs), with_repeats(reference, pairs), tolerance=TOLERANCE)
+    assert (verdict.outcome, verdict.n_lost) == (Outcome.INCONCLUSIVE, 1)
+    assert "on 1961 images (39 repeats of them left out)" in verdict.message
+    alone = judge_against_fp32(ours, reference, tolerance=TOLERANCE)
+    assert (alone.outcome, alone.n_lost) == (Outcome.REGRESSED, 40)
+
+
+def with_ties(accuracy, hits_last, n_ties):
+    return replace(accuracy, n_ties_top1=n_ties, top1_hits_last=PackedArray.of(np.packbits(hits_last)))
+
+
+def test_many_ties_are_told_with_the_comparison_in_the_other_order():
+    reference, ours = pair_with(lost=30, gained=25, n=2_000)
+    everything = np.ones(2_000, bool)
+    tied = [with_ties(accuracy, everything, n) for accuracy, n in ((ours, 60), (reference, 55))]
+    verdict = judge_against_fp32(*tied, tolerance=TOLERANCE)
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert "60 and 55 images tie at the top" in verdict.message
+    assert "top-1 100.00 % against 100.00 %, 0 lost, 0 gained" in verdict.message
+    assert verdict.advice == "score the logits, or another output that does not saturate"
+    few = [with_ties(accuracy, everything, 5) for accuracy in (ours, reference)]
+    assert "tie" not in judge_against_fp32(*few, tolerance=TOLERANCE).message
+
+
 def test_an_expected_loss_is_told_and_not_failed():
     verdict = against_fp32(300, 0, expects_loss=True)
     assert (verdict.outcome, verdict.code, verdict.is_failure) == (Outcome.REGRESSED, "expected_loss", False)

@@ -87,3 +87,15 @@ def test_no_images_or_no_signal_is_an_error():
         accumulated(np.zeros((2, 3)), np.ones((2, 3)))
     with pytest.raises(MeasurementError, match="logits"):
         DriftAccumulator(output_kind="scores")
+
+
+@pytest.mark.parametrize("kind", ["logits", "probabilities"])
+def test_classes_that_one_side_rules_out_are_no_distance(kind):
+    reference, ours = outputs()
+    noise = accumulated(reference, ours, output_kind=kind)
+    reference[:, 9], ours[:500, 9] = -np.inf, -np.inf
+    drift = accumulated(reference, ours, output_kind=kind)
+    assert np.isfinite([drift.max_abs, drift.rmse, drift.cosine, drift.sqnr_db, drift.kl_divergence]).all()
+    assert 0 < drift.rmse <= noise.max_abs
+    same = accumulated(reference, reference, output_kind=kind)
+    assert (same.rmse, same.n_changed) == (0.0, 0)

@@ -154,7 +154,22 @@ def test_nothing_to_try_or_nan_is_an_error():
         check_invariance(FakeEngine(), images(1), batch_sizes=(1, 2), precision=Precision.FP32)
     with pytest.raises(MeasurementError, match="show no invariance"):
         check_invariance(FakeEngine(), images(), batch_sizes=(), precision=Precision.FP32)
-    with pytest.raises(MeasurementError, match="not finite"):
+    with pytest.raises(MeasurementError, match="NaN or infinite"):
         outcomes(FakeEngine(lambda o, i: o * np.nan))
     with pytest.raises(MeasurementError, match="rows"):
         outcomes(FakeEngine(lambda o, i: o[:-1]))
+
+
+def test_classes_that_are_ruled_out_have_no_gap():
+    def rule_out(outputs, images):
+        return np.where(outputs < np.median(outputs, axis=1, keepdims=True), np.float32(-np.inf), outputs)
+
+    assert all(verdict.ok for verdict in outcomes(FakeEngine(rule_out)).values())
+
+
+def test_a_leak_beside_ruled_out_classes_is_caught():
+    def leak(outputs, images):
+        outputs = np.where(np.arange(5) == 4, np.float32(-np.inf), outputs)
+        return outputs + np.float32(0.1) * len(images)
+
+    assert not all(verdict.ok for verdict in outcomes(FakeEngine(leak)).values())

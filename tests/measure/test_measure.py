@@ -195,6 +195,49 @@ def test_an_infinite_output_is_an_error(spec):
         score_engine(LinearEngine(lambda o, c: o + np.float32(np.inf)), Images(), spec, window(), batch_size=1)
 
 
+def test_minus_infinity_rules_a_class_out_and_is_a_score(spec):
+    def rule_out(outputs, call):
+        outputs[outputs < 0] = -np.inf
+        outputs[:, 0] = np.maximum(outputs[:, 0], 0)
+        return outputs
+
+    accuracy = score_engine(LinearEngine(rule_out), Images(), spec, window(), batch_size=10)
+    assert 0 < accuracy.top1 < 1
+    assert np.isfinite(accuracy.margins.array()).all()
+
+
+def test_an_image_with_no_class_left_is_an_error(spec):
+    def rule_out(outputs, call):
+        return np.where(np.arange(len(outputs))[:, None] == 3, np.float32(-np.inf), outputs)
+
+    with pytest.raises(MeasurementError, match="image 3 gives -inf"):
+        score_engine(LinearEngine(rule_out), Images(), spec, window(), batch_size=10)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, np.int64])
+def test_outputs_of_another_dtype_are_an_error(spec, dtype):
+    with pytest.raises(MeasurementError, match=f"outputs are {np.dtype(dtype)}; expected float32"):
+        score_engine(LinearEngine(lambda o, c: o.astype(dtype)), Images(), spec, window(), batch_size=10)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 57])
+def test_repeated_images_are_known_by_their_places(spec, batch_size):
+    data = Images()
+    data.pixels[[9, 30, 40]] = data.pixels[[4, 4, 5]]
+    accuracy = score_engine(LinearEngine(), data, spec, window(), batch_size=batch_size)
+    assert accuracy.repeats.array().tolist() == [[9, 4], [30, 4], [40, 5]]
+    assert score_engine(LinearEngine(), Images(), spec, window(), batch_size=batch_size).repeats is None
+
+
+def test_ties_have_a_second_result(spec):
+    coarse = score_engine(LinearEngine(lambda o, c: np.sign(o)), Images(), spec, window(), batch_size=10)
+    assert coarse.has_many_ties
+    assert not np.array_equal(coarse.hits(), coarse.hits_last())
+    fine = score_engine(LinearEngine(), Images(), spec, window(), batch_size=10)
+    assert fine.top1_hits_last is None
+    assert np.array_equal(fine.hits(), fine.hits_last())
+
+
 def test_a_wrong_output_shape_is_an_error(spec):
     with pytest.raises(MeasurementError, match=r"outputs of shape \(10, 9\).*expected \(10, 10\)"):
         score_engine(LinearEngine(lambda o, c: o[:, :9]), Images(), spec, window(), batch_size=10)

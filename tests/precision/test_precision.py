@@ -262,7 +262,7 @@ def test_a_model_that_overflows_itself_is_refused(tmp_path, prepare):
             tensor.CopyFrom(numpy_helper.from_array(np.full((4, 1, 3, 3), 3e38, np.float32), "conv.w"))
     onnx.save(model, spec.onnx_path)
     with pytest.raises(BuildError, match="activation f becomes inf"):
-        prepare(spec, Precision.INT8, "qdq-minmax")
+        prepare(spec_of(Path(spec.onnx_path)), Precision.INT8, "qdq-minmax")
 
 
 def test_calibration_images_are_checked(tiny, prepare):
@@ -299,17 +299,56 @@ def test_tool_versions_are_part_of_the_key(tiny, prepare, monkeypatch):
     assert newer.tools == {"onnx": "99.0", "onnxruntime": "99.0"}
 
 
-def test_external_weights_are_part_of_the_digest(tmp_path, prepare):
+def as_initializers(model):
+    return model
+
+
+def as_constant_nodes(model):
+    for tensor in model.graph.initializer:
+        model.graph.node.insert(0, onnx.helper.make_node("Constant", [], [tensor.name], value=tensor))
+    del model.graph.initializer[:]
+    return model
+
+
+def in_a_subgraph(model):
+    """Return the net with its weights coming out of an If."""
+    names = [tensor.name for tensor in model.graph.initializer]
+    branch = onnx.helper.make_graph(
+        [onnx.helper.make_node("Constant", [], [f"{t.name}_b"], value=t) for t in model.graph.initializer],
+        "branch",
+        [],
+        [onnx.helper.make_tensor_value_info(f"{t.name}_b", t.data_type, t.dims) for t in model.graph.initializer],
+    )
+    chosen = onnx.helper.make_node("If", ["yes"], names, then_branch=branch, else_branch=branch)
+    model.graph.node.insert(0, chosen)
+    del model.graph.initializer[:]
+    model.graph.initializer.append(onnx.helper.make_tensor("yes", onnx.TensorProto.BOOL, [], [True]))
+    return model
+
+
+@pytest.mark.parametrize("placed", [as_initializers, as_constant_nodes, in_a_subgraph])
+def test_external_weights_are_part_of_the_digest_wherever_they_hang(tmp_path, prepare, placed):
     path = tmp_path / "external.onnx"
-    model = onnx.load(onnx_nets.tiny_net(path))
-    onnx.save(model, str(path), save_as_external_data=True, location="weights.bin", size_threshold=0)
+    model = placed(onnx.load(onnx_nets.tiny_net(path)))
+    onnx.save(
+        model,
+        str(path),
+        save_as_external_data=True,
+        location="weights.bin",
+        size_threshold=0,
+        convert_attribute=placed is not as_initializers,
+    )
+    own = sha256_of_file(path)
+    weights = tmp_path / "weights.bin"
     spec = spec_of(path)
     before = prepare(spec, Precision.FP32, "none").sha256
-    weights = tmp_path / "weights.bin"
     damaged = bytearray(weights.read_bytes())
     damaged[-1] ^= 1
     weights.write_bytes(damaged)
-    assert prepare(spec, Precision.FP32, "none").sha256 != before
+    assert sha256_of_file(path) == own
+    with pytest.raises(DataError, match="the sha256 of model and external data is"):
+        prepare(spec, Precision.FP32, "none")
+    assert prepare(spec_of(path), Precision.FP32, "none").sha256 != before
     weights.unlink()
     with pytest.raises(DataError, match=r"weights\.bin"):
         prepare(spec, Precision.FP32, "none")

@@ -24,3 +24,8 @@ def test_hits_margins_and_ties_are_those_of_a_stable_sort(n_classes, n_levels):
     assert found.n_ties_top5 == ((ranked[:, 4] == ranked[:, 5]).sum() if n_classes > 5 else 0)
     if n_levels == 3:
         assert found.n_ties_top1
+    if found.n_ties_top1:
+        last = n_classes - 1 - outputs[:, ::-1].argmax(axis=1)
+        assert np.array_equal(found.top1_last, last == labels)
+    else:
+        assert found.top1_last is None

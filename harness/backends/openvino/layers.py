@@ -9,7 +9,7 @@ from typing import Any
 from harness.backends._cpu import n_profile_runs
 from harness.backends.openvino.compiled import NS_PER_MS, CompiledModels
 from harness.models.onnx_graph import NodeIndex
-from harness.precision.effective import median_times, onnx_nodes_of
+from harness.precision.effective import is_multiplying, median_times, onnx_nodes_of
 from harness.protocols import Images
 from harness.records import Layer
 
@@ -63,7 +63,8 @@ def layer_from_rt_info(
     originals = filter(None, info.get("originalLayersNames", "").split(","))
     found_nodes = [onnx_nodes_of(ADDED_PARTS.sub("", original), nodes.names) for original in originals]
     onnx_nodes = tuple(dict.fromkeys(node for found in found_nodes for node in found))
-    only_casts = bool(onnx_nodes) and nodes.casts.issuperset(onnx_nodes)
+    # A product that writes the graph's output bears the name of the cast behind it: it is a product all the same.
+    only_casts = bool(onnx_nodes) and nodes.casts.issuperset(onnx_nodes) and not is_multiplying(kind)
     return Layer(
         name=name,
         kind=kind,
