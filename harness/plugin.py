@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from harness.errors import ConfigError, HarnessError, Unsupported
-from harness.gates import Candidate, Gate, GateAnswer, find_gate, list_gates
+from harness.gates import Candidate, Gate, GateAnswer, JudgeOptions, find_gate, list_gates
 from harness.options.parsing import add_options, options_from_namespace
 from harness.options.values import HarnessOptions
 from harness.protocols import Progress, no_progress
@@ -138,7 +138,7 @@ def _wanted(case: Case, definition: pytest.Item, state: _State) -> bool:
         return False
     if gate is None:
         return not (timing_only and definition.get_closest_marker("accuracy"))
-    if gate.reads_baseline and state.options.baseline == "ignore":
+    if not JudgeOptions(baseline=state.options.baseline).asks(gate):
         return False
     return gate.applies(Candidate(case=case, writes=state.plan.writes(case), timing_only=timing_only))
 

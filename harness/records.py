@@ -56,6 +56,7 @@ class Availability:
     driver: str = ""  # NVIDIA's, for example 580.65.06
     cuda_version: str = ""  # the latest CUDA that the driver serves
     compute_capabilities: tuple[str, ...] = ()  # one a device
+    fast_precisions: tuple[str, ...] = ()  # that its devices have fast kernels for; () = not known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +95,7 @@ class Environment:
     cuda_version: str = ""  # the latest CUDA that the driver serves
     compute_capability: str = ""
     commit: str = ""  # of the checkout the run was started in
+    fast_precisions: tuple[str, ...] = ()  # that the device has fast kernels for; () = not known
 
     @property
     def host_type(self) -> str:
@@ -424,6 +426,7 @@ class Record:
     flags: tuple[str, ...] = ()  # scored_on_training_images, precision_not_as_asked, expects_int8_loss, ...
     error: str = ""  # what stopped it; one line
     unsupported: str = ""  # why the device cannot do it
+    requires_precision: bool = False  # all compute layers must run in the precision asked
     allows_chance: bool = False  # FP32 may agree with the labels no better than chance
     test_failure: str = ""  # of a test that judged by itself; one line
     # -- what the gates made of it: `harness.gates.judge_records`

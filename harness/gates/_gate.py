@@ -11,7 +11,7 @@ from harness.records import Record, Status, Verdict
 from harness.specs import NAME_PATTERN, Case, Precision
 
 # What a gate may need: measurements of the case itself, then what others it is compared with.
-MEASUREMENTS = ("accuracy", "invariance", "latency", "fp32", "reference", "emulation")
+MEASUREMENTS = ("accuracy", "invariance", "latency", "fp32", "reference", "emulation", "layers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +56,7 @@ class Gate:
     in_family: bool = False  # its verdicts on all cases of a run share one false-alarm rate, and so wait for the last
     is_exact: bool = False  # judged by the exact test, whose p-value has a smallest possible value
     reads_baseline: bool = False  # --baseline decides whether it is asked, and whether a missing baseline fails
+    judges_alone: bool = False  # of one that reads a baseline: it is asked under --baseline=ignore too
 
     def __post_init__(self) -> None:
         if not NAME_PATTERN.match(self.name):
@@ -76,9 +77,8 @@ class JudgeOptions:
 
     def asks(self, gate: Gate) -> bool:
         """Tell whether a gate is asked at all."""
-        return (self.gates is None or gate.name in self.gates) and not (
-            gate.reads_baseline and self.baseline == "ignore"
-        )
+        is_idle = gate.reads_baseline and not gate.judges_alone and self.baseline == "ignore"
+        return (self.gates is None or gate.name in self.gates) and not is_idle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

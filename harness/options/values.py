@@ -38,6 +38,7 @@ class HarnessOptions:
     rebuild: bool = False
     strict: bool = False
     allow_chance: bool = False
+    require_precision: bool = False
     baseline: str = "auto"
     baseline_dir: str = "suites/baselines"
     update_baselines: bool = False

@@ -41,12 +41,7 @@ def prepare_artifact(
     """
     chosen = find_recipe(precision, recipe)
     started = time.perf_counter_ns()
-    source_sha256 = model_digest(spec.onnx_path)
-    if source_sha256 != spec.sha256:
-        raise DataError(
-            f"{spec.onnx_path}: the sha256 of model and external data is {source_sha256[:12]}..., not the "
-            f"{spec.sha256[:12]}... of its card; restore the files, or write the card anew if the change is meant"
-        )
+    source_sha256 = _checked_digest(spec)
     spec, file_sha256 = scored_source(spec, source_sha256=source_sha256, cache_dir=cache_dir)
     if chosen.convert is None:
         prepare_ns = time.perf_counter_ns() - started
@@ -84,6 +79,17 @@ def prepare_artifact(
         prepare_ns=time.perf_counter_ns() - started,
         warnings=tuple(line for line in entry.meta["warnings"].split(WARNING_SEPARATOR) if line),
     )
+
+
+def _checked_digest(spec: ModelSpec) -> str:
+    """Return the sha256 of the model with its external data. Raises: DataError when it is not the card's."""
+    found = model_digest(spec.onnx_path)
+    if found != spec.sha256:
+        raise DataError(
+            f"{spec.onnx_path}: the sha256 of model and external data is {found[:12]}..., not the "
+            f"{spec.sha256[:12]}... of its card; restore the files, or write the card anew if the change is meant"
+        )
+    return found
 
 
 def _unchanged(spec: ModelSpec, recipe: Recipe, *, sha256: str, source_sha256: str, prepare_ns: int) -> Artifact:

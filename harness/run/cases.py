@@ -66,7 +66,8 @@ class Cases:
             command=command_of(case, self._options),
             is_reference=is_reference,
         )
-        return replace(record, allows_chance=self._options.allow_chance)
+        options = self._options
+        return replace(record, allows_chance=options.allow_chance, requires_precision=options.require_precision)
 
     def records(self) -> list[Record]:
         """Return the records of all cases that were opened, in the order they ran, then those of FP32 references."""

@@ -145,6 +145,7 @@ class Judging:
             "fp32": self._beside_fp32,
             "reference": self._beside_reference,
             "emulation": self._beside_emulation,
+            "layers": CaseRun.layers,  # last: profiling disturbs what is timed after it
         }
         wanted = set(needs)
         for name, make in makers.items():
