@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # imported when a test runs: SciPy alone would double the tim
     from harness.run.session import RunSession
 
 CASE_FIXTURE = "case_run"
+OF_WHOLE_RUNS = {"presence"}  # gates that no test asks
 ONE_PROCESS = "runs-in-one-process"  # the id of our tests where pytest-xdist would share them out
 MAX_BENCHMARK_SAMPLES = 1_000  # replayed into pytest-benchmark; more only cost time
 
@@ -176,7 +177,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         state.plan = replace(state.plan, cases=tuple(case for case in state.plan.cases if case.id in selected))
         if state.plan.cases and not config.option.collectonly:
             try:
-                state.session = _new_session(state, gates={gate.name for gate in gates.values() if gate})
+                asked = {gate.name for gate in gates.values() if gate}
+                # What is missing can only be told of a run from which nothing was deselected.
+                state.session = _new_session(state, gates=asked | (OF_WHOLE_RUNS if state.is_whole else set()))
             except HarnessError as error:
                 raise pytest.UsageError(str(error)) from error
 
@@ -318,7 +321,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     try:
         ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and not session.shouldstop
         clean = exitstatus == pytest.ExitCode.OK
-        state.session.finish(clean=clean, is_whole=state.is_whole and ended, had_end=ended)
+        state.session.finish(clean=clean, had_end=ended)
     except HarnessError as error:
         state.session.notes.append(f"ERROR: {error}")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

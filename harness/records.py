@@ -357,7 +357,7 @@ class Verdict:
     @property
     def was_compared(self) -> bool:
         """Tell whether there was something to compare with, and it could be."""
-        return self.outcome not in (Outcome.INCOMPARABLE, Outcome.NO_BASELINE)
+        return self.baseline_value is not None and self.outcome not in (Outcome.INCOMPARABLE, Outcome.NO_BASELINE)
 
     @property
     def ok(self) -> bool:
@@ -386,6 +386,7 @@ class Status(str, enum.Enum):
     FAILED = "failed"
     ERROR = "error"
     UNSUPPORTED = "unsupported"
+    ABSENT = "did not run"  # though a baseline of it is stored
 
     def __str__(self) -> str:
         return self.value
@@ -426,6 +427,9 @@ class Record:
     flags: tuple[str, ...] = ()  # scored_on_training_images, precision_not_as_asked, expects_int8_loss, ...
     error: str = ""  # what stopped it; one line
     unsupported: str = ""  # why the device cannot do it
+    absent: str = ""  # why it was never planned, though a baseline of it is stored
+    baseline_parts: tuple[str, ...] = ()  # of one that did not run: predictions, times
+    is_of_models_folder: bool = False  # a run without --model takes its model
     requires_precision: bool = False  # all compute layers must run in the precision asked
     allows_chance: bool = False  # FP32 may agree with the labels no better than chance
     test_failure: str = ""  # of a test that judged by itself; one line
@@ -458,5 +462,4 @@ class Run:
     strict: bool = False  # an inconclusive verdict failed
     baseline: str = "auto"  # how baselines were read: auto, require or ignore
     baseline_dir: str = ""  # where they lay; copies of those read lie beside the records
-    is_full: bool = False  # every case there is was planned, measured and judged: what it lacks is unused
     notes: tuple[str, ...] = ()

@@ -56,6 +56,7 @@ class Gate:
     in_family: bool = False  # its verdicts on all cases of a run share one false-alarm rate, and so wait for the last
     is_exact: bool = False  # judged by the exact test, whose p-value has a smallest possible value
     reads_baseline: bool = False  # --baseline decides whether it is asked, and whether a missing baseline fails
+    judges_absent: bool = False  # it judges cases that did not run, or cannot on this device; no other gate does
     judges_alone: bool = False  # of one that reads a baseline: it is asked under --baseline=ignore too
 
     def __post_init__(self) -> None:

@@ -65,8 +65,9 @@ class _Bench:
 def _judge(
     record: Record, bench: _Bench, stored: Subject | None, options: JudgeOptions, gates: Sequence[Gate]
 ) -> _Found:
-    if record.is_reference or record.unsupported:
+    if record.is_reference:
         return _Found(record=record)
+    gates = [gate for gate in gates if gate.judges_absent or not (record.unsupported or record.absent)]
     evidence = Evidence(
         record=record,
         fp32=bench.fp32_of(record),
@@ -144,6 +145,7 @@ def _ending(found: _Found, verdicts: Sequence[Verdict]) -> tuple[Status, str]:
         return Status.FAILED, f"{failing.message}; then an error: {error}" if error else failing.message
     if error:
         return Status.ERROR, error
-    if record.unsupported:
-        return Status.UNSUPPORTED, record.unsupported
+    if record.unsupported or record.absent:
+        told = next((verdict.message for verdict in verdicts), "")  # of a case with a baseline
+        return (Status.ABSENT, told) if told else (Status.UNSUPPORTED, record.unsupported or record.absent)
     return (Status.FAILED, record.test_failure) if record.test_failure else (Status.PASSED, "")

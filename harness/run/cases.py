@@ -14,6 +14,7 @@ from harness.options.values import HarnessOptions
 from harness.protocols import Progress
 from harness.records import CPU, Artifact, Record
 from harness.run.case import CaseRun
+from harness.run.expected import ExpectedCases
 from harness.run.plan import Plan
 from harness.run.settings import Environments, tolerances_of, worker_settings
 from harness.specs import BuildOptions, Case, Precision
@@ -34,6 +35,8 @@ class Cases:
         self._settings, self._tolerances = worker_settings(options, folder, progress), tolerances_of(options)
         self.opened: dict[str, CaseRun] = {}
         self._references: dict[str, CaseRun] = {}  # by case id; of emulations by the digest of the file
+        self._started_at = utc_now()
+        self._expected: ExpectedCases | None = None  # read once, when first asked
         self._began: dict[str, str] = {}  # case id -> when it was recorded first
 
     def open(self, case: Case) -> CaseRun:
@@ -67,15 +70,28 @@ class Cases:
             is_reference=is_reference,
         )
         options = self._options
-        return replace(record, allows_chance=options.allow_chance, requires_precision=options.require_precision)
+        return replace(
+            record,
+            is_of_models_folder=case.model in self._plan.of_models_folder,
+            allows_chance=options.allow_chance,
+            requires_precision=options.require_precision,
+        )
 
-    def records(self) -> list[Record]:
-        """Return the records of all cases that were opened, in the order they ran, then those of FP32 references."""
+    def records(self, *, with_absent: bool = False) -> list[Record]:
+        """Return the records of all cases that were opened, in the order they ran, then those of FP32 references.
+
+        `with_absent`: and of those that are expected, because a baseline is stored of them, and were never planned.
+        """
         references = (run for run in self._references.values() if run.case.backend != EMULATION_BACKEND)
-        return [
+        found = [
             *(self.record_of(run) for run in self.opened.values()),
             *(self.record_of(run, is_reference=True) for run in references),
         ]
+        if not with_absent or self._options.baseline == "ignore":
+            return found
+        if self._expected is None:
+            self._expected = ExpectedCases(self._plan, self._options, self.environments)
+        return self._expected.completed(found, recorded_at=self._started_at)
 
     def close(self) -> None:
         """End all workers."""

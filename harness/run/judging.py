@@ -32,6 +32,7 @@ class Judging:
         self._cases, self._plan, self._options = cases, plan, options
         self.baselines = BaselineStore(Path(options.baseline_dir))
         self._gates = tuple(find_gate(name) for name in dict.fromkeys(gates))
+        self._misses = any(gate.judges_absent for gate in self._gates)
         self._records: list[Record] | None = None  # judged, all together
         self._error: Exception | None = None
 
@@ -59,7 +60,7 @@ class Judging:
     def records(self) -> list[Record]:
         """Return the records of all opened cases and references, with all verdicts that could be given."""
         if self._records is None:
-            return self._judged(self._cases.records(), {}, [gate for gate in self._gates if not gate.in_family])
+            return self._judged(self._cases.records(with_absent=self._misses), {}, [gate for gate in self._gates if not gate.in_family])
         judged = {record.case.id: record for record in self._records}
         # A test that failed after the judging is in the case, not yet in its judged record.
         failed = {run.case.id: run.test_failure for run in self._cases.opened.values() if run.test_failure}
@@ -93,15 +94,15 @@ class Judging:
             raise
 
     def _judged_all(self) -> list[Record]:
-        records = self._cases.records()
+        records = self._cases.records(with_absent=self._misses)
         baselines: Baselines = {}
         if self._options.baseline != "ignore":
             baselines, errors = self.baselines.load_for(records)
             for record in records:
-                if record.key in errors and not record.is_reference:
+                if record.key in errors and record.case.id in self._cases.opened and not record.is_reference:
                     run = self._cases.opened[record.case.id]
                     run.failure = run.failure or errors[record.key]
-            records = self._cases.records() if errors else records
+            records = self._cases.records(with_absent=self._misses) if errors else records
         return self._judged(records, baselines, self._gates)
 
     def _judged(self, records: list[Record], baselines: Baselines, gates: Iterable[Gate]) -> list[Record]:

@@ -15,8 +15,8 @@ from harness.records import Availability
 from harness.worker.process import Worker
 
 
-def choose_backends(options: HarnessOptions, *, probe: bool) -> tuple[list[Availability], dict[str, str]]:
-    """Return the usable backends of those asked, and the reason of each that `auto` leaves out.
+def choose_backends(options: HarnessOptions, *, probe: bool) -> tuple[list[Availability], list[Availability]]:
+    """Return the usable backends of those asked, and those that `auto` leaves out.
 
     `probe=False` trusts that a backend whose modules are installed can run.
     Raises: ConfigError for an unknown name; BackendUnavailable for one asked for by name that cannot run, or for none.
@@ -26,7 +26,8 @@ def choose_backends(options: HarnessOptions, *, probe: bool) -> tuple[list[Avail
     names = _chosen_names(options.backends)
     probed = probe_backends(names, options) if probe else [_installed(name) for name in names]
     usable = [a for a in probed if a.usable]
-    left_out = {a.backend: one_line(a) for a in probed if not a.usable}
+    unusable = [a for a in probed if not a.usable]
+    left_out = {a.backend: one_line(a) for a in unusable}
     if options.backends != ("auto",) and left_out:
         raise BackendUnavailable(
             "; ".join(f"--backend={name} cannot run here: {why}" for name, why in left_out.items())
@@ -36,7 +37,7 @@ def choose_backends(options: HarnessOptions, *, probe: bool) -> tuple[list[Avail
             "no backend can run here: " + "; ".join(f"{name}: {why}" for name, why in left_out.items())
         )
     _check_backend_options(options)
-    return usable, left_out
+    return usable, unusable
 
 
 def probe_backends(names: Sequence[str], options: HarnessOptions) -> list[Availability]:

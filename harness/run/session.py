@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from harness.gates import GateAnswer
-from harness.options.commands import changed_options, changed_selection
+from harness.options.commands import changed_options
 from harness.options.values import HarnessOptions
 from harness.protocols import Progress, no_progress
 from harness.records import Record, Run, Status
@@ -102,26 +102,22 @@ class RunSession:
         bad = [record.case.id for record in records if record.status in (Status.FAILED, Status.ERROR)]
         return f"failed without a test that says so (deselected?): {', '.join(bad)}" if bad else ""
 
-    def finish(self, *, clean: bool, is_whole: bool = False, had_end: bool = True) -> None:
+    def finish(self, *, clean: bool, had_end: bool = True) -> None:
         """Write records, summary, report, and asked-for baselines of a clean run. Measures and judges nothing more.
 
-        `clean`: every test passed. `is_whole`: nothing was deselected and nothing ended early. `had_end`: every test
-        that was selected ran.
+        `clean`: every test passed. `had_end`: every test that was selected ran.
         Raises: ConfigError when a file cannot be written.
         """
         self._cases.close()
         if not self._judging.was_done:
             for run in self._cases.opened.values():
                 run.unfinished = "the run ended before this case was judged"
-        n_cases = len(self.records)
         ending = Ending(
             store=self._store,
             baselines=self._judging.baselines,
             options=self.options,
-            left_out=self.plan.left_out,
             is_clean=clean and not self.problem(),
             had_end=had_end,
-            is_full=is_whole and not changed_selection(self.options) and n_cases == len(self.plan.cases),
         )
         self._ended = end_run(self.run, self._judging.records(), ending)
 

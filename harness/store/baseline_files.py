@@ -85,6 +85,7 @@ class PredictionsBaseline:
     accepted: Acceptance
     engine: EngineState
     scores: BaselineScores
+    is_of_models_folder: bool = False  # a run without --model takes its model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +98,7 @@ class TimesBaseline:
     engine: EngineState
     effective_precision: EffectivePrecision | None
     latencies: tuple[RoundMedians, ...]
+    is_of_models_folder: bool = False  # a run without --model takes its model
 
 
 T = TypeVar("T", PredictionsBaseline, TimesBaseline)
@@ -151,6 +153,7 @@ def predictions_from_record(record: Record, *, accepted_by: str, accepted_at: st
         accepted=_acceptance(record, accepted_by, accepted_at),
         engine=_engine_state(record),
         scores=_scores_from_record(record),
+        is_of_models_folder=record.is_of_models_folder,
     )
 
 
@@ -163,6 +166,7 @@ def times_from_record(record: Record, *, accepted_by: str, accepted_at: str) -> 
         engine=_engine_state(record),
         effective_precision=record.effective_precision,
         latencies=tuple(_rounded(latency) for latency in subject_from_record(record, "this run").latencies),
+        is_of_models_folder=record.is_of_models_folder,
     )
 
 

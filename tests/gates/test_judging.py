@@ -23,7 +23,7 @@ from harness.records import InvarianceCheck, Outcome, PackedArray, Record, Statu
 from harness.specs import Precision, Tolerance
 
 N = 2_000
-NAMES = ("chance", "floor", "invariance", "precision", "fp32", "reference", "kernel", "baseline", "latency")
+NAMES = ("presence", "chance", "floor", "invariance", "precision", "fp32", "reference", "kernel", "baseline", "latency")
 
 
 def check(gap):
@@ -77,13 +77,18 @@ def test_records_read_back_from_disk_get_the_verdicts_they_got_in_the_run(night,
 
 def test_the_gates_there_are():
     assert tuple(gate.name for gate in list_gates()) == NAMES
-    assert {gate.name for gate in list_gates() if gate.reads_baseline} == {"precision", "baseline", "latency"}
-    assert {gate.name for gate in list_gates() if not gate.in_family} == {"chance", "floor", "invariance"}
+    assert {gate.name for gate in list_gates() if gate.reads_baseline} == {
+        "presence",
+        "precision",
+        "baseline",
+        "latency",
+    }
+    assert {gate.name for gate in list_gates() if not gate.in_family} == {"presence", "chance", "floor", "invariance"}
     assert all(gate.summary for gate in list_gates())
 
 
 def test_an_unknown_gate_is_named():
-    with pytest.raises(ConfigError, match="no gate is called 'flor'; there are: chance, floor, "):
+    with pytest.raises(ConfigError, match="no gate is called 'flor'; there are: presence, chance, floor, "):
         find_gate("flor")
 
 
