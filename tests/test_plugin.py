@@ -44,7 +44,7 @@ def latest(pytester):
 
 def test_a_run_leaves_records_a_summary_and_a_page(suites, pytester):
     result = suites("--backend=fake-honest", "--floor=0")
-    result.assert_outcomes(passed=10)
+    result.assert_outcomes(passed=11)
     assert result.ret == 0
     result.stdout.fnmatch_lines(["backends: fake-honest numpy *", "*mlp*fake-honest*fp32*inconclusive (reference)*"])
     run, (record,) = latest(pytester)
@@ -326,7 +326,7 @@ def test_the_baselines_of_a_later_day_do_not_change_what_a_stored_run_was_told(s
 @pytest.mark.parametrize(
     ("mark", "says"),
     [
-        ('@pytest.mark.gate("flor")', "no gate is called 'flor'; there are: chance, floor, "),
+        ('@pytest.mark.gate("flor")', "no gate is called 'flor'; there are: presence, chance, floor, "),
         ('@pytest.mark.gate("floor", "fp32")', 'is marked @pytest.mark.gate("name") once'),
         ("", 'is marked @pytest.mark.gate("name") once'),
     ],
