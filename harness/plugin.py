@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # imported when a test runs: SciPy alone would double the tim
 
 CASE_FIXTURE = "case_run"
 OF_WHOLE_RUNS = {"presence"}  # gates that no test asks
+ASKED_WITH = {"baseline": {"joint"}}  # gate that a test asks -> those that look at all its cases together
 ONE_PROCESS = "runs-in-one-process"  # the id of our tests where pytest-xdist would share them out
 MAX_BENCHMARK_SAMPLES = 1_000  # replayed into pytest-benchmark; more only cost time
 
@@ -178,6 +179,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if state.plan.cases and not config.option.collectonly:
             try:
                 asked = {gate.name for gate in gates.values() if gate}
+                asked |= {name for gate in asked for name in ASKED_WITH.get(gate, ())}
                 # What is missing can only be told of a run from which nothing was deselected.
                 state.session = _new_session(state, gates=asked | (OF_WHOLE_RUNS if state.is_whole else set()))
             except HarnessError as error:

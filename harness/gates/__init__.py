@@ -15,7 +15,7 @@ from harness.errors import ConfigError
 from harness.gates import _between, _judging
 from harness.gates._accuracy import check_accuracy
 from harness.gates._between import CaseVerdicts, RunComparison
-from harness.gates._gate import Candidate, Evidence, Gate, GateAnswer, JudgeOptions, answer_of
+from harness.gates._gate import Candidate, Evidence, Gate, GateAnswer, JudgeOptions, Together, answer_of
 from harness.gates._judging import Baselines
 from harness.gates._subjects import (
     RoundMedians,
@@ -39,6 +39,7 @@ __all__ = [
     "RunComparison",
     "ScoredImages",
     "Subject",
+    "Together",
     "answer_of",
     "baseline_gates",
     "check_accuracy",

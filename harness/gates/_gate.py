@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from harness.errors import ConfigError, MeasurementError
@@ -40,6 +40,16 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Together:
+    """A verdict on several cases at once."""
+
+    verdict: Verdict
+    places: tuple[int, ...]  # among the evidence: the cases that bear it
+    smallest_p: float  # that the test could have given
+    alpha: float  # false-alarm rate that its cases ask for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Gate:
     """One question asked of every case that it applies to; a file in harness/gates/ offers one as GATE.
 
@@ -54,6 +64,8 @@ class Gate:
     judge: Callable[[Evidence], tuple[Verdict, ...]]
     order: int = 100  # its place among the gates, small first: the first that fails is named as the reason
     in_family: bool = False  # its verdicts on all cases of a run share one false-alarm rate, and so wait for the last
+    family: str = ""  # whose false-alarm rate it shares; "" = its own
+    judge_together: Callable[[Sequence[Evidence]], tuple[Together, ...]] | None = None  # all cases of a run at once
     is_exact: bool = False  # judged by the exact test, whose p-value has a smallest possible value
     reads_baseline: bool = False  # --baseline decides whether it is asked, and whether a missing baseline fails
     judges_absent: bool = False  # it judges cases that did not run, or cannot on this device; no other gate does

@@ -60,7 +60,8 @@ class Judging:
     def records(self) -> list[Record]:
         """Return the records of all opened cases and references, with all verdicts that could be given."""
         if self._records is None:
-            return self._judged(self._cases.records(with_absent=self._misses), {}, [gate for gate in self._gates if not gate.in_family])
+            alone = [gate for gate in self._gates if not gate.in_family]
+            return self._judged(self._cases.records(with_absent=self._misses), {}, alone)
         judged = {record.case.id: record for record in self._records}
         # A test that failed after the judging is in the case, not yet in its judged record.
         failed = {run.case.id: run.test_failure for run in self._cases.opened.values() if run.test_failure}

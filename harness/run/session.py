@@ -99,8 +99,10 @@ class RunSession:
         records = self.records
         if all(record.status is Status.UNSUPPORTED for record in records):
             return "no case ran: every one was unsupported or skipped"
-        bad = [record.case.id for record in records if record.status in (Status.FAILED, Status.ERROR)]
-        return f"failed without a test that says so (deselected?): {', '.join(bad)}" if bad else ""
+        bad = [record for record in records if record.status in (Status.FAILED, Status.ERROR)]
+        if not bad:
+            return ""
+        return f"failed without a test of their own: {', '.join(record.case.id for record in bad)}: {bad[0].reason}"
 
     def finish(self, *, clean: bool, had_end: bool = True) -> None:
         """Write records, summary, report, and asked-for baselines of a clean run. Measures and judges nothing more.
