@@ -20,6 +20,7 @@ BLOCK_IMAGES = 100  # of a data set, that share a digest: ranges are compared on
 ZLIB_LEVEL = 1  # margins and times hardly shrink: level 6 gains 1 % of their bytes for three times the time
 MANY_TIES = 0.005  # of the scored images; as much as a loss that is accepted by default
 CPU = "cpu"  # the device that is no accelerator
+NOT_AS_SCORED = "not_as_scored"  # of a latency: the timed engine's outputs are not those that were scored
 TIMED_OTHERWISE = "reference_timed_otherwise"  # of a latency: one arm as a graph or gated, the other not
 
 
@@ -116,6 +117,7 @@ class Calibration:
     fingerprint: str
     batch_size: int
     method: str
+    ranges_sha256: str = ""  # of the scales that it led to, in the order of the file's nodes; "" = not in the file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,6 +292,34 @@ class InvarianceCheck:
     worst: str  # the arrangement of the largest gap, in words
     n_changed: int  # predictions that changed
 
+    @property
+    def is_kept(self) -> bool:
+        """Tell whether nothing moved by more than is accepted."""
+        return self.largest_gap <= self.accepted_gap
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputsOfSize:
+    """The outputs of the first scored images in batches of one size."""
+
+    batch_size: int
+    outputs: PackedArray  # float32[images, K]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SizeCheck:
+    """How far the outputs at one batch size are from what they should be."""
+
+    batch_size: int
+    largest_gap: float
+    accepted_gap: float
+    against: str  # in words
+
+    @property
+    def is_right(self) -> bool:
+        """Tell whether the outputs are what they should be."""
+        return self.largest_gap <= self.accepted_gap
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputDrift:
@@ -413,6 +443,7 @@ class Record:
     tolerance: Tolerance = field(default_factory=Tolerance)
     expects_loss: bool = False  # a planted victim: its loss is known and shown, not a failure
     timing_only: bool = False  # there is nothing to score
+    preprocessing: dict[str, str] = field(default_factory=dict)  # what the card does to images and labels
     # -- what was measured
     artifact: Artifact | None = None
     engine: EngineFacts | None = None
@@ -423,6 +454,7 @@ class Record:
     drift: OutputDrift | None = None
     flips: tuple[Flip, ...] = ()
     invariance: tuple[InvarianceCheck, ...] = ()
+    sizes: tuple[SizeCheck, ...] = ()  # where the outputs depend on the batch: which batch sizes are right
     latencies: tuple[Latency, ...] = ()
     flags: tuple[str, ...] = ()  # scored_on_training_images, precision_not_as_asked, expects_int8_loss, ...
     error: str = ""  # what stopped it; one line

@@ -90,6 +90,13 @@ class ModelSpec:
     expects_int8_loss: bool = False  # a planted victim: its INT8 loss is known and shown, not a failure
     description: str = ""
 
+    @property
+    def preprocessing(self) -> dict[str, str]:
+        """Return what is done to images and labels, by name: what may change a result without a change of the model."""
+        numbers = {"scale": (self.scale,), "mean": self.mean, "std": self.std}
+        told = {name: " ".join(f"{value:.9g}" for value in values) for name, values in numbers.items()}
+        return {**told, "layout": self.layout, "label offset": str(self.label_offset)}
+
     def __post_init__(self) -> None:
         if not NAME_PATTERN.match(self.name):
             raise ConfigError(f"model name {self.name!r}: use letters, digits, '_' and '.' only")

@@ -23,6 +23,7 @@ from harness.gates._subjects import (
     Subject,
     digests_from_packed,
     engine_digest,
+    preparation_of,
     subject_from_record,
 )
 from harness.records import Record
@@ -49,6 +50,7 @@ __all__ = [
     "find_gate",
     "judge_records",
     "list_gates",
+    "preparation_of",
     "subject_from_record",
 ]
 

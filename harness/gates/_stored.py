@@ -15,6 +15,7 @@ from harness.gates._subjects import (
     Subject,
     accuracy_differences,
     changes_of_options,
+    changes_of_preparation,
     changes_of_setting,
     is_other_int8_isa,
     machine_differences,
@@ -80,6 +81,8 @@ def judge_predictions(record: Record, theirs: Subject, *, gate: str) -> Verdict:
         notes.append("the outputs differ in their bits")
     if is_other_isa:
         notes.append("INT8 ran with other CPU instructions or weights: identical predictions are not expected")
+    if prepared := changes_of_preparation(ours, theirs):
+        notes.append(f"preprocessing or calibration changed: {', '.join(prepared)}")
     suspects = changes_of_setting(ours, theirs)
     if suspects and (changes.n_changed or has_other_bits):
         notes.append(f"changed since: {', '.join(suspects)}")

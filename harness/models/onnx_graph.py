@@ -188,6 +188,23 @@ def check_scales(model: ModelProto, path: str | Path) -> int:
     return n_nodes
 
 
+def scales_digest(model: ModelProto) -> str:
+    """Return the sha256 of the scales and zero points of what is quantized while it runs, in the order of the nodes.
+
+    Those of weights are left out: a change of the model moves them. "" for a file without any.
+    """
+    arrays = {t.name: t for t in model.graph.initializer} | dict(_constant_nodes(model))
+    digest, n_found = hashlib.sha256(), 0
+    for node in model.graph.node:
+        if node.op_type != "QuantizeLinear" or node.input[0] in arrays:
+            continue
+        for name in node.input[SCALE_INPUT:]:
+            if name in arrays:
+                digest.update(_onnx().numpy_helper.to_array(arrays[name]).tobytes())
+                n_found += 1
+    return digest.hexdigest() if n_found else ""
+
+
 def sort_nodes(model: ModelProto) -> None:
     """Put the nodes of a graph in topological order, as onnx.checker wants them; keeps the order otherwise.
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from harness.errors import BackendUnavailable, BuildError, ConfigError, DataError
-from harness.models.onnx_graph import check_model, check_scales, load_model, model_digest
+from harness.models.onnx_graph import check_model, check_scales, load_model, model_digest, scales_digest
 from harness.precision.calibration import CheckedCalibration
 from harness.precision.catalog import find_recipe
 from harness.precision.recipe import QDQ, Conversion, ConversionRequest, Recipe
@@ -20,6 +20,7 @@ from harness.store.cache import ContentCache, Entry
 
 FP32_BITS = 32
 WARNING_SEPARATOR = "\n"
+ENTRY_REVISION = 2  # of what is noted beside a file in the cache
 
 
 def prepare_artifact(
@@ -110,6 +111,7 @@ def _cache_key(
     recipe: Recipe, spec: ModelSpec, *, source_sha256: str, tools: dict[str, str], bits: int, calibrated_by: str
 ) -> dict[str, object]:
     return {
+        "entry": ENTRY_REVISION,
         "source": source_sha256,
         "recipe": recipe.name,
         "revision": recipe.revision,
@@ -146,6 +148,7 @@ def _convert(
             "method": conversion.method,
             "batch_size": str(conversion.batch_size),
             "warnings": WARNING_SEPARATOR.join(conversion.warnings),
+            "ranges": scales_digest(load_model(target)),
         }
         return cache.put(key, target, name=target.name, meta=meta)
 
@@ -174,6 +177,7 @@ def _calibration_note(
         fingerprint=calibration.fingerprint,
         batch_size=int(entry.meta["batch_size"]),
         method=entry.meta["method"],
+        ranges_sha256=entry.meta["ranges"],
     )
 
 

@@ -20,7 +20,9 @@ from harness.records import (
     InvarianceCheck,
     Latency,
     OutputDrift,
+    OutputsOfSize,
     Record,
+    SizeCheck,
 )
 from harness.run.case_worker import CaseWorker, WorkerSettings
 from harness.specs import Case, ModelSpec, Precision, Tolerance
@@ -36,6 +38,7 @@ class Comparison:
     drift: OutputDrift | None = None
     flips: tuple[Flip, ...] = ()
     emulation: Accuracy | None = None
+    sizes: tuple[SizeCheck, ...] = ()
 
 
 class CaseRun:
@@ -101,6 +104,11 @@ class CaseRun:
         self.prepare()
         return self._ask("invariance", tuple[InvarianceCheck, ...])
 
+    def outputs_by_size(self) -> tuple[OutputsOfSize, ...]:
+        """Return the outputs of the first scored images at each batch size of the engine."""
+        self.prepare()
+        return self._ask("outputs_by_size", tuple[OutputsOfSize, ...])
+
     def outputs(self) -> NDArray[np.float32]:
         """Return the outputs of the scored images, float32[N, K], mapped from disk."""
         self.accuracy()
@@ -138,6 +146,7 @@ class CaseRun:
             tolerance=self.tolerance,
             expects_loss=self._expects_loss,
             timing_only=self.model.timing_only,
+            preprocessing=self.model.preprocessing,
             artifact=prepared.artifact if prepared else None,
             engine=self._worker.facts,
             effective_precision=layers.effective_precision if layers else None,
@@ -146,6 +155,7 @@ class CaseRun:
             emulation=self.comparison.emulation,
             drift=self.comparison.drift,
             flips=self.comparison.flips,
+            sizes=self.comparison.sizes,
             invariance=cast(tuple[InvarianceCheck, ...], answers.get("invariance", ())),
             latencies=cast(tuple[Latency, ...], answers.get("time", ())),
             flags=_flags(case, accuracy, layers, expects_loss=self._expects_loss),

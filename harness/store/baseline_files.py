@@ -74,6 +74,7 @@ class EngineState:
     digest: str  # of the layers that ran
     versions: dict[str, str] = field(default_factory=dict)
     options: dict[str, str] = field(default_factory=dict)
+    preparation: dict[str, str] = field(default_factory=dict)  # of images, labels and calibration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +121,7 @@ def subject_from_files(predictions: PredictionsBaseline | None, times: TimesBase
         engine_digest=engine.digest,
         versions={**accepted.environment.versions, **engine.versions},
         options=engine.options,
+        preparation=engine.preparation,
         scores=_scored_images(predictions.scores) if predictions else None,
         latencies=times.latencies if times else (),
         effective_precision=times.effective_precision if times else None,
@@ -183,6 +185,7 @@ def _engine_state(record: Record) -> EngineState:
         digest=subject.engine_digest,
         versions=record.engine.versions if record.engine else {},
         options=subject.options,
+        preparation=subject.preparation,
     )
 
 

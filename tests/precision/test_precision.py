@@ -291,6 +291,15 @@ def test_the_cache_goes_by_content(tiny, prepare, tmp_path):
     assert others[-1].sha256 == first.sha256
 
 
+def test_the_ranges_that_calibration_led_to_are_noted(tiny, prepare):
+    def ranges(n):
+        return prepare(tiny, Precision.INT8, "qdq-minmax", calibration=ArraySet(images(60) / n)).calibration
+
+    one, half, again = ranges(1), ranges(2), ranges(1)
+    assert len(one.ranges_sha256) == 64
+    assert one.ranges_sha256 == again.ranges_sha256 != half.ranges_sha256
+
+
 def test_tool_versions_are_part_of_the_key(tiny, prepare, monkeypatch):
     assert prepare(tiny, Precision.INT8, "qdq-minmax").tools["onnxruntime"]
     monkeypatch.setattr("importlib.metadata.version", lambda name: "99.0")
