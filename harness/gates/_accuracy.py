@@ -85,12 +85,15 @@ def judge_against_fp32(
     )
 
 
-def judge_against_reference_backend(accuracy: Accuracy, reference: Accuracy, *, tolerance: Tolerance) -> Verdict:
+def judge_against_reference_backend(
+    accuracy: Accuracy, reference: Accuracy, *, tolerance: Tolerance, source: str = "FP32"
+) -> Verdict:
     """Judge an engine against FP32 on the reference backend: a wrong build of FP32 itself cannot hide.
 
-    Raises: MeasurementError for NaN or no images.
+    `source`: what ran there, in words. Raises: MeasurementError for NaN or no images.
     """
-    return _judge_pair("reference", accuracy, reference, tolerance=tolerance, against=f"FP32 on {REFERENCE_BACKEND}")
+    against = f"{source} on {REFERENCE_BACKEND}"
+    return _judge_pair("reference", accuracy, reference, tolerance=tolerance, against=against)
 
 
 def excused(verdict: Verdict) -> Verdict:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from harness.errors import ConfigError, MeasurementError
 from harness.gates._subjects import Subject
 from harness.records import Record, Status, Verdict
-from harness.specs import NAME_PATTERN, Case, Precision
+from harness.specs import NAME_PATTERN, Case
 
 # What a gate may need: measurements of the case itself, then what others it is compared with.
 MEASUREMENTS = ("accuracy", "invariance", "latency", "fp32", "reference", "emulation", "layers")
@@ -23,9 +23,9 @@ class Candidate:
     timing_only: bool = False
 
     @property
-    def is_fp32(self) -> bool:
-        """Tell whether the case is the model's own FP32."""
-        return self.case.precision is Precision.FP32
+    def is_source(self) -> bool:
+        """Tell whether the case runs the model's own file: FP32, or INT8 as given."""
+        return self.case.is_source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from harness.gates._family import apply_rules, holm, smallest_p_of
 from harness.gates._gate import Candidate, Evidence, Gate, JudgeOptions, Together
 from harness.gates._subjects import Subject
 from harness.records import LossSplit, Record, RecordKey, Status, Verdict
-from harness.specs import REFERENCE_BACKEND, Precision
+from harness.specs import REFERENCE_BACKEND
 
 Baselines = Mapping[RecordKey, Subject]
 
@@ -51,7 +51,7 @@ class _Bench:
     def __init__(self, records: Sequence[Record]) -> None:
         self._fp32: dict[tuple[str, str, str, str], Record] = {}
         for record in records:
-            if record.case.precision is Precision.FP32 and record.accuracy is not None:
+            if record.case.is_source and record.accuracy is not None:
                 case, host = record.case, record.environment.host_type
                 self._fp32.setdefault((case.model, case.backend, case.device, host), record)
 

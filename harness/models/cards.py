@@ -28,6 +28,7 @@ class _Model(_Section):
     how_trained: str = ""
     expects_int8_loss: bool = False
     timing_only: bool = False
+    quantized: bool = False  # before it came: it runs as INT8, as given
     max_batch: int | None = None  # [images]
 
 
@@ -99,6 +100,7 @@ def load_card(path: str | Path) -> ModelSpec:
         task=card.output.task,
         max_batch=card.model.max_batch,
         timing_only=card.model.timing_only,
+        is_quantized=card.model.quantized,
         trained_on=tuple(
             ImageRange(dataset=r.dataset, split=r.split, first=r.first, stop=r.stop) for r in card.trained_on
         ),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from harness.errors import ConfigError, DataError
 from harness.models.heavy import heavy_model_path, resnet101_112
-from harness.models.onnx_graph import model_digest, tensors_of
+from harness.models.onnx_graph import model_digest, quantized_nodes, tensors_of
 from harness.specs import ModelSpec
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def inspect_onnx(path: str | Path, **overrides: object) -> ModelSpec:
         "layout": _layout(shape),
         "output_kind": _output_kind(model, output_name),
         "max_batch": batch,
+        "is_quantized": bool(quantized_nodes(model)),
     }
     return ModelSpec(**{**spec, **given})  # type: ignore[arg-type]
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 INSTALL_HINT = "pip install 'nn-engine-harness[cpu]'"
 QDQ_OPS = ("QuantizeLinear", "DequantizeLinear")
+QUANTIZED_OPS = (*QDQ_OPS, "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
+QUANTIZED_PREFIX = "QLinear"  # ONNX's QLinearConv and QLinearMatMul, and more in the domain com.microsoft
 CASTING_OPS = (*QDQ_OPS, "Cast")
 SCALE_INPUT = 1
 # tf2onnx, Keras and PyTorch write the default domain either way.
@@ -77,6 +79,15 @@ def external_files(path: str | Path) -> tuple[str, ...]:
                 if entry.key == "location"
             }
         )
+    )
+
+
+def quantized_nodes(model: ModelProto) -> tuple[str, ...]:
+    """Return the nodes that quantize, or compute in integers; () for a file in floating point."""
+    return tuple(
+        node_id(node)
+        for node in model.graph.node
+        if node.op_type in QUANTIZED_OPS or node.op_type.startswith(QUANTIZED_PREFIX)
     )
 
 

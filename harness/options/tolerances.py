@@ -209,7 +209,7 @@ def _card_values(case: Case, model: ModelSpec) -> dict[str, float]:
 def _card_floor(case: Case, model: ModelSpec, dataset: str, max_drop: float) -> float | None:
     """Return the card's floor; it is FP32's, so a lower precision may lie below it by the loss accepted of it."""
     floor = model.floors.get(dataset)
-    if floor is None or case.precision is Precision.FP32:
+    if floor is None or case.is_source:
         return floor
     if case.precision is Precision.INT8 and model.expects_int8_loss:
         return None

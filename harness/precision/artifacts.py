@@ -15,7 +15,7 @@ from harness.precision.recipe import QDQ, Conversion, ConversionRequest, Recipe
 from harness.precision.source import scored_source
 from harness.protocols import CalibrationSet
 from harness.records import Artifact, Calibration
-from harness.specs import ImageRange, ModelSpec, Precision
+from harness.specs import GIVEN_RECIPE, ImageRange, ModelSpec, Precision
 from harness.store.cache import ContentCache, Entry
 
 FP32_BITS = 32
@@ -41,6 +41,8 @@ def prepare_artifact(
     BackendUnavailable when the recipe's tool is not installed, BuildError when the conversion fails.
     """
     chosen = find_recipe(precision, recipe)
+    if spec.is_quantized != (recipe == GIVEN_RECIPE):
+        raise ConfigError(f"model {spec.name}: recipe {recipe} is not for a file that is {_kind(spec)}")
     started = time.perf_counter_ns()
     source_sha256 = _checked_digest(spec)
     spec, file_sha256 = scored_source(spec, source_sha256=source_sha256, cache_dir=cache_dir)
@@ -80,6 +82,10 @@ def prepare_artifact(
         prepare_ns=time.perf_counter_ns() - started,
         warnings=tuple(line for line in entry.meta["warnings"].split(WARNING_SEPARATOR) if line),
     )
+
+
+def _kind(spec: ModelSpec) -> str:
+    return "quantized already" if spec.is_quantized else "not quantized"
 
 
 def _checked_digest(spec: ModelSpec) -> str:

@@ -17,7 +17,7 @@ from harness.run.case import CaseRun
 from harness.run.expected import ExpectedCases
 from harness.run.plan import Plan
 from harness.run.settings import Environments, tolerances_of, worker_settings
-from harness.specs import BuildOptions, Case, Precision
+from harness.specs import BuildOptions, Case
 from harness.worker.requests import CaseRequest
 
 EMULATION_BACKEND = "ort-emulation"
@@ -47,7 +47,7 @@ class Cases:
 
     def fp32_of(self, case: Case, *, backend: str, device: str) -> CaseRun:
         """Return the scored FP32 case that another is compared with: of this run, or made now for that alone."""
-        wanted = Case(model=case.model, backend=backend, precision=Precision.FP32, recipe="none", device=device)
+        wanted = case.source_on(backend, device)
         run = self.opened.get(wanted.id) or self._references.get(wanted.id)
         if run is None:
             run = self._references[wanted.id] = self._case_run(wanted)

@@ -71,4 +71,4 @@ class Comparing:
 def _in_words(truth: CaseRun) -> str:
     if truth.case.precision is Precision.FP32:
         return f"FP32 on {truth.case.backend}"
-    return "the float emulation of its file"
+    return f"its file on {truth.case.backend}" if truth.case.is_source else "the float emulation of its file"

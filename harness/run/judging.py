@@ -17,7 +17,7 @@ from harness.run.case import CaseRun
 from harness.run.cases import Cases
 from harness.run.comparing import Comparing
 from harness.run.plan import Plan
-from harness.specs import Case, Precision
+from harness.specs import Case
 from harness.store.baselines import BaselineStore
 
 COMPARISONS = frozenset({"fp32", "reference", "emulation"})  # need nothing more of a scored case's own worker
@@ -75,7 +75,7 @@ class Judging:
         beside = {"fp32", "reference"}.intersection(gate.needs)
         records = self._cases.records() if beside else [self._cases.record_of(run)]
         judged = self._judged(
-            [record for record in records if record.case == run.case or record.case.precision is Precision.FP32],
+            [record for record in records if record.case == run.case or record.case.is_source],
             {},
             [gate],
         )

@@ -14,7 +14,7 @@ from harness.records import CPU, Availability
 from harness.run.choosing import choose_models, names_of_folder
 from harness.run.data import check_data
 from harness.run.probing import choose_backends, one_line
-from harness.specs import DEFAULT_RECIPES, Case, ModelSpec, Precision
+from harness.specs import DEFAULT_RECIPES, GIVEN_RECIPE, Case, ModelSpec, Precision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +52,7 @@ def plan_run(
         Case(model=model, backend=a.backend, precision=precision, recipe=recipe, device=_device(options, a))
         for model in models
         for a in usable
-        for precision in options.precisions
-        for recipe in chosen_recipes(options, precision)
+        for precision, recipe in _cells(options, models[model])
     )
     accelerators = {
         name: None
@@ -77,6 +76,17 @@ def _check_recipes(options: HarnessOptions) -> None:
         if recipe not in asked:
             kinds = ", ".join(precision.value.upper() for precision in options.precisions)
             raise ConfigError(f"--recipe={recipe}: no {kinds} recipe is called that; {near_names(recipe, asked)}")
+
+
+def _cells(options: HarnessOptions, model: ModelSpec) -> tuple[tuple[Precision, str], ...]:
+    """Return the precisions and recipes that a model runs in. Raises: ConfigError for a quantized one without INT8."""
+    if model.is_quantized:
+        if Precision.INT8 not in options.precisions:
+            raise ConfigError(
+                f"model {model.name} is quantized already and runs as INT8, as given; add int8 to --precision"
+            )
+        return ((Precision.INT8, GIVEN_RECIPE),)
+    return tuple((p, recipe) for p in options.precisions for recipe in chosen_recipes(options, p))
 
 
 def chosen_recipes(options: HarnessOptions, precision: Precision) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from harness.measure.timing import latency_from_arms, make_timers, min_sample_ns
 from harness.precision.effective import effective_precision
 from harness.protocols import BoundsBatches, Images, Progress
 from harness.records import NOT_AS_SCORED, Accuracy, InvarianceCheck, Latency, OutputsOfSize, PackedArray
-from harness.specs import BF16_RUNTIME_RECIPE, Case, Precision
+from harness.specs import BF16_RUNTIME_RECIPE
 from harness.worker.images import scored_dataset, timing_batch
 from harness.worker.opening import OpenCase
 from harness.worker.requests import LayerReport
@@ -42,12 +42,10 @@ def time_engine(case: OpenCase, progress: Progress) -> tuple[Latency, ...]:
     """Time the engine at every batch size, in turn with its FP32 reference unless it is FP32 itself."""
     request, asked = case.request, case.request.case
     plan = request.timing
-    reference = Case(
-        model=asked.model, backend=asked.backend, precision=Precision.FP32, recipe="none", device=asked.device
-    )
+    reference = asked.source_on(asked.backend, asked.device)
     engines = [case.engine]
     closing = []
-    if asked.precision is not Precision.FP32:
+    if asked != reference:
         engines.append(case.build(case.artifact(reference)))
         closing.append(engines[-1])
     latencies = []
