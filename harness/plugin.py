@@ -258,6 +258,18 @@ def verdict(request: pytest.FixtureRequest, harness_session: RunSession, case_ru
     return harness_session.answer(case_run.case, gate.name)
 
 
+@pytest.hookimpl(optionalhook=True)  # pytest-benchmark's
+def pytest_benchmark_update_json(output_json: dict[str, Any]) -> None:
+    """Say in plain words what each benchmark of ours is of; pytest-benchmark cannot write a Case."""
+    for entry in output_json["benchmarks"]:
+        case = (entry.get("params") or {}).get(CASE_FIXTURE)
+        if isinstance(case, Case):
+            entry["params"][CASE_FIXTURE] = case.id
+            told = {name: str(getattr(case, name)) for name in ("model", "backend", "precision", "recipe", "device")}
+            entry["extra_info"] = {**told, **entry["params"], **entry.get("extra_info", {})}
+            entry["extra_info"].pop(CASE_FIXTURE)
+
+
 @pytest.fixture
 def latency(request: pytest.FixtureRequest, case_run: CaseRun, batch_size: int) -> Latency:
     """The case's latency at one batch size; its samples are handed to pytest-benchmark.

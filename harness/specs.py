@@ -89,6 +89,7 @@ class ModelSpec:
     floors: dict[str, float] = field(default_factory=dict)  # data set -> lowest top-1 of FP32 [fraction]
     accuracy: dict[str, float] = field(default_factory=dict)  # data set -> top-1 measured when trained [fraction]
     max_drop: dict[str, float] = field(default_factory=dict)  # precision -> allowed loss against FP32 [fraction]
+    min_speedup: dict[str, float] = field(default_factory=dict)  # precision -> times as fast as FP32
     expects_int8_loss: bool = False  # a planted victim: its INT8 loss is known and shown, not a failure
     description: str = ""
 
@@ -239,3 +240,4 @@ class Tolerance:
     alpha: float = 0.001  # false-alarm rate of one comparison
     floor: float | None = None  # lowest acceptable top-1
     max_slowdown: float | None = None  # accepted increase of latency; None = shown, never failed
+    min_speedup: float | None = None  # lowest acceptable ratio of FP32's time to this one's; None = shown

@@ -217,6 +217,18 @@ def test_samples_reach_pytest_benchmark(suites, pytester, monkeypatch):
     (record,) = latest(pytester)[1]
     assert len(benchmarks) == 2
     for entry, latency in zip(benchmarks, record.latencies, strict=True):
+        assert entry["params"] == {"case_run": record.case.id, "batch_size": latency.batch_size}
+        assert entry["extra_info"] == {
+            "case": record.case.id,
+            "model": "mlp",
+            "backend": "fake-honest",
+            "precision": "fp32",
+            "recipe": "none",
+            "device": "cpu",
+            "batch_size": latency.batch_size,
+            "clock": latency.clock,
+            "window": latency.window,
+        }
         samples = latency.rounds_ns.array().ravel()[:1000]
         assert entry["stats"]["rounds"] == len(samples)
         assert entry["stats"]["min"] == pytest.approx(samples.min() * 1e-9, rel=1e-9)
@@ -249,7 +261,7 @@ def test_judging_that_breaks_passes_nothing(suites, pytester, monkeypatch):
         raise OSError("no space left")
 
     # By module, not by dotted name: pytester forgets modules between runs and leaves the package's attribute stale.
-    monkeypatch.setattr(importlib.import_module("harness.run.judging"), "drift_between", broken)
+    monkeypatch.setattr(importlib.import_module("harness.run.comparing"), "drift_between", broken)
     result = suites("--backend=fake-honest", "--precision=fp32,fp16", "-k", "against_fp32 or against_reference")
     outcomes = result.parseoutcomes()
     assert "passed" not in outcomes

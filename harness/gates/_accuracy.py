@@ -40,10 +40,10 @@ def judge_floor(accuracy: Accuracy, floor: float, *, alpha: float) -> Verdict:
             "check preprocessing, labels and the model file first: a floor is missed by a fault, seldom by rounding"
         )
     elif low >= floor:
-        outcome, code, relation = Outcome.SAME, "above_floor", "holds"
+        outcome, code, relation = Outcome.SAME, "above_floor", "is above"
     else:
         outcome, code = Outcome.INCONCLUSIVE, "near_floor"
-        relation = "is too close to call below" if n_right / n < floor else "is too close to call above"
+        relation = "is below, but not significantly," if n_right / n < floor else "is above, but not significantly,"
         advice = "score more images (--score-images)"
     return Verdict(
         gate="floor",

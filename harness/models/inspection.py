@@ -43,9 +43,9 @@ def check_onnx_file(path: str | Path) -> onnx.ModelProto:
     try:
         model = onnx.load_model_from_string(content)
     except DecodeError as error:
-        raise DataError(f"{path}: is no ONNX file, or a truncated one of {len(content)} bytes; {REMEDY}") from error
+        raise DataError(f"{path}: not a valid ONNX file ({len(content):,} bytes); {REMEDY}") from error
     if not model.graph.node:
-        raise DataError(f"{path}: holds no graph, so it is no ONNX file or a truncated one; {REMEDY}")
+        raise DataError(f"{path}: not a valid ONNX file: it holds no graph; {REMEDY}")
     _check_external_data(model, path)
     try:
         onnx.checker.check_model(str(path))

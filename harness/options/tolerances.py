@@ -1,7 +1,8 @@
 """Tolerances in one place: `harness.toml` or `[tool.harness]` of `pyproject.toml`.
 
     [tolerance]                          all cases
-    max_drop = "0.5%"                    or 0.005; likewise max_drop_baseline, alpha, floor, max_slowdown
+    max_drop = "0.5%"                    or 0.005; likewise max_drop_baseline, alpha, floor, max_slowdown,
+                                         min_speedup (1.5: half as fast again as FP32)
     [tolerance.int8]                     a precision
     [tolerance.openvino]                 a backend
     [tolerance.openvino.int8]            a backend in a precision
@@ -152,7 +153,9 @@ def tolerance_from_text(name: str, text: str) -> float:
 
 def check_value(name: str, value: float) -> None:
     """Check that a tolerance is in its range. Raises: ConfigError otherwise (NaN included)."""
-    low, high = {"alpha": (1e-12, 0.2), "max_slowdown": (0.0, 100.0)}.get(name, (0.0, 1.0))
+    low, high = {"alpha": (1e-12, 0.2), "max_slowdown": (0.0, 100.0), "min_speedup": (0.0, 1000.0)}.get(
+        name, (0.0, 1.0)
+    )
     if not low <= value <= high:
         raise ConfigError(f"{name} is {value:g}; expected {low:g} to {high:g}")
 
@@ -202,8 +205,8 @@ def _check_is_meant(name: str, value: float) -> None:
 
 
 def _card_values(case: Case, model: ModelSpec) -> dict[str, float]:
-    drop = model.max_drop.get(case.precision.value)
-    return {} if drop is None else {"max_drop": drop}
+    tables = {"max_drop": model.max_drop, "min_speedup": model.min_speedup}
+    return {key: table[case.precision.value] for key, table in tables.items() if case.precision.value in table}
 
 
 def _card_floor(case: Case, model: ModelSpec, dataset: str, max_drop: float) -> float | None:

@@ -75,7 +75,7 @@ def _check_recipes(options: HarnessOptions) -> None:
     for recipe in options.recipes:
         if recipe not in asked:
             kinds = ", ".join(precision.value.upper() for precision in options.precisions)
-            raise ConfigError(f"--recipe={recipe}: no {kinds} recipe is called that; {near_names(recipe, asked)}")
+            raise ConfigError(f"--recipe={recipe}: unknown {kinds} recipe; {near_names(recipe, asked)}")
 
 
 def _cells(options: HarnessOptions, model: ModelSpec) -> tuple[tuple[Precision, str], ...]:
@@ -100,6 +100,6 @@ def _device(options: HarnessOptions, availability: Availability) -> str:
         return availability.devices[0]
     if options.device not in availability.devices:
         raise ConfigError(
-            f"--device={options.device}: {availability.backend} has {', '.join(availability.devices)} here"
+            f"--device={options.device}: {availability.backend} supports only {', '.join(availability.devices)} here"
         )
     return options.device

@@ -84,7 +84,7 @@ def _chosen_names(asked: tuple[str, ...]) -> tuple[str, ...]:
         return known
     for name in asked:
         if name not in known:
-            raise ConfigError(f"--backend={name}: no backend is called that; {near_names(name, known)}")
+            raise ConfigError(f"--backend={name}: unknown backend; {near_names(name, known)}")
     return tuple(dict.fromkeys(asked))
 
 

@@ -136,7 +136,7 @@ class Worker:
         if not self._log_path or not self._log_path.exists():
             return ""
         lines = [line.strip() for line in self._log_path.read_text(errors="replace").splitlines() if line.strip()]
-        return f"; last words: {' | '.join(lines[-LOG_TAIL_LINES:])}" if lines else ""
+        return f"; last log lines: {' | '.join(lines[-LOG_TAIL_LINES:])}" if lines else ""
 
 
 def _error_from_reply(reply: dict[str, str]) -> HarnessError:

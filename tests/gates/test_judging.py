@@ -24,7 +24,7 @@ from harness.specs import Precision, Tolerance
 
 N = 2_000
 BEFORE_FP32 = ("presence", "chance", "floor", "invariance", "precision")
-NAMES = (*BEFORE_FP32, "fp32", "reference", "kernel", "baseline", "joint", "latency")
+NAMES = (*BEFORE_FP32, "fp32", "reference", "kernel", "baseline", "joint", "latency", "speedup")
 
 
 def check(gap):
@@ -80,7 +80,13 @@ def test_the_gates_there_are():
     assert tuple(gate.name for gate in list_gates()) == NAMES
     stored = {gate.name for gate in list_gates() if gate.reads_baseline}
     assert stored == {"presence", "precision", "baseline", "joint", "latency"}
-    assert {gate.name for gate in list_gates() if not gate.in_family} == {"presence", "chance", "floor", "invariance"}
+    assert {gate.name for gate in list_gates() if not gate.in_family} == {
+        "presence",
+        "chance",
+        "floor",
+        "invariance",
+        "speedup",
+    }
     assert all(gate.summary for gate in list_gates())
 
 
