@@ -79,7 +79,7 @@ def load_card(path: str | Path) -> ModelSpec:
         for key, value in table.items():
             if not 0 <= value <= 1:
                 raise DataError(f"{path}: {key} = {value} is no fraction from 0 to 1; write 0.99 for 99 %")
-    by_precision = {"max_drop": card.max_drop, "min_speedup": card.min_speedup}
+    by_precision = {"max_drop": card.max_drop.keys(), "min_speedup": card.min_speedup.keys()}
     unknown = [
         f"[{name}] names {key!r}" for name, keys in by_precision.items() for key in keys if key not in PRECISIONS
     ]

@@ -27,6 +27,7 @@ from harness.specs import Case, ModelSpec, Precision, Tolerance
 TOLERANCE_KEYS = tuple(item.name for item in fields(Tolerance))
 PRECISIONS = tuple(precision.value for precision in Precision)
 LARGEST_BARE_FRACTION = 0.2  # 0.5 is more likely half a point than half of all images, so it must be written "50%"
+RANGES = {"alpha": (1e-12, 0.2), "max_slowdown": (0.0, 100.0), "min_speedup": (0.0, 1000.0)}
 LOSS_KEYS = ("max_drop", "max_drop_baseline", "alpha")
 
 Values = Mapping[str, float]
@@ -153,9 +154,7 @@ def tolerance_from_text(name: str, text: str) -> float:
 
 def check_value(name: str, value: float) -> None:
     """Check that a tolerance is in its range. Raises: ConfigError otherwise (NaN included)."""
-    low, high = {"alpha": (1e-12, 0.2), "max_slowdown": (0.0, 100.0), "min_speedup": (0.0, 1000.0)}.get(
-        name, (0.0, 1.0)
-    )
+    low, high = RANGES.get(name, (0.0, 1.0))
     if not low <= value <= high:
         raise ConfigError(f"{name} is {value:g}; expected {low:g} to {high:g}")
 

@@ -73,6 +73,7 @@ LOOKS = {
     Standing.PASSED: _Look(word="passed", tone="good", meaning="every gate that compared it found no loss"),
     Standing.UNSUPPORTED: _Look(word="unsupported", tone="quiet", meaning="this device or backend cannot do it"),
 }
+TIMES = ("latency", "speedup")  # gates that judge times
 BAD = (Standing.REGRESSED, Standing.FAILED, Standing.ERROR)
 ENDED = {
     Status.ERROR: Standing.ERROR,
@@ -108,7 +109,7 @@ def standing_of(record: Record) -> Standing:
 
 def _counts(verdict: Verdict) -> bool:
     # An absolute time wanders from night to night; without an accepted slowdown it is shown, not judged.
-    return verdict.gate != "latency" or verdict.is_failure or verdict.code == "speed_unclear"
+    return verdict.gate not in TIMES or verdict.is_failure or verdict.code == "speed_unclear"
 
 
 def leading_verdict(record: Record) -> Verdict | None:

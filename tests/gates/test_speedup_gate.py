@@ -45,6 +45,9 @@ def test_too_few_rounds_never_pass_what_was_asked():
     assert (verdict.outcome, verdict.code) == (Outcome.INCONCLUSIVE, "too_few_rounds")
 
 
-def test_the_source_and_unlike_arms_are_not_judged():
+def test_unlike_arms_have_no_speed_up():
     assert verdicts(0.5, 1.5, precision=Precision.FP32) == ()
-    assert verdicts(0.5, 1.5, flags=(TIMED_OTHERWISE,)) == ()
+    (verdict,) = verdicts(0.5, flags=(TIMED_OTHERWISE,))
+    assert (verdict.outcome, verdict.code) == (Outcome.SAME, "timed_otherwise")
+    (verdict,) = verdicts(0.5, 1.5, flags=(TIMED_OTHERWISE,))
+    assert verdict.outcome is Outcome.INCONCLUSIVE
