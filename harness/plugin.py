@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from harness.options.parsing import add_options, options_from_namespace
 from harness.options.values import HarnessOptions
 from harness.protocols import Progress, no_progress
 from harness.records import Latency
+from harness.report.progress import CaseProgress, progress_reporter
 from harness.run.plan import Plan, plan_run
 from harness.specs import Case
 
@@ -42,6 +43,7 @@ class _State:
         self.options: HarnessOptions | None = None
         self.n_generated = 0  # tests of ours before -k and -m
         self.is_whole = False  # none was deselected
+        self.told: set[tuple[str, str]] = set()  # (case, error): each is one failure, however many tests meet it
 
     def cases(self) -> tuple[Case, ...]:
         """Plan the run once; a request that cannot be met is kept for one clear line after collection."""
@@ -76,8 +78,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def progress_of(config: pytest.Config) -> Callable[[str], Progress]:
     """Return `label -> Progress` on the terminal that pytest writes to, if it is one."""
-    from harness.report.progress import progress_reporter
-
     if not sys.stdout.isatty() and not config.get_terminal_writer().hasmarkup:
         return progress_reporter(None)
     try:
@@ -177,6 +177,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         state.is_whole = len(items) == state.n_generated and len(selected - {""}) == len(state.plan.cases)
         state.plan = replace(state.plan, cases=tuple(case for case in state.plan.cases if case.id in selected))
         if state.plan.cases and not config.option.collectonly:
+            if config.get_verbosity() == 0 and config.pluginmanager.hasplugin("terminalreporter"):
+                progress = CaseProgress([case.id for case in state.plan.cases])
+                config.pluginmanager.register(_CaseLines(config, state, progress, _last_tests(items, gates)))
             try:
                 asked = {gate.name for gate in gates.values() if gate}
                 asked |= {name for gate in asked for name in ASKED_WITH.get(gate, ())}
@@ -184,6 +187,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 state.session = _new_session(state, gates=asked | (OF_WHOLE_RUNS if state.is_whole else set()))
             except HarnessError as error:
                 raise pytest.UsageError(str(error)) from error
+
+
+def _last_tests(items: Sequence[pytest.Item], gates: Mapping[pytest.Item, Gate | None]) -> dict[str, str]:
+    """Return our tests by node id, each with its case if it is the last that measures it."""
+    found = {item.nodeid: "" for item in items if _case_id(item)}
+    last = {_case_id(item): item.nodeid for item in items if _case_id(item) and not _waits(gates[item])}
+    return {**found, **{nodeid: case_id for case_id, nodeid in last.items()}}
 
 
 def _waits(gate: Gate | None) -> bool:
@@ -220,6 +230,37 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
 
 
 # -- running
+
+
+class _CaseLines:
+    """One line a case while a run goes on, where pytest would interleave its letters of five files."""
+
+    def __init__(self, config: pytest.Config, state: _State, progress: CaseProgress, tests: dict[str, str]) -> None:
+        """`tests`: of ours by node id, each with its case if it is the last that measures it, else ""."""
+        self._state, self._progress, self._tests = state, progress, tests
+        self._reporter: Any = config.pluginmanager.getplugin("terminalreporter")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """Leave out the names of our files."""
+        self._reporter.showfspath = False if nodeid in self._tests else None
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        """Tell that a case is done."""
+        case_id = self._tests.get(nodeid)
+        if case_id:
+            failure = self._state.session.failure_of(case_id) if self._state.session else ""
+            self._reporter.write_line(self._progress.line(case_id, failure))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
+        """Count tests of ours without a letter."""
+        if report.nodeid not in self._tests:
+            return None
+        if report.passed:
+            return ("passed" if report.when == "call" else "", "", "")
+        return ("skipped" if report.skipped else "failed" if report.when == "call" else "error", "", "")
 
 
 @pytest.fixture(scope="session")
@@ -301,24 +342,36 @@ def _readings(samples_ns: Sequence[float]) -> Iterator[float]:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, None]:
-    """Show our own errors as their one line, and `Unsupported` as a skip with its reason.
+    """Show a fault of ours once and as one line; `Unsupported`, and what follows from a fault, as a skip.
 
     Not in a fixture hook: pytest caches what a session fixture raised and raises it again past every hook.
     """
     outcome = yield
     error = call.excinfo.value if call.excinfo else None
     report = outcome.get_result()
+    state, case_id = item.config.stash[STATE], _case_id(item)
     if isinstance(error, Unsupported):
-        report.outcome = "skipped"
-        path, line, _ = item.location
-        report.longrepr = (path, line or 0, f"Skipped: {error}")
+        _skip(report, item, str(error))
     elif isinstance(error, HarnessError):
-        report.longrepr = f"{type(error).__name__}: {error}"
-    session = item.config.stash[STATE].session
+        told = f"{type(error).__name__}: {error}"
+        if (case_id, told) in state.told:
+            _skip(report, item, f"{case_id} ended in the error that an earlier test tells")
+        else:
+            state.told.add((case_id, told))
+            report.longrepr = told
+    elif isinstance(error, AssertionError) and item.get_closest_marker("gate") is not None:
+        report.longrepr = _first_line(error)  # the verdict; the values compared are no news
+    session = state.session
     if session and report.when == "call" and item.config.option.xmlpath:
-        item.user_properties += session.properties_of(_case_id(item))  # junit.xml takes them from the teardown
+        item.user_properties += session.properties_of(case_id)  # junit.xml takes them from the teardown
     if session and report.failed and error is not None:
-        session.note_failure(_case_id(item), _first_line(error))
+        session.note_failure(case_id, _first_line(error))
+
+
+def _skip(report: pytest.TestReport, item: pytest.Item, reason: str) -> None:
+    path, line, _ = item.location
+    report.outcome = "skipped"
+    report.longrepr = (path, line or 0, f"Skipped: {reason}")
 
 
 def _first_line(error: BaseException) -> str:
@@ -353,5 +406,6 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if state.session is None:
         return
     terminalreporter.section("engines")
-    for line in state.session.lines(color=terminalreporter._tw.hasmarkup):
+    terminal = config.get_terminal_writer()
+    for line in state.session.lines(color=terminal.hasmarkup, width=terminal.fullwidth):
         terminalreporter.write_line(line)

@@ -379,6 +379,7 @@ class Verdict:
     change_low: float | None = None  # interval of the change [fraction]
     change_high: float | None = None
     p_value: float | None = None
+    p_test: str = ""  # the test that the p-value is of
     n_lost: int | None = None
     n_gained: int | None = None
     detectable: float | None = None  # smallest loss this comparison would have seen [fraction]

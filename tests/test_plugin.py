@@ -145,7 +145,10 @@ def test_images_that_were_trained_on_are_flagged(suites, pytester):
 def test_a_crash_costs_one_case(suites, pytester):
     result = suites("--backend=fake-segfault,fake-honest", "--floor=0", "-m", "accuracy")
     assert result.ret == 1
-    result.stdout.fnmatch_lines(["*died of SIGSEGV*"])
+    result.stdout.fnmatch_lines(["case 1 of 2  mlp-fake-segfault-fp32 *error: *SIGSEGV*", "case 2 of 2  mlp-fake-h*"])
+    outcomes = result.parseoutcomes()
+    assert outcomes.get("failed", 0) + outcomes.get("errors", 0) == 1, "one fault, one failure"
+    assert not any(line.startswith("suites/test_") for line in result.outlines), "no names of files in between"
     status = {record.case.backend: record.status for record in latest(pytester)[1]}
     assert status == {"fake-segfault": Status.ERROR, "fake-honest": Status.PASSED}
 
@@ -180,6 +183,9 @@ def test_nan_outputs_never_pass(suites, pytester):
 def test_a_slot_leak_fails_invariance(suites):
     result = suites("--backend=fake-slot-leak", "--floor=0", "-m", "invariance")
     assert result.ret == 1
+    told = " ".join(result.stdout.str().split())
+    assert "depends on the rest of its batch; batch 1 agrees with FP32 on ort, batch 2, " in told
+    assert "<harness" not in told
 
 
 def test_what_a_device_cannot_do_is_skipped_with_its_reason(suites, pytester):
@@ -349,3 +355,11 @@ def test_a_wrong_gate_is_a_usage_error_before_anything_is_measured(suites, pytes
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert says in "\n".join(result.errlines)
     assert not (pytester.path / "reports").exists()
+
+
+def test_other_tests_keep_pytest_s_own_lines_beside_ours(suites, pytester):
+    pytester.makepyfile(test_mine="def test_own(): pass")
+    result = pytester.runpytest_inprocess("test_mine.py", "suites/test_build.py", *FAST, "--backend=fake-honest")
+    result.stdout.fnmatch_lines(["test_mine.py .*", "case 1 of 1  mlp-fake-honest-fp32 *"])
+    verbose = suites("--backend=fake-honest", "-v", "-m", "build")
+    verbose.stdout.fnmatch_lines(["*test_build.py::test_build[[]mlp-fake-honest-fp32[]] PASSED*"])

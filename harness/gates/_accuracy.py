@@ -33,7 +33,7 @@ def judge_floor(accuracy: Accuracy, floor: float, *, alpha: float) -> Verdict:
     p_below = below_floor_p(n_right, n, floor)
     low, high = clopper_pearson_interval(n_right, n, 1 - 2 * alpha)
     interval = f"{100 * (1 - 2 * alpha):g} % interval {percent(low)} to {percent(high)}"
-    advice = ""
+    advice = tail = ""
     if p_below <= alpha:
         outcome, code, relation = Outcome.REGRESSED, "below_floor", "is below"
         advice = (
@@ -43,13 +43,13 @@ def judge_floor(accuracy: Accuracy, floor: float, *, alpha: float) -> Verdict:
         outcome, code, relation = Outcome.SAME, "above_floor", "is above"
     else:
         outcome, code = Outcome.INCONCLUSIVE, "near_floor"
-        relation = "is below, but not significantly," if n_right / n < floor else "is above, but not significantly,"
+        relation, tail = ("is below" if n_right / n < floor else "is above"), ", but not significantly"
         advice = "score more images (--score-images)"
     return Verdict(
         gate="floor",
         outcome=outcome,
         code=code,
-        message=f"top-1 {percent(n_right / n)} of {n} images ({interval}) {relation} the floor {percent(floor)}",
+        message=f"top-1 {percent(n_right / n)} of {n} images ({interval}) {relation} the floor {percent(floor)}{tail}",
         advice=advice,
         is_failure=outcome is Outcome.REGRESSED,
         value=n_right / n,
@@ -57,6 +57,7 @@ def judge_floor(accuracy: Accuracy, floor: float, *, alpha: float) -> Verdict:
         change_low=low - floor,
         change_high=high - floor,
         p_value=p_below,
+        p_test="exact binomial test of a rate below the floor",
     )
 
 

@@ -109,6 +109,7 @@ def judge_margin(gate: str, changes: Changes, *, margin: float, alpha: float, ag
         advice=advice,
         alpha=alpha,
         p_value=p_beyond,
+        p_test=f"Tango's score test of a loss beyond {points(margin)}",
         detectable=smallest_loss_beyond(changes, margin=margin, alpha=alpha),
         against=against,
     )
@@ -150,6 +151,7 @@ def judge_identity(
         advice=advice,
         alpha=alpha,
         p_value=p_any,
+        p_test="McNemar's exact test",
         detectable=detectable,
         against=against,
     )
@@ -205,6 +207,7 @@ def _paired_verdict(
     advice: str,
     alpha: float,
     p_value: float,
+    p_test: str,
     detectable: float | None,
     against: str,
 ) -> Verdict:
@@ -213,7 +216,7 @@ def _paired_verdict(
     p_any = mcnemar_p(changes.n_lost, changes.n_gained)
     parts = [
         f"top-1 {percent(value)} against {percent(reference)} of {against} on {_images(changes)}: {_moved(changes)}"
-        f" (p = {p_any:.2g}, {100 * (1 - 2 * alpha):g} % interval of the loss {100 * low:+.2f} to "
+        f" (McNemar p = {p_any:.2g}, {100 * (1 - 2 * alpha):g} % interval of the loss {100 * low:+.2f} to "
         f"{100 * high:+.2f} points)",
         tail,
     ]
@@ -235,6 +238,7 @@ def _paired_verdict(
         change_low=-high,
         change_high=-low,
         p_value=p_value,
+        p_test=p_test,
         n_lost=changes.n_lost,
         n_gained=changes.n_gained,
         detectable=detectable,

@@ -93,6 +93,7 @@ def _judge(name: str, group: Sequence[_Change]) -> Together:
         advice="what these cases share changed: see versions and options under what changed" if is_lost else "",
         is_failure=is_lost,
         p_value=p_value,
+        p_test="sign-flip test",
     )
     lost = tuple(c.place for c, one in zip(group, nets, strict=True) if one.sum() > 0)
     return Together(

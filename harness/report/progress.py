@@ -1,10 +1,10 @@
-"""Progress while a run goes on: a text behind the cursor of a terminal, nothing in a log."""
+"""Progress while a run goes on: a line a case, and on a terminal a text behind the cursor."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TextIO
 
 from harness.protocols import Progress, no_progress
@@ -38,3 +38,29 @@ def progress_reporter(stream: TextIO | None) -> Callable[[str], Progress]:
         return no_progress if quiet or stream is None else _TrailingText(stream, label)
 
     return start
+
+
+class CaseProgress:
+    """One line for every case that was measured: which of how many, how long it took, how long the rest may take."""
+
+    def __init__(self, case_ids: Sequence[str], *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Begin with none done. `clock`: seconds."""
+        self._n_cases, self._width = len(case_ids), max(map(len, case_ids), default=0)
+        self._clock, self._started, self._n_done = clock, clock(), 0
+        self._last = self._started
+
+    def line(self, case_id: str, error: str = "") -> str:
+        """Return the line of a case that is done; `error`: what stopped it."""
+        now = self._clock()
+        took, elapsed = now - self._last, now - self._started
+        self._last, self._n_done = now, self._n_done + 1
+        n_left = self._n_cases - self._n_done
+        digits = len(str(self._n_cases))
+        left = f", about {_minutes(elapsed / self._n_done * n_left)} left" if n_left > 0 else ""
+        told = f"  error: {error}" if error else ""
+        head = f"case {self._n_done:>{digits}} of {self._n_cases}  {case_id:<{self._width}}"
+        return f"{head}  {took:6.1f} s  ({_minutes(elapsed)} elapsed{left}){told}"
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

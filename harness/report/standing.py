@@ -5,10 +5,10 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.records import Outcome, Record, Run, Status, Verdict
-from harness.report.format import format_fraction, format_images, format_p, format_points, plural
+from harness.report.format import format_fraction, format_p, format_points, plural
 from harness.stats import mcnemar_p
 
 
@@ -86,6 +86,13 @@ PASSING = {  # of a case that no gate failed, the most decided first
     Outcome.IMPROVED: Standing.IMPROVED,
     Outcome.SAME: Standing.PASSED,
 }
+OTHERS = {  # in a sentence, after what passed or failed
+    Standing.DID_NOT_RUN: "expected and did not run",
+    Standing.INCONCLUSIVE: "inconclusive",
+    Standing.EXPECTED_LOSS: "with an expected loss",
+    Standing.NOT_JUDGED: "not judged",
+    Standing.UNSUPPORTED: "unsupported",
+}
 NEEDS_A_LOOK = (*BAD, Standing.DID_NOT_RUN, Standing.INCONCLUSIVE, Standing.NOT_JUDGED)
 
 
@@ -143,18 +150,36 @@ def case_name(record: Record) -> str:
 
 
 def finding(record: Record) -> str:
-    """Return why a case stands where it does, in a few words: "14 images lost, none gained, p = 0.0001"."""
+    """Return why a case stands where it does: "top-1 99.25 -> 97.25 % (-2.00 points; 40 lost, 0 gained of 2,000)"."""
     verdict = leading_verdict(record)
     failed_by_test = record.status is Status.FAILED and not (verdict and verdict.is_failure)
     if record.status in ENDED or verdict is None or failed_by_test:
-        return record.reason or record.error or record.unsupported or "no gate judged it"
-    if verdict.n_lost is not None and verdict.n_gained is not None:
-        found = format_images(verdict.n_lost, verdict.n_gained)
-        # The gate's own p-value may be of a loss beyond what is accepted; beside counts, a reader expects McNemar's.
-        found = f"{found}, {format_p(mcnemar_p(verdict.n_lost, verdict.n_gained))}"
-    else:
-        found = verdict.message or record.reason
+        told = record.reason or record.error or record.unsupported or "no gate judged it"
+        return told.removeprefix(f"{record.case.id}: ")  # whoever prints it names the case
+    found = _counted(record, verdict) or verdict.message or record.reason
     return f"{found}; then an error: {record.error}" if record.error and verdict.is_failure else found
+
+
+def _counted(record: Record, verdict: Verdict) -> str:
+    """Return what a verdict on images counted, "" for another verdict."""
+    n_lost, n_gained = verdict.n_lost, verdict.n_gained
+    if n_lost is None or n_gained is None:
+        return ""
+    n = record.accuracy.n_images if record.accuracy else None
+    counts = []
+    rate = ""
+    if verdict.value is not None and verdict.baseline_value is not None:
+        before, now = (format_fraction(value, n=n) for value in (verdict.baseline_value, verdict.value))
+        change = verdict.value - verdict.baseline_value
+        rate = f"top-1 {before.removesuffix('%').rstrip()} -> {now}" if change else f"top-1 {now}"
+        counts += [format_points(change, n=n)] if change else []
+    counts.append(f"{n_lost:,} lost, {n_gained:,} gained" + (f" of {n:,}" if n else ""))
+    split = record.loss_split
+    if split is not None and verdict.gate == "fp32":
+        counts.append(f"{split.quantization_lost:,} lost by quantization, {split.kernel_lost:,} by kernels")
+    if not verdict.is_failure:  # beside counts, a reader expects this test, whatever the gate decided by
+        counts.append(f"McNemar {format_p(mcnemar_p(n_lost, n_gained))}")
+    return f"{rate} ({'; '.join(counts)})" if rate else "; ".join(counts)
 
 
 def verdict_sentence(run: Run, records: Sequence[Record], *, missing: Sequence[str] = ()) -> str:
@@ -164,7 +189,7 @@ def verdict_sentence(run: Run, records: Sequence[Record], *, missing: Sequence[s
     ranked = sorted(records, key=lambda record: standing_of(record).rank)
     counts = Counter(standing_of(record) for record in records)
     is_bad = any(counts[standing] for standing in BAD)
-    changed = _changed_models(records)
+    changed = _changes_of_models(records)
     if is_bad:
         sentence = f"{_bad_sentence(ranked, counts)}{changed}"
     else:
@@ -177,12 +202,18 @@ def verdict_sentence(run: Run, records: Sequence[Record], *, missing: Sequence[s
 def _bad_sentence(ranked: Sequence[Record], counts: Counter[Standing]) -> str:
     verbs = {Standing.REGRESSED: "regressed", Standing.FAILED: "failed", Standing.ERROR: "ended in an error"}
     present = [standing for standing in BAD if counts[standing]]
-    first = present[0]
-    head = f"{counts[first]:,} of {plural(len(ranked), 'case')} {verbs[first]}"
-    lead = "" if counts[first] == 1 else "first "
-    sentence = f"{head}: {lead}{case_name(ranked[0])}: {finding(ranked[0]).rstrip('.')}."
+    first, worst = present[0], ranked[0]
+    told = finding(worst).rstrip(".")
+    if counts[first] == 1:
+        sentence = f"{worst.case.id} {verbs[first]}: {told}."
+    else:
+        sentence = (
+            f"{counts[first]:,} of {plural(len(ranked), 'case')} {verbs[first]}; the first is {worst.case.id}: {told}."
+        )
     rest = [f"{counts[standing]:,} {verbs[standing]}" for standing in present[1:]]
-    return f"{sentence} {' and '.join(rest)}." if rest else sentence
+    rest += [f"{counts[s]:,} {word}" for s, word in OTHERS.items() if counts[s]]
+    rest += [f"{n_held:,} passed"] if (n_held := counts[Standing.PASSED] + counts[Standing.IMPROVED]) else []
+    return f"{sentence} Of {plural(len(ranked), 'case')}: {', '.join(rest)}." if rest else sentence
 
 
 def has_real_loss(record: Record) -> bool:
@@ -199,7 +230,7 @@ def has_real_loss(record: Record) -> bool:
     )
 
 
-def _changed_models(records: Sequence[Record]) -> str:
+def _changes_of_models(records: Sequence[Record]) -> str:
     """Return a sentence on each model whose file is not the baseline's: its change, and its worst case."""
     worst: dict[str, tuple[Record, Verdict]] = {}
     for record in records:
@@ -208,35 +239,23 @@ def _changed_models(records: Sequence[Record]) -> str:
                 before = worst.get(record.case.model)
                 if before is None or _net_loss(verdict) > _net_loss(before[1]):
                     worst[record.case.model] = (record, verdict)
-    return "".join(f" {_changed_model(record, verdict)}" for record, verdict in worst.values())
+    return "".join(f" {_change_of_model(record, verdict)}" for record, verdict in worst.values())
 
 
 def _net_loss(verdict: Verdict) -> int:
     return (verdict.n_lost or 0) - (verdict.n_gained or 0)
 
 
-def _changed_model(record: Record, verdict: Verdict) -> str:
-    n = record.accuracy.n_images if record.accuracy else None
-    before, now = (format_fraction(value, n=n) for value in (verdict.baseline_value, verdict.value))
-    change = (verdict.value or 0.0) - (verdict.baseline_value or 0.0)
-    moved = f"{format_points(change, n=n)}; " if change else ""
-    counts = f"{moved}{verdict.n_lost:,} lost, {verdict.n_gained:,} gained"
+def _change_of_model(record: Record, verdict: Verdict) -> str:
     case = record.case
     where = ", ".join(part for part in (case.backend, case.precision.value, case.variant) if part)
-    bare = before.removesuffix("%").rstrip()
-    return f"{case.model} changed ({verdict.model_change}): top-1 {bare} -> {now} ({counts}) on {where}."
+    told = _counted(record, replace(verdict, is_failure=True))  # without a p-value: the sentence is long enough
+    return f"{case.model} changed ({verdict.model_change}): {told} on {where}."
 
 
 def _good_sentence(counts: Counter[Standing], n_records: int, *, n_losses: int = 0, changed: str = "") -> str:
     n_held = counts[Standing.PASSED] + counts[Standing.IMPROVED]
-    words = {
-        Standing.DID_NOT_RUN: "expected and did not run",
-        Standing.INCONCLUSIVE: "inconclusive",
-        Standing.EXPECTED_LOSS: "with an expected loss",
-        Standing.NOT_JUDGED: "not judged",
-        Standing.UNSUPPORTED: "unsupported",
-    }
-    others = [f"{counts[standing]:,} {word}" for standing, word in words.items() if counts[standing]]
+    others = [f"{counts[standing]:,} {word}" for standing, word in OTHERS.items() if counts[standing]]
     if counts[Standing.IMPROVED]:
         others.insert(0, f"{counts[Standing.IMPROVED]:,} of them improved")
     if n_held == 0:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.records import TIMED_OTHERWISE, LossSplit, Outcome, Run, Verdict
+from harness.records import TIMED_OTHERWISE, Outcome, Run, Verdict
 from harness.report.flags import ENQUEUE_BOUND, TOLD_IN_TERMINAL, latency_flag_text
 from harness.report.format import (
     MISSING,
@@ -22,127 +25,237 @@ from harness.report.format import (
     format_time,
 )
 from harness.report.model import Report
-from harness.report.rows import Row, Timing
-from harness.report.standing import BAD, Standing, outcome_word
+from harness.report.rows import Change, Row, Timing
+from harness.report.standing import NEEDS_A_LOOK, Standing, outcome_word
 
-UNBOUNDED_WIDTH = 1_000  # a row is one line: a narrow terminal wraps it, a log keeps it whole
+UNBOUNDED_WIDTH = 1_000  # of a log: a row is one line
+GAP = 2  # between columns
 FLAGGED = "‡"
 STYLES = {"good": "green", "bad": "bold red", "warn": "yellow", "quiet": "yellow"}
-TOLD_BELOW = (
-    *BAD,
-    Standing.DID_NOT_RUN,
-    Standing.EXPECTED_LOSS,
-    Standing.INCONCLUSIVE,
-    Standing.NOT_JUDGED,
-    Standing.UNSUPPORTED,
-)
+TOLD_BELOW = (*NEEDS_A_LOOK, Standing.EXPECTED_LOSS, Standing.UNSUPPORTED)
+MAX_NAMED = 4  # cases of one reason
 
 
-def summary_lines(report: Report, *, color: bool = False) -> list[str]:
-    """Return the table of a run, one row a case, a line for every case that did not pass, and the headline."""
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
-    for name in ("model", "backend", "asked", "ran as"):
-        table.add_column(name, no_wrap=True)
-    has_split = any(row.record.loss_split for row in report.rows)
-    numbers = ["top-1 %", "95 % interval", "lost/gained"]
-    numbers += ["quantization + kernels"] if has_split else []
-    for size in report.sizes:
-        numbers += [f"b{size} p50", "p99", "speed-up"]
-    for name in (*numbers, "size"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Column:
+    """One column: what it is called, what it shows, and how soon it goes where the terminal is narrow."""
+
+    name: str
+    cell: Callable[[Row], str]
+    goes: int = 0  # the highest goes first; 0 stays
+    is_number: bool = True
+    short: Callable[[Row], str] | None = None  # what it shows where columns had to go
+
+
+def summary_lines(report: Report, *, color: bool = False, width: int | None = None) -> list[str]:
+    """Return the table of a run, one row a case, a line for what did not pass, and the headline.
+
+    width: of the terminal [characters]; columns that do not fit are left out, and lines are wrapped. None: no bound.
+    """
+    bound = width or UNBOUNDED_WIDTH
+    columns, are_all = _fitting(_columns(report), report.rows, bound)
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
+    for column in columns:
+        table.add_column(column.name, justify="right" if column.is_number else "left", no_wrap=True)
     for row in report.rows:
-        table.add_row(*_cells(row, report.sizes, has_split=has_split))
-    return [*_rendered(table, color=color), *_explanations(report.rows), report.sentence]
+        cells = [column.cell(row) if are_all or column.short is None else column.short(row) for column in columns]
+        # Text, not markup: a model may be called "[red]".
+        table.add_row(*(Text(cell) for cell in cells[:-1]), Text(cells[-1], style=STYLES[row.standing.tone]))
+    below = [*_explanations(report.rows), report.sentence]
+    return [*_rendered(table, color=color, width=bound), *(line for text in below for line in wrapped(text, width))]
 
 
 def comparison_lines(runs: Sequence[Run], found: Sequence[tuple[str, Sequence[Verdict]]]) -> list[str]:
-    """Return what was compared, a count per outcome, and a line for every verdict that is not "same"."""
+    """Return what was compared, a count per outcome, and a line for every verdict but "same", failures first."""
     counts = Counter(verdict.outcome for _, verdicts in found for verdict in verdicts)
     lines = [f"{run.id}  {run.environment.machine}  {run.command}" for run in runs]
     told = [f"{counts[outcome]} {outcome_word(outcome)}" for outcome in Outcome if counts[outcome]]
     lines.append(", ".join(told) or "nothing to compare")
-    for case_id, verdicts in found:
-        for verdict in verdicts:
-            if verdict.outcome is Outcome.SAME and not verdict.is_failure:
-                continue
-            lines.append(f"{outcome_word(verdict.outcome)} ({verdict.gate}) {case_id}: {verdict.message}")
-            if verdict.advice:
-                lines.append(f"    {verdict.advice}")
+    every = [(case_id, verdict) for case_id, verdicts in found for verdict in verdicts]
+    for case_id, verdict in sorted(every, key=lambda one: not one[1].is_failure):
+        if verdict.outcome is Outcome.SAME and not verdict.is_failure:
+            continue
+        lines.append(f"{outcome_word(verdict.outcome)} ({verdict.gate}) {case_id}: {verdict.message}")
+        if verdict.advice:
+            lines.append(f"    {verdict.advice}")
     return lines
 
 
-def _cells(row: Row, sizes: Sequence[int], *, has_split: bool) -> list[Text]:
-    case, engine = row.record.case, row.record.engine
-    cells = [case.model, case.backend, case.asked, _ran_as(row), *_accuracy_cells(row)]
-    if has_split:
-        cells.append(_split(row.record.loss_split))
-    for size in sizes:
-        cells += _timing_cells(row.timing(size))
-    cells.append(format_bytes(engine.engine_bytes if engine else None))
-    # Text, not markup: a model may be called "[red]".
-    return [*(Text(cell) for cell in cells), Text(row.word, style=STYLES[row.standing.tone])]
-
-
-def _ran_as(row: Row) -> str:
-    if row.ran_share is None:
-        return MISSING
-    part = "" if row.ran_share > 0.995 else f" {row.ran_share:.0%}"
-    return row.ran_as + part + ("*" if row.why_not_as_asked else "")
-
-
-def _accuracy_cells(row: Row) -> list[str]:
-    accuracy, change = row.record.accuracy, row.against_fp32
-    if accuracy is None or row.top1 is None:
-        return [MISSING] * 3
-    seen = "†" if accuracy.n_trained_on else ""
-    return [
-        _bare(format_fraction(row.top1, n=accuracy.n_images)) + seen,
-        _bare(format_fraction_interval(row.top1_low, row.top1_high, n=accuracy.n_images)),
-        format_lost_gained(change.n_lost, change.n_gained) if change else MISSING,
+def _columns(report: Report) -> list[_Column]:
+    rows = report.rows
+    columns = [
+        _Column(name="model", cell=lambda row: row.record.case.model, is_number=False),
+        _Column(name="backend", cell=lambda row: row.record.case.backend, is_number=False),
+        _Column(name="precision", cell=_precision, is_number=False),
+        _Column(name="top-1 %", cell=_top1),
+        _Column(name="95 % interval", cell=_interval, goes=6),
+        _Column(name="vs FP32", cell=lambda row: _lost_gained(row.against_fp32)),
     ]
+    if any(row.record.loss_split for row in rows):
+        columns.append(_Column(name="by quantization + kernels", cell=_split, goes=7))
+    if any(row.against_baseline for row in rows):
+        columns.append(_Column(name="vs baseline", cell=lambda row: _lost_gained(row.against_baseline), goes=1))
+    for place, size in enumerate(report.sizes):
+        is_first = place == 0
+        columns += [
+            _Column(name=f"b{size} p50", cell=_at(size, _p50), goes=2 if is_first else 4),
+            _Column(name="p99", cell=_at(size, _p99), goes=9),
+            _Column(name="speed-up", cell=_at(size, _speed_up), goes=3 if is_first else 5),
+        ]
+    columns.append(_Column(name="size", cell=_size, goes=8))
+    word = _Column(name="verdict", cell=lambda row: row.word, is_number=False, short=lambda row: row.standing.word)
+    return [*columns, word]
+
+
+def _fitting(columns: list[_Column], rows: Sequence[Row], width: int) -> tuple[list[_Column], bool]:
+    """Return the columns that fit, and whether all do; those that tell least of a verdict go first."""
+    widths = {id(c): max(map(cell_len, [c.name, *(c.cell(row) for row in rows)])) for c in columns}
+    short = {id(c): max(map(cell_len, [c.name, *(c.short(row) for row in rows)])) for c in columns if c.short}
+    kept = columns
+    while sum(widths[id(c)] + GAP for c in kept) - GAP > width:
+        leaving = max(column.goes for column in kept)
+        if leaving == 0:
+            break
+        widths |= short
+        kept = [column for column in kept if column.goes != leaving]
+    return kept, kept is columns
+
+
+def _at(size: int, cell: Callable[[Timing | None], str]) -> Callable[[Row], str]:
+    return lambda row: cell(row.timing(size))
+
+
+def _precision(row: Row) -> str:
+    """Return the precision asked, and what ran where that is another: "int8 -> fp32", "int8 71 %"."""
+    asked = row.record.case.asked
+    if row.ran_share is None:
+        return asked
+    if row.why_not_as_asked:
+        return f"{asked} -> {row.ran_as}*"
+    return asked if row.ran_share > 0.995 else f"{asked} {row.ran_share:.0%}"
+
+
+def _top1(row: Row) -> str:
+    accuracy = row.record.accuracy
+    if accuracy is None or row.top1 is None:
+        return MISSING
+    return _bare(format_fraction(row.top1, n=accuracy.n_images)) + ("†" if accuracy.n_trained_on else "")
+
+
+def _interval(row: Row) -> str:
+    accuracy = row.record.accuracy
+    if accuracy is None or row.top1 is None:
+        return MISSING
+    return _bare(format_fraction_interval(row.top1_low, row.top1_high, n=accuracy.n_images))
 
 
 def _bare(percentage: str) -> str:
     return percentage.removesuffix("%").strip()
 
 
-def _split(split: LossSplit | None) -> str:
+def _lost_gained(change: Change | None) -> str:
+    return format_lost_gained(change.n_lost, change.n_gained) if change else MISSING
+
+
+def _split(row: Row) -> str:
+    split = row.record.loss_split
     if split is None:
         return MISSING
     by_quantization = format_lost_gained(split.quantization_lost, split.quantization_gained)
     return f"{by_quantization} + {format_lost_gained(split.kernel_lost, split.kernel_gained)}"
 
 
-def _timing_cells(timing: Timing | None) -> list[str]:
+def _p50(timing: Timing | None) -> str:
     if timing is None or timing.summary is None:
-        return [MISSING] * 3
-    times, ratio, flags = timing.summary, timing.speed_up, timing.latency.flags
-    speed_up = MISSING + (FLAGGED if TIMED_OTHERWISE in flags else "")
-    if ratio is not None:
-        speed_up = ("" if timing.is_significant else "~") + format_ratio(ratio.value, low=ratio.low, high=ratio.high)
+        return MISSING
+    times = timing.summary
     p50 = format_time(times.p50, low_ns=times.p50_low, high_ns=times.p50_high)
-    return [p50 + (FLAGGED if ENQUEUE_BOUND in flags else ""), format_time(times.p99), speed_up]
+    return p50 + (FLAGGED if ENQUEUE_BOUND in timing.latency.flags else "")
+
+
+def _p99(timing: Timing | None) -> str:
+    return MISSING if timing is None or timing.summary is None else format_time(timing.summary.p99)
+
+
+def _speed_up(timing: Timing | None) -> str:
+    if timing is None or timing.summary is None:
+        return MISSING
+    ratio = timing.speed_up
+    if ratio is None:
+        return MISSING + (FLAGGED if TIMED_OTHERWISE in timing.latency.flags else "")
+    return ("" if timing.is_significant else "~") + format_ratio(ratio.value, low=ratio.low, high=ratio.high)
+
+
+def _size(row: Row) -> str:
+    engine = row.record.engine
+    return format_bytes(engine.engine_bytes if engine else None)
 
 
 def _explanations(rows: Sequence[Row]) -> list[str]:
-    lines = []
+    lines = _tie_lines(rows)
     if any(row.record.accuracy and row.record.accuracy.n_trained_on for row in rows):
         lines.append("† scored (in part) on images the model was trained on: no measure of how well it generalises")
     lines += [f"* {note}" for note in sorted({row.why_not_as_asked for row in rows} - {""})]
     if any(row.timings for row in rows):
         lines.append(
-            "lost/gained: images against FP32 of the same backend, by quantization and by the engine's kernels; "
-            "speed-up: over that FP32, run in turn with it round by round, ~ where its interval holds 1"
+            "vs FP32, vs baseline: images lost/gained; speed-up: over FP32 of the same backend, interleaved with it; "
+            "~ not significant (interval includes 1×)"
         )
     lines += _flag_lines(rows)
+    lines += _slower_lines(rows)
+    lines += [f"note {row.record.case.id}: {text}" for row in rows for text in row.warnings]
+    return [*lines, *_reasons(rows)]
+
+
+def _tie_lines(rows: Sequence[Row]) -> list[str]:
+    tied = [row for row in rows if row.record.accuracy is not None and row.record.accuracy.has_many_ties]
+    if not tied:
+        return []
+    told = [
+        f"{row.record.case.id} ({row.record.accuracy.n_ties_top1:,} of {row.record.accuracy.n_images:,} images)"
+        for row in tied
+        if row.record.accuracy is not None
+    ]
+    return [f"ties at the top: {_named(told)}: top-1 depends on the order of the classes; score the logits"]
+
+
+def _slower_lines(rows: Sequence[Row]) -> list[str]:
+    """Name the cases that are slower than FP32, and by how much: a speed-up that is none."""
+    told = []
     for row in rows:
-        lines += [f"note {row.record.case.id}: {text}" for text in row.warnings]
+        slower = [
+            f"batch {timing.latency.batch_size}: {format_ratio(timing.speed_up.value)}"
+            for timing in row.timings
+            if timing.is_slower and timing.speed_up is not None
+        ]
+        if slower:
+            told.append(f"{row.record.case.id} ({', '.join(slower)})")
+    return [f"slower than FP32: {', '.join(told)}"] if told else []
+
+
+def _reasons(rows: Sequence[Row]) -> list[str]:
+    """Return what did not pass and why, in the rows' order; cases of one reason share it."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
         if row.standing in TOLD_BELOW:
-            lines.append(f"{row.word} {row.record.case.id}: {row.finding}")
-            lines += _other_failures(row)
-            lines += [f"    {row.advice}"] if row.advice else []
+            more = tuple(_other_failures(row))
+            groups.setdefault((row.word, row.finding.replace(row.record.case.id, ""), *more, row.advice), []).append(
+                row
+            )
+    lines = []
+    for group in groups.values():
+        first = group[0]
+        names = _named([row.record.case.id for row in group])
+        lines.append(f"{first.word}: {names}: {first.finding}")
+        lines += _other_failures(first)
+        advice = first.advice
+        lines += [f"    {advice}"] if advice else []
     return lines
+
+
+def _named(names: Sequence[str]) -> str:
+    more = len(names) - MAX_NAMED
+    return ", ".join(names[:MAX_NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _other_failures(row: Row) -> list[str]:
@@ -171,9 +284,17 @@ def _flag_lines(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def _rendered(table: Table, *, color: bool) -> list[str]:
+def _rendered(table: Table, *, color: bool, width: int) -> list[str]:
     text = io.StringIO()
-    Console(file=text, width=UNBOUNDED_WIDTH, force_terminal=color, color_system="standard" if color else None).print(
-        table
-    )
+    Console(file=text, width=width, force_terminal=color, color_system="standard" if color else None).print(table)
     return [line.rstrip() for line in text.getvalue().splitlines()]
+
+
+def wrapped(text: str, width: int | None) -> list[str]:
+    """Return a line in as many as fit, the later ones indented; a path stays whole."""
+    if width is None or text.count(" ") < 2:  # "report: PATH"
+        return [text]
+    indent = " " * (len(text) - len(text.lstrip()))
+    return textwrap.wrap(
+        text, width, subsequent_indent=f"{indent}  ", break_long_words=False, break_on_hyphens=False
+    ) or [""]

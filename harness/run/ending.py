@@ -10,7 +10,7 @@ from harness.options.values import HarnessOptions
 from harness.records import Record, Run
 from harness.report.files import properties_of_record, report_of_run, summary_of_run, write_reports
 from harness.report.model import Report, build_report
-from harness.report.terminal import summary_lines
+from harness.report.terminal import summary_lines, wrapped
 from harness.run.accepting import baseline_notes, only_regressions
 from harness.run.cases import utc_now
 from harness.store.baselines import BaselineStore
@@ -35,9 +35,10 @@ class Ended:
     report: Report
     notes: tuple[str, ...] = ()  # of baselines, and where the files are
 
-    def lines(self, *, color: bool) -> list[str]:
-        """Return what the terminal shows."""
-        return [*summary_lines(self.report, color=color), *self.notes]
+    def lines(self, *, color: bool, width: int | None = None) -> list[str]:
+        """Return what the terminal shows, in lines of at most `width` characters where that can be."""
+        notes = [line for note in self.notes for line in wrapped(note, width)]
+        return [*summary_lines(self.report, color=color, width=width), *notes]
 
 
 def end_run(run: Run, records: Sequence[Record], ending: Ending) -> Ended:

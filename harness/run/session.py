@@ -79,15 +79,20 @@ class RunSession:
             run = self._cases.opened[case_id]
             run.test_failure = run.test_failure or reason.splitlines()[0]
 
+    def failure_of(self, case_id: str) -> str:
+        """Return what stopped a case, in one line, "" where nothing did so far."""
+        run = self._cases.opened.get(case_id)
+        return str(run.failure) if run is not None and run.failure is not None else ""
+
     @property
     def records(self) -> list[Record]:
         """Return the records of all cases that were opened, in the order they ran, judged as far as they can be."""
         return [record for record in self._judging.records() if not record.is_reference]
 
-    def lines(self, *, color: bool) -> list[str]:
+    def lines(self, *, color: bool, width: int | None = None) -> list[str]:
         """Return what the terminal shows at the end: the table, what did not pass, where the files are."""
         ended = self._ended or ended_unwritten(self.run, self._judging.records())
-        return [*ended.lines(color=color), *self.notes]
+        return [*ended.lines(color=color, width=width), *self.notes]
 
     def properties_of(self, case_id: str) -> list[tuple[str, str]]:
         """Return what junit.xml shall say of a case, as far as it is known."""

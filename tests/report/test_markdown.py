@@ -47,7 +47,7 @@ def test_it_says_what_the_page_says():
     text = render_markdown(build_report(*make_run(14, n_images=1_000), previous=make_baseline(14, n_images=1_000)))
     lines = text.splitlines()
     assert lines[0].startswith(
-        "## 1 of 14 cases regressed: lenet5, openvino, int8: 14 images lost, none gained, p = 0.0001."
+        "## lenet5-openvino-int8 regressed: 14 lost, 0 gained of 1,000; 12 lost by quantization, 2 by kernels."
     )
     assert "  - repeat: `pytest suites/ -k 'lenet5-openvino-int8' --score-images 1000`" in lines
     table = [line for line in lines if line.startswith("|")]

@@ -87,16 +87,15 @@ HELD = record(verdict(Outcome.SAME), model="mlp")
         ([HELD], "No regression: 1 of 1 case passed."),
         (
             [record(LOSS, status=Status.FAILED), HELD],
-            "1 of 2 cases regressed: lenet5, openvino, int8: 14 images lost, none gained, p = 0.0001.",
+            "lenet5-openvino-int8 regressed: 14 lost, 0 gained. Of 2 cases: 1 passed.",
         ),
         (
             [record(LOSS, status=Status.FAILED), record(status=Status.ERROR, reason="BuildError: no kernel"), HELD],
-            "1 of 3 cases regressed: lenet5, openvino, int8: 14 images lost, none gained, p = 0.0001. "
-            "1 ended in an error.",
+            "lenet5-openvino-int8 regressed: 14 lost, 0 gained. Of 3 cases: 1 ended in an error, 1 passed.",
         ),
         (
             [record(status=Status.ERROR, reason="BuildError: no kernel."), HELD],
-            "1 of 2 cases ended in an error: lenet5, openvino, int8: BuildError: no kernel.",
+            "lenet5-openvino-int8 ended in an error: BuildError: no kernel. Of 2 cases: 1 passed.",
         ),
         ([record()], "No case passed: 1 not judged."),
         (
@@ -111,13 +110,14 @@ HELD = record(verdict(Outcome.SAME), model="mlp")
         ),
         (
             [record(dataclasses.replace(CHANGED, n_lost=0, n_gained=0, value=0.9915), model="mlp"), HELD],
-            "No regression: 2 of 2 cases passed. mlp changed (6ee4 -> a026): top-1 99.15 -> 99.15\u00a0% (0 lost, 0 "
-            "gained) on openvino, int8.",
+            "No regression: 2 of 2 cases passed. mlp changed (6ee4 -> a026): top-1 99.15\u00a0% (0 lost, 0 gained) "
+            "on openvino, int8.",
         ),
         (
             [record(dataclasses.replace(CHANGED, n_lost=900, is_failure=True), status=Status.FAILED, model="mlp")],
-            "1 of 1 case failed: mlp, openvino, int8: 900 images lost, 17 gained, p < 0.000001. mlp changed (6ee4 -> "
-            "a026): top-1 99.15 -> 98.88\u00a0% (\u22120.27\u00a0points; 900 lost, 17 gained) on openvino, int8.",
+            "mlp-openvino-int8 failed: top-1 99.15 -> 98.88\u00a0% (\u22120.27\u00a0points; 900 lost, 17 gained). "
+            "mlp changed (6ee4 -> a026): top-1 99.15 -> 98.88\u00a0% (\u22120.27\u00a0points; 900 lost, 17 gained) on "
+            "openvino, int8.",
         ),
         (
             [HELD, record(status=Status.UNSUPPORTED), record(verdict(Outcome.IMPROVED))],
@@ -157,7 +157,7 @@ def test_only_a_finished_run_that_holds_is_green(run, records, missing, tone):
 def test_finding_repeats_the_counts_of_the_gate_that_failed():
     _, records = make_run(9, n_images=500)
     regressed = next(found for found in records if found.status is Status.FAILED)
-    assert finding(regressed) == "14 images lost, none gained, p = 0.0001"
+    assert finding(regressed) == "14 lost, 0 gained of 500; 12 lost by quantization, 2 by kernels"
     assert finding(record(status=Status.ERROR)) == "no gate judged it"
 
 
