@@ -496,3 +496,4 @@ class Run:
     baseline: str = "auto"  # how baselines were read: auto, require or ignore
     baseline_dir: str = ""  # where they lay; copies of those read lie beside the records
     notes: tuple[str, ...] = ()
+    url: str = ""  # where its page will be found

@@ -337,6 +337,14 @@ FILES = (
         place="root",
     ),
     _files(
+        flag="--report-url",
+        field="report_url",
+        kind=TEXT,
+        metavar="URL",
+        help="where the page will be found, linked in report.md",
+        default="none",
+    ),
+    _files(
         flag="--engine-cache",
         field="engine_cache",
         kind=PATH,

@@ -34,6 +34,7 @@ class HarnessOptions:
     device: str = "auto"
     num_threads: int = 1
     report_dir: str = "reports"
+    report_url: str = ""  # of the page, for whoever reads report.md elsewhere
     engine_cache: str = ""  # "" = the user's cache folder
     rebuild: bool = False
     strict: bool = False

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+from harness.records import Run
 from harness.report.format import (
     MISSING,
     format_bytes,
@@ -23,7 +24,7 @@ from harness.report.format import (
 from harness.report.model import Report
 from harness.report.plots import format_metric, metric_name
 from harness.report.rows import Change, Row
-from harness.report.standing import BAD, Standing
+from harness.report.standing import BAD, NEEDS_A_LOOK, Standing
 from harness.report.trends import Trends
 
 # GitHub cuts a step summary at 1 MiB and a comment at 65,536 characters; the worst cases come first.
@@ -50,17 +51,31 @@ def render_markdown(report: Report) -> str:
     """Return a report as GitHub-flavoured Markdown; every text from a run is escaped."""
     run, rows = report.run, report.rows
     lines = [f"## {escape_markdown(report.sentence)}", "", _counts(report), ""]
+    if link := _link(run):
+        lines += [f"[The whole report]({link})", ""]
+    looked = [row for row in rows if row.standing in NEEDS_A_LOOK]
     lines += _found(rows)
-    lines += _table(report)
-    lines += _timing_modes(rows)
-    lines += _warnings(rows)
-    lines += _steps(report.trends)
+    lines += _table(report, looked)
     lines += _versions(report)
+    told = [*_timing_modes(rows), *_warnings(rows), *_steps(report.trends)]
     length = "did not finish" if report.length_s is None else f"took {format_length(report.length_s)}"
-    against = f", compared with run {escape_markdown(report.previous.id)}" if report.previous else ""
+    against = f", beside run {escape_markdown(report.previous.id)}" if report.previous else ""
     machine = escape_markdown(run.environment.machine)
+    lines += _folded(
+        f"All {plural(len(rows), 'case')}" if len(rows) > 1 else "The case", [*_table(report, rows), *told]
+    )
     lines += [f"Run {escape_markdown(run.id)} of {format_when(run.started_at)}, {length}, on {machine}{against}."]
     return "\n".join(lines) + "\n"
+
+
+def _link(run: Run) -> str:
+    """Return the address of the page, where one was given and it is one; "" else."""
+    return run.url if re.fullmatch(r"https?://[^\s()<>\[\]\"']+", run.url) else ""
+
+
+def _folded(head: str, lines: Sequence[str]) -> list[str]:
+    """Return lines behind a headline that opens them; Markdown inside needs the empty lines around it."""
+    return ["<details>", f"<summary>{head}</summary>", "", *lines, "</details>", ""] if lines else []
 
 
 def escape_markdown(text: str) -> str:
@@ -102,19 +117,18 @@ def _found(rows: Sequence[Row]) -> list[str]:
     return [*lines, ""] if lines else []
 
 
-def _table(report: Report) -> list[str]:
-    rows = report.rows
+def _table(report: Report, rows: Sequence[Row]) -> list[str]:
     if not rows:
         return []
     sizes = list(dict.fromkeys([*report.sizes[:1], *report.sizes[-1:]]))
-    has_previous = any(row.against_previous for row in rows)
+    has_baseline = any(row.against_baseline for row in rows)
     heads = ["verdict", "model", "backend", "asked", "ran as", "top-1", "against FP32"]
-    heads += ["against previous run"] if has_previous else []
+    heads += ["against baseline"] if has_baseline else []
     for size in sizes:
         heads += [f"p50 b{size}", f"p99 b{size}", f"speed-up b{size}"]
     heads.append("size")
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * 5 + "---:|" * (len(heads) - 5)]
-    lines += ["| " + " | ".join(_cells(row, sizes, has_previous)) + " |" for row in rows[:MAX_ROWS]]
+    lines += ["| " + " | ".join(_cells(row, sizes, has_baseline)) + " |" for row in rows[:MAX_ROWS]]
     if len(rows) > MAX_ROWS:
         lines += ["", f"The first {MAX_ROWS} of {plural(len(rows), 'case')}; the HTML page has all."]
     return [*lines, ""]
@@ -138,7 +152,7 @@ def _warnings(rows: Sequence[Row]) -> list[str]:
     return ["Noted while engines were built:", "", *lines, ""] if lines else []
 
 
-def _cells(row: Row, sizes: Sequence[int], has_previous: bool) -> list[str]:
+def _cells(row: Row, sizes: Sequence[int], has_baseline: bool) -> list[str]:
     case, accuracy, engine = row.record.case, row.record.accuracy, row.record.engine
     top1 = MISSING
     if accuracy is not None and row.top1 is not None:
@@ -154,7 +168,7 @@ def _cells(row: Row, sizes: Sequence[int], has_previous: bool) -> list[str]:
         top1,
         _change(row.against_fp32),
     ]
-    cells += [_change(row.against_previous)] if has_previous else []
+    cells += [_change(row.against_baseline)] if has_baseline else []
     for size in sizes:
         cells += _timing_cells(row, size)
     return [*cells, format_bytes(engine.engine_bytes if engine else None)]

@@ -52,6 +52,7 @@ class RunSession:
             strict=options.strict,
             baseline=options.baseline,
             baseline_dir=options.baseline_dir,
+            url=options.report_url,
         )
         self._judging = Judging(self._cases, plan, options, gates=gates)
         self._written = set[str]()

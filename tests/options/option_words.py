@@ -47,6 +47,7 @@ EVERY = {
     "--allow-chance": (["--allow-chance"], True),
     "--accept-regressions": (["--accept-regressions"], True),
     "--report-dir": (["--report-dir=/runs/reports"], "/runs/reports"),
+    "--report-url": (["--report-url=https://ci.example/report"], "https://ci.example/report"),
     "--engine-cache": (["--engine-cache=/cache"], "/cache"),
     "--rebuild": (["--rebuild"], True),
     "--cuda-tf32": (["--cuda-tf32"], True),
@@ -69,7 +70,14 @@ EVERY = {
     "--trt-cutoff": (["--trt-cutoff=0"], 0),
 }
 # Neither what the case itself says, nor what no result depends on.
-NOT_REPEATED = {"--update-baselines", "--accept-regressions", "--report-dir", "--engine-cache", "--rebuild"}
+NOT_REPEATED = {
+    "--update-baselines",
+    "--accept-regressions",
+    "--report-dir",
+    "--report-url",
+    "--engine-cache",
+    "--rebuild",
+}
 SELECTING = {"--backend", "--precision", "--recipe", "--model"}
 
 

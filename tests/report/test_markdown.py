@@ -50,7 +50,7 @@ def test_it_says_what_the_page_says():
         "## lenet5-openvino-int8 regressed: 14 lost, 0 gained of 1,000; 12 lost by quantization, 2 by kernels."
     )
     assert "  - repeat: `pytest suites/ -k 'lenet5-openvino-int8' --score-images 1000`" in lines
-    table = [line for line in lines if line.startswith("|")]
+    table = [line for line in text[text.index("<details>") :].splitlines() if line.startswith("|")]
     assert len(table) == 2 + 14
     assert len({line.count(" | ") for line in table[:1] + table[2:]}) == 1
     assert "openvino 2026.2.0 → 2026.3.0" in text
@@ -100,7 +100,7 @@ def test_hostile_texts_stay_texts():
     assert "<script" not in outside
     assert "<img" not in outside
     assert not re.search(r"(?<!\\)\[x", outside)
-    table = [line for line in text.splitlines() if line.startswith("|")]
+    table = [line for line in text[text.index("<details>") :].splitlines() if line.startswith("|")]
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table}) == 1  # no cell breaks out of its row
 
 
@@ -111,6 +111,34 @@ def test_long_runs_show_the_worst_first():
     first = next(line for line in text.splitlines() if line.startswith("| ▼"))
     assert "lenet5 | openvino | int8" in first
     assert len(text.encode()) < 65_536
+
+
+def test_what_needs_a_look_comes_first_and_the_rest_is_folded():
+    text = render_markdown(build_report(*make_run(27, n_images=1_000)))
+    before, folded = text.split("<details>\n<summary>All 27 cases</summary>\n\n")
+    shown = [line for line in before.splitlines() if line.startswith("| ")][1:]
+    assert shown
+    assert all(line.split(" | ")[0].strip("| ")[0] in "▼✖∅◇◌" for line in shown)
+    assert folded.split("</details>")[0].count("\n| ") >= 27
+    clean = render_markdown(build_report(*make_run(1, n_images=1_000)))
+    assert clean.index("<details>") < clean.index("| verdict")
+
+
+@pytest.mark.parametrize(
+    ("address", "linked"),
+    [
+        ("https://ci.example/runs/7/index.html", True),
+        ("", False),
+        ("javascript:alert(1)", False),
+        ("https://ci.example/a) [x](http://evil", False),
+    ],
+)
+def test_the_page_is_linked_where_its_address_was_given(address, linked):
+    run, records = make_run(3, n_images=100)
+    run = dataclasses.replace(run, url=address)
+    text = render_markdown(build_report(run, records))
+    assert (f"[The whole report]({address})" in text) is linked
+    assert "evil" not in text
 
 
 def test_history_is_listed(tmp_path):
