@@ -1,4 +1,4 @@
-"""`harness doctor|report|compare|baseline`: the command line beside pytest. The only file that imports typer."""
+"""`harness doctor|report|compare|plan|merge|baseline`: the command line. The only file that imports typer."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from harness import fleet
 from harness.errors import BaselineError, HarnessError
 from harness.gates import CaseVerdicts, JudgeOptions, baseline_gates, compare_runs, judge_records
 from harness.options.tolerances import value_from_text
@@ -20,8 +21,7 @@ from harness.report.terminal import comparison_lines
 from harness.run.cases import utc_now
 from harness.run.doctor import doctor_lines
 from harness.run.stored import load_judged_run
-from harness.store.baseline_files import line_from_baseline, text_from_baseline
-from harness.store.baselines import BaselineStore, replaced_lines
+from harness.store.baselines import BaselineStore, baseline_lines, replaced_lines
 from harness.store.unused import prune_baselines as prune_unused
 
 app = typer.Typer(
@@ -128,6 +128,37 @@ def compare(
     _exit_as(found.verdicts)
 
 
+@app.command()
+@one_line_errors
+def plan(
+    fleet_file: Annotated[Path, typer.Option("--fleet", help="What to run on which types of device.")] = Path(
+        "fleet.toml"
+    ),
+    output: Annotated[Path, typer.Option("-o", "--output", help="The plan.")] = Path("shards.json"),
+) -> None:
+    """Cut a fleet's cases into shards, one for all cases of a model on a type of device."""
+    for line in fleet.write_fleet_plan(fleet_file, output):
+        typer.echo(line)
+
+
+@app.command()
+@one_line_errors
+def merge(
+    shards: Annotated[list[Path], typer.Argument(help="Folders of shards, or folders that hold such folders.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The merged run's folder, which is made.")],
+    shard_plan: Annotated[Path, typer.Option(help="The plan of the shards.")] = Path("shards.json"),
+) -> None:
+    """Merge shards into one run, judged as one family.
+
+    Exits with 1 when a case failed, broke or never came, and with 2 when nothing could be merged.
+    """
+    merged = fleet.merge_folders(shards, shard_plan, output)
+    for line in merged.lines:
+        typer.echo(line)
+    if merged.is_red:
+        raise typer.Exit(1)
+
+
 @baseline_app.command("show")
 @one_line_errors
 def show_baselines(
@@ -135,11 +166,8 @@ def show_baselines(
     folder: Annotated[Path, typer.Option("--baseline-dir", help="Stored baselines.")] = BASELINES,
 ) -> None:
     """List stored baselines, or show one."""
-    baselines = [b for b in BaselineStore(folder).load_all() if case in (None, b.case.id)]
-    if not baselines:
-        raise BaselineError(f"{folder} holds no baseline{f' of {case}' if case else ''}; see harness baseline accept")
-    for baseline in baselines:
-        typer.echo(text_from_baseline(baseline) if case else line_from_baseline(baseline))
+    for line in baseline_lines(BaselineStore(folder), case):
+        typer.echo(line)
 
 
 @baseline_app.command("accept")

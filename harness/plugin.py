@@ -13,11 +13,12 @@ import pytest
 
 from harness.errors import ConfigError, HarnessError, Unsupported
 from harness.gates import Candidate, Gate, GateAnswer, find_gate, list_gates
-from harness.options.parsing import add_options, options_from_namespace
+from harness.options.parsing import add_options
 from harness.options.values import HarnessOptions
 from harness.protocols import Progress, no_progress
 from harness.records import Latency
 from harness.run.plan import Plan, plan_run
+from harness.run.sharding import options_of_run, shard_of
 from harness.specs import Case
 
 if TYPE_CHECKING:  # imported when a test runs: SciPy alone would double the time of --collect-only
@@ -45,7 +46,7 @@ class _State:
         if self.plan is None and self.error is None:
             try:
                 _refuse_xdist(self.config)
-                self.options = options_from_namespace(self.config.option, root=self.config.rootpath)
+                self.options = options_of_run(self.config.option, root=self.config.rootpath)
                 real = not self.config.option.collectonly
                 self.plan = plan_run(
                     self.options,
@@ -53,6 +54,7 @@ class _State:
                     probe=real,
                     progress=progress_of(self.config)("download") if real else no_progress,
                 )
+                self.plan = shard_of(self.options, self.plan) if real else self.plan
             except HarnessError as error:
                 self.error = error
         return self.plan.cases if self.plan else ()

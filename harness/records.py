@@ -55,6 +55,7 @@ class Availability:
     driver: str = ""  # NVIDIA's, for example 580.65.06
     cuda_version: str = ""  # the latest CUDA that the driver serves
     compute_capabilities: tuple[str, ...] = ()  # one a device
+    device_uuids: tuple[str, ...] = ()  # one a device: a card's own name, whatever slot it is in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -367,6 +368,18 @@ class Status(str, enum.Enum):
         return self.value
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardOrigin:
+    """Which shard of which plan was run, which try of it, and where."""
+
+    plan: str  # sha256 of the plan's file
+    number: int
+    attempt: int = 1
+    host: str = ""
+    device_uuids: dict[str, str] = field(default_factory=dict)  # device -> the card's own name, of accelerators
+    is_whole: bool = False  # no test of it was deselected, and every one ran
+
+
 class RecordKey(NamedTuple):
     """What a case of one run and the same case of another run, or its baseline, are matched by."""
 
@@ -404,6 +417,7 @@ class Record:
     unsupported: str = ""  # why the device cannot do it
     allows_chance: bool = False  # FP32 may agree with the labels no better than chance
     test_failure: str = ""  # of a test that judged by itself; one line
+    shard: ShardOrigin | None = None  # where a merged record is from
     # -- what the gates made of it: `harness.gates.judge_records`
     status: Status = Status.NOT_JUDGED
     reason: str = ""  # why not passed; one line
@@ -435,3 +449,5 @@ class Run:
     baseline_dir: str = ""  # where they lay; copies of those read lie beside the records
     is_full: bool = False  # every case there is was planned, measured and judged: what it lacks is unused
     notes: tuple[str, ...] = ()
+    shard: ShardOrigin | None = None  # of a run that is a shard
+    n_shards: int = 0  # planned shards of a run that was merged

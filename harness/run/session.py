@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 
 from harness.gates import GateAnswer
 from harness.options.commands import changed_options, changed_selection
 from harness.options.values import HarnessOptions
 from harness.protocols import Progress, no_progress
-from harness.records import Record, Run, Status
+from harness.records import Record, Run, ShardOrigin, Status
 from harness.run.case import CaseRun
 from harness.run.cases import Cases
 from harness.run.ending import Ended, Ending, end_run, ended_unwritten, properties_of
@@ -38,7 +39,7 @@ class RunSession:
         """
         self.options, self.plan, self.notes = options, plan, list[str]()
         now = datetime.datetime.now(datetime.timezone.utc)
-        name = run_id(Path(options.report_dir), now)
+        name = run_id(Path(options.report_dir), now, shard=plan.shard)
         self._cases = Cases(options, plan, folder=Path(options.report_dir) / name, progress=progress)
         self.run = Run(
             id=name,
@@ -52,6 +53,7 @@ class RunSession:
             strict=options.strict,
             baseline=options.baseline,
             baseline_dir=options.baseline_dir,
+            shard=plan.shard,
         )
         self._judging = Judging(self._cases, plan, options, gates=gates)
         self._written = set[str]()
@@ -123,12 +125,18 @@ class RunSession:
             had_end=had_end,
             is_full=is_whole and not changed_selection(self.options) and n_cases == len(self.plan.cases),
         )
-        self._ended = end_run(self.run, self._judging.records(), ending)
+        header = self.run
+        if header.shard is not None:
+            is_whole = is_whole and n_cases == len(self.plan.cases)
+            header = replace(header, shard=replace(header.shard, is_whole=is_whole))
+        self._ended = end_run(header, self._judging.records(), ending)
 
 
-def run_id(report_dir: Path, now: datetime.datetime) -> str:
-    """Return a new run's name: its UTC start, and a number when another run began in the same second."""
+def run_id(report_dir: Path, now: datetime.datetime, *, shard: ShardOrigin | None = None) -> str:
+    """Return a new run's name: its UTC start, its shard, and a number when another run began in the same second."""
     stem = now.strftime("%Y%m%dT%H%M%SZ")
+    if shard is not None:
+        stem += f"-shard{shard.number}-{shard.attempt}"
     number, name = 1, stem
     while (report_dir / name).exists():
         number += 1

@@ -24,9 +24,11 @@ from harness.store.baseline_files import (
     PredictionsBaseline,
     TimesBaseline,
     json_from_baseline,
+    line_from_baseline,
     predictions_from_json,
     predictions_from_record,
     subject_from_files,
+    text_from_baseline,
     times_from_json,
     times_from_record,
 )
@@ -217,6 +219,15 @@ def _read(path: Path) -> bytes | None:
         return None
     except OSError as error:
         raise BaselineError(f"{path} cannot be read ({error.strerror}); fix its permissions") from error
+
+
+def baseline_lines(store: BaselineStore, case_id: str | None = None) -> list[str]:
+    """Return all baselines, a line each; or those of one case in full. Raises: BaselineError for none."""
+    found = [baseline for baseline in store.load_all() if case_id in (None, baseline.case.id)]
+    if not found:
+        of_case = f" of {case_id}" if case_id else ""
+        raise BaselineError(f"{store.root} holds no baseline{of_case}; see harness baseline accept")
+    return [text_from_baseline(baseline) if case_id else line_from_baseline(baseline) for baseline in found]
 
 
 def replaced_lines(records: Sequence[Record], written: Sequence[Path]) -> list[str]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,12 +31,12 @@ def json_from(value: object) -> bytes:
     return msgspec.json.encode(value)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old or the new content, never a part."""
+def write_atomically(path: Path, data: bytes | Iterable[bytes]) -> None:
+    """Write a file, whole or piece by piece, so that a reader sees the old or the new content, never a part."""
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            file.writelines([data] if isinstance(data, bytes) else data)
         os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner reads
         os.replace(temporary, path)
     except OSError:
@@ -68,14 +68,19 @@ class RunStore:
         os.fsync(self._records.fileno())
 
     def finish(self, run: Run, records: Sequence[Record], *, summary: bytes) -> None:
-        """Write the final header, the judged records and the summary as it is, and point `latest` here."""
+        """Write the final header, the judged records and the summary as it is; `latest` points here, never at a shard.
+
+        Raises: OSError.
+        """
         self._records.close()
-        write_atomically(self.folder / "records.jsonl", b"".join(json_from(record) + b"\n" for record in records))
+        write_atomically(self.folder / "records.jsonl", (json_from(record) + b"\n" for record in records))
         write_atomically(self.folder / "run.json", json_from(run))
         write_atomically(self.folder / "summary.json", summary)
         for outputs in (self.folder / "outputs").glob("*.f32"):
             outputs.unlink()
         (self.folder / "outputs").rmdir()
+        if run.shard is not None:
+            return  # a part of a night is not the latest run
         latest = self.folder.parent / "latest"
         link = self.folder.parent / f".latest-{os.getpid()}"
         link.symlink_to(self.folder.name, target_is_directory=True)

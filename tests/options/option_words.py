@@ -48,6 +48,9 @@ EVERY = {
     "--report-dir": (["--report-dir=/runs/reports"], "/runs/reports"),
     "--engine-cache": (["--engine-cache=/cache"], "/cache"),
     "--rebuild": (["--rebuild"], True),
+    "--shard": (["--shard=3"], 3),
+    "--shard-plan": (["--shard-plan=/fleet/shards.json"], "/fleet/shards.json"),
+    "--shard-attempt": (["--shard-attempt=2"], 2),
     "--cuda-tf32": (["--cuda-tf32"], True),
     "--trt-workspace": (["--trt-workspace=256"], 256),
     "--trt-optimization-level": (["--trt-optimization-level=0"], 0),
@@ -67,7 +70,11 @@ EVERY = {
     "--trt-cutoff": (["--trt-cutoff=0"], 0),
 }
 # Neither what the case itself says, nor what no result depends on.
-NOT_REPEATED = {"--update-baselines", "--accept-regressions", "--report-dir", "--engine-cache", "--rebuild"}
+NOT_REPEATED = {"--update-baselines", "--accept-regressions", "--report-dir", "--engine-cache", "--rebuild"} | {
+    "--shard",
+    "--shard-plan",
+    "--shard-attempt",
+}
 SELECTING = {"--backend", "--precision", "--recipe", "--model"}
 
 
