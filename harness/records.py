@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 import zlib
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from harness.specs import Case, ImageRange, Precision, Tolerance
 RECORD_SCHEMA = 2
 BLOCK_IMAGES = 100  # of a data set, that share a digest: ranges are compared on the blocks they share
 ZLIB_LEVEL = 1  # margins and times hardly shrink: level 6 gains 1 % of their bytes for three times the time
+N_UNPACKED = 32  # arrays kept unpacked: the gates of one case read the same ones five times
 CPU = "cpu"  # the device that is no accelerator
 TIMED_OTHERWISE = "reference_timed_otherwise"  # of a latency: one arm as a graph or gated, the other not
 
@@ -38,7 +40,12 @@ class PackedArray:
 
     def array(self) -> NDArray[np.generic]:
         """Return the array (read-only)."""
-        return np.frombuffer(zlib.decompress(self.data), dtype=np.dtype(self.dtype)).reshape(self.shape)
+        return np.frombuffer(_decompressed(self.data), dtype=np.dtype(self.dtype)).reshape(self.shape)
+
+
+@lru_cache(maxsize=N_UNPACKED)
+def _decompressed(data: bytes) -> bytes:
+    return zlib.decompress(data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,8 +10,9 @@ from pathlib import Path
 from harness.errors import DataError
 from harness.gates import Candidate, Gate
 from harness.records import Record, Run, ShardOrigin
-from harness.store.runs import BASELINES_FOLDER, load_run
+from harness.store.runs import BASELINES_FOLDER, load_header, read_records
 from harness.store.shard_plans import PlannedShard, ShardPlan, is_same_commit
+from harness.store.slim import slimmed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,12 +73,12 @@ def find_shards(paths: Iterable[Path]) -> list[Path]:
 
 def read_shard(folder: Path) -> ShardRun:
     """Read what a shard left. Raises: DataError for a damaged folder."""
-    run, records = load_run(folder)
+    run = load_header(folder)
     kept = folder / BASELINES_FOLDER
     return ShardRun(
         name=str(folder),
         run=run,
-        records=tuple(records),
+        records=tuple(slimmed(record) for record in read_records(folder)),
         baselines={
             str(path.relative_to(kept)): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(kept.rglob("*.json"))

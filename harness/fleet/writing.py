@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +14,7 @@ from harness.fleet.merging import merge_shards
 from harness.fleet.shards import ShardRun, find_shards, read_shard
 from harness.gates import list_gates
 from harness.records import Record, Run, Status
-from harness.report.files import summary_of_run
-from harness.store.runs import RunStore
+from harness.store.runs import N_THREADS, RunStore
 from harness.store.shard_plans import read_plan
 
 
@@ -50,7 +50,7 @@ def merge_folders(folders: Sequence[Path], plan_file: Path, output: Path) -> Mer
     run = merged_header(plan, merged, output.name)
     store = RunStore(output.parent, run)
     judged = judge_merged(merged, run, output)
-    store.finish(run, judged, summary=summary_of_run(run, [r for r in judged if not r.is_reference]))
+    store.finish(run, judged, summary=None)
     return MergedRun(folder=output, run=run, records=tuple(judged), lines=run.notes)
 
 
@@ -58,9 +58,17 @@ def _read(folders: Sequence[Path]) -> tuple[list[ShardRun], dict[str, str]]:
     """Read shards, and say why some cannot be: one damaged folder must not cost the night."""
     shards: list[ShardRun] = []
     unreadable: dict[str, str] = {}
-    for folder in folders:
-        try:
-            shards.append(read_shard(folder))
-        except DataError as error:
-            unreadable[str(folder)] = str(error)
+    with ThreadPoolExecutor(N_THREADS) as pool:
+        for folder, found in zip(folders, pool.map(_read_one, folders), strict=True):
+            if isinstance(found, DataError):
+                unreadable[str(folder)] = str(found)
+            else:
+                shards.append(found)
     return shards, unreadable
+
+
+def _read_one(folder: Path) -> ShardRun | DataError:
+    try:
+        return read_shard(folder)
+    except DataError as error:
+        return error

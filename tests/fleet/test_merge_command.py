@@ -71,7 +71,7 @@ def test_the_same_shards_write_the_same_records_in_whatever_order_they_are_given
     shards = write_shards(tmp_path, night())
     merge(tmp_path, *shards, name="one")
     merge(tmp_path, *reversed(shards), *shards[:2], name="other")
-    one, other = (tmp_path / "reports" / name / "records.jsonl" for name in ("one", "other"))
+    one, other = (tmp_path / "reports" / name / "records.jsonl.gz" for name in ("one", "other"))
     assert one.read_bytes() == other.read_bytes()
 
 
