@@ -12,6 +12,7 @@ Each step runs in a fresh process; CPU seconds are told beside those of the cloc
 from __future__ import annotations
 
 import argparse
+import datetime
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,7 @@ sys.path.insert(0, str(ROOT))
 from harness.gates import list_gates  # noqa: E402
 from harness.records import PackedArray, Record, Run, ShardOrigin, Status  # noqa: E402
 from harness.store.baselines import BaselineStore  # noqa: E402
+from harness.store.nights import ROWS_A_GROUP  # noqa: E402
 from harness.store.runs import BASELINES_FOLDER, RunStore, load_run  # noqa: E402
 from harness.store.shard_plans import PlannedShard, ShardPlan, read_plan, write_plan  # noqa: E402
 
@@ -41,8 +43,21 @@ began = time.perf_counter()
 merged = merge_folders([Path(sys.argv[2]) / "shards"], Path(sys.argv[2]) / "shards.json", Path(sys.argv[3]))
 took, cpu = time.perf_counter() - began, time.process_time()
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+from harness.store.nights import write_night
+began, spent = time.perf_counter(), time.process_time()
+path = write_night(Path(sys.argv[3]).parent / "one-night", merged.run, merged.records)
+night = time.perf_counter() - began, time.process_time() - spent
 red = sum(record.status.value in ("failed", "error") for record in merged.records)
-print(took, cpu, peak, len(merged.records), red)
+print(took, cpu, peak, len(merged.records), red, *night, path.stat().st_size)
+"""
+SERIES = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from harness.store.nights import read_series
+began, spent = time.perf_counter(), time.process_time()
+found = read_series(Path(sys.argv[2]), sys.argv[3])
+print(time.perf_counter() - began, time.process_time() - spent, len(found), sum(len(h.runs) for h in found.values()))
 """
 
 
@@ -175,6 +190,30 @@ def in_process(script: str, *arguments: object) -> list[float]:
     return [float(word) for word in done.stdout.split()]
 
 
+def write_nights(one: Path, folder: Path, n_nights: int) -> None:
+    """Write that night again and again, each with noise of its own and later."""
+    import pyarrow
+    from pyarrow import parquet
+
+    (path,) = one.glob("*/*.parquet")
+    table = parquet.read_table(path)
+    start = datetime.date(2025, 1, 1)
+    for number in range(n_nights):
+        day = (start + datetime.timedelta(days=number)).isoformat()
+        generator = np.random.default_rng(number)
+        values = table.column("value").to_numpy() * generator.normal(1, 0.01, table.num_rows)
+        changed = {
+            "value": pyarrow.array(values),
+            "run_id": pyarrow.array([f"run{number}"] * table.num_rows),
+            "started_at": pyarrow.array([f"{day}T01:00:00+00:00"] * table.num_rows),
+        }
+        for name, column in changed.items():
+            table = table.set_column(table.column_names.index(name), name, column)
+        place = folder / f"night={day}"
+        place.mkdir(parents=True, exist_ok=True)
+        parquet.write_table(table, place / "run.parquet", compression="zstd", row_group_size=ROWS_A_GROUP)
+
+
 def size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
@@ -184,6 +223,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="a real run to resample")
     parser.add_argument("--cases", type=int, default=20_000)
     parser.add_argument("--devices", type=int, default=20)
+    parser.add_argument("--nights", type=int, default=365)
     parser.add_argument("--folder", type=Path, help="where to put some GB (default: a temporary folder)")
     options = parser.parse_args()
     run, records = load_run(options.run)
@@ -194,10 +234,19 @@ def main() -> None:
             n_cases = write_fleet(run, records, folder, n_cases=options.cases, n_devices=options.devices)
             print(f"{n_cases} cases in {len(list((folder / 'shards').iterdir()))} shards", flush=True)
         shutil.rmtree(folder / "night", ignore_errors=True)
-        seconds, cpu, peak, n_records, n_red = in_process(MERGE, folder, folder / "night")
+        merged = in_process(MERGE, folder, folder / "night")
+        seconds, cpu, peak, n_records, n_red, night_s, night_cpu_s, n_bytes = merged
         print(f"merge: {seconds:.1f} s ({cpu:.1f} s of CPU), {peak / 1e9:.2f} GB")
         print(f"       {n_records:.0f} records, {n_red:.0f} red", flush=True)
         print(f"run folder: {size_of(folder / 'night') / n_records / 1e3:.1f} kB a case")
+        print(
+            f"one night into history: {night_s:.1f} s ({night_cpu_s:.1f} s of CPU), {n_bytes / 1e6:.1f} MB", flush=True
+        )
+        write_nights(folder / "one-night", folder / "nights", options.nights)
+        took = [in_process(SERIES, folder / "nights", "model0003-ort-int8") for _ in range(3)]
+        seconds, cpu, n_devices, n_runs = sorted(took)[1]
+        print(f"one case over {options.nights} nights on {n_devices:.0f} device types: {seconds:.2f} s", end="")
+        print(f" ({cpu:.2f} s of CPU), {n_runs:.0f} runs")
     finally:
         if options.folder is None:
             shutil.rmtree(folder, ignore_errors=True)

@@ -1,7 +1,8 @@
-"""`harness doctor|report|compare|plan|merge|baseline`: the command line. The only file that imports typer."""
+"""`harness COMMAND`: the command line beside pytest. The only file that imports typer."""
 
 from __future__ import annotations
 
+import datetime
 import getpass
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -157,6 +158,30 @@ def merge(
         typer.echo(line)
     if merged.is_red:
         raise typer.Exit(1)
+
+
+@app.command()
+@one_line_errors
+def history(
+    case: Annotated[str, typer.Argument(help="A case's id.")],
+    reports: Annotated[Path, typer.Option(help="The folder that runs are written to.")] = REPORTS,
+    last: Annotated[int, typer.Option(help="Newest runs to look at.")] = 365,
+) -> None:
+    """Say how a case did over the nights, on every type of device: levels, lasting changes, and what changed then."""
+    for line in fleet.history_lines(reports, case, last=last):
+        typer.echo(line)
+
+
+@app.command()
+@one_line_errors
+def tidy(
+    reports: Annotated[Path, typer.Argument(help="The folder that runs are written to.")] = REPORTS,
+    keep_nights: Annotated[int, typer.Option(min=1, help="Nights whose records are kept whole.")] = fleet.KEEP_NIGHTS,
+) -> None:
+    """Thin out old runs: raw records of red cases and history stay for ever, all else for some nights."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    for line in fleet.tidy_runs(reports, now=now, keep_nights=keep_nights):
+        typer.echo(line)
 
 
 @baseline_app.command("show")

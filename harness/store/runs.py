@@ -27,6 +27,8 @@ import msgspec
 
 from harness.errors import ConfigError, DataError
 from harness.records import RECORD_SCHEMA, PackedArray, Record, Run
+from harness.store.nights import FOLDER as NIGHTS
+from harness.store.nights import write_night
 from harness.store.slim import SharedArrays, slimmed
 
 RECORDS, PACKED, IMAGES = "records.jsonl", "records.jsonl.gz", "images.json"
@@ -89,17 +91,7 @@ class RunStore:
         Raises: OSError.
         """
         self._records.close()
-        if run.shard is not None:
-            records = [slimmed(record) for record in records]
-        shared = SharedArrays()
-        shared.add(records)
-        write_atomically(self.folder / IMAGES, json_from(shared.arrays))
-        is_merged = run.n_shards > 0
-        lines = (json_from(shared.taken_from(record, with_predictions=is_merged)) + b"\n" for record in records)
-        write_atomically(self.folder / (PACKED if is_merged else RECORDS), _gzipped(lines) if is_merged else lines)
-        if is_merged:
-            (self.folder / RECORDS).unlink()
-        write_atomically(self.folder / "run.json", json_from(run))
+        write_records(self.folder, run, records)
         if summary is not None:
             write_atomically(self.folder / "summary.json", summary)
         for outputs in (self.folder / "outputs").glob("*.f32"):
@@ -107,10 +99,26 @@ class RunStore:
         (self.folder / "outputs").rmdir()
         if run.shard is not None:
             return  # a part of a night is not the latest run
+        write_night(self.folder.parent / NIGHTS, run, records)
         latest = self.folder.parent / "latest"
         link = self.folder.parent / f".latest-{os.getpid()}"
         link.symlink_to(self.folder.name, target_is_directory=True)
         os.replace(link, latest)
+
+
+def write_records(folder: Path, run: Run, records: Sequence[Record]) -> None:
+    """Write a run's header and records, in place of those that are there. Raises: OSError."""
+    if run.shard is not None:
+        records = [slimmed(record) for record in records]
+    shared = SharedArrays()
+    shared.add(records)
+    write_atomically(folder / IMAGES, json_from(shared.arrays))
+    is_merged = run.n_shards > 0
+    lines = (json_from(shared.taken_from(record, with_predictions=is_merged)) + b"\n" for record in records)
+    write_atomically(folder / (PACKED if is_merged else RECORDS), _gzipped(lines) if is_merged else lines)
+    if is_merged:
+        (folder / RECORDS).unlink(missing_ok=True)
+    write_atomically(folder / "run.json", json_from(run))
 
 
 def _gzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
