@@ -174,6 +174,23 @@ def history(
 
 @app.command()
 @one_line_errors
+def bisect(
+    case: Annotated[str, typer.Argument(help="A case's id.")],
+    good: Annotated[str, typer.Option(help="Lock file or commit of before.")],
+    bad: Annotated[str, typer.Option(help="Lock file or commit of after.")],
+    run: Annotated[Path, typer.Option(help="A run that has the case; its command is repeated.")] = Path("latest"),
+    top1: Annotated[bool, typer.Option("--top1", help="Look for lost images; without it for lost time.")] = False,
+    batch_size: Annotated[int | None, typer.Option(help="Batch size of the time (default: the first).")] = None,
+) -> None:
+    """Find which package or commit made a case worse: halving, each half a paired sequential test."""
+    metric = "top1" if top1 else "p50_ns"
+    typer.echo(
+        fleet.bisect_case(case, good, bad, run=_runs(run), metric=metric, batch_size=batch_size, echo=typer.echo)
+    )
+
+
+@app.command()
+@one_line_errors
 def tidy(
     reports: Annotated[Path, typer.Argument(help="The folder that runs are written to.")] = REPORTS,
     keep_nights: Annotated[int, typer.Option(min=1, help="Nights whose records are kept whole.")] = fleet.KEEP_NIGHTS,
