@@ -1,7 +1,7 @@
 """Which of many states in a row made a case worse: halving, and at each half a paired sequential test. Runs nothing.
 
-A state is a lock file, one with some packages of another, or a commit. The first is known to be good and the last one to
-be bad; a trial measures one state and the first in turn, so that whatever else changes hits both.
+A state is a lock file, one with some packages of another, or a commit. The first is known to be good and the last one
+to be bad; a trial measures one state and the first in turn, so that whatever else changes hits both.
 """
 
 from __future__ import annotations
