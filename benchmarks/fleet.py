@@ -47,8 +47,12 @@ from harness.store.nights import write_night
 began, spent = time.perf_counter(), time.process_time()
 path = write_night(Path(sys.argv[3]).parent / "one-night", merged.run, merged.records)
 night = time.perf_counter() - began, time.process_time() - spent
+from harness.fleet.page import write_fleet_pages
+began, spent = time.perf_counter(), time.process_time()
+write_fleet_pages(Path(sys.argv[3]), merged.run, merged.records)
+page = time.perf_counter() - began, time.process_time() - spent
 red = sum(record.status.value in ("failed", "error") for record in merged.records)
-print(took, cpu, peak, len(merged.records), red, *night, path.stat().st_size)
+print(took, cpu, peak, len(merged.records), red, *night, path.stat().st_size, *page)
 """
 SERIES = """
 import sys, time
@@ -235,13 +239,15 @@ def main() -> None:
             print(f"{n_cases} cases in {len(list((folder / 'shards').iterdir()))} shards", flush=True)
         shutil.rmtree(folder / "night", ignore_errors=True)
         merged = in_process(MERGE, folder, folder / "night")
-        seconds, cpu, peak, n_records, n_red, night_s, night_cpu_s, n_bytes = merged
+        seconds, cpu, peak, n_records, n_red, night_s, night_cpu_s, n_bytes, page_s, page_cpu_s = merged
         print(f"merge: {seconds:.1f} s ({cpu:.1f} s of CPU), {peak / 1e9:.2f} GB")
         print(f"       {n_records:.0f} records, {n_red:.0f} red", flush=True)
         print(f"run folder: {size_of(folder / 'night') / n_records / 1e3:.1f} kB a case")
         print(
             f"one night into history: {night_s:.1f} s ({night_cpu_s:.1f} s of CPU), {n_bytes / 1e6:.1f} MB", flush=True
         )
+        page = folder / "night" / "index.html"
+        print(f"page: {page_s:.1f} s ({page_cpu_s:.1f} s of CPU), {page.stat().st_size / 1e6:.2f} MB", flush=True)
         write_nights(folder / "one-night", folder / "nights", options.nights)
         took = [in_process(SERIES, folder / "nights", "model0003-ort-int8") for _ in range(3)]
         seconds, cpu, n_devices, n_runs = sorted(took)[1]

@@ -83,10 +83,15 @@ def report(
         Path | None, typer.Option("-o", "--output", help="The page (default: index.html of the run).")
     ] = None,
     tables: Annotated[Path | None, typer.Option(help="Also write all cases as .csv or .parquet.")] = None,
+    shard: Annotated[int | None, typer.Option(help="Of a merged run: the page of this shard.")] = None,
 ) -> None:
     """Regenerate a run's report from its records."""
     folder = _runs(run)
     found, records = load_judged_run(folder)
+    if found.n_shards and tables is None:
+        for line in fleet.write_report(folder, found, records, shard):
+            typer.echo(line)
+        return
     earlier = load_judged_run(_runs(previous)) if previous else None
     made = report_of_run(folder, found, records, previous=earlier)
     for line in write_reports(folder, made, page=output, tables=tables):

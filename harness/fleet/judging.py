@@ -2,42 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from harness.errors import BaselineError
 from harness.fleet.merging import Merged
-from harness.gates import Subject, judge_records
-from harness.records import Record, RecordKey, Run
+from harness.gates import judge_records
+from harness.records import Record, Run
 from harness.run.stored import options_of
-from harness.store.baselines import BaselineStore, write_file
+from harness.store.baselines import BaselineStore, KeptBaselines, write_file
 from harness.store.runs import BASELINES_FOLDER
-
-
-class KeptBaselines(Mapping[RecordKey, Subject]):
-    """The baselines below a folder, each read when it is asked for: those of a fleet fill no memory."""
-
-    def __init__(self, folder: Path, records: Sequence[Record]) -> None:
-        self._store = BaselineStore(folder)
-        self._records = {record.key: record for record in records if not record.is_reference}
-        self.errors: dict[RecordKey, str] = {}  # of those that were asked for and cannot be read
-
-    def __getitem__(self, key: RecordKey) -> Subject:
-        try:
-            found = self._store.load(self._records[key])
-        except BaselineError as error:
-            self.errors[key] = str(error)
-            found = None
-        if found is None:
-            raise KeyError(key)
-        return found
-
-    def __iter__(self) -> Iterator[RecordKey]:
-        return (key for key in self._records if key in self)
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
 
 
 def judge_merged(merged: Merged, run: Run, folder: Path) -> list[Record]:
@@ -55,7 +29,7 @@ def judge_merged(merged: Merged, run: Run, folder: Path) -> list[Record]:
         if record.key in kept.errors:  # told by its record from now on, and no hindrance to reading the run
             for path in BaselineStore(folder / BASELINES_FOLDER).paths_of(record):
                 path.unlink(missing_ok=True)
-    records = [replace(record, error=record.error or kept.errors.get(record.key, "")) for record in records]
+    records = [replace(record, error=record.error or str(kept.errors.get(record.key, ""))) for record in records]
     return judge_records(records, KeptBaselines(folder / BASELINES_FOLDER, records), options)
 
 

@@ -11,6 +11,7 @@ from harness.errors import ConfigError, DataError
 from harness.fleet.header import merged_header
 from harness.fleet.judging import judge_merged
 from harness.fleet.merging import merge_shards
+from harness.fleet.page import write_fleet_pages
 from harness.fleet.shards import ShardRun, find_shards, read_shard
 from harness.gates import list_gates
 from harness.records import Record, Run, Status
@@ -51,7 +52,8 @@ def merge_folders(folders: Sequence[Path], plan_file: Path, output: Path) -> Mer
     store = RunStore(output.parent, run)
     judged = judge_merged(merged, run, output)
     store.finish(run, judged, summary=None)
-    return MergedRun(folder=output, run=run, records=tuple(judged), lines=run.notes)
+    lines = (*run.notes, *write_fleet_pages(output, run, judged))
+    return MergedRun(folder=output, run=run, records=tuple(judged), lines=lines)
 
 
 def _read(folders: Sequence[Path]) -> tuple[list[ShardRun], dict[str, str]]:

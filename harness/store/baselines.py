@@ -11,7 +11,7 @@ baseline is a readable diff. A damaged file is an error with the command that re
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from harness.errors import BaselineError, ConfigError
@@ -148,11 +148,15 @@ class BaselineStore:
         then nothing is written.
         Raises: BaselineError for a refused case; ConfigError for a case the run does not have.
         """
-        by_id = {record.case.id: record for record in records if not record.is_reference}
+        by_id: dict[str, list[Record]] = {}  # of a merged run several: one a type of device
+        for record in records:
+            if not record.is_reference:
+                by_id.setdefault(record.case.id, []).append(record)
         unknown = [case_id for case_id in case_ids if case_id not in by_id]
         if unknown:
             raise ConfigError(f"the run has no case {', '.join(unknown)}; it has: {', '.join(by_id) or 'none'}")
-        chosen = [by_id[i] for i in case_ids] if case_ids else [r for r in by_id.values() if is_measured(r)]
+        named = [record for case_id in case_ids for record in by_id[case_id]]
+        chosen = named or [record for found in by_id.values() for record in found if is_measured(record)]
         if not chosen:
             raise BaselineError("the run measured no case, so there is nothing to accept")
         files: dict[Path, Baseline] = {}
@@ -195,6 +199,31 @@ class BaselineStore:
             times = times_from_record(record, accepted_by=accepted_by, accepted_at=accepted_at)
             files[self.times_path(record)] = times
         return files
+
+
+class KeptBaselines(Mapping[RecordKey, Subject]):
+    """The baselines below a folder, each read when it is asked for: those of a fleet fill no memory."""
+
+    def __init__(self, folder: Path, records: Sequence[Record]) -> None:
+        self._store = BaselineStore(folder)
+        self._records = {record.key: record for record in records if not record.is_reference}
+        self.errors: dict[RecordKey, BaselineError] = {}  # of those that were asked for and cannot be read
+
+    def __getitem__(self, key: RecordKey) -> Subject:
+        try:
+            found = self._store.load(self._records[key])
+        except BaselineError as error:
+            self.errors[key] = error
+            found = None
+        if found is None:
+            raise KeyError(key)
+        return found
+
+    def __iter__(self) -> Iterator[RecordKey]:
+        return (key for key in self._records if key in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def is_measured(record: Record) -> bool:

@@ -114,3 +114,19 @@ def test_a_folder_or_plan_that_is_none_is_one_line(tmp_path):
     no_plan = merge(tmp_path, *shards)
     assert (no_plan.exit_code, "no plan of shards" in no_plan.output) == (2, True)
     assert not (tmp_path / "reports").exists()
+
+
+@pytest.mark.parametrize("case_ids", [[], ["mlp-ort-int8"]])
+def test_the_baselines_of_a_merged_run_are_accepted_on_every_type_of_device(tmp_path, monkeypatch, case_ids):
+    monkeypatch.chdir(tmp_path)
+    records = [replace(record, latencies=(latency_with(),)) for record in night()]
+    write_shards(tmp_path, records)
+    merge(tmp_path, tmp_path / "shards")
+    words = [word for case_id in case_ids for word in ("--case", case_id)]
+    accepted = CliRunner().invoke(app, ["baseline", "accept", "night", *words])
+    assert accepted.exit_code == 0, accepted.output
+    store = BaselineStore(tmp_path / "suites" / "baselines")
+    expected = [record for record in records if record.case.id in (case_ids or [record.case.id])]
+    assert len(expected) == (2 if case_ids else 8)
+    assert all(store.times_path(record).is_file() for record in expected)
+    assert len([path for path in store.paths() if "times" in path.parts]) == len(expected)
