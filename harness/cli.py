@@ -33,6 +33,8 @@ app = typer.Typer(
 )
 baseline_app = typer.Typer(help="Stored baselines: what last night's accuracy and latency were.", no_args_is_help=True)
 app.add_typer(baseline_app, name="baseline")
+fleet_app = typer.Typer(help="The shards of a plan, run here.", no_args_is_help=True)
+app.add_typer(fleet_app, name="fleet")
 
 REPORTS = Path("reports")
 BASELINES = Path("suites/baselines")
@@ -147,6 +149,38 @@ def plan(
         typer.echo(line)
 
 
+@fleet_app.command("run")
+@one_line_errors
+def run_fleet(
+    device: Annotated[str, typer.Option(help="The device of the plan that this host has.")] = "",
+    gpus: Annotated[str, typer.Option(help="Its cards, 0,1,...: one chain of shards each.")] = "",
+    ray: Annotated[str | None, typer.Option(help="Instead: address of a Ray cluster, or auto.")] = None,
+    checkout: Annotated[str, typer.Option(help="The checkout on the cluster's nodes (default: this path).")] = "",
+    deadline: Annotated[float, typer.Option(min=1, help="Seconds after which a shard is tried again.")] = 3600,
+    attempts: Annotated[int, typer.Option(min=1, help="Tries of a shard.")] = 3,
+    shard_plan: Annotated[Path, typer.Option(help="The plan.")] = Path("shards.json"),
+    report_dir: Annotated[Path, typer.Option(help="Where the shards' folders go.")] = Path("shards"),
+) -> None:
+    """Run a plan's shards on this host's devices or on Ray; what was run to its end before is not run again.
+
+    Exits with 1 when a shard was lost. Verdicts are told by `harness merge`.
+    """
+    lost = fleet.run_fleet(
+        shard_plan,
+        report_dir,
+        device=device,
+        cards=[card.strip() for card in gpus.split(",") if card.strip()],
+        ray_address=ray,
+        checkout=checkout,
+        deadline_s=deadline,
+        max_attempts=attempts,
+        echo=typer.echo,
+    )
+    if lost:
+        typer.echo(f"ERROR: no try of the shards {', '.join(map(str, lost))} ran to its end", err=True)
+        raise typer.Exit(1)
+
+
 @app.command()
 @one_line_errors
 def merge(
@@ -171,9 +205,10 @@ def history(
     case: Annotated[str, typer.Argument(help="A case's id.")],
     reports: Annotated[Path, typer.Option(help="The folder that runs are written to.")] = REPORTS,
     last: Annotated[int, typer.Option(help="Newest runs to look at.")] = 365,
+    device: Annotated[str, typer.Option(help="Only device types whose name holds this.")] = "",
 ) -> None:
     """Say how a case did over the nights, on every type of device: levels, lasting changes, and what changed then."""
-    for line in fleet.history_lines(reports, case, last=last):
+    for line in fleet.history_lines(reports, case, last=last, device=device):
         typer.echo(line)
 
 

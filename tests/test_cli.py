@@ -129,5 +129,5 @@ def test_pruning_needs_a_full_run(reports, tmp_path):
 
 def test_help_names_every_command():
     text = call("--help").output
-    for command in ("doctor", "report", "compare", "plan", "merge", "history", "tidy", "bisect", "baseline"):
+    for command in ("doctor", "report", "compare", "plan", "fleet", "merge", "history", "tidy", "bisect", "baseline"):
         assert command in text

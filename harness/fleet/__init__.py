@@ -3,6 +3,7 @@
 from harness.fleet.bisect_command import bisect_case
 from harness.fleet.page import write_report
 from harness.fleet.planning import write_fleet_plan
+from harness.fleet.run_command import run_fleet
 from harness.fleet.series import history_lines
 from harness.fleet.writing import merge_folders
 from harness.store.retention import KEEP_NIGHTS, tidy_runs
@@ -12,6 +13,7 @@ __all__ = [
     "bisect_case",
     "history_lines",
     "merge_folders",
+    "run_fleet",
     "tidy_runs",
     "write_fleet_plan",
     "write_report",

@@ -15,15 +15,17 @@ from harness.store.nights import FOLDER, has_parquet, read_series
 DATE = len("2026-11-26")
 
 
-def history_lines(reports: Path, case_id: str, *, last: int = 365) -> list[str]:
+def history_lines(reports: Path, case_id: str, *, last: int = 365, device: str = "") -> list[str]:
     """Return what is known of a case over the newest `last` runs below a report folder.
+
+    `device`: a part of the names of the device types that are wanted; summaries do not tell them.
 
     It is read from the nights in Parquet where there are any, else from the summaries of the runs.
     Raises: DataError for a case that no run has; ConfigError where Parquet cannot be read.
     """
     histories: Mapping[str, History]
     if has_parquet() and any((reports / FOLDER).glob("night=*/*.parquet")):
-        histories = read_series(reports / FOLDER, case_id, last=last)
+        histories = read_series(reports / FOLDER, case_id, last=last, device=device)
     else:
         histories = {"": load_history(reports, last=last)}
         if case_id not in histories[""].case_ids:

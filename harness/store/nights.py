@@ -44,7 +44,7 @@ COLUMNS = (
 SERIES = """
     SELECT device_type, metric, batch_size, value, n_images, fingerprint, run_id, started_at, versions
     FROM read_parquet(?, hive_partitioning = false)
-    WHERE case_id = ? AND started_at <= ?
+    WHERE case_id = ? AND started_at <= ? AND contains(device_type, ?)
     ORDER BY device_type, started_at, run_id
 """
 
@@ -141,10 +141,12 @@ def _versions_text(environment: Environment, run: Run) -> str:
     return json.dumps(environment.versions | {name: text for name, text in named.items() if text}, sort_keys=True)
 
 
-def read_series(folder: Path, case_id: str, *, last: int = 365, until: str = "9999") -> dict[str, History]:
+def read_series(
+    folder: Path, case_id: str, *, last: int = 365, until: str = "9999", device: str = ""
+) -> dict[str, History]:
     """Return the newest `last` runs of one case by device type, each with its steps.
 
-    `until`: ISO 8601 moment; what began later is left out.
+    `until`: ISO 8601 moment; what began later is left out. `device`: a part of the names of the types that are wanted.
     Raises: DataError for a folder without nights, or a case that is in none; ConfigError without DuckDB.
     """
     if not any(folder.glob("night=*/*.parquet")):
@@ -157,11 +159,13 @@ def read_series(folder: Path, case_id: str, *, last: int = 365, until: str = "99
         ) from error
     with duckdb.connect() as connection:
         try:
-            rows = connection.execute(SERIES, [str(folder / "night=*" / "*.parquet"), case_id, until]).fetchall()
+            rows = connection.execute(
+                SERIES, [str(folder / "night=*" / "*.parquet"), case_id, until, device]
+            ).fetchall()
         except duckdb.Error as error:
             raise DataError(f"{folder}: {str(error).splitlines()[0]}; a file of a night is damaged") from error
     if not rows:
-        raise DataError(f"{folder} has no case {case_id}")
+        raise DataError(f"{folder} has no case {case_id}{f' on a device type like {device}' if device else ''}")
     by_device: dict[str, list[tuple[Any, ...]]] = {}
     for row in rows:
         by_device.setdefault(row[0], []).append(row[1:])

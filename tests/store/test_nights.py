@@ -60,6 +60,9 @@ def test_a_case_has_a_series_on_every_type_of_device_with_its_own_steps(nights):
     assert (step.metric, gpu.runs[step.run_index].id) == (P50, "run025-NVI")
     assert step.changed == {"driver": ("580.65", "580.82")}
     assert step.is_worse
+    assert list(read_series(nights, CASE, device="H100")) == [GPU.device_type]
+    with pytest.raises(DataError, match="on a device type like H200"):
+        read_series(nights, CASE, device="H200")
     assert set(gpu.series(CASE)) == {Metric(name="top1"), P50, Metric(name="engine_bytes")}
 
 

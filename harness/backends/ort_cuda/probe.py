@@ -41,6 +41,7 @@ def probe_backend(name: str) -> Availability:
         driver=driver.driver,
         cuda_version=driver.cuda_version,
         compute_capabilities=driver.compute_capabilities,
+        device_uuids=driver.uuids,
     )
 
 

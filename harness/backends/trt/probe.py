@@ -104,4 +104,5 @@ def probe_backend(
         driver=found.driver,
         cuda_version=found.cuda_version,
         compute_capabilities=found.compute_capabilities,
+        device_uuids=found.uuids,
     )
