@@ -27,6 +27,13 @@ sys.path.insert(0, str(ROOT))
 
 from harness.gates import list_gates  # noqa: E402
 from harness.records import PackedArray, Record, Run, ShardOrigin, Status  # noqa: E402
+from harness.stats import (  # noqa: E402
+    cases_that_could_alarm,
+    clopper_pearson_interval,
+    holm_p,
+    mcnemar_p,
+    smallest_p,
+)
 from harness.store.baselines import BaselineStore  # noqa: E402
 from harness.store.nights import ROWS_A_GROUP  # noqa: E402
 from harness.store.runs import BASELINES_FOLDER, RunStore, load_run  # noqa: E402
@@ -218,6 +225,18 @@ def write_nights(one: Path, folder: Path, n_nights: int) -> None:
         parquet.write_table(table, place / "run.parquet", compression="zstd", row_group_size=ROWS_A_GROUP)
 
 
+def false_red_nights(n_nights: int, n_cases: int, *, alpha: float = 0.001, moved: float = 30.0) -> int:
+    """Count nights that are red by chance: of every case as many images are gained as lost, on average `moved`."""
+    generator, n_red = np.random.default_rng(0), 0
+    for _ in range(n_nights):
+        lost, gained = generator.poisson(moved, n_cases), generator.poisson(moved, n_cases)
+        p_values = np.array([mcnemar_p(int(a), int(b)) for a, b in zip(lost, gained, strict=True)])
+        could = np.asarray(cases_that_could_alarm([smallest_p(int(n), 0) for n in lost + gained], alpha))
+        adjusted = np.asarray(holm_p(p_values[could].tolist()))
+        n_red += bool(((adjusted <= alpha) & (lost > gained)[could]).any())
+    return n_red
+
+
 def size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
@@ -227,9 +246,15 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="a real run to resample")
     parser.add_argument("--cases", type=int, default=20_000)
     parser.add_argument("--devices", type=int, default=20)
+    parser.add_argument("--null-nights", type=int, default=1000)
     parser.add_argument("--nights", type=int, default=365)
     parser.add_argument("--folder", type=Path, help="where to put some GB (default: a temporary folder)")
     options = parser.parse_args()
+    n_red = false_red_nights(options.null_nights, options.cases)
+    low, high = clopper_pearson_interval(n_red, options.null_nights)
+    print(
+        f"nights of chance: {n_red} of {options.null_nights} red ({low:.2%} to {high:.2%}); stated: 0.05 %", flush=True
+    )
     run, records = load_run(options.run)
     folder = options.folder or Path(tempfile.mkdtemp(prefix="fleet-"))
     try:
