@@ -1,7 +1,8 @@
-"""`harness doctor|report|compare|baseline`: the command line beside pytest. The only file that imports typer."""
+"""`harness COMMAND`: the command line beside pytest. The only file that imports typer."""
 
 from __future__ import annotations
 
+import datetime
 import getpass
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,7 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.errors import BaselineError, ConfigError, HarnessError
+from harness import fleet
+from harness.errors import ConfigError, HarnessError
 from harness.gates import CaseVerdicts, JudgeOptions, baseline_gates, compare_runs, judge_records
 from harness.options.tolerances import value_from_text
 from harness.options.values import HarnessOptions
@@ -20,8 +22,7 @@ from harness.report.terminal import comparison_lines
 from harness.run.cases import utc_now
 from harness.run.doctor import doctor_lines
 from harness.run.stored import load_judged_run
-from harness.store.baseline_files import line_from_baseline, text_from_baseline
-from harness.store.baselines import BaselineStore, replaced_lines
+from harness.store.baselines import BaselineStore, baseline_lines, replaced_lines
 from harness.store.selecting import prune_baselines as prune_stored
 
 app = typer.Typer(
@@ -32,6 +33,8 @@ app = typer.Typer(
 )
 baseline_app = typer.Typer(help="Stored baselines: what last night's accuracy and latency were.", no_args_is_help=True)
 app.add_typer(baseline_app, name="baseline")
+fleet_app = typer.Typer(help="The shards of a plan, run here.", no_args_is_help=True)
+app.add_typer(fleet_app, name="fleet")
 
 REPORTS = Path("reports")
 BASELINES = Path("suites/baselines")
@@ -82,10 +85,15 @@ def report(
         Path | None, typer.Option("-o", "--output", help="The page (default: index.html of the run).")
     ] = None,
     tables: Annotated[Path | None, typer.Option(help="Also write all cases as .csv or .parquet.")] = None,
+    shard: Annotated[int | None, typer.Option(help="Of a merged run: the page of this shard.")] = None,
 ) -> None:
     """Regenerate a run's report from its records."""
     folder = _runs(run)
     found, records = load_judged_run(folder)
+    if found.n_shards and tables is None:
+        for line in fleet.write_report(folder, found, records, shard):
+            typer.echo(line)
+        return
     earlier = load_judged_run(_runs(previous)) if previous else None
     made = report_of_run(folder, found, records, previous=earlier)
     for line in write_reports(folder, made, page=output, tables=tables):
@@ -128,6 +136,111 @@ def compare(
     _exit_as(found.verdicts)
 
 
+@app.command()
+@one_line_errors
+def plan(
+    fleet_file: Annotated[Path, typer.Option("--fleet", help="What to run on which types of device.")] = Path(
+        "fleet.toml"
+    ),
+    output: Annotated[Path, typer.Option("-o", "--output", help="The plan.")] = Path("shards.json"),
+) -> None:
+    """Cut a fleet's cases into shards, one for all cases of a model on a type of device."""
+    for line in fleet.write_fleet_plan(fleet_file, output):
+        typer.echo(line)
+
+
+@fleet_app.command("run")
+@one_line_errors
+def run_fleet(
+    device: Annotated[str, typer.Option(help="The device of the plan that this host has.")] = "",
+    gpus: Annotated[str, typer.Option(help="Its cards, 0,1,...: one chain of shards each.")] = "",
+    ray: Annotated[str | None, typer.Option(help="Instead: address of a Ray cluster, or auto.")] = None,
+    checkout: Annotated[str, typer.Option(help="The checkout on the cluster's nodes (default: this path).")] = "",
+    deadline: Annotated[float, typer.Option(min=1, help="Seconds after which a shard is tried again.")] = 3600,
+    attempts: Annotated[int, typer.Option(min=1, help="Tries of a shard.")] = 3,
+    shard_plan: Annotated[Path, typer.Option(help="The plan.")] = Path("shards.json"),
+    report_dir: Annotated[Path, typer.Option(help="Where the shards' folders go.")] = Path("shards"),
+) -> None:
+    """Run a plan's shards on this host's devices or on Ray; what was run to its end before is not run again.
+
+    Exits with 1 when a shard was lost. Verdicts are told by `harness merge`.
+    """
+    lost = fleet.run_fleet(
+        shard_plan,
+        report_dir,
+        device=device,
+        cards=[card.strip() for card in gpus.split(",") if card.strip()],
+        ray_address=ray,
+        checkout=checkout,
+        deadline_s=deadline,
+        max_attempts=attempts,
+        echo=typer.echo,
+    )
+    if lost:
+        typer.echo(f"ERROR: no try of the shards {', '.join(map(str, lost))} ran to its end", err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+@one_line_errors
+def merge(
+    shards: Annotated[list[Path], typer.Argument(help="Folders of shards, or folders that hold such folders.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The merged run's folder, which is made.")],
+    shard_plan: Annotated[Path, typer.Option(help="The plan of the shards.")] = Path("shards.json"),
+) -> None:
+    """Merge shards into one run, judged as one family.
+
+    Exits with 1 when a case failed, broke or never came, and with 2 when nothing could be merged.
+    """
+    merged = fleet.merge_folders(shards, shard_plan, output)
+    for line in merged.lines:
+        typer.echo(line)
+    if merged.is_red:
+        raise typer.Exit(1)
+
+
+@app.command()
+@one_line_errors
+def history(
+    case: Annotated[str, typer.Argument(help="A case's id.")],
+    reports: Annotated[Path, typer.Option(help="The folder that runs are written to.")] = REPORTS,
+    last: Annotated[int, typer.Option(help="Newest runs to look at.")] = 365,
+    device: Annotated[str, typer.Option(help="Only device types whose name holds this.")] = "",
+) -> None:
+    """Say how a case did over the nights, on every type of device: levels, lasting changes, and what changed then."""
+    for line in fleet.history_lines(reports, case, last=last, device=device):
+        typer.echo(line)
+
+
+@app.command()
+@one_line_errors
+def bisect(
+    case: Annotated[str, typer.Argument(help="A case's id.")],
+    good: Annotated[str, typer.Option(help="Lock file or commit of before.")],
+    bad: Annotated[str, typer.Option(help="Lock file or commit of after.")],
+    run: Annotated[Path, typer.Option(help="A run that has the case; its command is repeated.")] = Path("latest"),
+    top1: Annotated[bool, typer.Option("--top1", help="Look for lost images; without it for lost time.")] = False,
+    batch_size: Annotated[int | None, typer.Option(help="Batch size of the time (default: the first).")] = None,
+) -> None:
+    """Find which package or commit made a case worse: halving, each half a paired sequential test."""
+    metric = "top1" if top1 else "p50_ns"
+    typer.echo(
+        fleet.bisect_case(case, good, bad, run=_runs(run), metric=metric, batch_size=batch_size, echo=typer.echo)
+    )
+
+
+@app.command()
+@one_line_errors
+def tidy(
+    reports: Annotated[Path, typer.Argument(help="The folder that runs are written to.")] = REPORTS,
+    keep_nights: Annotated[int, typer.Option(min=1, help="Nights whose records are kept whole.")] = fleet.KEEP_NIGHTS,
+) -> None:
+    """Thin out old runs: raw records of red cases and history stay for ever, all else for some nights."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    for line in fleet.tidy_runs(reports, now=now, keep_nights=keep_nights):
+        typer.echo(line)
+
+
 @baseline_app.command("show")
 @one_line_errors
 def show_baselines(
@@ -135,11 +248,8 @@ def show_baselines(
     folder: Annotated[Path, typer.Option("--baseline-dir", help="Stored baselines.")] = BASELINES,
 ) -> None:
     """List stored baselines, or show one."""
-    baselines = [b for b in BaselineStore(folder).load_all() if case in (None, b.case.id)]
-    if not baselines:
-        raise BaselineError(f"{folder} holds no baseline{f' of {case}' if case else ''}; see harness baseline accept")
-    for baseline in baselines:
-        typer.echo(text_from_baseline(baseline) if case else line_from_baseline(baseline))
+    for line in baseline_lines(BaselineStore(folder), case):
+        typer.echo(line)
 
 
 @baseline_app.command("accept")

@@ -13,12 +13,13 @@ import pytest
 
 from harness.errors import ConfigError, HarnessError, Unsupported
 from harness.gates import Candidate, Gate, GateAnswer, JudgeOptions, find_gate, list_gates
-from harness.options.parsing import add_options, options_from_namespace
+from harness.options.parsing import add_options
 from harness.options.values import HarnessOptions
 from harness.protocols import Progress, no_progress
 from harness.records import Latency
 from harness.report.progress import CaseProgress, progress_reporter
 from harness.run.plan import Plan, plan_run
+from harness.run.sharding import options_of_run, shard_of
 from harness.specs import Case
 
 if TYPE_CHECKING:  # imported when a test runs: SciPy alone would double the time of --collect-only
@@ -49,7 +50,7 @@ class _State:
         """Plan the run once; a request that cannot be met is kept for one clear line after collection."""
         if self.plan is None and self.error is None:
             try:
-                self.options = options_from_namespace(self.config.option, root=self.config.rootpath)
+                self.options = options_of_run(self.config.option, root=self.config.rootpath)
                 real = not self.config.option.collectonly
                 self.plan = plan_run(
                     self.options,
@@ -57,6 +58,7 @@ class _State:
                     probe=real,
                     progress=progress_of(self.config)("download") if real else no_progress,
                 )
+                self.plan = shard_of(self.options, self.plan) if real else self.plan
             except HarnessError as error:
                 self.error = error
         return self.plan.cases if self.plan else ()
@@ -388,7 +390,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     try:
         ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and not session.shouldstop
         clean = exitstatus == pytest.ExitCode.OK
-        state.session.finish(clean=clean, had_end=ended)
+        state.session.finish(clean=clean, is_whole=state.is_whole and ended, had_end=ended)
     except HarnessError as error:
         state.session.notes.append(f"ERROR: {error}")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

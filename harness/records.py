@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 import zlib
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ RECORD_SCHEMA = 2
 BLOCK_IMAGES = 100  # of a data set, that share a digest: ranges are compared on the blocks they share
 ZLIB_LEVEL = 1  # margins and times hardly shrink: level 6 gains 1 % of their bytes for three times the time
 MANY_TIES = 0.005  # of the scored images; as much as a loss that is accepted by default
+N_UNPACKED = 32  # arrays kept unpacked: the gates of one case read the same ones five times
 CPU = "cpu"  # the device that is no accelerator
 NOT_AS_SCORED = "not_as_scored"  # of a latency: the timed engine's outputs are not those that were scored
 TIMED_OTHERWISE = "reference_timed_otherwise"  # of a latency: one arm as a graph or gated, the other not
@@ -40,7 +42,12 @@ class PackedArray:
 
     def array(self) -> NDArray[np.generic]:
         """Return the array (read-only)."""
-        return np.frombuffer(zlib.decompress(self.data), dtype=np.dtype(self.dtype)).reshape(self.shape)
+        return np.frombuffer(_decompressed(self.data), dtype=np.dtype(self.dtype)).reshape(self.shape)
+
+
+@lru_cache(maxsize=N_UNPACKED)
+def _decompressed(data: bytes) -> bytes:
+    return zlib.decompress(data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +65,7 @@ class Availability:
     cuda_version: str = ""  # the latest CUDA that the driver serves
     compute_capabilities: tuple[str, ...] = ()  # one a device
     fast_precisions: tuple[str, ...] = ()  # that its devices have fast kernels for; () = not known
+    device_uuids: tuple[str, ...] = ()  # one a device: a card's own name, whatever slot it is in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -423,6 +431,18 @@ class Status(str, enum.Enum):
         return self.value
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardOrigin:
+    """Which shard of which plan was run, which try of it, and where."""
+
+    plan: str  # sha256 of the plan's file
+    number: int
+    attempt: int = 1
+    host: str = ""
+    device_uuids: dict[str, str] = field(default_factory=dict)  # device -> the card's own name, of accelerators
+    is_whole: bool = False  # no test of it was deselected, and every one ran
+
+
 class RecordKey(NamedTuple):
     """What a case of one run and the same case of another run, or its baseline, are matched by."""
 
@@ -466,6 +486,7 @@ class Record:
     requires_precision: bool = False  # all compute layers must run in the precision asked
     allows_chance: bool = False  # FP32 may agree with the labels no better than chance
     test_failure: str = ""  # of a test that judged by itself; one line
+    shard: ShardOrigin | None = None  # where a merged record is from
     # -- what the gates made of it: `harness.gates.judge_records`
     status: Status = Status.NOT_JUDGED
     reason: str = ""  # why not passed; one line
@@ -497,3 +518,5 @@ class Run:
     baseline_dir: str = ""  # where they lay; copies of those read lie beside the records
     notes: tuple[str, ...] = ()
     url: str = ""  # where its page will be found
+    shard: ShardOrigin | None = None  # of a run that is a shard
+    n_shards: int = 0  # planned shards of a run that was merged

@@ -127,5 +127,5 @@ def test_pruning_names_what_is_given_up(reports, tmp_path):
 
 def test_help_names_every_command():
     text = call("--help").output
-    for command in ("doctor", "report", "compare", "baseline"):
+    for command in ("doctor", "report", "compare", "plan", "fleet", "merge", "history", "tidy", "bisect", "baseline"):
         assert command in text

@@ -30,6 +30,7 @@ ROOMS = (
     "worker",
     "report",
     "run",
+    "fleet",
     "plugin",
     "cli",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -145,6 +146,7 @@ def loss_split(fp32: Accuracy, emulation: Accuracy, engine: Accuracy) -> LossSpl
     )
 
 
+@lru_cache(maxsize=16)  # several gates look at the same scores
 def check_accuracy(accuracy: Accuracy) -> None:
     """Check that scores are whole and agree with themselves.
 

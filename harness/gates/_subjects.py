@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,6 +134,7 @@ def digests_from_packed(packed: PackedArray | None) -> NDArray[np.uint64] | None
     return None if packed is None else packed.array().astype(np.uint64)
 
 
+@lru_cache(maxsize=64)  # both gates of a baseline ask for those of a case
 def round_medians_from_latency(latency: Latency) -> RoundMedians:
     """Keep the median of every round. Raises: MeasurementError for times that are not positive numbers."""
     reference = latency.paired_rounds_ns

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ MANAGEMENT_LIBRARY = "libnvidia-ml.so.1"
 KERNEL_MODULE = Path("/proc/driver/nvidia/version")
 VERSION_CHARACTERS = 80  # NVML_SYSTEM_DRIVER_VERSION_BUFFER_SIZE
 COMPUTE_CAPABILITY = (75, 76)  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
+UUID_BYTES = 16  # of CUuuid
 NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 
 
@@ -23,16 +25,19 @@ class DriverProbe:
 
     def __init__(
         self,
+        *,
         reason: str = "",
         names: tuple[str, ...] = (),
         driver: str = "",
         cuda_version: str = "",
         compute_capabilities: tuple[str, ...] = (),
+        uuids: tuple[str, ...] = (),
     ) -> None:
         self.reason, self.names = reason, names
         self.driver = driver  # NVIDIA's, for example 580.65.06; "" where nothing tells it
         self.cuda_version = cuda_version  # the latest CUDA that the driver serves, for example 13.0
         self.compute_capabilities = compute_capabilities  # one a device
+        self.uuids = uuids  # one a device, as nvidia-smi says them: a card's own name, whatever its index
 
 
 def probe_driver(library: str = LIBRARY) -> DriverProbe:
@@ -57,6 +62,7 @@ def probe_driver(library: str = LIBRARY) -> DriverProbe:
         driver=driver_version(),
         cuda_version=_dotted(version.value),
         compute_capabilities=tuple(_compute_capability(cuda, ordinal) for ordinal in range(n_devices.value)),
+        uuids=tuple(_uuid(cuda, ordinal) for ordinal in range(n_devices.value)),
     )
 
 
@@ -103,6 +109,14 @@ def _compute_capability(cuda: ctypes.CDLL, ordinal: int) -> str:
         cuda.cuDeviceGetAttribute(ctypes.byref(number), attribute, device)
         numbers.append(str(number.value))
     return ".".join(numbers)
+
+
+def _uuid(cuda: ctypes.CDLL, ordinal: int) -> str:
+    device, raw = ctypes.c_int(), (ctypes.c_ubyte * UUID_BYTES)()
+    cuda.cuDeviceGet(ctypes.byref(device), ordinal)
+    if cuda.cuDeviceGetUuid(ctypes.byref(raw), device) != 0:
+        return ""
+    return f"GPU-{uuid.UUID(bytes=bytes(raw))}"
 
 
 def _dotted(version: int) -> str:

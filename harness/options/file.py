@@ -32,14 +32,14 @@ def read_settings(root: Path) -> SettingsFile:
     Raises: ConfigError when both files hold settings, or for a file that is not TOML.
     """
     own, project = root / "harness.toml", root / "pyproject.toml"
-    in_project = _toml(project).get("tool", {}).get("harness") if project.is_file() else None
+    in_project = read_toml(project).get("tool", {}).get("harness") if project.is_file() else None
     if not own.is_file():
         if in_project is None:
             return SettingsFile()
         return SettingsFile(source=f"{project} [tool.harness]", table=in_project)
     if in_project is not None:
         raise ConfigError(f"both {own} and [tool.harness] of {project} hold settings; keep one of them")
-    return SettingsFile(source=str(own), table=_toml(own))
+    return SettingsFile(source=str(own), table=read_toml(own))
 
 
 def table_of(value: object, where: str) -> Mapping[str, Any]:
@@ -49,7 +49,8 @@ def table_of(value: object, where: str) -> Mapping[str, Any]:
     return value
 
 
-def _toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return a TOML file. Raises: ConfigError for one that is none."""
     try:
         document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

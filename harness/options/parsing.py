@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +45,19 @@ def metavar_of(row: Option) -> str:
     return row.metavar or ("|".join(row.choices) if row.choices and not row.listed else row.kind.metavar)
 
 
-def options_from_namespace(o: Any, *, root: Path) -> HarnessOptions:
+def options_from_namespace(
+    o: Any, *, root: Path, planned: Mapping[str, Any] | None = None, source: str = ""
+) -> HarnessOptions:
     """Turn parsed options into ours: the command line, then `[run]` of the folder's settings, then the defaults.
 
-    `root`: the folder of harness.toml or pyproject.toml. Raises: ConfigError, one line, for an unknown name, a value of
-    another kind, or a contradiction.
+    `root`: the folder of harness.toml or pyproject.toml; `planned`: a table like `[run]` that goes before the folder's,
+    and `source`, what it is called in messages. Raises: ConfigError, one line, for an unknown name, a value of another
+    kind, or a contradiction.
     """
     typed = _values_of_namespace(o, root)
-    in_file = _values_of_file(root)
+    file = read_settings(root)
+    in_file = _values_of_table(file.table.get("run", {}), f"{file.source} [run]", root)
+    in_file |= _values_of_table(planned or {}, source, root)
     values = {**in_file, **typed}
     if getattr(o, "strict", False):  # pytest's own
         values["--strict-verdicts"] = True
@@ -93,12 +98,15 @@ def _values_of_namespace(o: Any, root: Path) -> Values:
     return values
 
 
-def _values_of_file(root: Path) -> Values:
-    file = read_settings(root)
-    source = f"{file.source} [run]"
+def shaping_flags(o: Any) -> list[str]:
+    """Return the flags that were typed and decide which cases there are, or how one is measured and judged."""
+    return [row.flag for row in all_rows() if row.role != "run" and getattr(o, row.dest, None) is not None]
+
+
+def _values_of_table(table: object, source: str, root: Path) -> Values:
     known = {row.key: row for row in all_rows()}
     values: Values = {}
-    for key, value in table_of(file.table.get("run", {}), source).items():
+    for key, value in table_of(table, source).items():
         check_name(key, known, where=source)
         row, where = known[key], f"{source}: {key} = "
         if row.belongs_in:

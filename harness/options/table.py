@@ -356,12 +356,31 @@ FILES = (
     _files(flag="--rebuild", field="rebuild", kind=SWITCH, help="ignore cached models and engines"),
 )
 
+_fleet = partial(Option, section="Fleet", role="run")
+FLEET = (
+    _fleet(
+        flag="--shard",
+        field="shard",
+        kind=WHOLE,
+        metavar="K",
+        help="run this shard of a plan that `harness plan` wrote, and nothing else",
+        default="none",
+    ),
+    _fleet(flag="--shard-plan", field="shard_plan", kind=PATH, metavar="FILE", help="the plan"),
+    _fleet(
+        flag="--shard-attempt",
+        field="shard_attempt",
+        kind=WHOLE,
+        help="which try of the shard this is; merging takes the first that finished",
+    ),
+)
+
 
 @cache
 def all_rows() -> tuple[Option, ...]:
     """Return every row, in the order of the help."""
     groups = (row for group in backend_groups().values() for row in group.rows)
-    return (*CASES, *DATA, *MEASURING, *VERDICTS, *FILES, *groups)
+    return (*CASES, *DATA, *MEASURING, *VERDICTS, *FILES, *FLEET, *groups)
 
 
 def default_of(row: Option, root: str = ".") -> object:

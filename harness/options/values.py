@@ -37,6 +37,9 @@ class HarnessOptions:
     report_url: str = ""  # of the page, for whoever reads report.md elsewhere
     engine_cache: str = ""  # "" = the user's cache folder
     rebuild: bool = False
+    shard: int | None = None  # the one of a plan that is run
+    shard_plan: str = "shards.json"
+    shard_attempt: int = 1
     strict: bool = False
     allow_chance: bool = False
     require_precision: bool = False
@@ -65,6 +68,8 @@ class HarnessOptions:
             raise ConfigError(f"--baseline={self.baseline}: choose from {', '.join(BASELINE_MODES)}")
         if self.writes_baselines and self.baseline == "require":
             raise ConfigError("--baseline=require demands that baselines are there; no run writes them beside that")
+        if self.shard is not None and (self.shard < 0 or self.shard_attempt < 1):
+            raise ConfigError("--shard counts from 0 and --shard-attempt from 1")
         if self.timeout_s <= 0 or self.num_threads < 1:
             raise ConfigError("--worker-timeout and --threads must be greater than 0")
         groups = backend_groups()

@@ -21,7 +21,7 @@ def tone_of_run(run: Run, rows: Sequence[Row], missing: Sequence[str]) -> str:
         return "bad"
     if any(has_real_loss(row.record) for row in rows):
         return "warn"
-    if missing or not run.finished_at or {Standing.NOT_JUDGED, Standing.INCONCLUSIVE} & standings:
+    if missing or not run.finished_at or {Standing.DID_NOT_RUN, Standing.NOT_JUDGED, Standing.INCONCLUSIVE} & standings:
         return "warn"
     return "good" if {Standing.PASSED, Standing.IMPROVED} & standings else "warn"
 

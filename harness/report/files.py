@@ -20,8 +20,11 @@ from harness.store.runs import previous_run, write_atomically
 def report_of_run(folder: Path, run: Run, records: Sequence[Record], *, previous: PreviousRun | None = None) -> Report:
     """Make the report of a stored run, with the history of the runs beside it, up to it.
 
-    Without a `previous` run it is compared with the one before it.
+    Without a `previous` run it is compared with the one before it. A shard is compared with none: beside it lie the
+    other shards of its night.
     """
+    if run.shard is not None:
+        return build_report(run, records, previous=previous)
     return build_report(
         run,
         records,

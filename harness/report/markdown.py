@@ -35,6 +35,7 @@ SYMBOLS = {  # text symbols, so that a standing never rests on colour
     Standing.REGRESSED: "▼",
     Standing.FAILED: "✖",
     Standing.ERROR: "✖",
+    Standing.DID_NOT_RUN: "∅",
     Standing.NOT_JUDGED: "◌",
     Standing.INCONCLUSIVE: "◇",
     Standing.EXPECTED_LOSS: "▽",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from harness.options.names import near_names
 from harness.options.values import HarnessOptions
 from harness.precision import find_recipe, recipe_names
 from harness.protocols import Progress, no_progress
-from harness.records import CPU, Availability
+from harness.records import CPU, Availability, ShardOrigin
 from harness.run.choosing import choose_models, names_of_folder
 from harness.run.data import check_data
 from harness.run.probing import choose_backends, one_line
@@ -27,6 +28,7 @@ class Plan:
     left_out: dict[str, str]  # backend -> reason, under `auto`
     device_names: tuple[str, ...] = ()  # of all accelerators that any probe saw
     of_models_folder: frozenset[str] = frozenset()  # models that a run without --model takes
+    shard: ShardOrigin | None = None  # where the cases are one of a plan's shards
 
     def writes(self, case: Case) -> str:
         """Return what the recipe of a case writes into its file: qdq, cast or nothing."""
@@ -43,17 +45,12 @@ def plan_run(
     Raises: ConfigError for unknown names; BackendUnavailable for a backend asked for by name that cannot run.
     """
     usable, unusable = choose_backends(options, probe=probe)
-    _check_recipes(options)
+    check_recipes(options)
     models = choose_models(options, models_dir)
     options.check_settings(tuple(models.values()))
     if probe and not all(model.timing_only for model in models.values()):
         check_data(options, progress)
-    cases = tuple(
-        Case(model=model, backend=a.backend, precision=precision, recipe=recipe, device=_device(options, a))
-        for model in models
-        for a in usable
-        for precision, recipe in _cells(options, models[model])
-    )
+    cases = cases_of(options, models, {a.backend: _device(options, a) for a in usable})
     accelerators = {
         name: None
         for a in (*usable, *unusable)
@@ -70,7 +67,21 @@ def plan_run(
     )
 
 
-def _check_recipes(options: HarnessOptions) -> None:
+def cases_of(options: HarnessOptions, models: Mapping[str, ModelSpec], devices: Mapping[str, str]) -> tuple[Case, ...]:
+    """Return the cases of some models; `devices`: backend -> the device that it runs them on.
+
+    Raises: ConfigError for a quantized model without INT8 among the precisions.
+    """
+    return tuple(
+        Case(model=name, backend=backend, precision=precision, recipe=recipe, device=device)
+        for name, model in models.items()
+        for backend, device in devices.items()
+        for precision, recipe in _cells(options, model)
+    )
+
+
+def check_recipes(options: HarnessOptions) -> None:
+    """Refuse a recipe that none of the asked precisions has. Raises: ConfigError."""
     asked = tuple(name for precision in options.precisions for name in recipe_names(precision))
     for recipe in options.recipes:
         if recipe not in asked:

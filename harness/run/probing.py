@@ -23,7 +23,7 @@ def choose_backends(options: HarnessOptions, *, probe: bool) -> tuple[list[Avail
     """
     for folder in options.extension_dirs:
         add_extension_dir(folder)
-    names = _chosen_names(options.backends)
+    names = chosen_names(options.backends)
     probed = probe_backends(names, options) if probe else [_installed(name) for name in names]
     usable = [a for a in probed if a.usable]
     unusable = [a for a in probed if not a.usable]
@@ -78,7 +78,8 @@ def one_line(availability: Availability) -> str:
     return availability.reason + hint
 
 
-def _chosen_names(asked: tuple[str, ...]) -> tuple[str, ...]:
+def chosen_names(asked: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of the backends that were asked. Raises: ConfigError for an unknown one."""
     known = list_backends()
     if asked == ("auto",):
         return known

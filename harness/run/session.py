@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 
 from harness.gates import GateAnswer
 from harness.options.commands import changed_options
 from harness.options.values import HarnessOptions
 from harness.protocols import Progress, no_progress
-from harness.records import Record, Run, Status
+from harness.records import Record, Run, ShardOrigin, Status
 from harness.run.case import CaseRun
 from harness.run.cases import Cases
 from harness.run.ending import Ended, Ending, end_run, ended_unwritten, properties_of
@@ -38,7 +39,7 @@ class RunSession:
         """
         self.options, self.plan, self.notes = options, plan, list[str]()
         now = datetime.datetime.now(datetime.timezone.utc)
-        name = run_id(Path(options.report_dir), now)
+        name = run_id(Path(options.report_dir), now, shard=plan.shard)
         self._cases = Cases(options, plan, folder=Path(options.report_dir) / name, progress=progress)
         self.run = Run(
             id=name,
@@ -53,6 +54,7 @@ class RunSession:
             baseline=options.baseline,
             baseline_dir=options.baseline_dir,
             url=options.report_url,
+            shard=plan.shard,
         )
         self._judging = Judging(self._cases, plan, options, gates=gates)
         self._written = set[str]()
@@ -103,17 +105,18 @@ class RunSession:
     def problem(self) -> str:
         """Return why a run whose tests all passed is no success; "" when it is one."""
         records = self.records
-        if all(record.status is Status.UNSUPPORTED for record in records):
+        if all(record.status in (Status.UNSUPPORTED, Status.ABSENT) for record in records):
             return "no case ran: every one was unsupported or skipped"
         bad = [record for record in records if record.status in (Status.FAILED, Status.ERROR)]
         if not bad:
             return ""
         return f"failed without a test of their own: {', '.join(record.case.id for record in bad)}: {bad[0].reason}"
 
-    def finish(self, *, clean: bool, had_end: bool = True) -> None:
+    def finish(self, *, clean: bool, is_whole: bool = False, had_end: bool = True) -> None:
         """Write records, summary, report, and asked-for baselines of a clean run. Measures and judges nothing more.
 
-        `clean`: every test passed. `had_end`: every test that was selected ran.
+        `clean`: every test passed. `is_whole`: nothing was deselected and nothing ended early.
+        `had_end`: every test that was selected ran.
         Raises: ConfigError when a file cannot be written.
         """
         self._cases.close()
@@ -127,12 +130,18 @@ class RunSession:
             is_clean=clean and not self.problem(),
             had_end=had_end,
         )
-        self._ended = end_run(self.run, self._judging.records(), ending)
+        header = self.run
+        if header.shard is not None:
+            is_whole = is_whole and len(self._cases.opened) == len(self.plan.cases)
+            header = replace(header, shard=replace(header.shard, is_whole=is_whole))
+        self._ended = end_run(header, self._judging.records(), ending)
 
 
-def run_id(report_dir: Path, now: datetime.datetime) -> str:
-    """Return a new run's name: its UTC start, and a number when another run began in the same second."""
+def run_id(report_dir: Path, now: datetime.datetime, *, shard: ShardOrigin | None = None) -> str:
+    """Return a new run's name: its UTC start, its shard, and a number when another run began in the same second."""
     stem = now.strftime("%Y%m%dT%H%M%SZ")
+    if shard is not None:
+        stem += f"-shard{shard.number}-{shard.attempt}"
     number, name = 1, stem
     while (report_dir / name).exists():
         number += 1

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harness.gates import JudgeOptions, judge_records
 from harness.records import Record, Run
-from harness.store.baselines import BaselineStore
+from harness.store.baselines import KeptBaselines
 from harness.store.runs import BASELINES_FOLDER, load_run
 
 
@@ -19,10 +19,11 @@ def load_judged_run(folder: Path) -> tuple[Run, list[Record]]:
     run, records = load_run(folder)
     if not run.finished_at:
         return run, records
-    baselines, errors = BaselineStore(folder / BASELINES_FOLDER).load_for(records)
-    if errors:
-        raise next(iter(errors.values()))
-    return run, judge_records(records, baselines, options_of(run))
+    kept = KeptBaselines(folder / BASELINES_FOLDER, records)
+    judged = judge_records(records, kept, options_of(run))
+    if kept.errors:
+        raise next(iter(kept.errors.values()))
+    return run, judged
 
 
 def options_of(run: Run) -> JudgeOptions:

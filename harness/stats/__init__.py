@@ -36,11 +36,13 @@ from harness.stats.paired import (
 )
 from harness.stats.quantiles import median_interval, n_needed_for_quantile, quantile_interval, quantile_or_none
 from harness.stats.rates import below_floor_p, clopper_pearson_interval, wilson_interval
+from harness.stats.sequential import SignTest
 
 __all__ = [
     "ConfusionMove",
     "LatencySummary",
     "Ratio",
+    "SignTest",
     "below_floor_p",
     "cases_that_could_alarm",
     "clopper_pearson_interval",

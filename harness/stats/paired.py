@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import MeasurementError
-from harness.stats.rates import CONFIDENCE, check_counts, check_level
+from harness.stats.rates import CONFIDENCE, N_CACHED, check_counts, check_level
 
 POWER = 0.8  # of a stated detectable loss; the customary value (J. Cohen, 1988)
 TAIL = 1e-12  # probability left out at each end of a binomial sum
 
 
+@lru_cache(maxsize=N_CACHED)
 def mcnemar_p(n_lost: int, n_gained: int, *, two_sided: bool = True, mid_p: bool = False) -> float:
     """Return the exact p-value of McNemar's test: could a fair coin have lost this many?
 
@@ -70,6 +71,7 @@ def score_statistic(n_lost: int, n_gained: int, n: int, loss: float) -> float:
     return gap / math.sqrt(variance)
 
 
+@lru_cache(maxsize=N_CACHED)
 def loss_interval(n_lost: int, n_gained: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Return Tango's score interval of the true loss [fraction, fraction]; a gain is negative.
 
@@ -100,17 +102,18 @@ def _limit(counts: tuple[int, int, int], *, z: float, low: float, high: float) -
     return float(optimize.brentq(lambda loss: score_statistic(*counts, loss) - z, low, high, xtol=1e-12, rtol=1e-12))
 
 
+@lru_cache(maxsize=N_CACHED)
 def loss_beyond_margin_p(n_lost: int, n_gained: int, n: int, margin: float) -> float:
     """Return the one-sided p-value of "the true loss is larger than the margin".
 
     Raises: MeasurementError for counts that do not fit into n or a margin outside (-1, 1).
     Source: T. Tango, Statistics in Medicine 17 (1998) 891.
     """
-    from scipy import stats
+    from scipy import special
 
     if not -1 < margin < 1:
         raise MeasurementError(f"margin {margin} is not a loss in fractions of images")
-    return float(stats.norm.sf(score_statistic(n_lost, n_gained, n, margin)))
+    return float(special.ndtr(-score_statistic(n_lost, n_gained, n, margin)))
 
 
 def loss_within_margin_p(n_lost: int, n_gained: int, n: int, margin: float) -> float:
@@ -169,6 +172,7 @@ def mcnemar_power(loss: float, *, n: int, alpha: float, gain_rate: float = 0.0) 
     return float(np.dot(stats.binom.pmf(n_changed, n, change_rate), flagged))
 
 
+@lru_cache(maxsize=N_CACHED)
 def detectable_loss(*, n: int, alpha: float, power: float = POWER, gain_rate: float = 0.0) -> float | None:
     """Return the smallest true loss that the exact test flags with the given power [fraction].
 
@@ -188,6 +192,7 @@ def detectable_loss(*, n: int, alpha: float, power: float = POWER, gain_rate: fl
     return float(found)
 
 
+@lru_cache(maxsize=N_CACHED)
 def images_needed(margin: float, *, alpha: float, change_rate: float = 0.0) -> int:
     """Return how many images show that a loss of 0 is within the margin, at a rate of changed images [images].
 

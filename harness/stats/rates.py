@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 
 from harness.errors import MeasurementError
 
+N_CACHED = 1 << 16  # results of counts: the cases of a fleet share most of theirs
 CONFIDENCE = 0.95  # of every interval that is only shown; verdicts use 1 - 2 alpha
 
 
+@lru_cache(maxsize=N_CACHED)
 def wilson_interval(n_hits: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Return the Wilson score interval of a rate [fraction, fraction].
 
@@ -21,6 +24,7 @@ def wilson_interval(n_hits: int, n: int, confidence: float = CONFIDENCE) -> tupl
     return _binomial_interval(n_hits, n, confidence, "wilson")
 
 
+@lru_cache(maxsize=N_CACHED)
 def clopper_pearson_interval(n_hits: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Return the exact interval of a rate [fraction, fraction].
 
@@ -31,6 +35,7 @@ def clopper_pearson_interval(n_hits: int, n: int, confidence: float = CONFIDENCE
     return _binomial_interval(n_hits, n, confidence, "exact")
 
 
+@lru_cache(maxsize=N_CACHED)
 def below_floor_p(n_hits: int, n: int, floor: float) -> float:
     """Return the exact p-value of "the rate is below the floor" (one-sided binomial test).
 

@@ -11,7 +11,7 @@ baseline is a readable diff. A damaged file is an error with the command that re
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from harness.errors import BaselineError, ConfigError
@@ -24,9 +24,11 @@ from harness.store.baseline_files import (
     PredictionsBaseline,
     TimesBaseline,
     json_from_baseline,
+    line_from_baseline,
     predictions_from_json,
     predictions_from_record,
     subject_from_files,
+    text_from_baseline,
     times_from_json,
     times_from_record,
 )
@@ -146,11 +148,15 @@ class BaselineStore:
         then nothing is written.
         Raises: BaselineError for a refused case; ConfigError for a case the run does not have.
         """
-        by_id = {record.case.id: record for record in records if not record.is_reference}
+        by_id: dict[str, list[Record]] = {}  # of a merged run several: one a type of device
+        for record in records:
+            if not record.is_reference:
+                by_id.setdefault(record.case.id, []).append(record)
         unknown = [case_id for case_id in case_ids if case_id not in by_id]
         if unknown:
             raise ConfigError(f"the run has no case {', '.join(unknown)}; it has: {', '.join(by_id) or 'none'}")
-        chosen = [by_id[i] for i in case_ids] if case_ids else [r for r in by_id.values() if is_measured(r)]
+        named = [record for case_id in case_ids for record in by_id[case_id]]
+        chosen = named or [record for found in by_id.values() for record in found if is_measured(record)]
         if not chosen:
             raise BaselineError("the run measured no case, so there is nothing to accept")
         files: dict[Path, Baseline] = {}
@@ -195,6 +201,31 @@ class BaselineStore:
         return files
 
 
+class KeptBaselines(Mapping[RecordKey, Subject]):
+    """The baselines below a folder, each read when it is asked for: those of a fleet fill no memory."""
+
+    def __init__(self, folder: Path, records: Sequence[Record]) -> None:
+        self._store = BaselineStore(folder)
+        self._records = {record.key: record for record in records if not record.is_reference}
+        self.errors: dict[RecordKey, BaselineError] = {}  # of those that were asked for and cannot be read
+
+    def __getitem__(self, key: RecordKey) -> Subject:
+        try:
+            found = self._store.load(self._records[key])
+        except BaselineError as error:
+            self.errors[key] = error
+            found = None
+        if found is None:
+            raise KeyError(key)
+        return found
+
+    def __iter__(self) -> Iterator[RecordKey]:
+        return (key for key in self._records if key in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
 def is_measured(record: Record) -> bool:
     """Tell whether a record has something to accept or to compare."""
     has_ended = record.status in (Status.PASSED, Status.FAILED)
@@ -217,6 +248,15 @@ def _read(path: Path) -> bytes | None:
         return None
     except OSError as error:
         raise BaselineError(f"{path} cannot be read ({error.strerror}); fix its permissions") from error
+
+
+def baseline_lines(store: BaselineStore, case_id: str | None = None) -> list[str]:
+    """Return all baselines, a line each; or those of one case in full. Raises: BaselineError for none."""
+    found = [baseline for baseline in store.load_all() if case_id in (None, baseline.case.id)]
+    if not found:
+        of_case = f" of {case_id}" if case_id else ""
+        raise BaselineError(f"{store.root} holds no baseline{of_case}; see harness baseline accept")
+    return [text_from_baseline(baseline) if case_id else line_from_baseline(baseline) for baseline in found]
 
 
 def replaced_lines(records: Sequence[Record], written: Sequence[Path]) -> list[str]:

@@ -155,8 +155,31 @@ def _history_from_summaries(summaries: Sequence[_Summary], notes: list[str]) -> 
     )
     case_ids = tuple(dict.fromkeys(case.id for summary in reversed(summaries) for case in summary.cases))
     values, n_images, n_foreign = _tables(summaries, {case_id: row for row, case_id in enumerate(case_ids)})
+    return history_of_series(
+        runs=runs, case_ids=case_ids, values=values, n_images=n_images, n_foreign=n_foreign, notes=notes
+    )
+
+
+def history_of_series(
+    *,
+    runs: tuple[HistoryRun, ...],
+    case_ids: tuple[str, ...],
+    values: dict[Metric, NDArray[np.float64]],
+    n_images: NDArray[np.float64],
+    n_foreign: int = 0,
+    notes: Sequence[str] = (),
+) -> History:
+    """Return series with their steps.
+
+    values: float64[cases, runs] of every metric; n_images: float64[cases]; `n_foreign`: accuracies left out because
+    they were scored on other images than the newest.
+    """
     if n_foreign:
-        notes.append(f"{n_foreign} older accuracies are left out: they were scored on other images than the newest")
+        notes = [
+            *notes,
+            f"{n_foreign} older accuracies are left out: they were scored on other images than the newest",
+        ]
+    values = dict(sorted(values.items(), key=_metric_order))
     return History(
         runs=runs,
         case_ids=case_ids,
@@ -198,7 +221,7 @@ def _tables(
                 metric = metrics.get(batch) or metrics.setdefault(batch, Metric(name="p50_ns", batch_size=batch))
                 put(metric, row, column, latency.p50_ns)
             put(size, row, column, case.engine_bytes)
-    return dict(sorted(values.items(), key=_metric_order)), n_images, n_foreign
+    return values, n_images, n_foreign
 
 
 def _metric_order(item: tuple[Metric, object]) -> tuple[int, int]:

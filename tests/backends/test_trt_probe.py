@@ -242,12 +242,17 @@ def test_why_a_backend_cannot_be_used(driver, module, reason):
 def test_a_usable_backend(install):
     install("trt_good", GOOD)
     driver = DriverProbe(
-        names=("H200", "H200"), driver="580.65.06", cuda_version="13.0", compute_capabilities=("9.0", "9.0")
+        names=("H200", "H200"),
+        driver="580.65.06",
+        cuda_version="13.0",
+        compute_capabilities=("9.0", "9.0"),
+        uuids=("GPU-a", "GPU-b"),
     )
     found = probe_backend("trt", "trt_good", install_hint="pip install it", needs=("json",), driver=lambda: driver)
     assert (found.usable, found.reason, found.devices) == (True, "", ("cuda:0", "cuda:1"))
     assert (found.driver, found.cuda_version, found.versions["trt_good"]) == ("580.65.06", "13.0", "9.9")
     assert found.compute_capabilities == ("9.0", "9.0")
+    assert found.device_uuids == ("GPU-a", "GPU-b")
 
 
 @pytest.mark.parametrize("name", ["trt", "trt-rtx", "ort-cuda"])

@@ -67,6 +67,10 @@ def test_a_captured_graph_that_cannot_be_instantiated_is_freed(gpu, copies, envi
 def test_every_device_has_its_own_compute_capability(environment):
     environment("FAKE_CUDA_DEVICES", "2")
     assert probe_driver().compute_capabilities == ("9.0", "10.0")
+    assert probe_driver().uuids == (
+        "GPU-abababab-abab-abab-abab-ababababab00",
+        "GPU-abababab-abab-abab-abab-ababababab01",
+    )
 
 
 def test_the_management_library_is_asked_and_let_go():

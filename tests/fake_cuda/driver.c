@@ -104,6 +104,7 @@ E R cuGetErrorName(R e, const char **s) { *s = "FAKE"; return OK; }
 E R cuDeviceGetCount(int *n) { *n = flag("FAKE_CUDA_DEVICES", "2") ? 2 : 1; return OK; }
 E R cuDeviceGet(int *d, int i) { int n; cuDeviceGetCount(&n); *d = i; return i < n ? OK : 101; }
 E R cuDeviceGetName(char *s, int n, int d) { strncpy(s, "Fake GPU", n); return OK; }
+E R cuDeviceGetUuid(unsigned char *u, int d) { memset(u, 0xab, 16); u[15] = d; return OK; }
 E R cuDeviceComputeCapability(int *a, int *b, int d) { *a = 9 + d; *b = 0; return OK; }
 E R cuDeviceTotalMem_v2(size_t *n, int d) { *n = 8ull << 30; return OK; }
 E R cuDeviceGetAttribute(int *v, int a, int d) { *v = a == 75 ? 9 + d : a == 76 ? 0 : a == 1 ? 1024 : 1; return OK; }

@@ -50,6 +50,9 @@ EVERY = {
     "--report-url": (["--report-url=https://ci.example/report"], "https://ci.example/report"),
     "--engine-cache": (["--engine-cache=/cache"], "/cache"),
     "--rebuild": (["--rebuild"], True),
+    "--shard": (["--shard=3"], 3),
+    "--shard-plan": (["--shard-plan=/fleet/shards.json"], "/fleet/shards.json"),
+    "--shard-attempt": (["--shard-attempt=2"], 2),
     "--cuda-tf32": (["--cuda-tf32"], True),
     "--trt-workspace": (["--trt-workspace=256"], 256),
     "--trt-optimization-level": (["--trt-optimization-level=0"], 0),
@@ -77,6 +80,9 @@ NOT_REPEATED = {
     "--report-url",
     "--engine-cache",
     "--rebuild",
+    "--shard",
+    "--shard-plan",
+    "--shard-attempt",
 }
 SELECTING = {"--backend", "--precision", "--recipe", "--model"}
 

@@ -42,6 +42,7 @@ def probe_backend(name: str) -> Availability:
         cuda_version=driver.cuda_version,
         compute_capabilities=driver.compute_capabilities,
         fast_precisions=fast_precisions(driver.compute_capabilities),
+        device_uuids=driver.uuids,
     )
 
 

@@ -105,4 +105,5 @@ def probe_backend(
         cuda_version=found.cuda_version,
         compute_capabilities=found.compute_capabilities,
         fast_precisions=fast_precisions(found.compute_capabilities),
+        device_uuids=found.uuids,
     )

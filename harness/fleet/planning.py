@@ -1,0 +1,98 @@
+"""A fleet's file becomes shards: one for all cases of one model on one type of device."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.datasets import fingerprint_range, open_dataset
+from harness.errors import ConfigError
+from harness.fleet.fleet_file import read_fleet
+from harness.machine.environment import commit_of
+from harness.options.parsing import options_from_namespace
+from harness.options.values import HarnessOptions
+from harness.run.planning_ahead import cases_ahead
+from harness.specs import DatasetRequest, ModelSpec
+from harness.store.shard_plans import PlannedShard, ShardPlan, numbers_in_words, write_plan
+
+
+def write_fleet_plan(path: Path, output: Path) -> list[str]:
+    """Plan a fleet in the current folder, write the plan, and say what it holds. Raises: HarnessError."""
+    plan = plan_fleet(path, root=Path.cwd(), models_dir=Path("models"))
+    write_plan(plan, output)
+    return [*plan_lines(plan), f"wrote {output}"]
+
+
+def plan_fleet(path: Path, *, root: Path, models_dir: Path) -> ShardPlan:
+    """Cut the cases of a fleet into shards. `root`: of the checkout, whose harness.toml the shards will read too.
+
+    The scored images are read once, so that a shard that scored others is known.
+    Raises: ConfigError for an option that is none, a backend left to `auto`, or device types that are judged unlike;
+    DataError for images that cannot be read.
+    """
+    shards: list[PlannedShard] = []
+    models: dict[str, ModelSpec] = {}
+    shared: list[tuple[DatasetRequest, bool, str]] = []
+    for device in read_fleet(path):
+        where = f"{path} [[device]] {device.name}"
+        options = options_from_namespace(argparse.Namespace(), root=root, planned=device.run, source=where)
+        shared.append((options.data, options.strict, options.baseline))
+        if shared[-1] != shared[0]:
+            raise ConfigError(
+                f"{where}: images, strict verdicts and baselines are the whole fleet's: put them in [run]"
+            )
+        found, cases = cases_ahead(options, models_dir=models_dir, where=where)
+        for name, spec in found.items():
+            if models.setdefault(name, spec) != spec:
+                raise ConfigError(f"{where}: {name} is another model than on another device")
+            shards.append(
+                PlannedShard(
+                    number=len(shards),
+                    device=device.name,
+                    device_type=device.type,
+                    model=name,
+                    run=_run_of(device.run, options, name),
+                    cases=tuple(case for case in cases if case.model == name),
+                )
+            )
+    data, strict, baseline = shared[0]
+    return ShardPlan(
+        commit=commit_of(root),
+        fingerprint="" if all(spec.timing_only for spec in models.values()) else _fingerprint(data),
+        shards=tuple(shards),
+        strict=strict,
+        baseline=baseline,
+    )
+
+
+def _run_of(run: Mapping[str, Any], options: HarnessOptions, model: str) -> dict[str, Any]:
+    """Return what a shard's `[run]` says: nothing that chooses its cases is left to a default."""
+    as_typed = next((name for name in options.models if Path(name).stem == model), model)
+    chosen: dict[str, Any] = {
+        "backend": list(options.backends),
+        "precision": [precision.value for precision in options.precisions],
+        "model": [as_typed],
+    }
+    if options.recipes:
+        chosen["recipe"] = list(options.recipes)
+    return {**run, **chosen}
+
+
+def _fingerprint(data: DatasetRequest) -> str:
+    """Return what `Accuracy.fingerprint` of every scored case will be."""
+    dataset = open_dataset(data.name, split=data.split, data_dir=data.data_dir)
+    return fingerprint_range(dataset, data.scored.first, data.scored.stop)
+
+
+def plan_lines(plan: ShardPlan) -> list[str]:
+    """Return what a plan holds, a line a device type."""
+    lines = []
+    for device in plan.devices:
+        shards = plan.of_device(device)
+        n_cases = sum(len(shard.cases) for shard in shards)
+        lines.append(f"{device}: shards {numbers_in_words(shards)}, {n_cases} cases on {shards[0].device_type}")
+    if plan.commit.endswith("+") or not plan.commit:
+        lines.append("this checkout has changes or no commit: shards cannot be told from those of other changes")
+    return lines

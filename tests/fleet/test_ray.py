@@ -1,0 +1,75 @@
+"""Real shards on a real Ray cluster of this machine: done, killed with its node, of a type that nobody has."""
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from harness.cli import app
+from harness.errors import ConfigError
+from harness.fleet.run_command import run_fleet
+from harness.machine.environment import collect_environment
+from harness.run.stored import load_judged_run
+
+pytest.importorskip("ray", reason="the extra `ray` is not installed")
+
+ROOT = Path(__file__).parents[2]
+FLEET = f"""
+[run]
+model = ["mlp", "mobilenet_digits"]
+precision = ["fp32"]
+backend = ["ort"]
+score_images = 300
+batch_size = [1]
+timing_rounds = 6
+
+[[device]]
+name = "here"
+type = "{collect_environment().device_type}"
+"""
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    """A head without devices and two nodes with one each, and a checkout with a planned fleet."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.chdir(tmp_path)
+    for name in ("suites", "models"):
+        (tmp_path / name).symlink_to(ROOT / name, target_is_directory=True)
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ("harness.plugin",)\n')
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --import-mode=importlib\n")
+    (tmp_path / "fleet.toml").write_text(FLEET)
+    assert CliRunner().invoke(app, ["plan"]).exit_code == 0
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    nodes = [made.add_node(num_cpus=1, resources={"here": 1}) for _ in range(2)]
+    ray.init(address=made.address, log_to_driver=False, configure_logging=False)
+    yield made, nodes
+    ray.shutdown()
+    made.shutdown()
+
+
+def run(lines, **changes):
+    values = {"ray_address": "auto", "deadline_s": 120.0, "max_attempts": 3, "echo": lines.append}
+    return run_fleet(Path("shards.json"), Path("shards"), **(values | changes))
+
+
+def test_shards_run_on_a_cluster_and_one_is_killed_with_its_node(cluster):
+    made, nodes = cluster
+    lines = []
+    threading.Thread(target=lambda: (time.sleep(3), made.remove_node(nodes[0], allow_graceful=False))).start()
+    assert run(lines) == []
+    assert sum("done" in line for line in lines) == 2
+    merged = CliRunner().invoke(app, ["merge", "shards", "-o", "night"])
+    assert merged.exit_code == 0, merged.output
+    assert len([r for r in load_judged_run(Path("night"))[1] if not r.is_reference]) == 2
+    assert run([]) == [], "nothing is left to run"
+
+    plan = Path("shards.json").read_text()
+    Path("shards.json").write_text(plan.replace('"device":"here"', '"device":"elsewhere"'))
+    with pytest.raises(ConfigError, match="the plan needs elsewhere"):
+        run([])
