@@ -1,4 +1,4 @@
-"""`harness doctor|report|compare|baseline`: the command line beside pytest. The only file that imports typer."""
+"""`harness doctor|report|compare|baseline`: what is here, and what a run found."""
 
 from __future__ import annotations
 
@@ -35,11 +35,6 @@ app.add_typer(baseline_app, name="baseline")
 
 REPORTS = Path("reports")
 BASELINES = Path("suites/baselines")
-
-
-def main() -> None:
-    """Run the command line."""
-    app()
 
 
 def one_line_errors(command: Callable[..., Any]) -> Callable[..., Any]:
