@@ -1,0 +1,84 @@
+"""Python code in a process of its own: a crash or a hang there is an answer, and it never outlives who asked."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+MAX_ERROR = 300  # characters of a child's last word
+KILL_LIMIT_S = 5.0  # a process that hangs inside a kernel driver cannot even be killed
+# The child asks the kernel (prctl PR_SET_PDEATHSIG) to be killed with its parent; which may be gone before that.
+ENDS_WITH_PARENT = """
+import os, signal, sys
+parent = int(sys.argv.pop(1))
+if sys.platform == "linux":
+    import ctypes
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildEnd:
+    """How a process ended, and the steps that it said it had done."""
+
+    returncode: int | None  # None: it hung and was killed
+    answers: tuple[dict[str, Any], ...]
+    last_error: str  # last line on stderr, "" without one
+    limit_s: float
+
+    def reason(self, module: str, at: str) -> str:
+        """Return in one line why `module` cannot be used; `at` says during what, as "when imported"."""
+        if self.returncode is None:
+            return f"{module} hangs on use: no answer in {self.limit_s:.0f} s {at}"
+        if self.returncode < 0:
+            name = signal.Signals(-self.returncode).name
+            return f"{module} crashes on use: a process died of {name} {at}"
+        return f"{module} fails on use {at}: {self.last_error[:MAX_ERROR] or f'exit status {self.returncode}'}"
+
+
+def run_python(code: str, *arguments: str, limit_s: float, python: str = sys.executable) -> ChildEnd:
+    """Run Python code in another process; when it hangs, kill it with all that it has started.
+
+    After each step the code prints a line of JSON, {"step": its name, ...}; these lines are the answers.
+    """
+    child = subprocess.Popen(
+        [python, "-c", ENDS_WITH_PARENT + code, str(os.getpid()), *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    is_over = True
+    try:
+        out, err = child.communicate(timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        is_over = False
+        out, err = _killed(child)
+    except BaseException:
+        _killed(child)
+        raise
+    lines = out.decode(errors="replace").splitlines()
+    return ChildEnd(
+        returncode=child.returncode if is_over else None,
+        answers=tuple(json.loads(line) for line in lines if line.startswith('{"step"')),
+        last_error=(err.decode(errors="replace").strip().splitlines() or [""])[-1],
+        limit_s=limit_s,
+    )
+
+
+def _killed(child: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
+    if sys.platform == "win32":
+        child.kill()
+    else:
+        os.killpg(child.pid, signal.SIGKILL)  # of a session of its own; not waited for yet, so the id is still its own
+    try:
+        return child.communicate(timeout=KILL_LIMIT_S)
+    except subprocess.TimeoutExpired as error:
+        return error.output or b"", error.stderr or b""
