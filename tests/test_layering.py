@@ -25,6 +25,7 @@ ROOMS = (
     "datasets",
     "models",
     "precision",
+    "importers",
     "backends",
     "measure",
     "worker",
@@ -34,7 +35,8 @@ ROOMS = (
     "cli",
 )
 RUNTIMES = {"onnx", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "pycuda", "cuda", "nncf", "torch"}
-RUNTIME_HOMES = ("backends", "precision", "models")
+RUNTIMES |= {"tensorflow", "tf2onnx", "keras", "onnxscript", "google"}
+RUNTIME_HOMES = ("backends", "importers", "precision", "models")
 
 MAX_ENTRIES = 22
 MAX_FAN_OUT = 10

@@ -1,8 +1,11 @@
 """`harness ...`: the command line beside pytest. The only room that imports typer."""
 
+from harness.cli.importing import import_command
 from harness.cli.runs import app
 
 __all__ = ["app", "main"]
+
+app.command("import")(import_command)
 
 
 def main() -> None:

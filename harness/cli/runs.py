@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.errors import BaselineError, ConfigError, HarnessError
+from harness.errors import BaselineError, ConfigError, DataError, HarnessError
 from harness.gates import CaseVerdicts, JudgeOptions, baseline_gates, compare_runs, judge_records
 from harness.options.tolerances import value_from_text
 from harness.options.values import HarnessOptions
@@ -37,8 +37,8 @@ REPORTS = Path("reports")
 BASELINES = Path("suites/baselines")
 
 
-def one_line_errors(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Show our own errors as one line and exit with 2."""
+def one_line_errors(command: Callable[..., Any], *, bad_file_status: int = 2) -> Callable[..., Any]:
+    """Show our own errors as one line and exit with 2, for a file that cannot be used with `bad_file_status`."""
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -46,7 +46,7 @@ def one_line_errors(command: Callable[..., Any]) -> Callable[..., Any]:
             return command(*args, **kwargs)
         except HarnessError as error:
             typer.echo(f"ERROR: {error}", err=True)
-            raise typer.Exit(2) from error
+            raise typer.Exit(bad_file_status if isinstance(error, DataError) else 2) from error
 
     return run
 
