@@ -23,12 +23,14 @@ class Imported:
     """What a conversion has to say beside the file.
 
     `scale` and `mean` are what the source says of its preprocessing, as a card has them; None where it says nothing.
+    `difference` is the largest one of any output to the source's own, on random images; None where it was not measured.
     """
 
     title: str = ""  # of the net
     tools: str = ""  # what converted it, with versions
     scale: float | None = None
     mean: tuple[float, ...] | None = None  # one per channel, or one for all
+    difference: float | None = None
     warnings: tuple[str, ...] = ()
 
 

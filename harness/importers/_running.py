@@ -71,7 +71,7 @@ def import_model(order: ImportOrder) -> tuple[ModelSpec, tuple[str, ...]]:
         spec = _completed(replace(done.spec, name=name), done.imported, order)
         text = card_text(spec, file=onnx_path.name, provenance=_provenance(order, done.imported))
         _put(order.folder, onnx_path, card, text, target)
-    return load_card(card), (*done.imported.warnings, *_cautions(order, done.imported))
+    return load_card(card), (*_comparison(done.imported), *done.imported.warnings, *_cautions(order, done.imported))
 
 
 def _converted(order: ImportOrder, target: Path) -> Done:
@@ -116,6 +116,11 @@ def _completed(spec: ModelSpec, imported: Imported, order: ImportOrder) -> Model
 def _cautions(order: ImportOrder, imported: Imported) -> Iterator[str]:
     if order.scale is None and imported.scale is None:
         yield "the source does not say how pixels are scaled; the card says 1/255 (--scale, --mean and --std set it)"
+
+
+def _comparison(imported: Imported) -> Iterator[str]:
+    if imported.difference is not None:
+        yield f"outputs differ by {imported.difference:.2g} at most from the source's own, on random images"
 
 
 def _provenance(order: ImportOrder, imported: Imported) -> str:
