@@ -216,6 +216,30 @@ def scales_digest(model: ModelProto) -> str:
     return digest.hexdigest() if n_found else ""
 
 
+def activation_scales(path: str | Path) -> dict[str, float]:
+    """Return tensor -> scale of the QuantizeLinear nodes on activations, {} for a file without Q/DQ nodes.
+
+    Raises: DataError as `load_model`, or where only weights are quantized; BuildError as `check_scales`, or for several
+    scales of one tensor.
+    """
+    numpy_helper = _onnx().numpy_helper
+    model = load_model(path)
+    if not check_scales(model, path):
+        return {}
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    constants.update(_constant_nodes(model))
+    scales = {}
+    for node in model.graph.node:
+        if node.op_type == "QuantizeLinear" and node.input[0] not in constants:
+            scale = numpy_helper.to_array(constants[node.input[SCALE_INPUT]]).astype(np.float64)
+            if scale.size != 1:
+                raise BuildError(f"{path}: tensor {node.input[0]} has {scale.size} scales; expected one")
+            scales[node.input[0]] = float(scale.item())
+    if not scales:
+        raise DataError(f"{path}: its Q/DQ nodes hold weights only; no activation has a scale")
+    return scales
+
+
 def sort_nodes(model: ModelProto) -> None:
     """Put the nodes of a graph in topological order, as onnx.checker wants them; keeps the order otherwise.
 
