@@ -76,7 +76,7 @@ def convert(
         raise BuildError(f"model {request.spec.name}: INT8 needs calibration images; none were given")
     reader = ActivationReader(model, names, request.spec, request.work_dir)
     ranges = activation_ranges(reader, request.calibration, threshold, name=request.spec.name)
-    _write(model, ranges, request, quantize_outputs)
+    write_qdq(model, ranges, request, quantize_outputs=quantize_outputs)
     return Conversion(method=method, batch_size=reader.batch_size)
 
 
@@ -87,6 +87,15 @@ def activation_ranges(
 
     Raises: BuildError when an activation is NaN or infinite; DataError for bad images.
     """
+    ranges = finite_ranges(reader, calibration, name=name)
+    if threshold is None:
+        return ranges
+    histograms = reader.histograms(calibration, ranges)
+    return {tensor: threshold(histogram) for tensor, histogram in histograms.items()}
+
+
+def finite_ranges(reader: ActivationReader, calibration: CalibrationSet, *, name: str) -> dict[str, float]:
+    """Return the largest magnitude of each tensor of a reader. Raises: as `activation_ranges`."""
     ranges = reader.largest(calibration)
     for tensor, largest in ranges.items():
         if not np.isfinite(largest):
@@ -94,10 +103,7 @@ def activation_ranges(
                 f"model {name}: activation {tensor} becomes {largest} on calibration images; "
                 "the FP32 model itself overflows"
             )
-    if threshold is None:
-        return ranges
-    histograms = reader.histograms(calibration, ranges)
-    return {tensor: threshold(histogram) for tensor, histogram in histograms.items()}
+    return ranges
 
 
 def prepare_graph(source: Path, work_dir: Path, *, fold: bool = True) -> onnx.ModelProto:
@@ -164,9 +170,13 @@ def _folded(model: onnx.ModelProto, work_dir: Path) -> onnx.ModelProto:
     return folded
 
 
-def _write(
-    model: onnx.ModelProto, ranges: Mapping[str, float], request: ConversionRequest, quantize_outputs: bool
+def write_qdq(
+    model: onnx.ModelProto, ranges: Mapping[str, float], request: ConversionRequest, *, quantize_outputs: bool = False
 ) -> None:
+    """Write a model with Q/DQ pairs whose activations are clipped to `ranges` into `request.target`.
+
+    Raises: BuildError when onnxruntime.quantization fails or changes more than it was asked to.
+    """
     tools = importlib.import_module("onnxruntime.quantization")
     # 1.23, the last for Python 3.10, exports TensorData from here only.
     ranges_of = importlib.import_module("onnxruntime.quantization.calibrate")
