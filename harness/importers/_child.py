@@ -59,6 +59,8 @@ def _done(order: Order) -> Done:
     imported = _converted(importer, request)
     if not request.target.is_file():
         raise BuildError(f"importer {importer.name} wrote no file for {request.sources[0]}")
+    if imported.spec is not None:
+        return Done(imported=imported, spec=imported.spec)
     source = request.sources[0]
     try:
         if not any(node.domain not in ("", "ai.onnx") for node in load_model(request.target).graph.node):

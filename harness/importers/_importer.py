@@ -6,13 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.specs import ModelSpec
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportRequest:
     """What is to be imported, and what its files may not tell."""
 
     sources: tuple[str, ...]  # paths, or PATH:NAME where an importer takes an object of a file
-    target: Path  # the ONNX file to write
+    target: Path  # the file to write
     input_name: str = ""  # of the source, where it has several
     output_name: str = ""
     input_shape: tuple[int, ...] = ()  # without the batch; C, H, W or K
@@ -31,6 +33,7 @@ class Imported:
     scale: float | None = None
     mean: tuple[float, ...] | None = None  # one per channel, or one for all
     difference: float | None = None
+    spec: ModelSpec | None = None  # of a file that is no ONNX file, and cannot be asked what it is
     warnings: tuple[str, ...] = ()
 
 
@@ -46,5 +49,6 @@ class Importer:
     summary: str
     takes: str  # its sources, as a user types them
     convert: Callable[[ImportRequest], Imported]
+    suffix: str = ".onnx"  # of the file that it writes
     required_modules: tuple[str, ...] = ()
     install_hint: str = ""

@@ -57,20 +57,20 @@ def import_model(order: ImportOrder) -> tuple[ModelSpec, tuple[str, ...]]:
     """
     for folder in order.extension_dirs:
         add_extension_dir(folder)
-    find_importer(order.importer)
+    suffix = find_importer(order.importer).suffix
     name = order.name or re.sub(r"[^A-Za-z0-9_.]", "_", _path(order.sources[0]).stem)
     if not NAME_PATTERN.match(name):
         raise ConfigError(f"--name={name}: use letters, digits, '_' and '.' only")
-    onnx_path, card = order.folder / f"{name}.onnx", order.folder / f"{name}.toml"
-    for path in (onnx_path, card):
+    model_path, card = order.folder / f"{name}{suffix}", order.folder / f"{name}.toml"
+    for path in (model_path, card):
         if path.exists():
             raise ConfigError(f"{path} exists; remove it, or choose another --name or --output")
     with tempfile.TemporaryDirectory(prefix="harness-import-") as work:
-        target = Path(work) / f"{name}.onnx"
+        target = Path(work) / f"{name}{suffix}"
         done = _converted(order, target)
         spec = _completed(replace(done.spec, name=name), done.imported, order)
-        text = card_text(spec, file=onnx_path.name, provenance=_provenance(order, done.imported))
-        _put(order.folder, onnx_path, card, text, target)
+        text = card_text(spec, file=model_path.name, provenance=_provenance(order, done.imported))
+        _put(order.folder, model_path, card, text, target)
     return load_card(card), (*_comparison(done.imported), *done.imported.warnings, *_cautions(order, done.imported))
 
 
@@ -138,14 +138,14 @@ def _path(source: str) -> Path:
     return Path(before) if before and not Path(source).exists() else Path(source)
 
 
-def _put(folder: Path, onnx_path: Path, card: Path, text: str, target: Path) -> None:
+def _put(folder: Path, model_path: Path, card: Path, text: str, target: Path) -> None:
     """Move the file and its external data into the folder, and write the card last: without it there is no model."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for made in target.parent.iterdir():
             if made != target:
                 shutil.move(made, folder / made.name)
-        shutil.move(target, onnx_path)
+        shutil.move(target, model_path)
         fresh = card.with_suffix(".toml.new")
         fresh.write_text(text)
         os.replace(fresh, card)

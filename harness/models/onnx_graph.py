@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.errors import BackendUnavailable, BuildError, DataError
+from harness.models.formats import OPENVINO_IR, file_digest, model_format
 from harness.store.cache import sha256_of_file
 
 if TYPE_CHECKING:
@@ -51,10 +52,12 @@ def load_model(path: str | Path, *, with_weights: bool = True) -> ModelProto:
 
 
 def model_digest(path: str | Path) -> str:
-    """Return the hex sha256 of a model file, with that of its external data files where it has any.
+    """Return the hex sha256 of a model file, with that of the files that it needs beside it.
 
     Raises: DataError as `load_model`.
     """
+    if model_format(path) == OPENVINO_IR:
+        return file_digest(_existing(Path(path), Path(path)))
     own = sha256_of_file(_existing(Path(path), Path(path)))
     places = external_files(path)
     if not places:

@@ -7,7 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from harness.errors import BackendUnavailable, BuildError, ConfigError, DataError
+from harness.errors import BackendUnavailable, BuildError, ConfigError, DataError, Unsupported
 from harness.models.onnx_graph import check_model, check_scales, load_model, model_digest, scales_digest
 from harness.precision.calibration import CheckedCalibration
 from harness.precision.catalog import find_recipe
@@ -38,13 +38,16 @@ def prepare_artifact(
 
     `weight_bits=7` keeps 8-bit kernels from saturating on CPUs without VNNI.
     Raises: ConfigError for an unknown recipe, DataError for a bad model file or bad calibration images,
-    BackendUnavailable when the recipe's tool is not installed, BuildError when the conversion fails.
+    BackendUnavailable when the recipe's tool is not installed, BuildError when the conversion fails, Unsupported for
+    OpenVINO IR where the recipe converts.
     """
     chosen = find_recipe(precision, recipe)
     if spec.is_quantized != (recipe == GIVEN_RECIPE):
         raise ConfigError(f"model {spec.name}: recipe {recipe} is not for a file that is {_kind(spec)}")
     started = time.perf_counter_ns()
     source_sha256 = _checked_digest(spec)
+    if not spec.is_onnx:
+        return _unconverted(spec, chosen, source_sha256, started)
     spec, file_sha256 = scored_source(spec, source_sha256=source_sha256, cache_dir=cache_dir)
     if chosen.convert is None:
         prepare_ns = time.perf_counter_ns() - started
@@ -97,6 +100,14 @@ def _checked_digest(spec: ModelSpec) -> str:
             f"{spec.sha256[:12]}... of its card; restore the files, or write the card anew if the change is meant"
         )
     return found
+
+
+def _unconverted(spec: ModelSpec, recipe: Recipe, sha256: str, started: int) -> Artifact:
+    """Return the artifact of an IR file, which no recipe converts. Raises: Unsupported."""
+    if recipe.convert is not None:
+        raise Unsupported(f"model {spec.name} is OpenVINO IR, which recipe {recipe.name} cannot convert")
+    prepare_ns = time.perf_counter_ns() - started
+    return _unchanged(spec, recipe, sha256=sha256, source_sha256=sha256, prepare_ns=prepare_ns)
 
 
 def _unchanged(spec: ModelSpec, recipe: Recipe, *, sha256: str, source_sha256: str, prepare_ns: int) -> Artifact:
