@@ -46,13 +46,11 @@ def prepare_artifact(
         raise ConfigError(f"model {spec.name}: recipe {recipe} is not for a file that is {_kind(spec)}")
     started = time.perf_counter_ns()
     source_sha256 = _checked_digest(spec)
-    if not spec.is_onnx:
-        return _unconverted(spec, chosen, source_sha256, started)
     spec, file_sha256 = scored_source(spec, source_sha256=source_sha256, cache_dir=cache_dir)
     if chosen.convert is None:
         prepare_ns = time.perf_counter_ns() - started
         return _unchanged(spec, chosen, sha256=file_sha256, source_sha256=source_sha256, prepare_ns=prepare_ns)
-    _check_installed(chosen)
+    _check_convertible(chosen, spec)
     if chosen.needs_calibration and calibration is None:
         raise ConfigError(f"model {spec.name}: recipe {recipe} needs calibration images; none were given")
     bits = chosen.weight_bits or weight_bits
@@ -100,14 +98,6 @@ def _checked_digest(spec: ModelSpec) -> str:
             f"{spec.sha256[:12]}... of its card; restore the files, or write the card anew if the change is meant"
         )
     return found
-
-
-def _unconverted(spec: ModelSpec, recipe: Recipe, sha256: str, started: int) -> Artifact:
-    """Return the artifact of an IR file, which no recipe converts. Raises: Unsupported."""
-    if recipe.convert is not None:
-        raise Unsupported(f"model {spec.name} is OpenVINO IR, which recipe {recipe.name} cannot convert")
-    prepare_ns = time.perf_counter_ns() - started
-    return _unchanged(spec, recipe, sha256=sha256, source_sha256=sha256, prepare_ns=prepare_ns)
 
 
 def _unchanged(spec: ModelSpec, recipe: Recipe, *, sha256: str, source_sha256: str, prepare_ns: int) -> Artifact:
@@ -198,7 +188,9 @@ def _calibration_note(
     )
 
 
-def _check_installed(recipe: Recipe) -> None:
+def _check_convertible(recipe: Recipe, spec: ModelSpec) -> None:
+    if not spec.is_onnx:
+        raise Unsupported(f"model {spec.name} is OpenVINO IR, which recipe {recipe.name} cannot convert")
     missing = [name for name in recipe.required_modules if importlib.util.find_spec(name) is None]
     if missing:
         raise BackendUnavailable(f"recipe {recipe.name} needs {', '.join(missing)}; {recipe.install_hint}")
