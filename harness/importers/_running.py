@@ -26,7 +26,6 @@ from harness.specs import NAME_PATTERN, ModelSpec
 from harness.store.cache import sha256_of_file
 
 TIME_LIMIT_S = 600.0
-MAX_REASON = 300  # characters of a child's last line
 SHORT_DIGEST = 12
 
 
@@ -98,7 +97,7 @@ def _end_of(end: ChildEnd, order: ImportOrder) -> str:
         return f"importer {order.importer} took longer than {end.limit_s:.0f} s; raise --time-limit"
     if end.returncode < 0:
         return f"importer {order.importer} crashed ({signal.Signals(-end.returncode).name}); the file may be damaged"
-    return f"importer {order.importer} ended without a result ({end.last_error[:MAX_REASON] or end.returncode})"
+    return f"importer {order.importer} ended without a result ({end.last_words})"
 
 
 def _completed(spec: ModelSpec, imported: Imported, order: ImportOrder) -> ModelSpec:

@@ -18,7 +18,7 @@ from harness.store.cache import sha256_of_file
 
 ROOT = Path(__file__).parents[2]
 BROKEN = """
-import os, time
+import os, sys, time
 from harness.errors import DataError
 from harness.importers import Imported, Importer
 
@@ -31,7 +31,7 @@ IMPORTER = Importer(name="{name}", summary="", takes="", convert=convert, requir
 WAYS = {  # to break: code, exit status, what is said
     "hangs": ("time.sleep(60)", 2, "importer hangs took longer than 1 s; raise --time-limit"),
     "crashes": ("os.abort()", 2, "importer crashes crashed (SIGABRT); the file may be damaged"),
-    "exits": ("os._exit(3)", 2, "importer exits ended without a result (3)"),
+    "exits": ("sys.stdout.flush(); os._exit(3)", 2, "importer exits ended without a result (half a line)"),
     "raises": ("[][0]", 4, "it.bin: importer raises cannot convert it (IndexError: list index out of range)"),
     "refuses": ("raise DataError('it.bin: is not for me')", 4, "it.bin: is not for me"),
     "writes_nothing": ("return Imported()", 2, "importer writes_nothing wrote no file"),
