@@ -1,4 +1,4 @@
-"""`harness calibration export|import|diff`: calibration tables, so that one serves a fleet and drift is seen."""
+"""`harness calibration export|import|diff|show`: calibration tables, so that one serves a fleet and drift is seen."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 from harness import errors
 from harness.cli.importing import BAD_FILE_STATUS
-from harness.cli.runs import one_line_errors
+from harness.cli.runs import one_line_errors, run_folder
 from harness.errors import BuildError, ConfigError
 from harness.machine.child import run_python
 from harness.options.tolerances import value_from_text
@@ -25,6 +25,8 @@ from harness.precision.tables import (
     read_table,
     table_text,
 )
+from harness.records import TensorCalibration
+from harness.run.stored import load_judged_run
 from harness.specs import DatasetRequest
 from harness.worker.ranges import CODE, METHODS, Measured, asked_text
 
@@ -102,6 +104,40 @@ def diff_tables(
         raise typer.Exit(2)
     if accepted is not None and any(row.change is None or abs(row.change) > accepted for row in rows):
         raise typer.Exit(1)
+
+
+@app.command("show")
+@told
+def show_calibration(
+    run: Annotated[Path, typer.Argument(help="A run: its folder, or its name below reports/.")] = Path("latest"),
+    case: Annotated[str | None, typer.Option(help="One case.")] = None,
+) -> None:
+    """Say how the range of every tensor was chosen: its largest magnitude, the threshold, what saturates, what is lost.
+
+    Exits with 2 when no record of the run tells it: histograms are kept for recipes that look at them.
+    """
+    _, records = load_judged_run(run_folder(run))
+    told_of = [
+        (record.case.id, record.artifact.calibration)
+        for record in records
+        if case in (None, record.case.id) and record.artifact and record.artifact.calibration
+    ]
+    shown = [(name, calibration) for name, calibration in told_of if calibration.tensors]
+    if not shown:
+        raise ConfigError(f"{run}: no case{f' {case}' if case else ''} tells how its ranges were chosen")
+    for name, calibration in shown:
+        typer.echo(f"{name}: {calibration.method}, {calibration.images.n_images} images")
+        width = max(len(row.tensor) for row in calibration.tensors)
+        typer.echo(f"  {'':<{width}}       largest     threshold  saturated    divergence  (of the largest)")
+        for row in calibration.tensors:
+            typer.echo(f"  {_choice(row, width)}")
+
+
+def _choice(row: TensorCalibration, width: int) -> str:
+    lost = dict(zip(row.candidates, row.divergences, strict=True))
+    near = min(lost, key=lambda candidate: abs(candidate - row.threshold), default=None)
+    divergences = "" if near is None else f"  {lost[near]:12.4g}  ({row.divergences[-1]:.4g})"
+    return f"{row.tensor:<{width}}  {row.largest:12.6g}  {row.threshold:12.6g}  {row.saturated_share:9.3%}{divergences}"
 
 
 def _line(row: Drift, width: int) -> str:

@@ -61,7 +61,7 @@ def doctor(
         typer.echo(line)
 
 
-def _runs(run: Path) -> Path:
+def run_folder(run: Path) -> Path:
     """Return a run's folder: a path, or a name below reports/ (`latest` is the newest)."""
     return run if run.exists() else REPORTS / run
 
@@ -79,9 +79,9 @@ def report(
     tables: Annotated[Path | None, typer.Option(help="Also write all cases as .csv or .parquet.")] = None,
 ) -> None:
     """Regenerate a run's report from its records."""
-    folder = _runs(run)
+    folder = run_folder(run)
     found, records = load_judged_run(folder)
-    earlier = load_judged_run(_runs(previous)) if previous else None
+    earlier = load_judged_run(run_folder(previous)) if previous else None
     made = report_of_run(folder, found, records, previous=earlier)
     for line in write_reports(folder, made, page=output, tables=tables):
         typer.echo(line)
@@ -104,7 +104,7 @@ def compare(
 
     Exits with 1 when something regressed or is missing, and with 2 when nothing could be compared.
     """
-    (a, records_a), (b, records_b) = load_judged_run(_runs(run_a)), load_judged_run(_runs(run_b))
+    (a, records_a), (b, records_b) = load_judged_run(run_folder(run_a)), load_judged_run(run_folder(run_b))
     given = {
         name: value_from_text(name, text, where=f"--{name.replace('_', '-')}")
         for name, text in (("max_drop", max_drop), ("max_slowdown", max_slowdown), ("alpha", alpha))
@@ -117,8 +117,8 @@ def compare(
     for line in comparison_lines((a, b), found.verdicts):
         typer.echo(line)
     if output:
-        made = report_of_run(_runs(run_b), b, found.records, previous=(a, records_a))
-        for line in write_reports(_runs(run_b), made, page=output):
+        made = report_of_run(run_folder(run_b), b, found.records, previous=(a, records_a))
+        for line in write_reports(run_folder(run_b), made, page=output):
             typer.echo(line)
     _exit_as(found.verdicts)
 
@@ -151,7 +151,7 @@ def accept_baselines(
 
     A case that regressed against its baseline, or could not be compared with it, is accepted by name only.
     """
-    _, records = load_judged_run(_runs(run))
+    _, records = load_judged_run(run_folder(run))
     written = BaselineStore(folder).accept(
         records, case_ids=case or (), accepted_by=by or getpass.getuser(), accepted_at=utc_now()
     )
@@ -171,7 +171,7 @@ def diff_baselines(
 
     Exits with 1 when something regressed, and with 2 when nothing could be compared.
     """
-    found, records = load_judged_run(_runs(run))
+    found, records = load_judged_run(run_folder(run))
     baselines, errors = BaselineStore(folder).load_for(records)
     if errors:
         raise next(iter(errors.values()))

@@ -7,6 +7,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import msgspec
+
 from harness.errors import BackendUnavailable, BuildError, ConfigError, DataError, Unsupported
 from harness.models.onnx_graph import check_model, check_scales, load_model, model_digest, scales_digest
 from harness.precision.calibration import CheckedCalibration
@@ -14,13 +16,13 @@ from harness.precision.catalog import find_recipe
 from harness.precision.recipe import QDQ, Conversion, ConversionRequest, Recipe
 from harness.precision.source import scored_source
 from harness.protocols import CalibrationSet
-from harness.records import Artifact, Calibration
+from harness.records import Artifact, Calibration, TensorCalibration
 from harness.specs import GIVEN_RECIPE, ImageRange, ModelSpec, Precision
 from harness.store.cache import ContentCache, Entry
 
 FP32_BITS = 32
 WARNING_SEPARATOR = "\n"
-ENTRY_REVISION = 2  # of what is noted beside a file in the cache
+ENTRY_REVISION = 3  # of what is noted beside a file in the cache
 
 
 def prepare_artifact(
@@ -156,6 +158,7 @@ def _convert(
             "batch_size": str(conversion.batch_size),
             "warnings": WARNING_SEPARATOR.join(conversion.warnings),
             "ranges": scales_digest(load_model(target)),
+            "tensors": msgspec.json.encode(conversion.tensors).decode(),
         }
         return cache.put(key, target, name=target.name, meta=meta)
 
@@ -184,6 +187,7 @@ def _calibration_note(
         fingerprint=calibration.fingerprint,
         batch_size=int(entry.meta["batch_size"]),
         method=entry.meta["method"],
+        tensors=msgspec.json.decode(entry.meta["tensors"], type=tuple[TensorCalibration, ...]),
         ranges_sha256=entry.meta["ranges"],
     )
 

@@ -135,3 +135,38 @@ def test_an_imported_caffe_net_has_the_tensors_of_tensorrts_own_table(tmp_path, 
     )
     assert set(theirs) < set(ours)
     assert all(abs(ours[name] / theirs[name] - 1) < 0.25 for name in theirs)
+
+
+def test_a_run_shows_how_its_ranges_were_chosen(tmp_path, call):
+    from dataclasses import replace
+
+    from render_records import make_run
+
+    from harness.records import TensorCalibration
+    from harness.store.runs import RunStore
+
+    run, records = make_run(3)
+    plain = next(record for record in records if record.artifact and record.artifact.calibration)
+    rows = (
+        TensorCalibration(
+            tensor="image",
+            largest=4.0,
+            threshold=2.0,
+            saturated_share=0.0125,
+            candidates=(1.0, 2.0, 4.0),
+            divergences=(0.5, 0.25, 0.75),
+        ),
+    )
+    calibration = replace(plain.artifact.calibration, method="entropy", tensors=rows)
+    shown = replace(plain, artifact=replace(plain.artifact, calibration=calibration))
+    for name, kept in (("with", shown), ("without", plain)):
+        store = RunStore(tmp_path, replace(run, id=name))
+        store.append(kept)
+        store.finish(replace(run, id=name), [kept], summary=b"{}")
+    result = call("show", tmp_path / "with")
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    assert lines[0].startswith(f"{plain.case.id}: entropy, ")
+    assert lines[2].split() == ["image", "4", "2", "1.250%", "0.25", "(0.75)"]
+    result = call("show", tmp_path / "without")
+    assert (result.exit_code, "tells how its ranges were chosen" in result.stderr) == (2, True)

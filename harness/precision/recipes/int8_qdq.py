@@ -31,6 +31,7 @@ from harness.models.onnx_graph import (
 from harness.precision.activations import ActivationReader
 from harness.precision.ranges import MagnitudeHistogram, entropy_threshold, percentile_threshold
 from harness.precision.recipe import QDQ, Conversion, ConversionRequest, Recipe
+from harness.precision.view import calibration_view
 from harness.protocols import CalibrationSet
 from harness.specs import Precision
 
@@ -75,9 +76,9 @@ def convert(
     if request.calibration is None:
         raise BuildError(f"model {request.spec.name}: INT8 needs calibration images; none were given")
     reader = ActivationReader(model, names, request.spec, request.work_dir)
-    ranges = activation_ranges(reader, request.calibration, threshold, name=request.spec.name)
+    ranges, histograms = _chosen(reader, request.calibration, threshold, name=request.spec.name)
     write_qdq(model, ranges, request, quantize_outputs=quantize_outputs)
-    return Conversion(method=method, batch_size=reader.batch_size)
+    return Conversion(method=method, batch_size=reader.batch_size, tensors=calibration_view(histograms, ranges))
 
 
 def activation_ranges(
@@ -87,11 +88,18 @@ def activation_ranges(
 
     Raises: BuildError when an activation is NaN or infinite; DataError for bad images.
     """
+    return _chosen(reader, calibration, threshold, name=name)[0]
+
+
+def _chosen(
+    reader: ActivationReader, calibration: CalibrationSet, threshold: Threshold | None, *, name: str
+) -> tuple[dict[str, float], dict[str, MagnitudeHistogram]]:
+    """Return the range of each tensor, and the histogram it was chosen from where there is one."""
     ranges = finite_ranges(reader, calibration, name=name)
     if threshold is None:
-        return ranges
+        return ranges, {}
     histograms = reader.histograms(calibration, ranges)
-    return {tensor: threshold(histogram) for tensor, histogram in histograms.items()}
+    return {tensor: threshold(histogram) for tensor, histogram in histograms.items()}, histograms
 
 
 def finite_ranges(reader: ActivationReader, calibration: CalibrationSet, *, name: str) -> dict[str, float]:

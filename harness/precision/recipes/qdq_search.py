@@ -30,6 +30,7 @@ from harness.precision.recipes.int8_qdq import (
     tool_versions,
     write_qdq,
 )
+from harness.precision.view import calibration_view
 from harness.protocols import CalibrationSet, Images
 from harness.specs import ModelSpec, Precision
 
@@ -95,11 +96,16 @@ def convert(request: ConversionRequest) -> Conversion:
     search = _Search(load_model(request.target), model, spec, request, held_out)
     grid = [search.judge(quantile, cutoff, _ranges(histograms, quantile, cutoff)) for quantile, cutoff in GRID]
     best = min(grid, key=lambda pair: pair.error)  # the first of equals; a count of changes is too coarse
-    write_qdq(model, _ranges(histograms, best.quantile, best.cutoff), request)
+    ranges = _ranges(histograms, best.quantile, best.cutoff)
+    write_qdq(model, ranges, request)
     written = load_model(request.target)
     onnx.helper.set_model_props(written, {GRID_KEY: _grid_text(grid)})
     onnx.save(written, str(request.target))
-    return Conversion(method=_method(best, held_out.n_images), batch_size=reader.batch_size)
+    return Conversion(
+        method=_method(best, held_out.n_images),
+        batch_size=reader.batch_size,
+        tensors=calibration_view(histograms, ranges),
+    )
 
 
 def _ranges(histograms: Mapping[str, MagnitudeHistogram], quantile: float, cutoff: float) -> dict[str, float]:
@@ -162,8 +168,9 @@ def _grid_text(grid: list[Judged]) -> str:
 
 
 def _method(best: Judged, n_images: int) -> str:
-    pair = f"quantile {best.quantile:g}, cutoff {best.cutoff:g} ({best.n_changed} changed, error {best.error:.2g})"
-    return f"search of {len(GRID)} pairs on {n_images} images held out: {pair}"
+    # Part of a baseline: no number that differs by rounding from machine to machine.
+    pair = f"quantile {best.quantile:g}, cutoff {best.cutoff:g}"
+    return f"search: {pair}, the best of {len(GRID)} pairs on {n_images} images held out"
 
 
 RECIPES = (
