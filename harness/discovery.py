@@ -1,4 +1,4 @@
-"""Extensions: backends, data sets, recipes, gates and tasks are files, and come from anywhere.
+"""Extensions: backends, data sets, recipes, gates, importers and tasks are files, and come from anywhere.
 
 A room finds its own files, those in `DIR/<room>/` of every extension folder DIR, and what installed packages declare as
 an entry point of the group `harness.<room>`. Names are known without importing anything; a file or folder with a
@@ -18,7 +18,7 @@ from typing import Any
 
 from harness.errors import ConfigError, HarnessError
 
-FOLDERS = ("backends", "datasets", "gates", "recipes", "tasks")
+FOLDERS = ("backends", "datasets", "gates", "importers", "recipes", "tasks")
 _folders: list[Path] = []
 
 

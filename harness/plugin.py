@@ -134,17 +134,18 @@ def pytest_xdist_node_collection_finished(ids: Sequence[str]) -> None:
 def _wanted(case: Case, definition: pytest.Item, state: _State) -> bool:
     if state.plan is None or state.options is None:
         return False
-    timing_only = state.plan.models[case.model].timing_only
+    model = state.plan.models[case.model]
     try:
         gate = _gate(definition)
     except ConfigError as error:
         state.error = state.error or error
         return False
     if gate is None:
-        return not (timing_only and definition.get_closest_marker("accuracy"))
+        return not (model.timing_only and definition.get_closest_marker("accuracy"))
     if not JudgeOptions(baseline=state.options.baseline).asks(gate):
         return False
-    return gate.applies(Candidate(case=case, writes=state.plan.writes(case), timing_only=timing_only))
+    writes = state.plan.writes(case)
+    return gate.applies(Candidate(case=case, writes=writes, timing_only=model.timing_only, is_onnx=model.is_onnx))
 
 
 def _gate(item: pytest.Item) -> Gate | None:

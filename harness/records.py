@@ -118,6 +118,19 @@ class Environment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TensorCalibration:
+    """How one tensor's range was chosen: its magnitudes, and what each candidate threshold would lose."""
+
+    tensor: str
+    largest: float  # magnitude
+    threshold: float  # the chosen one; what lies beyond saturates
+    saturated_share: float  # of all values
+    counts: tuple[int, ...] = ()  # of magnitudes, in equal bins over 0..largest
+    candidates: tuple[float, ...] = ()  # thresholds, ascending
+    divergences: tuple[float, ...] = ()  # of each candidate: KL(values || quantized) [nat]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
     """Which images calibrated an artifact or engine."""
 
@@ -126,6 +139,7 @@ class Calibration:
     batch_size: int
     method: str
     ranges_sha256: str = ""  # of the scales that it led to, in the order of the file's nodes; "" = not in the file
+    tensors: tuple[TensorCalibration, ...] = ()  # of a recipe that looks at histograms, where they are few
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

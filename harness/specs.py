@@ -16,6 +16,7 @@ DEFAULT_INT8_RECIPE = "qdq-minmax"
 DEFAULT_RECIPES = {"fp32": "none", "fp16": "cast", "bf16": "cast", "int8": DEFAULT_INT8_RECIPE}
 GIVEN_RECIPE = "given"  # INT8 of a file that was quantized before it came: nothing is converted
 BF16_RUNTIME_RECIPE = "runtime"  # BF16 without a file of its own: the runtime is told to compute in it
+IR_SUFFIX = ".xml"  # of OpenVINO IR
 REFERENCE_BACKEND = "ort"  # its FP32 is what every case is compared with
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_.]+\Z")  # no hyphen: it separates the parts of a case id
 Settings = Mapping[str, Mapping[str, object]]  # what only some backends know: group or backend -> name -> value (JSON)
@@ -111,6 +112,11 @@ class ModelSpec:
             raise ConfigError(f"model {self.name}: output_kind {self.output_kind!r}; expected probabilities or logits")
         if any(value == 0 for value in self.std):
             raise ConfigError(f"model {self.name}: std must not be 0")
+
+    @property
+    def is_onnx(self) -> bool:
+        """Tell whether its file is ONNX, which every backend reads, and not OpenVINO IR."""
+        return not self.onnx_path.endswith(IR_SUFFIX)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

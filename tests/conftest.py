@@ -7,7 +7,7 @@ import pytest
 import scipy.optimize
 import scipy.stats  # noqa: F401 - pytester forgets what a run imports first, and parts of NumPy load once a process
 
-from harness import backends, datasets, discovery, gates, precision, tasks
+from harness import backends, datasets, discovery, gates, importers, precision, tasks
 from harness.models import load_card
 from harness.specs import ModelSpec
 
@@ -37,7 +37,7 @@ def bundled():
 @pytest.fixture(autouse=True)
 def extensions():
     """Forget the extension folders that a test adds, and what was loaded from them."""
-    rooms = [backends.ROOM, datasets.ROOM, gates.ROOM, precision.ROOM, tasks.ROOM]
+    rooms = [backends.ROOM, datasets.ROOM, gates.ROOM, importers.ROOM, precision.ROOM, tasks.ROOM]
     folders, known = list(discovery._folders), [(room, list(room._path), dict(room._loaded)) for room in rooms]
     yield
     discovery._folders[:] = folders

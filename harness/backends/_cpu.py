@@ -39,13 +39,18 @@ def support_on_cpu(case: Case, backend: str) -> Support:
 
 def checked_model(artifact: Artifact, backend: str, device: str) -> ModelProto:
     """Load the ONNX file that a CPU engine is built from. Raises: BuildError for another device or a bad file."""
-    if device != CPU:
-        raise BuildError(f"{backend} was asked for device {device}; it runs on cpu")
+    check_device(backend, device)
     if not Path(artifact.onnx_path).is_file():
         raise BuildError(f"{artifact.onnx_path} does not exist; prepare {artifact.model} again")
     model = load_model(artifact.onnx_path)
     check_scales(model, artifact.onnx_path)
     return model
+
+
+def check_device(backend: str, device: str) -> None:
+    """Refuse another device than the CPU. Raises: BuildError."""
+    if device != CPU:
+        raise BuildError(f"{backend} was asked for device {device}; it runs on cpu")
 
 
 def check_timer_request(window: str, launch: str, engine: str) -> None:

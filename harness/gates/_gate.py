@@ -21,6 +21,7 @@ class Candidate:
     case: Case
     writes: str  # what its recipe writes into the file: qdq, cast or nothing
     timing_only: bool = False
+    is_onnx: bool = True  # a file of another format is read by one backend alone: there is no reference
 
     @property
     def is_source(self) -> bool:

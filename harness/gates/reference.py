@@ -11,7 +11,7 @@ from harness.specs import REFERENCE_BACKEND, Precision
 def applies(candidate: Candidate) -> bool:
     """Tell whether there is another engine to compare with: the reference itself has none."""
     is_reference = candidate.is_source and candidate.case.backend == REFERENCE_BACKEND
-    return not is_reference and not candidate.timing_only
+    return not is_reference and not candidate.timing_only and candidate.is_onnx
 
 
 def judge(evidence: Evidence) -> tuple[Verdict, ...]:

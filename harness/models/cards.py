@@ -9,9 +9,9 @@ import msgspec
 import msgspec.toml
 
 from harness.errors import DataError
+from harness.models.formats import ONNX, OPENVINO_IR, file_digest, model_format
 from harness.models.heavy import HEAVY_MODEL, heavy_model_path
 from harness.specs import NAME_PATTERN, ImageRange, ModelSpec
-from harness.store.cache import sha256_of_file
 
 PRECISIONS = ("fp16", "bf16", "int8")
 EXTERNAL_DATA_KEY = b"location"  # stands in every file whose weights lie in another
@@ -147,6 +147,8 @@ def find_model(name_or_path: str, models_dir: str | Path) -> ModelSpec | Path:
         own_card = path.with_suffix(".toml")
         if own_card.is_file() and (own_card.parent / _read_card(own_card).model.file).resolve() == path.resolve():
             return load_card(own_card)
+        if model_format(path) == OPENVINO_IR:
+            raise DataError(f"{path}: OpenVINO IR needs a card; `harness import openvino-ir` writes it")
         return path.resolve()
     if path.suffix or path.is_dir() or len(path.parts) > 1:
         raise DataError(f"{path}: no such model file; give an ONNX file, a card (.toml), or a bundled model's name")
@@ -174,9 +176,9 @@ def _check_sha256(onnx_path: Path, sha256: str, card: Path) -> None:
     Reading where those lie takes the onnx package, which is slow to import.
     """
     try:
-        if EXTERNAL_DATA_KEY in onnx_path.read_bytes():
+        if model_format(onnx_path) == ONNX and EXTERNAL_DATA_KEY in onnx_path.read_bytes():
             return
-        found = sha256_of_file(onnx_path)
+        found = file_digest(onnx_path)
     except OSError as error:
         raise DataError(f"{card}: its file {onnx_path} cannot be read ({error.strerror}); put it there") from error
     if found != sha256:

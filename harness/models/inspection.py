@@ -78,7 +78,7 @@ def inspect_onnx(path: str | Path, **overrides: object) -> ModelSpec:
         "input_shape": shape,
         "output_name": output_name,
         "num_classes": num_classes,
-        "layout": _layout(shape),
+        "layout": layout_of_shape(shape),
         "output_kind": _output_kind(model, output_name),
         "max_batch": batch,
         "is_quantized": bool(quantized_nodes(model)),
@@ -174,7 +174,8 @@ def _text(dimensions: list[int | None]) -> str:
     return " x ".join("?" if size is None else str(size) for size in dimensions)
 
 
-def _layout(shape: tuple[int, ...]) -> str:
+def layout_of_shape(shape: tuple[int, ...]) -> str:
+    """Return the layout of an image of this shape, told by where a count of colours stands."""
     if len(shape) == 1:
         return "flat"
     return "NHWC" if shape[0] not in IMAGE_CHANNELS and shape[-1] in IMAGE_CHANNELS else "NCHW"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.errors import BackendUnavailable, BuildError, DataError
+from harness.models.formats import OPENVINO_IR, file_digest, model_format
 from harness.store.cache import sha256_of_file
 
 if TYPE_CHECKING:
@@ -51,10 +52,12 @@ def load_model(path: str | Path, *, with_weights: bool = True) -> ModelProto:
 
 
 def model_digest(path: str | Path) -> str:
-    """Return the hex sha256 of a model file, with that of its external data files where it has any.
+    """Return the hex sha256 of a model file, with that of the files that it needs beside it.
 
     Raises: DataError as `load_model`.
     """
+    if model_format(path) == OPENVINO_IR:
+        return file_digest(_existing(Path(path), Path(path)))
     own = sha256_of_file(_existing(Path(path), Path(path)))
     places = external_files(path)
     if not places:
@@ -214,6 +217,30 @@ def scales_digest(model: ModelProto) -> str:
                 digest.update(_onnx().numpy_helper.to_array(arrays[name]).tobytes())
                 n_found += 1
     return digest.hexdigest() if n_found else ""
+
+
+def activation_scales(path: str | Path) -> dict[str, float]:
+    """Return tensor -> scale of the QuantizeLinear nodes on activations, {} for a file without Q/DQ nodes.
+
+    Raises: DataError as `load_model`, or where only weights are quantized; BuildError as `check_scales`, or for several
+    scales of one tensor.
+    """
+    numpy_helper = _onnx().numpy_helper
+    model = load_model(path)
+    if not check_scales(model, path):
+        return {}
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    constants.update(_constant_nodes(model))
+    scales = {}
+    for node in model.graph.node:
+        if node.op_type == "QuantizeLinear" and node.input[0] not in constants:
+            scale = numpy_helper.to_array(constants[node.input[SCALE_INPUT]]).astype(np.float64)
+            if scale.size != 1:
+                raise BuildError(f"{path}: tensor {node.input[0]} has {scale.size} scales; expected one")
+            scales[node.input[0]] = float(scale.item())
+    if not scales:
+        raise DataError(f"{path}: its Q/DQ nodes hold weights only; no activation has a scale")
+    return scales
 
 
 def sort_nodes(model: ModelProto) -> None:

@@ -32,7 +32,16 @@ Activations = dict[str, NDArray[np.float32]]
 class ActivationReader:
     """A session of a model that also returns the tensors `names`."""
 
-    def __init__(self, model: onnx.ModelProto, names: Sequence[str], spec: ModelSpec, work_dir: Path) -> None:
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        names: Sequence[str],
+        spec: ModelSpec,
+        work_dir: Path,
+        *,
+        is_emulated: bool = False,
+    ) -> None:
+        """Open a session; `is_emulated` keeps Q/DQ nodes from becoming 8-bit kernels."""
         ort = importlib.import_module("onnxruntime")
 
         self._spec, self._names = spec, tuple(names)
@@ -43,6 +52,8 @@ class ActivationReader:
         options = ort.SessionOptions()
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
+        if is_emulated:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         path = work_dir / "activations.onnx"
         _save_with_outputs(model, self._from_graph, path)
         try:

@@ -7,20 +7,22 @@ import tempfile
 import time
 from pathlib import Path
 
-from harness.errors import BackendUnavailable, BuildError, ConfigError, DataError
+import msgspec
+
+from harness.errors import BackendUnavailable, BuildError, ConfigError, DataError, Unsupported
 from harness.models.onnx_graph import check_model, check_scales, load_model, model_digest, scales_digest
 from harness.precision.calibration import CheckedCalibration
 from harness.precision.catalog import find_recipe
 from harness.precision.recipe import QDQ, Conversion, ConversionRequest, Recipe
 from harness.precision.source import scored_source
 from harness.protocols import CalibrationSet
-from harness.records import Artifact, Calibration
+from harness.records import Artifact, Calibration, TensorCalibration
 from harness.specs import GIVEN_RECIPE, ImageRange, ModelSpec, Precision
 from harness.store.cache import ContentCache, Entry
 
 FP32_BITS = 32
 WARNING_SEPARATOR = "\n"
-ENTRY_REVISION = 2  # of what is noted beside a file in the cache
+ENTRY_REVISION = 3  # of what is noted beside a file in the cache
 
 
 def prepare_artifact(
@@ -38,7 +40,8 @@ def prepare_artifact(
 
     `weight_bits=7` keeps 8-bit kernels from saturating on CPUs without VNNI.
     Raises: ConfigError for an unknown recipe, DataError for a bad model file or bad calibration images,
-    BackendUnavailable when the recipe's tool is not installed, BuildError when the conversion fails.
+    BackendUnavailable when the recipe's tool is not installed, BuildError when the conversion fails, Unsupported for
+    OpenVINO IR where the recipe converts.
     """
     chosen = find_recipe(precision, recipe)
     if spec.is_quantized != (recipe == GIVEN_RECIPE):
@@ -49,7 +52,7 @@ def prepare_artifact(
     if chosen.convert is None:
         prepare_ns = time.perf_counter_ns() - started
         return _unchanged(spec, chosen, sha256=file_sha256, source_sha256=source_sha256, prepare_ns=prepare_ns)
-    _check_installed(chosen)
+    _check_convertible(chosen, spec)
     if chosen.needs_calibration and calibration is None:
         raise ConfigError(f"model {spec.name}: recipe {recipe} needs calibration images; none were given")
     bits = chosen.weight_bits or weight_bits
@@ -155,6 +158,7 @@ def _convert(
             "batch_size": str(conversion.batch_size),
             "warnings": WARNING_SEPARATOR.join(conversion.warnings),
             "ranges": scales_digest(load_model(target)),
+            "tensors": msgspec.json.encode(conversion.tensors).decode(),
         }
         return cache.put(key, target, name=target.name, meta=meta)
 
@@ -183,11 +187,14 @@ def _calibration_note(
         fingerprint=calibration.fingerprint,
         batch_size=int(entry.meta["batch_size"]),
         method=entry.meta["method"],
+        tensors=msgspec.json.decode(entry.meta["tensors"], type=tuple[TensorCalibration, ...]),
         ranges_sha256=entry.meta["ranges"],
     )
 
 
-def _check_installed(recipe: Recipe) -> None:
+def _check_convertible(recipe: Recipe, spec: ModelSpec) -> None:
+    if not spec.is_onnx:
+        raise Unsupported(f"model {spec.name} is OpenVINO IR, which recipe {recipe.name} cannot convert")
     missing = [name for name in recipe.required_modules if importlib.util.find_spec(name) is None]
     if missing:
         raise BackendUnavailable(f"recipe {recipe.name} needs {', '.join(missing)}; {recipe.install_hint}")

@@ -65,6 +65,24 @@ def percentile_threshold(histogram: MagnitudeHistogram, percentile: float = PERC
 def entropy_threshold(histogram: MagnitudeHistogram, n_levels: int = N_LEVELS) -> float:
     """Return the clipping threshold whose quantized distribution loses the least information.
 
+    Raises: BuildError as `entropy_search`.
+    """
+    found = entropy_search(histogram, n_levels)
+    return float(found.thresholds[found.chosen]) if found.thresholds.size else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntropySearch:
+    """Every candidate threshold of one tensor; all empty where the tensor is 0 throughout."""
+
+    thresholds: NDArray[np.float64]  # ascending
+    divergences: NDArray[np.float64]  # of each [nat]; inf where quantizing loses an occupied bin
+    chosen: int
+
+
+def entropy_search(histogram: MagnitudeHistogram, n_levels: int = N_LEVELS) -> EntropySearch:
+    """Return the divergence of every clipping threshold, and which loses the least information.
+
     For every number of kept bins i = n_levels..n_bins, the kept counts (all beyond joined to the last bin) are
     compared with the same counts averaged within `n_levels` levels; the i with the smallest Kullback-Leibler
     divergence wins, the last one of equals, among those that clip at most MAX_CLIPPED_SHARE.
@@ -73,13 +91,14 @@ def entropy_threshold(histogram: MagnitudeHistogram, n_levels: int = N_LEVELS) -
     calib/histogram.py, since the exact zeros of ReLU and padding are represented at any scale.
     """
     if not _total(histogram):
-        return 0.0
+        return EntropySearch(thresholds=np.empty(0), divergences=np.empty(0), chosen=0)
     counts = histogram.counts.astype(np.float64)
     counts[0] = counts[1]
     fewest = max(n_levels, _bins_holding(histogram.counts[1:], 1 - MAX_CLIPPED_SHARE) + 1)
     divergences = np.array([_divergence(counts, kept, n_levels) for kept in range(fewest, counts.size + 1)])
     best = int(divergences.size - 1 - np.argmin(divergences[::-1]))
-    return histogram.edge(fewest + best)
+    thresholds = np.array([histogram.edge(kept) for kept in range(fewest, counts.size + 1)])
+    return EntropySearch(thresholds=thresholds, divergences=divergences, chosen=best)
 
 
 def _bins_holding(counts: NDArray[np.int64], share: float) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from harness.errors import ConfigError
 from harness.protocols import CalibrationSet
+from harness.records import TensorCalibration
 from harness.specs import ModelSpec, Precision
 
 QDQ, CAST, NOTHING = "qdq", "cast", "nothing"
@@ -34,6 +35,7 @@ class Conversion:
     method: str = ""  # of calibration: minmax, entropy, ...
     batch_size: int = 0  # of calibration [images]
     warnings: tuple[str, ...] = ()
+    tensors: tuple[TensorCalibration, ...] = ()  # how each range was chosen, where the recipe can tell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

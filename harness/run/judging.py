@@ -125,7 +125,8 @@ class Judging:
         if run.is_unsupported or (run.failure is not None and not run.was_scored):
             return
         writes = "qdq" if _holds_qdq(run) else "nothing"
-        candidate = Candidate(case=run.case, writes=writes, timing_only=run.model.timing_only)
+        model = run.model
+        candidate = Candidate(case=run.case, writes=writes, timing_only=model.timing_only, is_onnx=model.is_onnx)
         needs = dict.fromkeys(
             need for gate in self._gates if gate.in_family and gate.applies(candidate) for need in gate.needs
         )

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from harness.backends import load_backend
 from harness.errors import BuildError, ConfigError, Unsupported
+from harness.models.formats import ONNX, model_format
 from harness.precision import prepare_artifact
 from harness.precision.calibration import CheckedCalibration
 from harness.protocols import CalibrationSet, Engine
@@ -46,8 +47,9 @@ class OpenCase:
         """
         if not self.support.supported:
             return Prepared(support=self.support)
-        artifact = self.request.artifact or self.artifact(self.request.case)
         try:
+            self._check_format()
+            artifact = self.request.artifact or self.artifact(self.request.case)
             self._engine = self.build(artifact)
         except Unsupported as error:  # an operator without a kernel: only the build meets the model
             self.support = replace(self.support, supported=False, reason=str(error))
@@ -92,6 +94,13 @@ class OpenCase:
         """Free all engines."""
         self._stack.close()
         self._engine = None
+
+    def _check_format(self) -> None:
+        """Refuse a model whose file the backend does not read. Raises: Unsupported."""
+        found, reads = model_format(self.request.model.onnx_path), getattr(self.backend, "reads", (ONNX,))
+        if found not in reads:
+            name = self.request.model.name
+            raise Unsupported(f"{self.backend.name} reads {' and '.join(reads)}; model {name} is {found}")
 
     def _calibration_images(self) -> CalibrationSet:
         if self._calibration is None:

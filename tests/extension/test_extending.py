@@ -14,13 +14,15 @@ import onnx
 import pytest
 
 from harness.datasets import open_dataset
+from harness.models import load_card
 
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs" / "extending"
 EXAMPLE = re.compile(r"^```python\n# (?P<path>\S+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
-ROOMS = {room: f"harness/{room}" for room in ("backends", "datasets", "gates", "tasks")}
+ROOMS = {room: f"harness/{room}" for room in ("backends", "datasets", "gates", "importers", "tasks")}
 ROOMS["recipes"] = "harness/precision/recipes"
-OFFERS = {"backends": "BACKEND", "datasets": "DATASETS", "gates": "GATE", "recipes": "RECIPES", "tasks": "TASK"}
+OFFERS = {"backends": "BACKEND", "datasets": "DATASETS", "gates": "GATE", "importers": "IMPORTER"}
+OFFERS |= {"recipes": "RECIPES", "tasks": "TASK"}
 N_IMAGES = 200
 
 
@@ -86,6 +88,13 @@ def write_distance_model(folder):
     return folder / "distances.toml"
 
 
+def environment_with(path):
+    known = [str(path)] if path else []
+    known += [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return dict(own, PYTHONPATH=os.pathsep.join(known), PYTHONDONTWRITEBYTECODE="1")
+
+
 @pytest.fixture
 def run_suites(tmp_path):
     """Return a function that runs the suites with arguments, and returns the summary's cases and all the output."""
@@ -100,12 +109,8 @@ def run_suites(tmp_path):
         command += ["--backend=onnx-reference,ort", "--precision=fp32,fp16", "--recipe=weights", "--baseline=ignore"]
         command += [f"--model=mlp,{card}", f"--dataset={tmp_path / 'photos.npz'}", f"--score-images={N_IMAGES}"]
         command += ["-m", "not latency", "-p", "no:cacheprovider", *arguments]
-        known = [str(path)] if path else []
-        known += [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
-        own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-        environment = dict(own, PYTHONPATH=os.pathsep.join(known), PYTHONDONTWRITEBYTECODE="1")
         child = subprocess.run(
-            command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment, timeout=200
+            command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment_with(path), timeout=200
         )
         told = child.stdout + child.stderr
         summaries = list((tmp_path / "reports").glob("2*/summary.json"))
@@ -140,6 +145,25 @@ def test_one_of_each_joins_and_runs(tmp_path, run_suites, join):
         for model in ("mlp", "distances")
     )
     assert not any(found for name, found in sizes.items() if name.endswith("fp32"))
+
+
+@pytest.mark.parametrize("join", [by_folder, by_entry_point, by_file_in_its_room])
+def test_the_importer_joins_and_imports(tmp_path, join):
+    arguments, path = join(tmp_path)
+    np.savetxt(tmp_path / "weights.txt", np.eye(3, 12))
+    command = [sys.executable, "-c", "from harness.cli import main; main()", "import", "rows", "weights.txt"]
+    child = subprocess.run(
+        [*command, "-o", "imported", *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment_with(path),
+        timeout=100,
+    )
+    assert child.returncode == 0, child.stdout + child.stderr
+    assert "input image: 12 (flat), scale 0.00392157; output scores: 3 classes, logits" in child.stdout
+    assert load_card(tmp_path / "imported" / "weights.toml").description == "linear classifier, imported from rows"
 
 
 def test_every_room_has_an_example():

@@ -258,11 +258,19 @@ def test_ranges_reach_every_tensor(build, small, tmp_path):
     assert ranges == {"in": [-1.5, 1.5], "w": [-2.0, 2.0], "s": [-1.5, 1.5], "out": [-3.0, 3.0], "p": [-1.0, 1.0]}
 
 
+def test_ranges_come_from_a_calibration_table(build, small, tmp_path):
+    path = tmp_path / "fleet.table"
+    path.write_text("TRT-8601-EntropyCalibration2\nin: 00000000\nout: 3f800000\n")
+    with build(small(precision="int8", recipe="trt-ranges"), ranges_file=str(path)) as engine:
+        ranges = engine.loaded.engine.plan["ranges"]
+    assert (ranges["in"], ranges["out"]) == ([-1.0, 1.0], [-127.0, 127.0])
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
         ("{", "Expecting"),
-        ("[1]", "JSON object"),
+        ("[1]", "or JSON that maps tensor names"),
         ('{"in": 0}', "above 0"),
         ('{"in": 1.0}', "lacks 1 of 5 tensors: out"),
     ],

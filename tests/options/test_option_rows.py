@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 HOMES = ("options/table.py", "backends/trt/options.py", "backends/_cuda/options.py")
 # A name that is a whole literal although no option is defined there.
 ELSEWHERE = {
-    ("cli.py", "--baseline-dir"),  # an option of `harness baseline`, which has no pytest
+    ("cli/runs.py", "--baseline-dir"),  # an option of `harness baseline`, which has no pytest
     ("worker/process.py", "--worker-timeout"),  # put into a message
     ("run/probing.py", "--backend-option"),  # begins one
     ("options/parsing.py", "--strict-verdicts"),  # pytest's own --strict sets it

@@ -20,7 +20,7 @@ from harness.precision.recipe import NOTHING, QDQ, Conversion, Recipe
 from harness.specs import ImageRange, Precision
 from harness.store.cache import sha256_of_file
 
-QDQ_RECIPES = ("qdq-minmax", "qdq-entropy", "qdq-percentile", "qdq-outputs")
+QDQ_RECIPES = ("qdq-minmax", "qdq-entropy", "qdq-percentile", "qdq-outputs", "qdq-search")
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def test_entropy_is_real_on_a_bundled_model(bundled, prepare):
     assert max(ratios.values()) <= 1.0
 
 
-@pytest.mark.parametrize("recipe", ["qdq-minmax", "qdq-entropy", "qdq-percentile"])
+@pytest.mark.parametrize("recipe", ["qdq-minmax", "qdq-entropy", "qdq-percentile", "qdq-search"])
 def test_the_size_of_batches_does_not_matter(tiny, tmp_path, monkeypatch, recipe):
     """Also with a smaller last batch, on which ONNX Runtime's histogram calibrators fail."""
     found = []

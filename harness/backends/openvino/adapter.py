@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable
 
-from harness.backends._cpu import INSTALL_HINT, checked_model, import_reason, support_on_cpu, unusable
+from harness.backends._cpu import INSTALL_HINT, check_device, checked_model, import_reason, support_on_cpu, unusable
 from harness.backends.openvino.compiled import DEVICE
 from harness.backends.openvino.engine import NAME, OpenvinoEngine
-from harness.models.onnx_graph import index_nodes
+from harness.models.formats import ONNX, OPENVINO_IR, model_format
+from harness.models.onnx_graph import NodeIndex, index_nodes
 from harness.protocols import CalibrationSet
 from harness.records import Artifact, Availability, Support
 from harness.specs import BuildOptions, Case, Precision
@@ -20,6 +21,7 @@ class OpenvinoBackend:
     name = NAME
     install_hint = INSTALL_HINT
     required_modules = ("openvino", "onnx")
+    reads = (ONNX, OPENVINO_IR)
 
     def probe(self) -> Availability:
         """Say whether OpenVINO is installed and finds a CPU."""
@@ -56,10 +58,12 @@ class OpenvinoBackend:
     ) -> OpenvinoEngine:
         """Build a static engine for every batch size. Raises: BuildError, BackendUnavailable."""
         del calibration  # the artifact holds its scales
-        model = checked_model(artifact, NAME, device)
-        return OpenvinoEngine(
-            artifact, batch_sizes=batch_sizes, num_threads=options.num_threads, nodes=index_nodes(model)
-        )
+        if model_format(artifact.onnx_path) == ONNX:
+            nodes = index_nodes(checked_model(artifact, NAME, device))
+        else:  # IR's own layers have the names; there are no ONNX nodes behind them
+            check_device(NAME, device)
+            nodes = NodeIndex(names={}, kinds={}, previous={})
+        return OpenvinoEngine(artifact, batch_sizes=batch_sizes, num_threads=options.num_threads, nodes=nodes)
 
 
 def _precisions(capabilities: Iterable[object]) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
-from harness.backends._probe_child import run_child
+from harness.backends._child import run_child
 from harness.machine.cuda_driver import fast_precisions, probe_driver
 from harness.records import Availability
 

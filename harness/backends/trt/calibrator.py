@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
-import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,12 +11,12 @@ from numpy.typing import NDArray
 
 from harness.backends._cuda.device import Gpu
 from harness.backends.trt.api import CALIBRATORS, TrtApi
-from harness.errors import BuildError, DataError, MeasurementError
+from harness.errors import BuildError, DataError
+from harness.precision.tables import read_table, table_from_text
 from harness.protocols import CalibrationSet, Images
 
 MAX_BATCH = 128  # NVIDIA advises the largest batch that fits; the histograms depend on it, so it is recorded
 MIN_BATCH = 8  # below this the entropy histograms get poor (NVIDIA/TensorRT issues 774, 1411)
-INT8_MAX = 127.0
 N_NAMED = 5  # missing tensors named in an error
 # The defaults of TensorRT's sampleINT8 for the legacy calibrator.
 LEGACY_QUANTILE = 0.99999
@@ -169,32 +166,22 @@ def check_feed(feed: CalibrationFeed, store: CalibrationStore, expected_images: 
 
 
 def read_ranges(path: Path) -> dict[str, float]:
-    """Read `tensor name -> largest magnitude` from JSON. Raises: BuildError naming what is wrong."""
+    """Read `tensor name -> largest magnitude` from JSON or a calibration table. Raises: BuildError for a bad one."""
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise BuildError(f"ranges file {path}: {error}; expected JSON that maps tensor names to magnitudes") from error
-    if not isinstance(found, Mapping) or not found:
-        raise BuildError(f"ranges file {path}: expected a JSON object that maps tensor names to magnitudes")
-    for name, value in found.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+        table = read_table(path)
+    except DataError as error:
+        raise BuildError(f"ranges file {error}") from error
+    if table.header:  # TensorRT writes 0 for a tensor that was 0 on every image, and any range serves it
+        return {name: value or 1.0 for name, value in table.ranges.items()}
+    for name, value in table.ranges.items():
+        if value <= 0:
             raise BuildError(f"ranges file {path}: tensor {name!r} has range {value!r}; expected a number above 0")
-    return {str(name): float(value) for name, value in found.items()}
+    return dict(table.ranges)
 
 
 def ranges_from_calibration_cache(data: bytes) -> dict[str, float]:
-    """Return `tensor name -> largest magnitude` from a TensorRT calibration cache.
-
-    A line holds the name and the scale as a hexadecimal big-endian float32; the magnitude is 127 scales.
-    """
-    ranges = {}
-    for line in data.decode(errors="replace").splitlines()[1:]:
-        name, _, scale = line.rpartition(": ")
-        if name:
-            ranges[name] = struct.unpack(">f", bytes.fromhex(scale.strip().zfill(8)))[0] * INT8_MAX
-    if not ranges:
-        raise MeasurementError("the calibration cache names no tensor")
-    return ranges
+    """Return `tensor name -> largest magnitude` from a TensorRT calibration cache. Raises: DataError for a bad one."""
+    return dict(table_from_text(data.decode(errors="replace"), "the calibration cache").ranges)
 
 
 def apply_ranges(api: TrtApi, network: Any, ranges: Mapping[str, float]) -> int:

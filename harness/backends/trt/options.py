@@ -176,7 +176,7 @@ ROWS = (
         field="ranges_file",
         kind=PATH,
         metavar="FILE",
-        help="JSON of tensor name to dynamic range, for the recipe trt-ranges",
+        help="calibration table, or JSON of tensor name to dynamic range, for the recipe trt-ranges",
         default="none",
     ),
     _row(

@@ -31,6 +31,8 @@ from harness.models.onnx_graph import (
 from harness.precision.activations import ActivationReader
 from harness.precision.ranges import MagnitudeHistogram, entropy_threshold, percentile_threshold
 from harness.precision.recipe import QDQ, Conversion, ConversionRequest, Recipe
+from harness.precision.view import calibration_view
+from harness.protocols import CalibrationSet
 from harness.specs import Precision
 
 if TYPE_CHECKING:
@@ -51,6 +53,11 @@ QUANTIZER_OPTIONS: dict[str, Any] = {
 }
 
 Threshold = Callable[[MagnitudeHistogram], float]
+THRESHOLDS: dict[str, Threshold | None] = {  # method -> how a histogram becomes a range; None: its largest value
+    "minmax": None,
+    "entropy": entropy_threshold,
+    "percentile": percentile_threshold,
+}
 
 
 def convert(
@@ -69,29 +76,53 @@ def convert(
     if request.calibration is None:
         raise BuildError(f"model {request.spec.name}: INT8 needs calibration images; none were given")
     reader = ActivationReader(model, names, request.spec, request.work_dir)
-    ranges = reader.largest(request.calibration)
-    for name, largest in ranges.items():
+    ranges, histograms = _chosen(reader, request.calibration, threshold, name=request.spec.name)
+    write_qdq(model, ranges, request, quantize_outputs=quantize_outputs)
+    return Conversion(method=method, batch_size=reader.batch_size, tensors=calibration_view(histograms, ranges))
+
+
+def activation_ranges(
+    reader: ActivationReader, calibration: CalibrationSet, threshold: Threshold | None, *, name: str
+) -> dict[str, float]:
+    """Return the magnitude that each tensor of a reader is clipped to; `name` is the model's, for messages.
+
+    Raises: BuildError when an activation is NaN or infinite; DataError for bad images.
+    """
+    return _chosen(reader, calibration, threshold, name=name)[0]
+
+
+def _chosen(
+    reader: ActivationReader, calibration: CalibrationSet, threshold: Threshold | None, *, name: str
+) -> tuple[dict[str, float], dict[str, MagnitudeHistogram]]:
+    """Return the range of each tensor, and the histogram it was chosen from where there is one."""
+    ranges = finite_ranges(reader, calibration, name=name)
+    if threshold is None:
+        return ranges, {}
+    histograms = reader.histograms(calibration, ranges)
+    return {tensor: threshold(histogram) for tensor, histogram in histograms.items()}, histograms
+
+
+def finite_ranges(reader: ActivationReader, calibration: CalibrationSet, *, name: str) -> dict[str, float]:
+    """Return the largest magnitude of each tensor of a reader. Raises: as `activation_ranges`."""
+    ranges = reader.largest(calibration)
+    for tensor, largest in ranges.items():
         if not np.isfinite(largest):
             raise BuildError(
-                f"model {request.spec.name}: activation {name} becomes {largest} on calibration images; "
+                f"model {name}: activation {tensor} becomes {largest} on calibration images; "
                 "the FP32 model itself overflows"
             )
-    if threshold is not None:
-        histograms = reader.histograms(request.calibration, ranges)
-        ranges = {name: threshold(histogram) for name, histogram in histograms.items()}
-    _write(model, ranges, request, quantize_outputs)
-    return Conversion(method=method, batch_size=reader.batch_size)
+    return ranges
 
 
-def prepare_graph(source: Path, work_dir: Path) -> onnx.ModelProto:
-    """Load a model ready to be quantized: constants as initializers, batch norm folded, shapes inferred.
+def prepare_graph(source: Path, work_dir: Path, *, fold: bool = True) -> onnx.ModelProto:
+    """Load a model ready to be quantized: constants as initializers, batch norm folded if asked, shapes inferred.
 
     Raises: BuildError when the operator set is too old and cannot be raised.
     """
     import onnx
 
     model = raise_opset(load_model(source), MIN_OPSET, name=str(source), why="has no per-channel quantization")
-    if any(node.op_type == "BatchNormalization" for node in model.graph.node):
+    if fold and any(node.op_type == "BatchNormalization" for node in model.graph.node):
         model = _folded(model, work_dir)
     constants_to_initializers(model)
     return onnx.shape_inference.infer_shapes(model)
@@ -99,6 +130,17 @@ def prepare_graph(source: Path, work_dir: Path) -> onnx.ModelProto:
 
 def quantized_tensors(model: onnx.ModelProto, *, with_outputs: bool = False) -> tuple[str, ...]:
     """Return the names of the activations that get Q/DQ pairs."""
+    floats = set(float_tensors(model))
+    names: dict[str, None] = {}
+    for node in model.graph.node:
+        if node.op_type in QUANTIZED_OPS:
+            tensors = [*node.input[:N_DATA_INPUTS], *(node.output if with_outputs else ())]
+            names.update(dict.fromkeys(name for name in tensors if name in floats))
+    return tuple(names)
+
+
+def float_tensors(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Return the names of all FP32 tensors that are no weights: the inputs, then the outputs of the nodes in order."""
     import onnx
 
     floats = {
@@ -106,13 +148,9 @@ def quantized_tensors(model: onnx.ModelProto, *, with_outputs: bool = False) -> 
         for value in (*model.graph.value_info, *model.graph.input, *model.graph.output)
         if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     }
+    made = [value.name for value in model.graph.input] + [name for node in model.graph.node for name in node.output]
     weights = {tensor.name for tensor in model.graph.initializer}
-    names: dict[str, None] = {}
-    for node in model.graph.node:
-        if node.op_type in QUANTIZED_OPS:
-            tensors = [*node.input[:N_DATA_INPUTS], *(node.output if with_outputs else ())]
-            names.update(dict.fromkeys(name for name in tensors if name in floats and name not in weights))
-    return tuple(names)
+    return tuple(name for name in made if name in floats and name not in weights)
 
 
 def _folded(model: onnx.ModelProto, work_dir: Path) -> onnx.ModelProto:
@@ -140,9 +178,13 @@ def _folded(model: onnx.ModelProto, work_dir: Path) -> onnx.ModelProto:
     return folded
 
 
-def _write(
-    model: onnx.ModelProto, ranges: Mapping[str, float], request: ConversionRequest, quantize_outputs: bool
+def write_qdq(
+    model: onnx.ModelProto, ranges: Mapping[str, float], request: ConversionRequest, *, quantize_outputs: bool = False
 ) -> None:
+    """Write a model with Q/DQ pairs whose activations are clipped to `ranges` into `request.target`.
+
+    Raises: BuildError when onnxruntime.quantization fails or changes more than it was asked to.
+    """
     tools = importlib.import_module("onnxruntime.quantization")
     # 1.23, the last for Python 3.10, exports TensorData from here only.
     ranges_of = importlib.import_module("onnxruntime.quantization.calibrate")
@@ -194,13 +236,13 @@ def tool_versions() -> Mapping[str, str]:
     return {name: importlib.metadata.version(name) for name in ("onnx", "onnxruntime")}
 
 
-def _recipe(name: str, summary: str, method: str, threshold: Threshold | None, *, outputs: bool = False) -> Recipe:
+def _recipe(name: str, summary: str, method: str, *, outputs: bool = False) -> Recipe:
     return Recipe(
         name=name,
         precision=Precision.INT8,
         writes=QDQ,
         summary=summary,
-        convert=partial(convert, method=method, threshold=threshold, quantize_outputs=outputs),
+        convert=partial(convert, method=method, threshold=THRESHOLDS[method], quantize_outputs=outputs),
         tool_versions=tool_versions,
         needs_calibration=True,
         required_modules=("onnx", "onnxruntime"),
@@ -209,14 +251,13 @@ def _recipe(name: str, summary: str, method: str, threshold: Threshold | None, *
 
 
 RECIPES = (
-    _recipe("qdq-minmax", "Q/DQ, range up to the largest activation", "minmax", None),
-    _recipe("qdq-entropy", "Q/DQ, range by least information loss over 2048 bins", "entropy", entropy_threshold),
-    _recipe("qdq-percentile", "Q/DQ, range up to the 99.999th percentile", "percentile", percentile_threshold),
+    _recipe("qdq-minmax", "Q/DQ, range up to the largest activation", "minmax"),
+    _recipe("qdq-entropy", "Q/DQ, range by least information loss over 2048 bins", "entropy"),
+    _recipe("qdq-percentile", "Q/DQ, range up to the 99.999th percentile", "percentile"),
     _recipe(
         "qdq-outputs",
         "as qdq-minmax, with Q/DQ on outputs too: what ONNX Runtime's 8-bit kernels need",
         "minmax",
-        None,
         outputs=True,
     ),
 )

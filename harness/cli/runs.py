@@ -1,4 +1,4 @@
-"""`harness COMMAND`: the command line beside pytest. The only file that imports typer."""
+"""`harness doctor|report|compare|baseline`: what is here, and what a run found."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from harness import fleet
-from harness.errors import ConfigError, HarnessError
+from harness.errors import ConfigError, DataError, HarnessError
 from harness.gates import CaseVerdicts, JudgeOptions, baseline_gates, compare_runs, judge_records
 from harness.options.tolerances import value_from_text
 from harness.options.values import HarnessOptions
@@ -40,13 +40,8 @@ REPORTS = Path("reports")
 BASELINES = Path("suites/baselines")
 
 
-def main() -> None:
-    """Run the command line."""
-    app()
-
-
-def one_line_errors(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Show our own errors as one line and exit with 2."""
+def one_line_errors(command: Callable[..., Any], *, bad_file_status: int = 2) -> Callable[..., Any]:
+    """Show our own errors as one line and exit with 2, for a file that cannot be used with `bad_file_status`."""
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -54,7 +49,7 @@ def one_line_errors(command: Callable[..., Any]) -> Callable[..., Any]:
             return command(*args, **kwargs)
         except HarnessError as error:
             typer.echo(f"ERROR: {error}", err=True)
-            raise typer.Exit(2) from error
+            raise typer.Exit(bad_file_status if isinstance(error, DataError) else 2) from error
 
     return run
 
@@ -69,7 +64,7 @@ def doctor(
         typer.echo(line)
 
 
-def _runs(run: Path) -> Path:
+def run_folder(run: Path) -> Path:
     """Return a run's folder: a path, or a name below reports/ (`latest` is the newest)."""
     return run if run.exists() else REPORTS / run
 
@@ -88,13 +83,13 @@ def report(
     shard: Annotated[int | None, typer.Option(help="Of a merged run: the page of this shard.")] = None,
 ) -> None:
     """Regenerate a run's report from its records."""
-    folder = _runs(run)
+    folder = run_folder(run)
     found, records = load_judged_run(folder)
     if found.n_shards and tables is None:
         for line in fleet.write_report(folder, found, records, shard):
             typer.echo(line)
         return
-    earlier = load_judged_run(_runs(previous)) if previous else None
+    earlier = load_judged_run(run_folder(previous)) if previous else None
     made = report_of_run(folder, found, records, previous=earlier)
     for line in write_reports(folder, made, page=output, tables=tables):
         typer.echo(line)
@@ -117,7 +112,7 @@ def compare(
 
     Exits with 1 when something regressed or is missing, and with 2 when nothing could be compared.
     """
-    (a, records_a), (b, records_b) = load_judged_run(_runs(run_a)), load_judged_run(_runs(run_b))
+    (a, records_a), (b, records_b) = load_judged_run(run_folder(run_a)), load_judged_run(run_folder(run_b))
     given = {
         name: value_from_text(name, text, where=f"--{name.replace('_', '-')}")
         for name, text in (("max_drop", max_drop), ("max_slowdown", max_slowdown), ("alpha", alpha))
@@ -130,8 +125,8 @@ def compare(
     for line in comparison_lines((a, b), found.verdicts):
         typer.echo(line)
     if output:
-        made = report_of_run(_runs(run_b), b, found.records, previous=(a, records_a))
-        for line in write_reports(_runs(run_b), made, page=output):
+        made = report_of_run(run_folder(run_b), b, found.records, previous=(a, records_a))
+        for line in write_reports(run_folder(run_b), made, page=output):
             typer.echo(line)
     _exit_as(found.verdicts)
 
@@ -225,7 +220,7 @@ def bisect(
     """Find which package or commit made a case worse: halving, each half a paired sequential test."""
     metric = "top1" if top1 else "p50_ns"
     typer.echo(
-        fleet.bisect_case(case, good, bad, run=_runs(run), metric=metric, batch_size=batch_size, echo=typer.echo)
+        fleet.bisect_case(case, good, bad, run=run_folder(run), metric=metric, batch_size=batch_size, echo=typer.echo)
     )
 
 
@@ -266,7 +261,7 @@ def accept_baselines(
 
     A case that regressed against its baseline, or could not be compared with it, is accepted by name only.
     """
-    _, records = load_judged_run(_runs(run))
+    _, records = load_judged_run(run_folder(run))
     written = BaselineStore(folder).accept(
         records, case_ids=case or (), accepted_by=by or getpass.getuser(), accepted_at=utc_now()
     )
@@ -286,7 +281,7 @@ def diff_baselines(
 
     Exits with 1 when something regressed, and with 2 when nothing could be compared.
     """
-    found, records = load_judged_run(_runs(run))
+    found, records = load_judged_run(run_folder(run))
     baselines, errors = BaselineStore(folder).load_for(records)
     if errors:
         raise next(iter(errors.values()))

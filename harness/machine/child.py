@@ -1,4 +1,4 @@
-"""A probe's code in a process of its own: a crash or a hang there is an answer, and it never outlives who asked."""
+"""Python code in a process of its own: a crash or a hang there is an answer, and it never outlives who asked."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.backends import PROBE_LIMIT_S
-
-CHILD_LIMIT_S = PROBE_LIMIT_S - 20  # so that the child's end is told before the worker that asked is given up
 MAX_ERROR = 300  # characters of a child's last word
 KILL_LIMIT_S = 5.0  # a process that hangs inside a kernel driver cannot even be killed
 # The child asks the kernel (prctl PR_SET_PDEATHSIG) to be killed with its parent; which may be gone before that.
@@ -29,11 +27,12 @@ if sys.platform == "linux":
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildEnd:
-    """How a probe's process ended, and the steps that it said it had done."""
+    """How a process ended, and the steps that it said it had done."""
 
     returncode: int | None  # None: it hung and was killed
     answers: tuple[dict[str, Any], ...]
     last_error: str  # last line on stderr, "" without one
+    last_output: str  # last line on stdout, "" without one
     limit_s: float
 
     def reason(self, module: str, at: str) -> str:
@@ -43,21 +42,35 @@ class ChildEnd:
         if self.returncode < 0:
             name = signal.Signals(-self.returncode).name
             return f"{module} crashes on use: a process died of {name} {at}"
-        return f"{module} fails on use {at}: {self.last_error[:MAX_ERROR] or f'exit status {self.returncode}'}"
+        return f"{module} fails on use {at}: {self.last_words}"
+
+    @property
+    def last_words(self) -> str:
+        """Return the last line that it wrote, of its errors where there are any."""
+        return (self.last_error or self.last_output)[:MAX_ERROR] or f"exit status {self.returncode}"
 
 
-def run_child(code: str, *arguments: str) -> ChildEnd:
+def run_python(
+    code: str,
+    *arguments: str,
+    limit_s: float,
+    python: str = sys.executable,
+    folder: str | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> ChildEnd:
     """Run Python code in another process; when it hangs, kill it with all that it has started.
 
     After each step the code prints a line of JSON, {"step": its name, ...}; these lines are the answers.
+    `folder`: where it runs; `environment`: variables beside this process's own.
     """
-    limit_s = CHILD_LIMIT_S
     child = subprocess.Popen(
-        [sys.executable, "-c", ENDS_WITH_PARENT + code, str(os.getpid()), *arguments],
+        [python, "-c", ENDS_WITH_PARENT + code, str(os.getpid()), *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        cwd=folder,
+        env={**os.environ, **(environment or {})},
     )
     is_over = True
     try:
@@ -72,9 +85,14 @@ def run_child(code: str, *arguments: str) -> ChildEnd:
     return ChildEnd(
         returncode=child.returncode if is_over else None,
         answers=tuple(json.loads(line) for line in lines if line.startswith('{"step"')),
-        last_error=(err.decode(errors="replace").strip().splitlines() or [""])[-1],
+        last_error=_last_line(err),
+        last_output=_last_line(out),
         limit_s=limit_s,
     )
+
+
+def _last_line(text: bytes) -> str:
+    return (text.decode(errors="replace").strip().splitlines() or [""])[-1]
 
 
 def _killed(child: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:

@@ -1,0 +1,35 @@
+"""A card for an imported model: TOML that `harness.models.load_card` reads, for a person to complete."""
+
+from __future__ import annotations
+
+import json
+
+from harness.specs import ModelSpec
+
+
+def card_text(spec: ModelSpec, *, file: str, provenance: str) -> str:
+    """Return the card of a model; `provenance` says what it was made from."""
+    fixed_batch = f"max_batch = {spec.max_batch}  # the file's own batch [images]\n" if spec.max_batch else ""
+    return f"""[model]
+file = {_text(file)}
+sha256 = {_text(spec.sha256)}
+description = {_text(spec.description)}
+how_trained = {_text(provenance)}
+{fixed_batch}
+[input]  # (pixel x scale - mean) / std, pixel 0..255
+name = {_text(spec.input_name)}
+shape = {list(spec.input_shape)}
+layout = {_text(spec.layout)}
+scale = {spec.scale!r}
+mean = {list(spec.mean)}
+std = {list(spec.std)}
+
+[output]
+name = {_text(spec.output_name)}
+classes = {spec.num_classes}
+kind = {_text(spec.output_kind)}
+"""
+
+
+def _text(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False)  # a JSON string is a TOML one
