@@ -145,7 +145,7 @@ def test_images_that_were_trained_on_are_flagged(suites, pytester):
 def test_a_crash_costs_one_case(suites, pytester):
     result = suites("--backend=fake-segfault,fake-honest", "--floor=0", "-m", "accuracy")
     assert result.ret == 1
-    result.stdout.fnmatch_lines(["*died of SIGSEGV*"])
+    result.stdout.fnmatch_lines(["*crashed (SIGSEGV) during score*stack: infer (_numpy_engine.py:*"])
     status = {record.case.backend: record.status for record in latest(pytester)[1]}
     assert status == {"fake-segfault": Status.ERROR, "fake-honest": Status.PASSED}
 

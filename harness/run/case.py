@@ -120,8 +120,11 @@ class CaseRun:
     # -- the end
 
     def close(self) -> None:
-        """End the worker; what it answered stays."""
-        self._worker.close()
+        """End the worker; what it answered stays. An engine that does not close is its case's error."""
+        try:
+            self._worker.close()
+        except HarnessError as error:
+            self.failure = self.failure or error
 
     def record(self, *, environment: Environment, recorded_at: str, command: str, is_reference: bool = False) -> Record:
         """Return everything found so far; no gate has looked at it yet."""

@@ -47,6 +47,7 @@ def time_engine(case: OpenCase, progress: Progress) -> tuple[Latency, ...]:
     if asked.precision is not Precision.FP32:
         engines.append(case.build(case.artifact(reference)))
         closing.append(engines[-1])
+        case.stage("time")
     latencies = []
     try:
         for index, batch_size in enumerate(plan.batch_sizes):

@@ -34,6 +34,7 @@ EVERY = {
     "--timing-rounds": (["--timing-rounds=9"], 9),
     "--threads": (["--threads=2"], 2),
     "--worker-timeout": (["--worker-timeout=30"], 30),
+    "--stage-timeout": (["--stage-timeout=build=3000", "--stage-timeout=score=5.5"], ["build=3000", "score=5.5"]),
     "--worker-python": (["--worker-python=/venv/bin/python"], "/venv/bin/python"),
     "--strict-verdicts": (["--strict-verdicts"], True),
     "--floor": (["--floor=98%"], None),

@@ -87,15 +87,19 @@ def test_a_probe_that_kills_its_worker_leaves_the_others(tmp_path):
     assert [a.usable for a in found] == [True, True, False]
 
 
-def test_a_probe_that_hangs_is_told_without_an_option_that_does_not_apply(tmp_path, monkeypatch):
-    monkeypatch.setattr("harness.run.probing.PROBE_LIMIT_S", 0.3)
+def test_a_probe_that_hangs_is_told_with_the_option_that_applies(tmp_path):
     (tmp_path / "backends").mkdir()
     (tmp_path / "backends" / "hanger.py").write_text(
         "import threading\nclass Backend:\n    name, install_hint, required_modules = 'hanger', '', ()\n"
         "    def probe(self):\n        threading.Event().wait()\nBACKEND = Backend()\n"
     )
-    options = HarnessOptions(backends=("hanger",), extension_dirs=(*FAKES, str(tmp_path)))
-    with pytest.raises(BackendUnavailable, match=r"--backend=hanger .*no sign of life for .*killed it$") as caught:
+    options = HarnessOptions(
+        backends=("hanger",), extension_dirs=(*FAKES, str(tmp_path)), stage_timeouts=(("probe", 0.3),)
+    )
+    told = (
+        r"--backend=hanger .*no sign of life for 0.3 s during probe; killed it; stack: probe .*--stage-timeout=probe="
+    )
+    with pytest.raises(BackendUnavailable, match=told) as caught:
         plan_run(options, models_dir=MODELS)
     assert "--worker-timeout" not in str(caught.value)
 
