@@ -1,18 +1,20 @@
 """No process outlives its worker, and no worker outlives whoever started it, kill -9 of either included.
 
 A worker leads a session of its own, and it and all that it starts carry a mark in their environment. Who ends a worker
-ends everything of its session or with its mark. A watchdog, one a process that starts workers, holds the reading end of
-a pipe: when the other end closes, because its process is gone, it ends all workers that are left, also one that hangs
-with the GIL held.
+ends everything of its session or with its mark, and removes their temporary files. A watchdog, one a process that has
+workers, holds the reading end of a pipe: when the other end closes, because its process is gone, it ends all workers
+that are left, also one that hangs with the GIL held.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,8 +28,28 @@ PAUSE_S = 0.01
 WATCH = "import sys; sys.path.insert(0, sys.argv[1]); from harness.worker.orphans import watch; watch(sys.stdin)"
 
 
+def make_scratch(mark: str) -> Path:
+    """Return a worker's folder for temporary files, made if it is not there; it goes with the worker."""
+    folder = scratch_of(mark)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def scratch_of(mark: str) -> Path:
+    """Return where a worker's temporary files lie."""
+    return Path(tempfile.gettempdir()).absolute() / f"nn-harness-{mark}"
+
+
 def end_worker(pid: int, mark: str) -> None:
-    """Kill a worker (0: its id was never known) and all that it has started, whatever group they have moved to."""
+    """Kill a worker (0: its id was never known) and all that it has started, and remove their temporary files.
+
+    It does not matter what group they have moved to.
+    """
+    _kill(pid, mark)
+    shutil.rmtree(scratch_of(mark), ignore_errors=True)
+
+
+def _kill(pid: int, mark: str) -> None:
     until = time.monotonic() + GIVE_UP_S
     if pid:
         with contextlib.suppress(ProcessLookupError, PermissionError):

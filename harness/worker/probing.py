@@ -22,10 +22,8 @@ def probed(name: str, stage: Callable[[str], None]) -> Availability:
         backend = load_backend(name)
         step = "probe"
         stage(step)
-        found = backend.probe()
-        if not isinstance(found, Availability):
-            raise TypeError(f"probe returned {type(found).__name__}; expected Availability")
-        return msgspec.convert(msgspec.to_builtins(found), Availability)
+        # There and back: what is no Availability, or holds values of other types, is refused here.
+        return msgspec.convert(msgspec.to_builtins(backend.probe()), Availability)
     except Exception as error:
         print(traceback.format_exc(), flush=True)
         reason = str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"

@@ -12,7 +12,6 @@ import re
 import shlex
 import signal
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -28,7 +27,7 @@ from harness.errors import HarnessError, WorkerDied
 from harness.protocols import Progress, no_progress
 from harness.specs import STAGE_LIMITS_S, StageLimits
 from harness.worker.endings import end_of, exit_code, last_words
-from harness.worker.orphans import MARK, WATCHDOG, end_worker
+from harness.worker.orphans import MARK, WATCHDOG, end_worker, make_scratch
 
 T = TypeVar("T")
 PACKAGE_PARENT = str(Path(harness.__file__).parents[1])
@@ -74,15 +73,15 @@ class Worker:
         label: str = "",
         limits: StageLimits | None = None,
     ) -> None:
-        """Start the process. `log_path`: where all that it prints goes; a file that is gone at the end without one.
+        """Start the process. `log_path`: where all that it prints goes; without one it is gone at the end.
 
         Raises: ConfigError when the interpreter does not start.
         """
         self._label, self._limits, self._stage = label, limits or StageLimits(), "import"
         self._is_busy = False  # it was not heard to the end: nothing polite will reach it
-        self._log_is_kept = log_path is not None
-        self._log = log_path or _temporary_log()
         self._mark = uuid.uuid4().hex
+        self._log_is_kept = log_path is not None
+        self._log = log_path or make_scratch(self._mark) / "worker.log"
         self._group = execnet.Group()
         WATCHDOG.add(0, self._mark)
         try:
@@ -206,8 +205,6 @@ class Worker:
         end_worker(self._pid, self._mark)
         WATCHDOG.drop(self._pid, self._mark)
         self._group.terminate(timeout=KILL_AFTER_S)  # its pipe is closed by now: nothing to wait for
-        if not self._log_is_kept:
-            self._log.unlink(missing_ok=True)
 
 
 class _Silence(Exception):
@@ -216,13 +213,8 @@ class _Silence(Exception):
 
 def _command(python: str, mark: str) -> str:
     """Return the interpreter as execnet wants it: words of a shell, without the `//` that ends a part of its spec."""
-    return f"env {MARK}={mark} {shlex.quote(re.sub('/+', '/', python))}"
-
-
-def _temporary_log() -> Path:
-    handle, name = tempfile.mkstemp(prefix="nn-harness-worker-", suffix=".log")
-    os.close(handle)
-    return Path(name)
+    words = ["env", f"{MARK}={mark}", f"TMPDIR={make_scratch(mark)}", python]
+    return " ".join(shlex.quote(re.sub("/+", "/", word)) for word in words)
 
 
 def _error_from_reply(reply: dict[str, str]) -> HarnessError:

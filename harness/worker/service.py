@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from harness.errors import ConfigError, HarnessError, MeasurementError
+from harness.errors import ConfigError, HarnessError
 from harness.models import inspect_onnx
 from harness.protocols import Progress
 from harness.records import Accuracy, Availability, EngineFacts, InvarianceCheck, Latency
@@ -110,13 +110,12 @@ def _answer(service: Service, name: str, value: msgspec.Raw, progress: Progress)
     try:
         argument = msgspec.json.decode(value, type=ARGUMENTS.get(name, CaseRequest))
         result = msgspec.Raw(msgspec.json.encode(getattr(service, name)(argument, progress)))
-        if swallowed := SWALLOWED.take():
-            raise MeasurementError(f"{argument.case.id}: {swallowed}")
+        SWALLOWED.refuse()
     except HarnessError as error:
-        SWALLOWED.take()
+        SWALLOWED.forget()
         return {"error": {"kind": type(error).__name__, "message": str(error)}}
     except BaseException as error:  # also SystemExit: a library that leaves costs one case, with its reason
-        SWALLOWED.take()
+        SWALLOWED.forget()
         print(traceback.format_exc(), flush=True)
         return {"error": {"kind": "HarnessError", "message": f"{name}: {_sentence(error)}"}}
     print(f"{name}: {time.perf_counter() - started:.3f} s", flush=True)

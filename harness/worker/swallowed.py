@@ -9,6 +9,8 @@ import sys
 import threading
 from typing import Any
 
+from harness.errors import MeasurementError
+
 
 class Swallowed:
     """Keeps the first such exception until it is asked for."""
@@ -21,14 +23,20 @@ class Swallowed:
         sys.unraisablehook = self._unraisable
         threading.excepthook = self._thread
 
-    def take(self) -> str:
-        """Return what was swallowed since the last call in one line, "" without any."""
-        sentence, self._sentence = self._sentence, ""
-        return sentence
+    def refuse(self) -> None:
+        """Raise MeasurementError if anything was swallowed since it was last asked."""
+        sentence = self._sentence
+        self.forget()
+        if sentence:
+            raise MeasurementError(sentence)
+
+    def forget(self) -> None:
+        """Forget what was swallowed: the call has an error of its own."""
+        self._sentence = ""
 
     def _unraisable(self, unraisable: Any) -> None:
         sys.__unraisablehook__(unraisable)
-        # Of a destructor nothing depends; of a callback an answer does. CPython: "... calling ctypes callback function".
+        # Nothing depends on a destructor; an answer does on a callback. CPython: "... calling ctypes callback".
         if "callback" in f"{unraisable.err_msg or ''} {unraisable.object!r}":
             self._keep("a callback", unraisable.exc_value, unraisable.exc_type)
 

@@ -90,6 +90,11 @@ def leave_a_child():
     os.abort()
 
 
+def child_and_hang():
+    subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({CHILD_SECONDS})"], start_new_session=True)
+    hang_with_the_gil()
+
+
 def raise_exception():
     raise RuntimeError("a vendor's error\nof two lines")
 
@@ -115,6 +120,7 @@ FAULTS = {
     "callback": raise_in_a_callback,
     "thread": raise_in_a_thread,
     "child": leave_a_child,
+    "child_and_hang": child_and_hang,
 }
 HARMLESS = ("garbage_on_stdout",)  # the case goes on, and passes
 # What an engine gives instead of an error: see `_numpy_engine`.

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-
 from harness.backends._faults import asked, happen
+
 from harness.errors import MeasurementError, Unsupported
 from harness.machine.clocks import HostTimer
 from harness.records import Availability, EngineFacts, Layer, Support, TensorSpec

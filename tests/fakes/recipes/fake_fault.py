@@ -3,6 +3,7 @@
 import shutil
 
 from harness.backends._faults import happen
+
 from harness.precision.recipe import CAST, Conversion, Recipe
 from harness.specs import Precision
 
