@@ -59,8 +59,7 @@ def time_arms(
     Two speed states of a machine that last for seconds hit neighbouring rounds alike, so a ratio of rounds is some
     20 times steadier than a ratio of two medians taken one after the other.
     Returns per timer: float64[rounds, samples] ns per call, int64[rounds] start of each round [ns since the first],
-    and the number of warm-up calls. Raises: MeasurementError for a sample that is not positive, and for a clock that
-    gives one and the same time.
+    and the number of warm-up calls. Raises: MeasurementError for a sample that is not positive.
     """
     warmups, sizes = [], []
     for timer in timers:
@@ -76,17 +75,17 @@ def time_arms(
         for arm in order:
             starts[arm].append(now_ns() - origin)
             rounds[arm].append(_sampled(timers[arm], sizes[arm]))
-    for timer, sampled in zip(timers, rounds, strict=True):
-        _check_moves(timer, np.concatenate(sampled))
     return [(np.stack(rounds[arm]), np.asarray(starts[arm], np.int64), warmups[arm]) for arm in range(len(timers))]
 
 
-def _check_moves(timer: Timer, samples: NDArray[np.float64]) -> None:
-    if samples.size >= MIN_CLOCK_SAMPLES and np.ptp(samples) == 0:
-        raise MeasurementError(
-            f"the {timer.clock} clock gave {samples[0]:g} ns for each of {samples.size} samples of batch "
-            f"{timer.batch_size}; it stands still, or its timer returns a constant"
-        )
+def check_clocks(timers: Sequence[Timer], arms: Sequence[tuple[NDArray[np.float64], object, object]]) -> None:
+    """Refuse what `time_arms` measured by a clock that gave one and the same time. Raises: MeasurementError."""
+    for timer, (samples, *_) in zip(timers, arms, strict=True):
+        if samples.size >= MIN_CLOCK_SAMPLES and np.ptp(samples) == 0:
+            raise MeasurementError(
+                f"the {timer.clock} clock gave {samples.flat[0]:g} ns for each of {samples.size} samples of batch "
+                f"{timer.batch_size}; it stands still, or its timer returns a constant"
+            )
 
 
 def min_sample_ns(clock: str) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.measure.invariance import check_invariance
 from harness.measure.scoring import score_engine
-from harness.measure.timing import latency_from_arms, make_timers, min_sample_ns, time_arms
+from harness.measure.timing import check_clocks, latency_from_arms, make_timers, min_sample_ns, time_arms
 from harness.precision.effective import effective_precision
 from harness.protocols import BoundsBatches, Progress
 from harness.records import Accuracy, InvarianceCheck, Latency
@@ -54,6 +54,7 @@ def time_engine(case: OpenCase, progress: Progress) -> tuple[Latency, ...]:
             images = timing_batch(request.model, request.data, batch_size)
             timers = make_timers(engines, images, window=plan.window, launch=plan.launch)
             arms = time_arms(timers, plan, min_sample_ns=min_sample_ns(timers[0].clock))
+            check_clocks(timers, arms)
             latencies.append(latency_from_arms(timers, arms, reference_case=reference.id))
             progress(index + 1, len(plan.batch_sizes))
     finally:
