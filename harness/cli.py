@@ -19,7 +19,7 @@ from harness.report.files import report_of_run, write_reports
 from harness.report.terminal import comparison_lines
 from harness.run.cases import utc_now
 from harness.run.doctor import doctor_lines
-from harness.run.stored import load_judged_run
+from harness.run.stored import load_judged_run, refuse_unfinished
 from harness.store.baseline_files import line_from_baseline, text_from_baseline
 from harness.store.baselines import BaselineStore, replaced_lines
 from harness.store.unused import prune_baselines as prune_unused
@@ -156,7 +156,8 @@ def accept_baselines(
 
     A case that regressed against its baseline, or could not be compared with it, is accepted by name only.
     """
-    _, records = load_judged_run(_runs(run))
+    found, records = load_judged_run(_runs(run))
+    refuse_unfinished(found)
     written = BaselineStore(folder).accept(
         records, case_ids=case or (), accepted_by=by or getpass.getuser(), accepted_at=utc_now()
     )

@@ -19,6 +19,7 @@ from harness.protocols import Progress, no_progress
 from harness.records import Latency
 from harness.run.plan import Plan, plan_run
 from harness.specs import Case
+from harness.worker.interrupts import INTERRUPTS
 
 if TYPE_CHECKING:  # imported when a test runs: SciPy alone would double the time of --collect-only
     from harness.run.case import CaseRun
@@ -177,6 +178,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if state.plan.cases and not config.option.collectonly:
             try:
                 state.session = _new_session(state, gates={gate.name for gate in gates.values() if gate})
+                INTERRUPTS.listen()
             except HarnessError as error:
                 raise pytest.UsageError(str(error)) from error
 
@@ -316,6 +318,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if state.session is None:
         return
     try:
+        if exitstatus == pytest.ExitCode.INTERRUPTED and not session.shouldstop:
+            state.session.interrupt(INTERRUPTS.name or "stopped")
+            return
         ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and not session.shouldstop
         clean = exitstatus == pytest.ExitCode.OK
         state.session.finish(clean=clean, is_whole=state.is_whole and ended, had_end=ended)
@@ -327,6 +332,11 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         if problem:
             state.session.notes.append(f"ERROR: {problem}")
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Give back the signals that end a run."""
+    INTERRUPTS.forget()
 
 
 @pytest.hookimpl(trylast=True)

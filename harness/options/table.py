@@ -364,6 +364,14 @@ FILES = (
         default="the user's cache folder",
         place="absolute",
     ),
+    _files(
+        flag="--resume",
+        field="resume",
+        kind=NAME_OR_PATH,
+        metavar="RUN",
+        help="go on with a run that was killed or interrupted: its name below --report-dir, latest, or its folder",
+        default="a new run",
+    ),
     _files(flag="--rebuild", field="rebuild", kind=SWITCH, help="ignore cached models and engines"),
 )
 

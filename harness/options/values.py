@@ -36,6 +36,7 @@ class HarnessOptions:
     report_dir: str = "reports"
     engine_cache: str = ""  # "" = the user's cache folder
     rebuild: bool = False
+    resume: str = ""  # an unfinished run: its name, or its folder
     strict: bool = False
     allow_chance: bool = False
     baseline: str = "auto"

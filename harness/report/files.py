@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from harness.errors import ConfigError
@@ -22,10 +23,13 @@ def report_of_run(folder: Path, run: Run, records: Sequence[Record], *, previous
 
     Without a `previous` run it is compared with the one before it.
     """
+    notes: tuple[str, ...] = ()
+    if previous is None:
+        previous, notes = previous_run(folder, run, records)
     return build_report(
-        run,
+        replace(run, notes=(*run.notes, *notes)),
         records,
-        previous=previous or previous_run(folder, run, records),
+        previous=previous,
         history=load_history(folder.resolve().parent, until=run.started_at),
     )
 

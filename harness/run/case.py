@@ -6,8 +6,9 @@ reason and costs nothing twice.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TypeVar, cast
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from harness.errors import HarnessError, MeasurementError, Unsupported
 from harness.records import (
     Accuracy,
+    EffectivePrecision,
     Environment,
     Flip,
     InvarianceCheck,
@@ -23,6 +25,7 @@ from harness.records import (
     Record,
 )
 from harness.run.case_worker import CaseWorker, WorkerSettings
+from harness.run.resuming import Known
 from harness.specs import Case, ModelSpec, Precision, Tolerance
 from harness.worker.requests import CaseRequest, LayerReport, Prepared
 
@@ -41,8 +44,16 @@ class Comparison:
 class CaseRun:
     """A case between its first measurement and its record."""
 
-    def __init__(self, request: CaseRequest, *, name: str, tolerance: Tolerance, settings: WorkerSettings) -> None:
-        """Begin a case. `name`: of its log, its id unless the file of another case is emulated."""
+    def __init__(
+        self,
+        request: CaseRequest,
+        *,
+        name: str,
+        tolerance: Tolerance,
+        settings: WorkerSettings,
+        known: Known | None = None,
+    ) -> None:
+        """Begin a case, or go on with what is `known`. `name`: of its log."""
         self.tolerance = tolerance
         self.comparison = Comparison()
         self.failure: HarnessError | None = None
@@ -51,6 +62,10 @@ class CaseRun:
         self._request, self._progress = request, settings.progress
         self._worker = CaseWorker(request, name=name, settings=settings)
         self._answers: dict[str, object] = {}
+        if known is not None:
+            self._answers = dict(known.answers)
+            self.failure, self.test_failure = known.failure, known.record.test_failure
+            self._worker.go_on_with(known.record.engine)
 
     @property
     def case(self) -> Case:
@@ -128,12 +143,9 @@ class CaseRun:
 
     def record(self, *, environment: Environment, recorded_at: str, command: str, is_reference: bool = False) -> Record:
         """Return everything found so far; no gate has looked at it yet."""
-        answers, case = self._answers, self.case
-        prepared = cast(Prepared | None, answers.get("prepare"))
-        layers = cast(LayerReport | None, answers.get("layers"))
-        accuracy = cast(Accuracy | None, answers.get("score"))
+        measured, compared = _measured(self._answers), self.comparison
         return Record(
-            case=case,
+            case=self.case,
             environment=environment,
             recorded_at=recorded_at,
             is_reference=is_reference,
@@ -141,20 +153,12 @@ class CaseRun:
             tolerance=self.tolerance,
             expects_loss=self._expects_loss,
             timing_only=self.model.timing_only,
-            artifact=prepared.artifact if prepared else None,
             engine=self._worker.facts,
-            effective_precision=layers.effective_precision if layers else None,
-            layers=layers.layers if layers else (),
-            accuracy=accuracy,
-            emulation=self.comparison.emulation,
-            drift=self.comparison.drift,
-            flips=self.comparison.flips,
-            invariance=cast(tuple[InvarianceCheck, ...], answers.get("invariance", ())),
-            latencies=cast(tuple[Latency, ...], answers.get("time", ())),
-            flags=_flags(case, accuracy, layers, expects_loss=self._expects_loss),
+            **{field.name: getattr(compared, field.name) for field in fields(compared)},
+            flags=_flags(self.case, measured, expects_loss=self._expects_loss),
             error=self._error(),
-            unsupported=prepared.support.reason if prepared and not prepared.support.supported else "",
             test_failure=self.test_failure,
+            **measured,
         )
 
     @property
@@ -186,13 +190,30 @@ class CaseRun:
         return answer
 
 
-def _flags(case: Case, accuracy: Accuracy | None, layers: LayerReport | None, *, expects_loss: bool) -> tuple[str, ...]:
+def _measured(answers: Mapping[str, object]) -> dict[str, Any]:
+    """Return what a worker answered as fields of a Record."""
+    prepared = cast(Prepared | None, answers.get("prepare"))
+    layers = cast(LayerReport | None, answers.get("layers"))
+    return {
+        "artifact": prepared.artifact if prepared else None,
+        "unsupported": prepared.support.reason if prepared and not prepared.support.supported else "",
+        "effective_precision": layers.effective_precision if layers else None,
+        "layers": layers.layers if layers else (),
+        "accuracy": answers.get("score"),
+        "invariance": answers.get("invariance", ()),
+        "latencies": answers.get("time", ()),
+    }
+
+
+def _flags(case: Case, measured: Mapping[str, Any], *, expects_loss: bool) -> tuple[str, ...]:
     flags = []
+    accuracy: Accuracy | None = measured["accuracy"]
+    effective: EffectivePrecision | None = measured["effective_precision"]
     if accuracy and accuracy.n_trained_on:
         flags.append("scored_on_training_images")
     if accuracy and accuracy.has_many_ties:
         flags.append("many_ties")
-    if layers and layers.effective_precision.main != case.precision.value:
+    if effective and effective.main != case.precision.value:
         flags.append("precision_not_as_asked")
     if expects_loss:
         flags.append("expects_int8_loss")

@@ -10,6 +10,7 @@ from typing import TypeVar
 from harness.protocols import Progress
 from harness.records import EngineFacts
 from harness.specs import StageLimits
+from harness.worker.interrupts import INTERRUPTS
 from harness.worker.process import Worker
 from harness.worker.requests import CaseRequest, Prepared
 
@@ -48,8 +49,12 @@ class CaseWorker:
             self.facts = answer.engine or self.facts
         return answer
 
+    def go_on_with(self, facts: EngineFacts | None) -> None:
+        """Take over from a worker of another process, which prepared the case if there are facts of its engine."""
+        self.facts, self._was_prepared = facts, facts is not None
+
     def close(self) -> None:
-        """Close the engine and end the process; what its engine said stays.
+        """Close the engine and end the process, at once when the run is interrupted; what its engine said stays.
 
         Raises: the HarnessError of an engine that does not close; WorkerDied. The process has ended all the same.
         """
@@ -57,10 +62,10 @@ class CaseWorker:
         if worker is None:
             return
         try:
-            if not worker.is_lost:
+            if not INTERRUPTS.name and not worker.is_lost:
                 worker.call("close", self._request, type(None))
         finally:
-            worker.close()
+            worker.close(politely=not INTERRUPTS.name)
 
     def _started(self) -> Worker:
         if self._worker is None:

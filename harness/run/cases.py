@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from harness.protocols import Progress
 from harness.records import CPU, Artifact, Record
 from harness.run.case import CaseRun
 from harness.run.plan import Plan
+from harness.run.resuming import known_of
 from harness.run.settings import Environments, tolerances_of, worker_settings
 from harness.specs import BuildOptions, Case, Precision
 from harness.worker.requests import CaseRequest
@@ -26,15 +27,29 @@ class Cases:
     """All cases that a run has opened, in order, and their references."""
 
     def __init__(
-        self, options: HarnessOptions, plan: Plan, *, folder: Path, progress: Callable[[str], Progress]
+        self,
+        options: HarnessOptions,
+        plan: Plan,
+        *,
+        folder: Path,
+        environments: Environments,
+        progress: Callable[[str], Progress],
+        kept: Iterable[Record] = (),
     ) -> None:
-        """Begin with none. `folder`: the run's, for logs and outputs."""
+        """Begin with none, or with those that were measured before the run was resumed.
+
+        `folder`: the run's, for logs and outputs; `kept`: their records.
+        """
         self._options, self._plan, self._folder = options, plan, folder
-        self.environments = Environments(plan, Path(options.root))
+        self.environments = environments
         self._settings, self._tolerances = worker_settings(options, folder, progress), tolerances_of(options)
         self.opened: dict[str, CaseRun] = {}
         self._references: dict[str, CaseRun] = {}  # by case id; of emulations by the digest of the file
-        self._began: dict[str, str] = {}  # case id -> when it was recorded first
+        self._kept = {record.case.id: record for record in kept}
+        self._began = {name: record.recorded_at for name, record in self._kept.items()}  # first, by case id
+        for case in plan.cases:
+            if case.id in self._kept:
+                self.open(case)
 
     def open(self, case: Case) -> CaseRun:
         """Return a case ready to be measured."""
@@ -101,7 +116,9 @@ class Cases:
         )
         given = {name: getattr(options, name) for name in ("floor", "max_drop", "max_slowdown", "alpha")}
         tolerance = self._tolerances.tolerance_for(case, model, options.data.name, command_line=given)
-        return CaseRun(request, name=name, tolerance=tolerance, settings=self._settings)
+        kept = self._kept.get(case.id) if artifact is None else None
+        known = None if kept is None else known_of(kept, Path(request.outputs_path))
+        return CaseRun(request, name=name, tolerance=tolerance, settings=self._settings, known=known)
 
 
 def _scored(run: CaseRun) -> CaseRun:

@@ -27,6 +27,7 @@ from harness.errors import HarnessError, WorkerDied
 from harness.protocols import Progress, no_progress
 from harness.specs import STAGE_LIMITS_S, StageLimits
 from harness.worker.endings import end_of, exit_code, last_words
+from harness.worker.interrupts import INTERRUPTS
 from harness.worker.orphans import MARK, WATCHDOG, end_worker, make_scratch
 
 T = TypeVar("T")
@@ -126,9 +127,9 @@ class Worker:
         """Tell whether nothing more can be asked of it."""
         return self._is_busy
 
-    def close(self) -> None:
+    def close(self, *, politely: bool = True) -> None:
         """End the process: politely where it listens, then by force, with all that it has started."""
-        if not self._is_busy:
+        if politely and not self._is_busy:
             with contextlib.suppress(OSError, EOFError):
                 self._channel.close()
                 self._gateway.exit()
@@ -162,6 +163,7 @@ class Worker:
                 return self._channel.receive(timeout=max(0.0, min(LOOK_S, left)))
             except self._channel.TimeoutError:
                 process = self._process
+                INTERRUPTS.check()
                 if process is not None and process.poll() is not None:
                     raise EOFError(self._stage) from None
                 if left <= 0:

@@ -49,6 +49,7 @@ EVERY = {
     "--report-dir": (["--report-dir=/runs/reports"], "/runs/reports"),
     "--engine-cache": (["--engine-cache=/cache"], "/cache"),
     "--rebuild": (["--rebuild"], True),
+    "--resume": (["--resume=20260101T000000Z"], "20260101T000000Z"),
     "--cuda-tf32": (["--cuda-tf32"], True),
     "--trt-workspace": (["--trt-workspace=256"], 256),
     "--trt-optimization-level": (["--trt-optimization-level=0"], 0),
@@ -68,7 +69,7 @@ EVERY = {
     "--trt-cutoff": (["--trt-cutoff=0"], 0),
 }
 # Neither what the case itself says, nor what no result depends on.
-NOT_REPEATED = {"--update-baselines", "--accept-regressions", "--report-dir", "--engine-cache", "--rebuild"}
+NOT_REPEATED = {"--update-baselines", "--accept-regressions", "--report-dir", "--engine-cache", "--rebuild", "--resume"}
 SELECTING = {"--backend", "--precision", "--recipe", "--model"}
 
 

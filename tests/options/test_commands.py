@@ -36,7 +36,7 @@ def fields_but(options, *left_out):
     return {name: getattr(options, name) for name in options.__dataclass_fields__ if name not in left_out}
 
 
-RUN_ONLY = ("update_baselines", "accept_regressions", "report_dir", "engine_cache", "rebuild")
+RUN_ONLY = ("update_baselines", "accept_regressions", "report_dir", "engine_cache", "rebuild", "resume")
 
 
 def test_the_command_read_back_gives_equal_options(tmp_path):
