@@ -44,7 +44,10 @@ def resumed_run(options: HarnessOptions, plan: Plan, environment: Environment) -
     """
     if not options.resume:
         return None
-    run, records = load_run(find_unfinished(Path(options.report_dir), options.resume))
+    folder = find_unfinished(Path(options.report_dir), options.resume)
+    run, records = load_run(folder)
+    if folder.resolve() != (Path(options.report_dir) / run.id).resolve():
+        raise ConfigError(f"--resume={options.resume}: {folder} is not the folder of run {run.id} in --report-dir")
     refused = _why_not(run, records, options, plan, environment)
     if refused:
         raise ConfigError(f"--resume={options.resume}: run {run.id} {refused}")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from harness.machine.turns import turn_on
 from harness.measure.invariance import check_invariance
 from harness.measure.scoring import score_engine
 from harness.measure.timing import check_clocks, latency_from_arms, make_timers, min_sample_ns, time_arms
@@ -52,8 +54,9 @@ def time_engine(case: OpenCase, progress: Progress) -> tuple[Latency, ...]:
     try:
         for index, batch_size in enumerate(plan.batch_sizes):
             images = timing_batch(request.model, request.data, batch_size)
-            timers = make_timers(engines, images, window=plan.window, launch=plan.launch)
-            arms = time_arms(timers, plan, min_sample_ns=min_sample_ns(timers[0].clock))
+            with turn_on(asked.device, waiting=partial(progress, index, len(plan.batch_sizes))):
+                timers = make_timers(engines, images, window=plan.window, launch=plan.launch)
+                arms = time_arms(timers, plan, min_sample_ns=min_sample_ns(timers[0].clock))
             check_clocks(timers, arms)
             latencies.append(latency_from_arms(timers, arms, reference_case=reference.id))
             progress(index + 1, len(plan.batch_sizes))
