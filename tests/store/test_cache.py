@@ -188,9 +188,8 @@ def _json_or_none(path):
 def test_what_the_cache_makes_is_its_owners_alone(tmp_path):
     entry = ContentCache(tmp_path / "cache", "plans").put(KEY, b"plan", name="p", meta={})
     payload = Path(entry.path)
-    assert [place.stat().st_mode & 0o077 for place in (payload, payload.with_name("entry.json"), payload.parent)] == [
-        0
-    ] * 3
+    for place in (payload, payload.with_name("entry.json"), payload.parent):
+        assert place.stat().st_mode & 0o077 == 0
 
 
 def test_a_folder_that_others_may_write_is_refused_with_the_remedy(tmp_path):
