@@ -24,7 +24,7 @@ def probed(name: str, stage: Callable[[str], None]) -> Availability:
         stage(step)
         # There and back: what is no Availability, or holds values of other types, is refused here.
         return msgspec.convert(msgspec.to_builtins(backend.probe()), Availability)
-    except Exception as error:
+    except BaseException as error:  # SystemExit too: a file that leaves costs its backend only
         print(traceback.format_exc(), flush=True)
         reason = str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
         return Availability(backend=name, usable=False, reason=f"error during {step}: {reason}")
@@ -40,5 +40,5 @@ def needs_of(name: str) -> BackendNeeds:
             install_hint=backend.install_hint,
             option_names=tuple(backend.option_names) if isinstance(backend, TakesOptions) else None,
         )
-    except Exception as error:
+    except BaseException as error:
         return BackendNeeds(name=name, error=f"{type(error).__name__}: {error}")

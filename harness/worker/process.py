@@ -54,6 +54,8 @@ spec = importlib.util.spec_from_file_location(
 )
 sys.modules["harness"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["harness"])
+from harness.machine.telemetry import switch_off_telemetry
+switch_off_telemetry()
 from harness.discovery import add_extension_dir
 for folder in extension_dirs:
     add_extension_dir(folder)

@@ -1,0 +1,82 @@
+"""What docs/security.md claims of a run: no connection, no telemetry, no secret of the environment in any file."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SECRET = "hunter2-4c1f-of-the-environment"
+INTERNET = re.compile(r"AF_INET6?\b")
+COMMAND = (
+    "suites/",
+    "-pno:cacheprovider",
+    "--import-mode=importlib",
+    "-c/dev/null",
+    "--backend=ort,openvino,fake-segfault",
+    "--model=mlp",
+    "--precision=fp32",
+    "--score-images=100",
+    "--batch-size=1",
+    "--timing-rounds=6",
+    f"--extension-dir={ROOT / 'tests' / 'fakes'}",
+    "--baseline-dir=baselines",
+    "--engine-cache=cache",
+    "--floor=0",
+)
+
+
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory):
+    """A CPU run of both runtimes, one crash in it, below strace: its folder, and what it asked the kernel for."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "conftest.py").write_text('pytest_plugins = ("harness.plugin",)\n')
+    for name in ("suites", "models"):
+        (folder / name).symlink_to(ROOT / name, target_is_directory=True)
+    (folder / "home").mkdir()
+    environment = {**os.environ, "DEPLOY_TOKEN": SECRET, "HOME": str(folder / "home")}
+    environment.pop("XDG_CACHE_HOME", None)
+    calls = folder / "calls"
+    trace = ["strace", "-f", "-qq", "--seccomp-bpf", "-e", "trace=socket,connect,sendto", "-o", str(calls)]
+    python = [sys.executable, "-m", "pytest", *COMMAND, f"--rootdir={folder}"]
+    done = subprocess.run([*trace, *python], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if "ptrace" in done.stderr and not calls.exists():
+        pytest.skip("strace may not trace here")
+    (folder / "printed").write_text(done.stdout + done.stderr)
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout + done.stderr
+    assert "crashed (SIGSEGV)" in done.stdout
+    return folder, calls.read_text()
+
+
+def test_a_cpu_run_opens_no_network_connection(traced):
+    _, calls = traced
+    assert not INTERNET.findall(calls)
+
+
+def test_a_connection_would_be_seen(tmp_path):
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    code = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()"
+    trace = ["strace", "-f", "-qq", "-e", "trace=socket", "-o", str(tmp_path / "calls")]
+    subprocess.run([*trace, sys.executable, "-c", code], check=True)
+    assert INTERNET.findall((tmp_path / "calls").read_text())
+
+
+def test_no_runtime_keeps_telemetry(traced):
+    folder, _ = traced
+    written = [path.relative_to(folder / "home").parts for path in (folder / "home").rglob("*") if path.is_file()]
+    ours = ((".cache", "nn-engine-harness"), (".cache", "matplotlib"), (".config", "matplotlib"))
+    assert [path for path in written if path[:2] not in ours] == []
+
+
+def test_no_secret_of_the_environment_is_in_any_file(traced):
+    folder, _ = traced
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.is_relative_to(folder / "suites")]
+    assert {"records.jsonl", "index.html", "report.md", "printed"} <= {path.name for path in files}
+    assert [str(path) for path in files if SECRET.encode() in path.read_bytes()] == []
