@@ -99,12 +99,16 @@ def readers(folder):
     header, lines, summary = (
         (store.folder / name).read_bytes() for name in ("run.json", "records.jsonl", "summary.json")
     )
+    lone = sealed(
+        json.dumps({k: v for k, v in json.loads(header).items() if k not in ("digest", "n_records")}).encode()
+    )
     passed = record_with(accuracy_with(n=40), latencies=(latency_with(),))
     accepted = {"accepted_by": "me", "accepted_at": "2026-01-01T00:00:00+00:00"}
     predictions = json_from_baseline(predictions_from_record(passed, **accepted))
     times = json_from_baseline(times_from_record(passed, **accepted))
     ContentCache(folder / "cache", "plans").put(KEY, b"plan", name="p", meta={"a": "b"})
     (entry,) = (folder / "cache" / "plans").glob("*/entry.json")
+    note = f"plans/{entry.parent.name}/entry.json"
     write_batches(folder / "batches", np.zeros((4, 1, 3, 3), np.float32), np.arange(4), 4)
     idx = struct.pack(">HBBIII", 0, 8, 3, 5, 4, 4) + bytes(80)
     packed = PackedArray.of(np.arange(12.0).reshape(3, 4))
@@ -125,10 +129,8 @@ def readers(folder):
     return {
         "run.json": Reader(header, lambda p: load_run(p.parent), "run.json", {"records.jsonl": lines}, is_json=True),
         "records.jsonl": Reader(lines, lambda p: load_run(p.parent), "records.jsonl", {"run.json": header}),
-        "record": Reader(lines.splitlines()[0], read_records, "records.jsonl", {"run.json": header}, is_json=True),
-        "summary.json": Reader(
-            summary, lambda p: "; ".join(load_history(p.parents[1]).notes), "night/summary.json", {}, is_json=True
-        ),
+        "record": Reader(lines.splitlines()[0], read_records, "records.jsonl", {"run.json": lone}, is_json=True),
+        "summary.json": Reader(summary, read_summary, "night/summary.json", {}, is_json=True),
         "predictions": Reader(predictions, read_baseline, f"{case_id}.json", {}, is_json=True),
         "times": Reader(
             times,
@@ -137,7 +139,7 @@ def readers(folder):
             {},
             is_json=True,
         ),
-        "cache note": Reader(entry.read_bytes(), read_entry, f"plans/{entry.parent.name}/entry.json", {}, is_json=True),
+        "cache note": Reader(entry.read_bytes(), read_entry, note, {"p": b"plan"}, is_json=True),
         "card": Reader((ROOT / "models" / "mlp.toml").read_bytes(), load_card, "mlp.toml", {}),
         "harness.toml": Reader(
             b'[run]\nthreads = 2\n[tolerance]\nmax_drop = "1%"\n[model.mlp.tolerance]\nmax_drop = 0.01\n',
@@ -157,6 +159,10 @@ def read_records(path):
     _, records = load_run(path.parent)
     judge_records(records, {}, JudgeOptions(gates=frozenset({"floor"})))
     return records
+
+
+def read_summary(path):
+    return "; ".join(load_history(path.parents[1]).notes)
 
 
 def read_toml(path):
@@ -231,6 +237,7 @@ def try_reader(reader, data, folder):
         place.chmod(0o700)
     for name, content in reader.beside.items():
         (path.parent / name).write_bytes(content)
+        (path.parent / name).chmod(0o600)
     path.write_bytes(data)
     path.chmod(0o600)
     try:

@@ -19,4 +19,5 @@ def switch_off_telemetry() -> None:
     """Let no runtime of this process, nor of those it starts, send or keep usage data."""
     os.environ.update(VARIABLES)
     for name in SENDERS:
-        sys.modules[name] = None  # type: ignore[assignment] - an import of it fails, as if it were not installed
+        # An import of it fails from now on, as if it were not installed.
+        sys.modules[name] = None  # type: ignore[assignment]

@@ -23,14 +23,14 @@ def report_of_run(folder: Path, run: Run, records: Sequence[Record], *, previous
 
     Without a `previous` run it is compared with the one before it.
     """
-    notes: tuple[str, ...] = ()
+    history, notes = load_history(folder.resolve().parent, until=run.started_at), tuple[str, ...]()
     if previous is None:
         previous, notes = previous_run(folder, run, records)
     return build_report(
-        replace(run, notes=(*run.notes, *notes)),
+        replace(run, notes=(*run.notes, *notes, *history.notes)),
         records,
         previous=previous,
-        history=load_history(folder.resolve().parent, until=run.started_at),
+        history=history,
     )
 
 

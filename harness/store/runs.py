@@ -29,6 +29,7 @@ from harness.records import RECORD_SCHEMA, Record, Run
 from harness.store.sealed import Damaged, check_digest, decoded, sealed, values_of
 
 BASELINES_FOLDER = "baselines"  # of a run: copies of what it was compared with
+N_RECORDS = "n_records"  # in the header of a run that has ended: a line that is gone is missed
 PATH_MARK = "/"  # a name with it is a path
 T = TypeVar("T")
 
@@ -115,7 +116,7 @@ class RunStore:
             self._records.close()
         self.folder.mkdir(parents=True, exist_ok=True)  # somebody removed it while the run went on
         self._write_records(records)
-        write_atomically(self.folder / "run.json", _sealed(run))
+        write_atomically(self.folder / "run.json", _sealed(run, **{N_RECORDS: len(records)}))
         write_atomically(self.folder / "summary.json", sealed(summary))
         self.release()
 
@@ -123,8 +124,9 @@ class RunStore:
         write_atomically(self.folder / "records.jsonl", b"".join(_sealed(record) + b"\n" for record in records))
 
 
-def _sealed(value: object) -> bytes:
-    return sealed(json_from(value))
+def _sealed(value: object, **more: int) -> bytes:
+    data = json_from(value)
+    return sealed(msgspec.json.encode({**values_of(data), **more}) if more else data)
 
 
 def find_unfinished(report_dir: Path, name: str) -> Path:
@@ -151,8 +153,8 @@ def load_run(folder: Path) -> tuple[Run, list[Record]]:
     """
     header, lines = folder / "run.json", folder / "records.jsonl"
     try:
-        run = _versioned(header.read_bytes(), Run, str(header))
-        content = lines.read_bytes()
+        data = header.read_bytes()
+        run, content = _versioned(data, Run, str(header)), lines.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DataError(f"{folder} holds no run: run.json and records.jsonl are written by `pytest suites/`") from error
     except OSError as error:
@@ -161,6 +163,9 @@ def load_run(folder: Path) -> tuple[Run, list[Record]]:
     records = [
         _record(line, f"{lines}:{number}") for number, line in enumerate(whole.split(b"\n"), start=1) if line.strip()
     ]
+    expected = values_of(data).get(N_RECORDS)
+    if run.finished_at and expected is not None and expected != len(records) + bool(torn.strip()):
+        raise DataError(f"{lines}: {len(records)} of {expected} records are there; it is damaged, run the suite again")
     if torn.strip():
         place = f"{lines}:{len(whole.splitlines()) + 1}"
         if run.finished_at:

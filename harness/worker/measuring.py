@@ -6,7 +6,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from harness.machine.turns import turn_on
 from harness.measure.invariance import check_invariance
 from harness.measure.scoring import score_engine
 from harness.measure.timing import check_clocks, latency_from_arms, make_timers, min_sample_ns, time_arms
@@ -54,7 +53,7 @@ def time_engine(case: OpenCase, progress: Progress) -> tuple[Latency, ...]:
     try:
         for index, batch_size in enumerate(plan.batch_sizes):
             images = timing_batch(request.model, request.data, batch_size)
-            with turn_on(asked.device, waiting=partial(progress, index, len(plan.batch_sizes))):
+            with case.turn(partial(progress, index, len(plan.batch_sizes))):
                 timers = make_timers(engines, images, window=plan.window, launch=plan.launch)
                 arms = time_arms(timers, plan, min_sample_ns=min_sample_ns(timers[0].clock))
             check_clocks(timers, arms)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 
 from harness.backends import load_backend
 from harness.errors import BuildError, ConfigError, Unsupported
+from harness.machine.turns import turn_on
 from harness.precision import prepare_artifact
 from harness.precision.calibration import CheckedCalibration
 from harness.protocols import CalibrationSet, Engine, Images
@@ -94,6 +95,10 @@ class OpenCase:
                 "export the model with a float32 output (a Cast at its end)"
             )
         return engine
+
+    def turn(self, waiting: Callable[[], None]) -> AbstractContextManager[None]:
+        """Hold the device against other runs while it is timed; `waiting` is called until it is free."""
+        return turn_on(self.request.case.device, waiting=waiting)
 
     def close(self) -> None:
         """Free all engines."""

@@ -26,7 +26,9 @@ def probed(name: str, stage: Callable[[str], None]) -> Availability:
         return msgspec.convert(msgspec.to_builtins(backend.probe()), Availability)
     except BaseException as error:  # SystemExit too: a file that leaves costs its backend only
         print(traceback.format_exc(), flush=True)
-        reason = str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
+        reason = " ".join(str(error).split())
+        if not isinstance(error, HarnessError):
+            reason = f"{type(error).__name__}: {reason}"
         return Availability(backend=name, usable=False, reason=f"error during {step}: {reason}")
 
 
@@ -41,4 +43,4 @@ def needs_of(name: str) -> BackendNeeds:
             option_names=tuple(backend.option_names) if isinstance(backend, TakesOptions) else None,
         )
     except BaseException as error:
-        return BackendNeeds(name=name, error=f"{type(error).__name__}: {error}")
+        return BackendNeeds(name=name, error=f"{type(error).__name__}: {' '.join(str(error).split())}")

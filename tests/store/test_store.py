@@ -113,4 +113,4 @@ def test_the_run_before_is_the_newest_that_shares_a_case(tmp_path):
     found, notes = previous_run(tmp_path / "d", runs["d"], records)
     assert found[0].id == "a"
     assert len(notes) == 1
-    assert "records.jsonl:1: the line is torn" in notes[0]
+    assert "records.jsonl: 0 of 4 records are there" in notes[0]
