@@ -99,9 +99,8 @@ def readers(folder):
     header, lines, summary = (
         (store.folder / name).read_bytes() for name in ("run.json", "records.jsonl", "summary.json")
     )
-    lone = sealed(
-        json.dumps({k: v for k, v in json.loads(header).items() if k not in ("digest", "n_records")}).encode()
-    )
+    unfinished = {name: value for name, value in json.loads(header).items() if name not in ("digest", "n_records")}
+    lone = sealed(json.dumps(unfinished).encode())
     passed = record_with(accuracy_with(n=40), latencies=(latency_with(),))
     accepted = {"accepted_by": "me", "accepted_at": "2026-01-01T00:00:00+00:00"}
     predictions = json_from_baseline(predictions_from_record(passed, **accepted))

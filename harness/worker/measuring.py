@@ -24,6 +24,9 @@ def score(case: OpenCase, progress: Progress) -> Accuracy:
     """Score the asked images."""
     request = case.request
     dataset = scored_dataset(request.data)
+    outputs = Path(request.outputs_path) if request.outputs_path else None
+    if outputs is not None:
+        outputs.parent.mkdir(parents=True, exist_ok=True)  # somebody removed the run's folder meanwhile
     return score_engine(
         case.engine,
         dataset,
@@ -31,7 +34,7 @@ def score(case: OpenCase, progress: Progress) -> Accuracy:
         # A path's data set knows better than the request what it is: its name decides what was trained on.
         replace(request.data.scored, dataset=dataset.name, split=dataset.split),
         batch_size=request.score_batch,
-        outputs_path=Path(request.outputs_path) if request.outputs_path else None,
+        outputs_path=outputs,
         progress=progress,
     )
 

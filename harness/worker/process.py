@@ -85,6 +85,7 @@ class Worker:
         self._mark = uuid.uuid4().hex
         self._log_is_kept = log_path is not None
         self._log = log_path or make_scratch(self._mark) / "worker.log"
+        self._log.parent.mkdir(parents=True, exist_ok=True)  # somebody removed the run's folder meanwhile
         self._group = execnet.Group()
         WATCHDOG.add(0, self._mark)
         try:
