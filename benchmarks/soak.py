@@ -102,7 +102,7 @@ def as_markdown(readings, n_crashed):
     steady = readings[WARM_UP:]
     slope = np.polyfit(np.arange(len(steady)), steady[:, 0], 1)[0]
     spans = [(int(column.min()), int(column.max())) for column in steady[:, 1:].T]
-    flat = slope < GROWTH_MIB_PER_CASE and all(low == high for low, high in spans)
+    flat = bool(slope < GROWTH_MIB_PER_CASE) and all(low == high for low, high in spans)
     lines = [
         f"{len(readings)} cases, {n_crashed} of which crashed. {versions('execnet')}",
         "",

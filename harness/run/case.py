@@ -119,11 +119,10 @@ class CaseRun:
     def outputs(self) -> NDArray[np.float32]:
         """Return the outputs of the scored images, float32[N, K], mapped from disk."""
         self.accuracy()
-        path = self._request.outputs_path
         try:
-            return np.memmap(path, "<f4", "r").reshape(-1, self.model.num_classes)
+            return np.memmap(self._request.outputs_path, "<f4", "r").reshape(-1, self.model.num_classes)
         except (OSError, ValueError) as error:
-            raise MeasurementError(f"{self.case.id}: its outputs in {path} are gone ({error})") from error
+            raise MeasurementError(f"{self.case.id}: its outputs are gone ({error})") from error
 
     @property
     def was_scored(self) -> bool:
