@@ -20,20 +20,19 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-from harness.gates.paired import Changes, changes_between, judge_identity
 from onnx import numpy_helper
 from scipy import stats
 
 from harness.datasets import open_dataset
+from harness.gates._paired import Changes, changes_between, judge_identity
 from harness.models import find_model
 from harness.models.preprocess import images_from_pixels
 from harness.precision import prepare_artifact
 from harness.records import Outcome
-from harness.specs import DEFAULT_INT8_RECIPE, ModelSpec, Precision
+from harness.specs import DEFAULT_INT8_RECIPE, DatasetRequest, ModelSpec, Precision
 from harness.stats import low_margin_images, wilson_interval
 from harness.tasks.classification import score_top_k
 from harness.worker.images import DatasetCalibration
-from harness.worker.requests import DatasetRequest
 
 ROOT = Path(__file__).parents[1]
 N_IMAGES = 10_000

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.errors import BaselineError, HarnessError
+from harness.errors import BaselineError, ConfigError, HarnessError
 from harness.gates import CaseVerdicts, JudgeOptions, baseline_gates, compare_runs, judge_records
 from harness.options.tolerances import value_from_text
 from harness.options.values import HarnessOptions
@@ -22,7 +22,7 @@ from harness.run.doctor import doctor_lines
 from harness.run.stored import load_judged_run, refuse_unfinished
 from harness.store.baseline_files import line_from_baseline, text_from_baseline
 from harness.store.baselines import BaselineStore, replaced_lines
-from harness.store.unused import prune_baselines as prune_unused
+from harness.store.selecting import prune_baselines as prune_stored
 
 app = typer.Typer(
     help="Benchmarking and accuracy-regression harness for inference engines. The suites run under pytest.",
@@ -201,12 +201,12 @@ def _exit_as(verdicts: Sequence[CaseVerdicts]) -> None:
 @baseline_app.command("prune")
 @one_line_errors
 def prune_baselines(
-    run: Annotated[Path, typer.Argument(help="A full run: what it has no case for is unused.")] = Path("latest"),
+    case: Annotated[list[str] | None, typer.Option(help="A case that is given up; repeatable.")] = None,
+    backend: Annotated[list[str] | None, typer.Option(help="A backend that is given up; repeatable.")] = None,
     folder: Annotated[Path, typer.Option("--baseline-dir", help="Stored baselines.")] = BASELINES,
 ) -> None:
-    """Delete baselines that no case of a full run uses."""
-    found, records = load_judged_run(_runs(run))
-    if not found.is_full:
-        raise BaselineError(f"run {found.id} was not a full one ({found.command}): what it lacks is not unused")
-    for path in prune_unused(BaselineStore(folder), records, skipped_backends=found.skipped):
+    """Delete the baselines of cases or backends that are given up: no later run expects them."""
+    if not (case or backend):
+        raise ConfigError("name what is given up: --case or --backend")
+    for path in prune_stored(BaselineStore(folder), case_ids=case or (), backends=backend or ()):
         typer.echo(f"deleted {path}")

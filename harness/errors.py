@@ -38,4 +38,4 @@ class WorkerDied(HarnessError):
 
 
 class BaselineError(HarnessError):
-    """A stored baseline is damaged or of a newer schema; the message names the command that mends it."""
+    """A stored baseline is damaged or of a newer schema; the message names the command that fixes it."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from harness.errors import ConfigError, HarnessError, Unsupported
-from harness.gates import Candidate, Gate, GateAnswer, find_gate, list_gates
+from harness.gates import Candidate, Gate, GateAnswer, JudgeOptions, find_gate, list_gates
 from harness.options.parsing import add_options, options_from_namespace
 from harness.options.values import HarnessOptions
 from harness.protocols import Progress, no_progress
@@ -26,6 +26,8 @@ if TYPE_CHECKING:  # imported when a test runs: SciPy alone would double the tim
     from harness.run.session import RunSession
 
 CASE_FIXTURE = "case_run"
+OF_WHOLE_RUNS = {"presence"}  # gates that no test asks
+ASKED_WITH = {"baseline": {"joint"}}  # gate that a test asks -> those that look at all its cases together
 ONE_PROCESS = "runs-in-one-process"  # the id of our tests where pytest-xdist would share them out
 MAX_BENCHMARK_SAMPLES = 1_000  # replayed into pytest-benchmark; more only cost time
 
@@ -139,7 +141,7 @@ def _wanted(case: Case, definition: pytest.Item, state: _State) -> bool:
         return False
     if gate is None:
         return not (timing_only and definition.get_closest_marker("accuracy"))
-    if gate.reads_baseline and state.options.baseline == "ignore":
+    if not JudgeOptions(baseline=state.options.baseline).asks(gate):
         return False
     return gate.applies(Candidate(case=case, writes=state.plan.writes(case), timing_only=timing_only))
 
@@ -177,7 +179,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         state.plan = replace(state.plan, cases=tuple(case for case in state.plan.cases if case.id in selected))
         if state.plan.cases and not config.option.collectonly:
             try:
-                state.session = _new_session(state, gates={gate.name for gate in gates.values() if gate})
+                asked = {gate.name for gate in gates.values() if gate}
+                asked |= {name for gate in asked for name in ASKED_WITH.get(gate, ())}
+                # What is missing can only be told of a run from which nothing was deselected.
+                state.session = _new_session(state, gates=asked | (OF_WHOLE_RUNS if state.is_whole else set()))
                 INTERRUPTS.listen()
             except HarnessError as error:
                 raise pytest.UsageError(str(error)) from error
@@ -255,6 +260,18 @@ def verdict(request: pytest.FixtureRequest, harness_session: RunSession, case_ru
     return harness_session.answer(case_run.case, gate.name)
 
 
+@pytest.hookimpl(optionalhook=True)  # pytest-benchmark's
+def pytest_benchmark_update_json(output_json: dict[str, Any]) -> None:
+    """Say in plain words what each benchmark of ours is of; pytest-benchmark cannot write a Case."""
+    for entry in output_json["benchmarks"]:
+        case = (entry.get("params") or {}).get(CASE_FIXTURE)
+        if isinstance(case, Case):
+            entry["params"][CASE_FIXTURE] = case.id
+            told = {name: str(getattr(case, name)) for name in ("model", "backend", "precision", "recipe", "device")}
+            entry["extra_info"] = {**told, **entry["params"], **entry.get("extra_info", {})}
+            entry["extra_info"].pop(CASE_FIXTURE)
+
+
 @pytest.fixture
 def latency(request: pytest.FixtureRequest, case_run: CaseRun, batch_size: int) -> Latency:
     """The case's latency at one batch size; its samples are handed to pytest-benchmark.
@@ -323,7 +340,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
             return
         ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and not session.shouldstop
         clean = exitstatus == pytest.ExitCode.OK
-        state.session.finish(clean=clean, is_whole=state.is_whole and ended, had_end=ended)
+        state.session.finish(clean=clean, had_end=ended)
     except HarnessError as error:
         state.session.notes.append(f"ERROR: {error}")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -27,6 +27,7 @@ NUMBERS = "biuf"  # kinds of NumPy's types that may be packed
 BITS_A_BYTE = 8
 MAX_NAME = 40  # characters of a foreign name in a message
 CPU = "cpu"  # the device that is no accelerator
+NOT_AS_SCORED = "not_as_scored"  # of a latency: the timed engine's outputs are not those that were scored
 TIMED_OTHERWISE = "reference_timed_otherwise"  # of a latency: one arm as a graph or gated, the other not
 
 
@@ -109,6 +110,7 @@ class Availability:
     driver: str = ""  # NVIDIA's, for example 580.65.06
     cuda_version: str = ""  # the latest CUDA that the driver serves
     compute_capabilities: tuple[str, ...] = ()  # one a device
+    fast_precisions: tuple[str, ...] = ()  # that its devices have fast kernels for; () = not known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +149,7 @@ class Environment:
     cuda_version: str = ""  # the latest CUDA that the driver serves
     compute_capability: str = ""
     commit: str = ""  # of the checkout the run was started in
+    fast_precisions: tuple[str, ...] = ()  # that the device has fast kernels for; () = not known
 
     @property
     def host_type(self) -> str:
@@ -167,6 +170,7 @@ class Calibration:
     fingerprint: str
     batch_size: int
     method: str
+    ranges_sha256: str = ""  # of the scales that it led to, in the order of the file's nodes; "" = not in the file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -347,6 +351,34 @@ class InvarianceCheck:
     worst: str  # the arrangement of the largest gap, in words
     n_changed: int  # predictions that changed
 
+    @property
+    def is_kept(self) -> bool:
+        """Tell whether nothing moved by more than is accepted."""
+        return self.largest_gap <= self.accepted_gap
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputsOfSize:
+    """The outputs of the first scored images in batches of one size."""
+
+    batch_size: int
+    outputs: PackedArray  # float32[images, K]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SizeCheck:
+    """How far the outputs at one batch size are from what they should be."""
+
+    batch_size: int
+    largest_gap: float
+    accepted_gap: float
+    against: str  # in words
+
+    @property
+    def is_right(self) -> bool:
+        """Tell whether the outputs are what they should be."""
+        return self.largest_gap <= self.accepted_gap
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputDrift:
@@ -414,7 +446,7 @@ class Verdict:
     @property
     def was_compared(self) -> bool:
         """Tell whether there was something to compare with, and it could be."""
-        return self.outcome not in (Outcome.INCOMPARABLE, Outcome.NO_BASELINE)
+        return self.baseline_value is not None and self.outcome not in (Outcome.INCOMPARABLE, Outcome.NO_BASELINE)
 
     @property
     def ok(self) -> bool:
@@ -443,6 +475,7 @@ class Status(str, enum.Enum):
     FAILED = "failed"
     ERROR = "error"
     UNSUPPORTED = "unsupported"
+    ABSENT = "did not run"  # though a baseline of it is stored
 
     def __str__(self) -> str:
         return self.value
@@ -469,6 +502,7 @@ class Record:
     tolerance: Tolerance = field(default_factory=Tolerance)
     expects_loss: bool = False  # a planted victim: its loss is known and shown, not a failure
     timing_only: bool = False  # there is nothing to score
+    preprocessing: dict[str, str] = field(default_factory=dict)  # what the card does to images and labels
     # -- what was measured
     artifact: Artifact | None = None
     engine: EngineFacts | None = None
@@ -479,10 +513,15 @@ class Record:
     drift: OutputDrift | None = None
     flips: tuple[Flip, ...] = ()
     invariance: tuple[InvarianceCheck, ...] = ()
+    sizes: tuple[SizeCheck, ...] = ()  # where the outputs depend on the batch: which batch sizes are right
     latencies: tuple[Latency, ...] = ()
     flags: tuple[str, ...] = ()  # scored_on_training_images, precision_not_as_asked, expects_int8_loss, ...
     error: str = ""  # what stopped it; one line
     unsupported: str = ""  # why the device cannot do it
+    absent: str = ""  # why it was never planned, though a baseline of it is stored
+    baseline_parts: tuple[str, ...] = ()  # of one that did not run: predictions, times
+    is_of_models_folder: bool = False  # a run without --model takes its model
+    requires_precision: bool = False  # all compute layers must run in the precision asked
     allows_chance: bool = False  # FP32 may agree with the labels no better than chance
     test_failure: str = ""  # of a test that judged by itself; one line
     # -- what the gates made of it: `harness.gates.judge_records`
@@ -514,5 +553,4 @@ class Run:
     strict: bool = False  # an inconclusive verdict failed
     baseline: str = "auto"  # how baselines were read: auto, require or ignore
     baseline_dir: str = ""  # where they lay; copies of those read lie beside the records
-    is_full: bool = False  # every case there is was planned, measured and judged: what it lacks is unused
     notes: tuple[str, ...] = ()

@@ -8,12 +8,13 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from harness.errors import ConfigError
 
 DEFAULT_INT8_RECIPE = "qdq-minmax"
 DEFAULT_RECIPES = {"fp32": "none", "fp16": "cast", "bf16": "cast", "int8": DEFAULT_INT8_RECIPE}
+GIVEN_RECIPE = "given"  # INT8 of a file that was quantized before it came: nothing is converted
 BF16_RUNTIME_RECIPE = "runtime"  # BF16 without a file of its own: the runtime is told to compute in it
 REFERENCE_BACKEND = "ort"  # its FP32 is what every case is compared with
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_.]+\Z")  # no hyphen: it separates the parts of a case id
@@ -99,12 +100,21 @@ class ModelSpec:
     output_kind: str = "probabilities"  # or logits
     max_batch: int | None = None  # the model's own fixed batch [images]; None means free
     timing_only: bool = False
+    is_quantized: bool = False  # its file holds quantized operators: it runs as INT8, as given, and in nothing else
     trained_on: tuple[ImageRange, ...] = ()
     floors: dict[str, float] = field(default_factory=dict)  # data set -> lowest top-1 of FP32 [fraction]
     accuracy: dict[str, float] = field(default_factory=dict)  # data set -> top-1 measured when trained [fraction]
     max_drop: dict[str, float] = field(default_factory=dict)  # precision -> allowed loss against FP32 [fraction]
+    min_speedup: dict[str, float] = field(default_factory=dict)  # precision -> times as fast as FP32
     expects_int8_loss: bool = False  # a planted victim: its INT8 loss is known and shown, not a failure
     description: str = ""
+
+    @property
+    def preprocessing(self) -> dict[str, str]:
+        """Return what is done to images and labels, by name: what may change a result without a change of the model."""
+        numbers = {"scale": (self.scale,), "mean": self.mean, "std": self.std}
+        told = {name: " ".join(f"{value:.9g}" for value in values) for name, values in numbers.items()}
+        return {**told, "layout": self.layout, "label offset": str(self.label_offset)}
 
     def __post_init__(self) -> None:
         if not NAME_PATTERN.match(self.name):
@@ -133,6 +143,18 @@ class Case:
     def id(self) -> str:
         """Return the readable id, for example `lenet5-openvino-int8`; defaults are left out."""
         return "-".join(part for part in (self.model, self.backend, self.precision.value, self.variant) if part)
+
+    @property
+    def is_source(self) -> bool:
+        """Tell whether this is the model's own file, converted in nothing: FP32, or INT8 as given."""
+        return self.precision is Precision.FP32 or self.recipe == GIVEN_RECIPE
+
+    def source_on(self, backend: str, device: str) -> Case:
+        """Return the case of the model's own file on a backend and device: what all others are compared with."""
+        if self.recipe == GIVEN_RECIPE:
+            return replace(self, backend=backend, device=device)
+        recipe = DEFAULT_RECIPES[Precision.FP32.value]
+        return Case(model=self.model, backend=backend, precision=Precision.FP32, recipe=recipe, device=device)
 
     @property
     def variant(self) -> str:
@@ -255,3 +277,4 @@ class Tolerance:
     alpha: float = 0.001  # false-alarm rate of one comparison
     floor: float | None = None  # lowest acceptable top-1
     max_slowdown: float | None = None  # accepted increase of latency; None = shown, never failed
+    min_speedup: float | None = None  # lowest acceptable ratio of FP32's time to this one's; None = shown

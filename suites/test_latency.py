@@ -11,6 +11,11 @@ def test_latency(latency, case_run, benchmark):
     assert (latency.rounds_ns.array() > 0).all()
 
 
+@pytest.mark.gate("speedup")
+def test_speed_up_over_fp32(verdict):
+    assert verdict.ok, verdict.message
+
+
 @pytest.mark.gate("latency")
 def test_latency_against_baseline(verdict):
     assert verdict.ok, verdict.message

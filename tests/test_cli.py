@@ -1,7 +1,6 @@
 """The command line on stored runs: what it prints, writes and returns."""
 
 import re
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -116,15 +115,14 @@ def test_a_damaged_baseline_is_an_error_with_its_mend(reports, tmp_path):
     assert "harness baseline accept" in result.output
 
 
-def test_pruning_needs_a_full_run(reports, tmp_path):
-    shutil.rmtree(tmp_path / "reports" / "second")
-    run, records = make_run(2)
-    narrow = replace(run, id="narrow", command="pytest suites/ -k lenet5", is_full=False)
-    store = RunStore(tmp_path / "reports", narrow)
-    store.finish(narrow, records, summary=b"{}")
-    result = call("baseline", "prune", "narrow")
-    assert result.exit_code == 2
-    assert "not a full one" in result.output
+def test_pruning_names_what_is_given_up(reports, tmp_path):
+    passed = next(r for r in reports if r.status.value == "passed" and r.accuracy)
+    call("baseline", "accept", "latest", "--case", passed.case.id)
+    result = call("baseline", "prune")
+    assert (result.exit_code, "name what is given up" in result.output) == (2, True)
+    result = call("baseline", "prune", "--case", passed.case.id)
+    assert (result.exit_code, f"{passed.case.id}.json" in result.output) == (0, True)
+    assert not list((tmp_path / "suites/baselines").glob("*/*/*.json"))
 
 
 def test_help_names_every_command():

@@ -44,7 +44,7 @@ def latest(pytester):
 
 def test_a_run_leaves_records_a_summary_and_a_page(suites, pytester):
     result = suites("--backend=fake-honest", "--floor=0")
-    result.assert_outcomes(passed=10)
+    result.assert_outcomes(passed=11)
     assert result.ret == 0
     result.stdout.fnmatch_lines(["backends: fake-honest numpy *", "*mlp*fake-honest*fp32*inconclusive (reference)*"])
     run, (record,) = latest(pytester)
@@ -217,6 +217,18 @@ def test_samples_reach_pytest_benchmark(suites, pytester, monkeypatch):
     (record,) = latest(pytester)[1]
     assert len(benchmarks) == 2
     for entry, latency in zip(benchmarks, record.latencies, strict=True):
+        assert entry["params"] == {"case_run": record.case.id, "batch_size": latency.batch_size}
+        assert entry["extra_info"] == {
+            "case": record.case.id,
+            "model": "mlp",
+            "backend": "fake-honest",
+            "precision": "fp32",
+            "recipe": "none",
+            "device": "cpu",
+            "batch_size": latency.batch_size,
+            "clock": latency.clock,
+            "window": latency.window,
+        }
         samples = latency.rounds_ns.array().ravel()[:1000]
         assert entry["stats"]["rounds"] == len(samples)
         assert entry["stats"]["min"] == pytest.approx(samples.min() * 1e-9, rel=1e-9)
@@ -249,7 +261,7 @@ def test_judging_that_breaks_passes_nothing(suites, pytester, monkeypatch):
         raise OSError("no space left")
 
     # By module, not by dotted name: pytester forgets modules between runs and leaves the package's attribute stale.
-    monkeypatch.setattr(importlib.import_module("harness.run.judging"), "drift_between", broken)
+    monkeypatch.setattr(importlib.import_module("harness.run.comparing"), "drift_between", broken)
     result = suites("--backend=fake-honest", "--precision=fp32,fp16", "-k", "against_fp32 or against_reference")
     outcomes = result.parseoutcomes()
     assert "passed" not in outcomes
@@ -326,7 +338,7 @@ def test_the_baselines_of_a_later_day_do_not_change_what_a_stored_run_was_told(s
 @pytest.mark.parametrize(
     ("mark", "says"),
     [
-        ('@pytest.mark.gate("flor")', "no gate is called 'flor'; there are: chance, floor, "),
+        ('@pytest.mark.gate("flor")', "no gate is called 'flor'; there are: presence, chance, floor, "),
         ('@pytest.mark.gate("floor", "fp32")', 'is marked @pytest.mark.gate("name") once'),
         ("", 'is marked @pytest.mark.gate("name") once'),
     ],

@@ -11,9 +11,8 @@ from harness.errors import BackendUnavailable, BuildError, ConfigError
 from harness.machine.cpu import int8_isa, int8_weight_bits
 from harness.models.onnx_graph import check_scales, load_model, one_line
 from harness.precision import find_recipe
-from harness.precision.recipe import QDQ
 from harness.records import CPU, Artifact, Availability, Support
-from harness.specs import Case, Precision
+from harness.specs import Case
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -32,7 +31,7 @@ def support_on_cpu(case: Case, backend: str) -> Support:
     """
     if case.device != CPU:
         return Support(supported=False, reason=f"{backend} runs on cpu here, not on {case.device}")
-    if case.precision is Precision.INT8 and find_recipe(case.precision, case.recipe).writes != QDQ:
+    if find_recipe(case.precision, case.recipe).quantizes_in:
         reason = f"recipe {case.recipe} quantizes inside another runtime; {backend} takes files with Q/DQ nodes"
         return Support(supported=False, reason=reason)
     return Support(supported=True, int8_weight_bits=int8_weight_bits(int8_isa()))

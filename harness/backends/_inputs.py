@@ -28,7 +28,7 @@ def check_images(images: Images, tensor: TensorSpec, engine: str) -> None:
     if not np.isfinite(np.vdot(images, images)) and not np.isfinite(images).all():
         row = int(np.flatnonzero(~np.isfinite(images).reshape(len(images), -1).all(axis=1))[0])
         raise MeasurementError(
-            f"{engine}: image {row} of the batch holds NaN or Inf; mend the data or its preprocessing"
+            f"{engine}: image {row} of the batch holds NaN or Inf; fix the data or its preprocessing"
         )
 
 

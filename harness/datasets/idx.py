@@ -188,7 +188,7 @@ def open_named(
     images, labels = _open_pair(*paths)
     known = recognise_labels(labels)
     if known is not None and known != (name, split):
-        raise DataError(f"{paths[1]} holds the labels of {known[0]}/{known[1]}, not of {name}/{split}; mend --data-dir")
+        raise DataError(f"{paths[1]} holds the labels of {known[0]}/{known[1]}, not of {name}/{split}; fix --data-dir")
     return IdxDataset(
         images, labels, name=name, split=split, num_classes=N_CLASSES, is_transposed=published.is_transposed
     )

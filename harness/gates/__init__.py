@@ -15,7 +15,7 @@ from harness.errors import ConfigError
 from harness.gates import _between, _judging
 from harness.gates._accuracy import check_accuracy
 from harness.gates._between import CaseVerdicts, RunComparison
-from harness.gates._gate import Candidate, Evidence, Gate, GateAnswer, JudgeOptions, answer_of
+from harness.gates._gate import Candidate, Evidence, Gate, GateAnswer, JudgeOptions, Together, answer_of
 from harness.gates._judging import Baselines
 from harness.gates._subjects import (
     RoundMedians,
@@ -23,6 +23,7 @@ from harness.gates._subjects import (
     Subject,
     digests_from_packed,
     engine_digest,
+    preparation_of,
     subject_from_record,
 )
 from harness.records import Record
@@ -39,6 +40,7 @@ __all__ = [
     "RunComparison",
     "ScoredImages",
     "Subject",
+    "Together",
     "answer_of",
     "baseline_gates",
     "check_accuracy",
@@ -48,6 +50,7 @@ __all__ = [
     "find_gate",
     "judge_records",
     "list_gates",
+    "preparation_of",
     "subject_from_record",
 ]
 

@@ -40,10 +40,10 @@ def judge_floor(accuracy: Accuracy, floor: float, *, alpha: float) -> Verdict:
             "check preprocessing, labels and the model file first: a floor is missed by a fault, seldom by rounding"
         )
     elif low >= floor:
-        outcome, code, relation = Outcome.SAME, "above_floor", "holds"
+        outcome, code, relation = Outcome.SAME, "above_floor", "is above"
     else:
         outcome, code = Outcome.INCONCLUSIVE, "near_floor"
-        relation = "is too close to call below" if n_right / n < floor else "is too close to call above"
+        relation = "is below, but not significantly," if n_right / n < floor else "is above, but not significantly,"
         advice = "score more images (--score-images)"
     return Verdict(
         gate="floor",
@@ -85,12 +85,15 @@ def judge_against_fp32(
     )
 
 
-def judge_against_reference_backend(accuracy: Accuracy, reference: Accuracy, *, tolerance: Tolerance) -> Verdict:
+def judge_against_reference_backend(
+    accuracy: Accuracy, reference: Accuracy, *, tolerance: Tolerance, source: str = "FP32"
+) -> Verdict:
     """Judge an engine against FP32 on the reference backend: a wrong build of FP32 itself cannot hide.
 
-    Raises: MeasurementError for NaN or no images.
+    `source`: what ran there, in words. Raises: MeasurementError for NaN or no images.
     """
-    return _judge_pair("reference", accuracy, reference, tolerance=tolerance, against=f"FP32 on {REFERENCE_BACKEND}")
+    against = f"{source} on {REFERENCE_BACKEND}"
+    return _judge_pair("reference", accuracy, reference, tolerance=tolerance, against=against)
 
 
 def excused(verdict: Verdict) -> Verdict:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from harness.errors import ConfigError, MeasurementError
 from harness.gates._subjects import Subject
 from harness.records import Record, Status, Verdict
-from harness.specs import NAME_PATTERN, Case, Precision
+from harness.specs import NAME_PATTERN, Case
 
 # What a gate may need: measurements of the case itself, then what others it is compared with.
-MEASUREMENTS = ("accuracy", "invariance", "latency", "fp32", "reference", "emulation")
+MEASUREMENTS = ("accuracy", "invariance", "latency", "fp32", "reference", "emulation", "layers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,9 +23,9 @@ class Candidate:
     timing_only: bool = False
 
     @property
-    def is_fp32(self) -> bool:
-        """Tell whether the case is the model's own FP32."""
-        return self.case.precision is Precision.FP32
+    def is_source(self) -> bool:
+        """Tell whether the case runs the model's own file: FP32, or INT8 as given."""
+        return self.case.is_source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +37,16 @@ class Evidence:
     reference: Record | None = None  # FP32 of the same model on the reference backend
     stored: Subject | None = None  # the baseline, or the same case of another run
     stored_in: str = ""  # where a baseline would lie, for messages
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Together:
+    """A verdict on several cases at once."""
+
+    verdict: Verdict
+    places: tuple[int, ...]  # among the evidence: the cases that bear it
+    smallest_p: float  # that the test could have given
+    alpha: float  # false-alarm rate that its cases ask for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +64,12 @@ class Gate:
     judge: Callable[[Evidence], tuple[Verdict, ...]]
     order: int = 100  # its place among the gates, small first: the first that fails is named as the reason
     in_family: bool = False  # its verdicts on all cases of a run share one false-alarm rate, and so wait for the last
+    family: str = ""  # whose false-alarm rate it shares; "" = its own
+    judge_together: Callable[[Sequence[Evidence]], tuple[Together, ...]] | None = None  # all cases of a run at once
     is_exact: bool = False  # judged by the exact test, whose p-value has a smallest possible value
     reads_baseline: bool = False  # --baseline decides whether it is asked, and whether a missing baseline fails
+    judges_absent: bool = False  # it judges cases that did not run, or cannot on this device; no other gate does
+    judges_alone: bool = False  # of one that reads a baseline: it is asked under --baseline=ignore too
 
     def __post_init__(self) -> None:
         if not NAME_PATTERN.match(self.name):
@@ -76,9 +90,8 @@ class JudgeOptions:
 
     def asks(self, gate: Gate) -> bool:
         """Tell whether a gate is asked at all."""
-        return (self.gates is None or gate.name in self.gates) and not (
-            gate.reads_baseline and self.baseline == "ignore"
-        )
+        is_idle = gate.reads_baseline and not gate.judges_alone and self.baseline == "ignore"
+        return (self.gates is None or gate.name in self.gates) and not is_idle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 from harness.errors import MeasurementError
 from harness.gates._accuracy import loss_split
-from harness.gates._family import apply_rules, holm
-from harness.gates._gate import Candidate, Evidence, Gate, JudgeOptions
+from harness.gates._family import apply_rules, holm, smallest_p_of
+from harness.gates._gate import Candidate, Evidence, Gate, JudgeOptions, Together
 from harness.gates._subjects import Subject
 from harness.records import LossSplit, Record, RecordKey, Status, Verdict
-from harness.specs import REFERENCE_BACKEND, Precision
+from harness.specs import REFERENCE_BACKEND
 
 Baselines = Mapping[RecordKey, Subject]
 
@@ -27,7 +27,10 @@ def judge_records(
     asked = [gate for gate in gates if options.asks(gate)]
     bench = _Bench(records)
     found = [_judge(record, bench, baselines.get(record.key), options, asked) for record in records]
-    verdicts = _judged_together(found, options, asked)
+    joint, error = _on_many(found, asked)
+    if error:
+        found = [replace(one, error=one.error or error) for one in found]
+    verdicts = _judged_together(found, joint, options, asked)
     return [_judged(one, given) for one, given in zip(found, verdicts, strict=True)]
 
 
@@ -36,6 +39,7 @@ class _Found:
     """One record with what was found of it alone, before it is judged among the others."""
 
     record: Record
+    evidence: Evidence | None = None
     verdicts: tuple[Verdict, ...] = ()
     loss_split: LossSplit | None = None
     error: str = ""  # of judging
@@ -47,7 +51,7 @@ class _Bench:
     def __init__(self, records: Sequence[Record]) -> None:
         self._fp32: dict[tuple[str, str, str, str], Record] = {}
         for record in records:
-            if record.case.precision is Precision.FP32 and record.accuracy is not None:
+            if record.case.is_source and record.accuracy is not None:
                 case, host = record.case, record.environment.host_type
                 self._fp32.setdefault((case.model, case.backend, case.device, host), record)
 
@@ -65,8 +69,9 @@ class _Bench:
 def _judge(
     record: Record, bench: _Bench, stored: Subject | None, options: JudgeOptions, gates: Sequence[Gate]
 ) -> _Found:
-    if record.is_reference or record.unsupported:
+    if record.is_reference:
         return _Found(record=record)
+    gates = [gate for gate in gates if gate.judges_absent or not (record.unsupported or record.absent)]
     evidence = Evidence(
         record=record,
         fp32=bench.fp32_of(record),
@@ -85,7 +90,7 @@ def _judge(
         except Exception as failure:  # a gate may be anybody's; its fault is this case's error, not the run's end
             error = error or f"{gate.name}: {type(failure).__name__}: {failure}"
     split, problem = _loss_split(evidence)
-    return _Found(record=record, verdicts=tuple(verdicts), loss_split=split, error=error or problem)
+    return _Found(record=record, evidence=evidence, verdicts=tuple(verdicts), loss_split=split, error=error or problem)
 
 
 def candidate_of(record: Record) -> Candidate:
@@ -105,30 +110,66 @@ def _loss_split(evidence: Evidence) -> tuple[LossSplit | None, str]:
 
 
 def _judged_together(
-    found: Sequence[_Found], options: JudgeOptions, gates: Sequence[Gate]
+    found: Sequence[_Found], joint: Sequence[Together], options: JudgeOptions, gates: Sequence[Gate]
 ) -> list[tuple[Verdict, ...]]:
     """Apply what holds for all: one false-alarm rate for cases that ask for the same one, and the options' rules."""
-    families = {gate.name for gate in gates if gate.in_family}
-    exact = {gate.name for gate in gates if gate.is_exact}
     stored = {gate.name for gate in gates if gate.reads_baseline}
     judged = [list(one.verdicts) for one in found]
     for alpha in dict.fromkeys(one.record.tolerance.alpha for one in found if one.verdicts):
-        places = [
-            (row, column)
-            for row, one in enumerate(found)
-            if one.record.tolerance.alpha == alpha
-            for column, verdict in enumerate(one.verdicts)
-            if verdict.gate in families
-        ]
-        together = holm([found[row].verdicts[column] for row, column in places], alpha=alpha, exact_gates=exact)
-        for (row, column), verdict in zip(places, together, strict=True):
-            judged[row][column] = verdict
+        for places, verdict in _adjusted(found, joint, gates, alpha=alpha):
+            for row, column in places:
+                if column is None:
+                    judged[row].append(verdict)
+                else:
+                    judged[row][column] = verdict
     return [
         apply_rules(
             verdicts, strict=options.strict, require_baseline=options.baseline == "require", baseline_gates=stored
         )
         for verdicts in judged
     ]
+
+
+Places = tuple[tuple[int, int | None], ...]  # (record, its verdict; None: one more)
+
+
+def _on_many(found: Sequence[_Found], gates: Sequence[Gate]) -> tuple[list[Together], str]:
+    """Ask the gates that look at all cases at once; return what they say, and the error of one that raised."""
+    evidence = [one.evidence for one in found if one.evidence is not None]
+    rows = [row for row, one in enumerate(found) if one.evidence is not None]
+    given: list[Together] = []
+    error = ""
+    for gate in gates:
+        try:
+            given += gate.judge_together(evidence) if gate.judge_together is not None else ()
+        except Exception as failure:  # as above: a gate may be anybody's
+            error = error or f"{gate.name}: {type(failure).__name__}: {failure}"
+    return [replace(one, places=tuple(rows[place] for place in one.places)) for one in given], error
+
+
+def _adjusted(
+    found: Sequence[_Found], joint: Sequence[Together], gates: Sequence[Gate], *, alpha: float
+) -> list[tuple[Places, Verdict]]:
+    """Return the verdicts of one alpha's families, adjusted, and where each belongs."""
+    families = {gate.name: gate.family or gate.name for gate in gates if gate.in_family}
+    exact = {gate.name for gate in gates if gate.is_exact}
+    members: list[tuple[Places, Verdict, float]] = [
+        (((row, column),), verdict, smallest_p_of(verdict) if verdict.gate in exact else 0.0)
+        for row, one in enumerate(found)
+        if one.record.tolerance.alpha == alpha
+        for column, verdict in enumerate(one.verdicts)
+        if verdict.gate in families
+    ]
+    members += [
+        (tuple((row, None) for row in one.places), one.verdict, one.smallest_p) for one in joint if one.alpha == alpha
+    ]
+    verdicts = holm(
+        [verdict for _, verdict, _ in members],
+        alpha=alpha,
+        families=families,
+        smallest=[least for _, _, least in members],
+    )
+    return [(places, verdict) for (places, _, _), verdict in zip(members, verdicts, strict=True)]
 
 
 def _judged(found: _Found, verdicts: tuple[Verdict, ...]) -> Record:
@@ -144,6 +185,7 @@ def _ending(found: _Found, verdicts: Sequence[Verdict]) -> tuple[Status, str]:
         return Status.FAILED, f"{failing.message}; then an error: {error}" if error else failing.message
     if error:
         return Status.ERROR, error
-    if record.unsupported:
-        return Status.UNSUPPORTED, record.unsupported
+    if record.unsupported or record.absent:
+        told = next((verdict.message for verdict in verdicts), "")  # of a case with a baseline
+        return (Status.ABSENT, told) if told else (Status.UNSUPPORTED, record.unsupported or record.absent)
     return (Status.FAILED, record.test_failure) if record.test_failure else (Status.PASSED, "")

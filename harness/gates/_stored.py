@@ -15,6 +15,7 @@ from harness.gates._subjects import (
     Subject,
     accuracy_differences,
     changes_of_options,
+    changes_of_preparation,
     changes_of_setting,
     is_other_int8_isa,
     machine_differences,
@@ -80,6 +81,8 @@ def judge_predictions(record: Record, theirs: Subject, *, gate: str) -> Verdict:
         notes.append("the outputs differ in their bits")
     if is_other_isa:
         notes.append("INT8 ran with other CPU instructions or weights: identical predictions are not expected")
+    if prepared := changes_of_preparation(ours, theirs):
+        notes.append(f"preprocessing or calibration changed: {', '.join(prepared)}")
     suspects = changes_of_setting(ours, theirs)
     if suspects and (changes.n_changed or has_other_bits):
         notes.append(f"changed since: {', '.join(suspects)}")
@@ -136,14 +139,12 @@ def judge_latency(
         return incomparable(gate, different, against=against, advice=advice)
     ratio = ratio_of_runs(np.asarray(ours.medians_ns), np.asarray(theirs.medians_ns), 1 - 2 * tolerance.alpha)
     outcome, code, advice = _latency_outcome(ratio, tolerance.max_slowdown)
-    interval = f"{ratio.low:.3f} to {ratio.high:.3f}" if ratio.has_interval else "no interval from so few rounds"
-    limit = "" if tolerance.max_slowdown is None else f"; accepted is {1 + tolerance.max_slowdown:.3f}"
+    limit = "" if tolerance.max_slowdown is None else f"; accepted: {percent(tolerance.max_slowdown)} slower"
     return Verdict(
         gate=gate,
         outcome=outcome,
         code=code,
-        message=f"batch {ours.batch_size}: {ratio.value:.3f} times {against} "
-        f"({interval}, {ratio.n_rounds} rounds){limit}",
+        message=f"batch {ours.batch_size}: {_speed_text(ratio)} than {against}{limit}",
         advice=advice,
         is_failure=outcome is Outcome.REGRESSED,
         value=float(np.median(ours.medians_ns)),
@@ -151,6 +152,16 @@ def judge_latency(
         change_low=None if ratio.low is None else ratio.low - 1,
         change_high=None if ratio.high is None else ratio.high - 1,
     )
+
+
+def _speed_text(ratio: Ratio) -> str:
+    """Return "16.1 % slower (9.1 to 22.0 %, 20 rounds)"."""
+    change = 100 * (ratio.value - 1)
+    word, sign = ("slower", 1) if change >= 0 else ("faster", -1)
+    if ratio.low is None or ratio.high is None:
+        return f"{abs(change):.1f} % {word} (no interval from {ratio.n_rounds} rounds)"
+    low, high = sorted(sign * 100 * (bound - 1) for bound in (ratio.low, ratio.high))
+    return f"{abs(change):.1f} % {word} ({low:.1f} to {high:.1f} %, {ratio.n_rounds} rounds)"
 
 
 def _with_options(verdict: Verdict, changed: tuple[str, ...]) -> Verdict:
@@ -223,7 +234,7 @@ def _latency_outcome(ratio: Ratio, max_slowdown: float | None) -> tuple[Outcome,
         return Outcome.IMPROVED, "faster", ""
     if ratio.low > limit:
         if max_slowdown is None:
-            return Outcome.INCONCLUSIVE, "slower_not_gated", f"give --max-slowdown {percent(0.05)} to fail on this"
+            return Outcome.INCONCLUSIVE, "slower_not_gated", "not gated; set --max-slowdown=5%"
         return Outcome.REGRESSED, "slower", "repeat in a fresh process before believing it: speeds of machines wander"
     if ratio.high <= limit or max_slowdown is None:
         return Outcome.SAME, "same_speed", ""

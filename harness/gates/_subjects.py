@@ -62,6 +62,7 @@ class Subject:
     engine_digest: str
     versions: dict[str, str]
     options: dict[str, str] = field(default_factory=dict)  # of the engine, as read back
+    preparation: dict[str, str] = field(default_factory=dict)  # of images, labels and calibration
     scores: ScoredImages | None = None  # None for a model that is only timed, and for a baseline of times alone
     latencies: tuple[RoundMedians, ...] = ()
     effective_precision: EffectivePrecision | None = None
@@ -85,10 +86,28 @@ def subject_from_record(record: Record, name: str) -> Subject:
         engine_digest=engine_digest(record),
         versions={**record.environment.versions, **(engine.versions if engine else {})},
         options=engine.options if engine else {},
+        preparation=preparation_of(record),
         scores=_scores_from_record(record),
         latencies=tuple(round_medians_from_latency(latency) for latency in record.latencies),
         effective_precision=record.effective_precision,
     )
+
+
+def preparation_of(record: Record) -> dict[str, str]:
+    """Return what was done to images and labels, and what calibrated, by name."""
+    calibration = record.artifact.calibration if record.artifact else None
+    if calibration is None and record.engine is not None:
+        calibration = record.engine.calibration
+    if calibration is None:
+        return record.preprocessing
+    images = calibration.images
+    told = {
+        "calibration images": f"{images.dataset}/{images.split} {images.first}..{images.stop - 1} "
+        f"[{calibration.fingerprint[:8]}]",
+        "calibration method": calibration.method,
+        "calibration ranges": calibration.ranges_sha256[:8],
+    }
+    return {**record.preprocessing, **{name: text for name, text in told.items() if text}}
 
 
 def _scores_from_record(record: Record) -> ScoredImages | None:
@@ -185,6 +204,15 @@ def changes_of_options(ours: Subject, theirs: Subject) -> tuple[str, ...]:
     """
     names = sorted(ours.options.keys() & theirs.options.keys())
     return tuple(f"{n} {theirs.options[n]} -> {ours.options[n]}" for n in names if ours.options[n] != theirs.options[n])
+
+
+def changes_of_preparation(ours: Subject, theirs: Subject) -> tuple[str, ...]:
+    """Return what was done differently to images, labels or calibration, theirs -> ours.
+
+    A verdict names it whatever came of it: the model file says nothing of it.
+    """
+    before, now = theirs.preparation, ours.preparation
+    return tuple(f"{n} {before[n]} -> {now[n]}" for n in sorted(before.keys() & now.keys()) if before[n] != now[n])
 
 
 def changes_of_setting(ours: Subject, theirs: Subject) -> tuple[str, ...]:

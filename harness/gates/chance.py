@@ -66,7 +66,7 @@ GATE = Gate(
     name="chance",
     summary="FP32 agrees with the labels better than chance",
     needs=("accuracy",),
-    applies=lambda candidate: candidate.is_fp32 and not candidate.timing_only,
+    applies=lambda candidate: candidate.is_source and not candidate.timing_only,
     judge=judge,
     order=5,
 )

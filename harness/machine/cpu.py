@@ -19,6 +19,7 @@ X86_FLAGS = (
 ARM_FLAGS = (("i8mm", "neon_i8mm"), ("asimddp", "neon_dot"), ("asimd", "neon"), ("neon", "neon"))
 # vpmaddubsw adds pairs of u8 x s8 products in int16, which two products of 255 x 127 overflow.
 # Source: Intel Intrinsics Guide, _mm256_maddubs_epi16; onnxruntime.ai, "Quantize ONNX Models", section x86-64.
+DOT_PRODUCT = frozenset({"amx", "avx512_vnni", "avx_vnni", "neon_i8mm", "neon_dot"})  # 4 products of int8 at once
 SATURATING = frozenset({"avx512", "avx2", "sse", "unknown"})
 FULL_WEIGHT_BITS = 8
 REDUCED_WEIGHT_BITS = 7
@@ -60,3 +61,8 @@ def isa_from_machine(system: str, machine: str) -> str:
 def int8_weight_bits(isa: str) -> int:
     """Return how many bits a weight may have before 8-bit kernels of `isa` saturate [bits]."""
     return REDUCED_WEIGHT_BITS if isa in SATURATING else FULL_WEIGHT_BITS
+
+
+def has_dot_product(isa: str) -> bool:
+    """Tell whether INT8 has instructions of its own, and so kernels that can be faster than FP32's."""
+    return isa in DOT_PRODUCT

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 LIBRARY = "libcuda.so.1"
@@ -106,3 +107,24 @@ def _compute_capability(cuda: ctypes.CDLL, ordinal: int) -> str:
 
 def _dotted(version: int) -> str:
     return f"{version // 1000}.{version % 1000 // 10}"
+
+
+# Compute capability from which a precision is faster than FP32, and those newer ones that lack it again.
+# Source: CUDA C++ Programming Guide, throughput of native arithmetic instructions; TensorRT's support matrix.
+FAST_SINCE = {"fp32": (0, 0), "fp16": (6, 0), "bf16": (8, 0), "int8": (6, 1)}
+SLOW_AGAIN = {("fp16", (6, 1))}
+
+
+def fast_precisions(compute_capabilities: Sequence[str]) -> tuple[str, ...]:
+    """Return what all GPUs of these compute capabilities ("9.0") have fast kernels for, () where that is not known."""
+    try:
+        known = [tuple(int(part) for part in text.split(".")) for text in compute_capabilities]
+    except ValueError:
+        return ()
+    if not known:
+        return ()
+    return tuple(
+        name
+        for name, first in FAST_SINCE.items()
+        if all(capability >= first and (name, capability) not in SLOW_AGAIN for capability in known)
+    )

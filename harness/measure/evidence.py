@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.datasets import open_dataset
 from harness.measure.drift import DriftAccumulator
-from harness.records import Accuracy, Flip, OutputDrift, PackedArray
-from harness.specs import DatasetRequest
+from harness.measure.invariance import accepted_gap, largest_gap
+from harness.records import Accuracy, Flip, OutputDrift, OutputsOfSize, PackedArray, SizeCheck
+from harness.specs import Case, DatasetRequest
 
 CHUNK_IMAGES = 10_000
 MAX_FLIPS = 24  # images kept in a record, those with the clearest change first
@@ -55,6 +58,25 @@ def flips_between_runs(reference: Accuracy, accuracy: Accuracy, data: DatasetReq
             )
         )
     return tuple(flips)
+
+
+def size_checks(
+    found: Sequence[OutputsOfSize], truth: NDArray[np.float32], case: Case, *, against: str
+) -> tuple[SizeCheck, ...]:
+    """Hold the outputs at each batch size against what they should be: float32[N, K] of the same images and more."""
+    checks = []
+    for one in found:
+        outputs = one.outputs.array().astype(np.float32)
+        expected = np.asarray(truth[np.arange(len(outputs)) % len(truth)])
+        checks.append(
+            SizeCheck(
+                batch_size=one.batch_size,
+                largest_gap=largest_gap(outputs, expected),
+                accepted_gap=accepted_gap(expected, case.precision),
+                against=against,
+            )
+        )
+    return tuple(checks)
 
 
 def _thumbnail(pixels: NDArray[np.generic]) -> PackedArray | None:

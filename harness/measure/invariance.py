@@ -58,8 +58,7 @@ def check_invariance(
     fixed = engine.input.shape[0]
     sizes = [fixed] if fixed else sorted(set(batch_sizes))
     probe = _Probe(engine, images, sizes[0])
-    limit = OUTPUT_TOLERANCE[precision] if tolerance is None else tolerance
-    limit *= max(1.0, _largest(probe.reference))
+    limit = accepted_gap(probe.reference, precision, tolerance)
     checks: list[tuple[str, Callable[[int], Iterator[Trial]]]] = [("repeat", probe.repeated)]
     if sizes[-1] > sizes[0]:
         checks.append(("batch_size", lambda largest: probe.resized(sizes[1:])))
@@ -73,7 +72,7 @@ class _Probe:
 
     def __init__(self, engine: Engine, images: Images, smallest: int) -> None:
         self._engine, self._images = engine, images
-        self.reference = self._in_batches(smallest)
+        self.reference = outputs_in_batches(engine, images, smallest)
 
     def repeated(self, largest: int) -> Iterator[Trial]:
         """Run one batch twice; the first outputs must also survive the second call."""
@@ -87,7 +86,8 @@ class _Probe:
     def resized(self, sizes: Sequence[int]) -> Iterator[Trial]:
         """Run all images in batches of other sizes."""
         for size in sizes:
-            yield Trial(where=f"batch {size}", expected=self.reference, found=self._in_batches(size))
+            found = outputs_in_batches(self._engine, self._images, size)
+            yield Trial(where=f"batch {size}", expected=self.reference, found=found)
 
     def slots(self, largest: int) -> Iterator[Trial]:
         """Move every image through the slots, then fill all slots with one image."""
@@ -133,24 +133,47 @@ class _Probe:
     def _expected(self, size: int) -> Outputs:
         return self.reference[np.arange(size) % len(self._images)]
 
-    def _in_batches(self, size: int) -> Outputs:
-        n = len(self._images)
-        filled = self._batch(-(-n // size) * size)
-        return np.concatenate([self._infer(filled[first : first + size]) for first in range(0, len(filled), size)])[:n]
-
     def _infer(self, batch: Images) -> Outputs:
-        outputs = self._engine.infer(np.ascontiguousarray(batch))
-        is_broken = np.isnan(outputs) | np.isposinf(outputs)
-        if len(outputs) != len(batch) or is_broken.any():
-            raise MeasurementError(
-                f"batch {len(batch)} gave {len(outputs)} rows of outputs, {int(is_broken.sum())} values of them NaN or "
-                "infinite; invariance cannot be judged"
-            )
-        return outputs
+        return _finite_outputs(self._engine, batch)
+
+
+def outputs_in_batches(engine: Engine, images: Images, size: int) -> Outputs:
+    """Return the outputs of images in batches of one size; the last batch is filled with the first images again.
+
+    Raises: MeasurementError for NaN, +inf, or another number of rows.
+    """
+    n = len(images)
+    filled = images[np.arange(-(-n // size) * size) % n]
+    parts = [_finite_outputs(engine, filled[first : first + size]) for first in range(0, len(filled), size)]
+    return np.concatenate(parts)[:n]
+
+
+def accepted_gap(outputs: Outputs, precision: Precision, tolerance: float | None = None) -> float:
+    """Return how far outputs may differ: a share of the largest output, at least of 1."""
+    share = OUTPUT_TOLERANCE[precision] if tolerance is None else tolerance
+    return share * max(1.0, _largest(outputs))
+
+
+def largest_gap(found: Outputs, expected: Outputs) -> float:
+    """Return the largest difference of an output; a class that one of the two rules out (-inf) has none."""
+    ours, theirs = found.astype(np.float64), expected.astype(np.float64)
+    is_score = np.isfinite(ours) & np.isfinite(theirs)
+    return _largest(np.where(is_score, ours, 0.0) - np.where(is_score, theirs, 0.0))
+
+
+def _finite_outputs(engine: Engine, batch: Images) -> Outputs:
+    outputs = engine.infer(np.ascontiguousarray(batch))
+    is_broken = np.isnan(outputs) | np.isposinf(outputs)
+    if len(outputs) != len(batch) or is_broken.any():
+        raise MeasurementError(
+            f"batch {len(batch)} gave {len(outputs)} rows of outputs, {int(is_broken.sum())} values of them NaN or "
+            "infinite; invariance cannot be judged"
+        )
+    return outputs
 
 
 def _check(name: str, trials: Sequence[Trial], limit: float) -> InvarianceCheck:
-    gaps = [_gap(trial) for trial in trials]
+    gaps = [largest_gap(trial.found, trial.expected) for trial in trials]
     worst = int(np.argmax(gaps))
     return InvarianceCheck(
         name=name,
@@ -161,13 +184,6 @@ def _check(name: str, trials: Sequence[Trial], limit: float) -> InvarianceCheck:
         worst=trials[worst].where,
         n_changed=sum(int((t.found.argmax(axis=1) != t.expected.argmax(axis=1)).sum()) for t in trials),
     )
-
-
-def _gap(trial: Trial) -> float:
-    """Return the largest difference of an output; a class that one of the two rules out (-inf) has none."""
-    found, expected = trial.found.astype(np.float64), trial.expected.astype(np.float64)
-    is_score = np.isfinite(found) & np.isfinite(expected)
-    return _largest(np.where(is_score, found, 0.0) - np.where(is_score, expected, 0.0))
 
 
 def _largest(values: Outputs | NDArray[np.float64]) -> float:

@@ -110,7 +110,7 @@ class _Reader:
             is_finite = np.isfinite(images_from_pixels(ends, self._spec)).all()
         if not is_finite:
             raise DataError(
-                f"8-bit pixels become NaN or Inf for model {self._spec.name}; mend the card's scale, mean and std"
+                f"8-bit pixels become NaN or Inf for model {self._spec.name}; fix the card's scale, mean and std"
             )
 
     def _check_finite(self, images: Images, first: int) -> None:
@@ -121,7 +121,7 @@ class _Reader:
         if not finite.all():
             raise DataError(
                 f"image {first + int(np.argmin(finite))} of {self._dataset.name}/{self._dataset.split} holds NaN or "
-                "Inf after preprocessing; mend the data or the card's scale, mean and std"
+                "Inf after preprocessing; fix the data or the card's scale, mean and std"
             )
 
     def _classes(self, labels: NDArray[np.int64], first: int) -> NDArray[np.int64]:

@@ -28,6 +28,7 @@ class _Model(_Section):
     how_trained: str = ""
     expects_int8_loss: bool = False
     timing_only: bool = False
+    quantized: bool = False  # before it came: it runs as INT8, as given
     max_batch: int | None = None  # [images]
 
 
@@ -63,6 +64,7 @@ class _Card(_Section):
     accuracy: dict[str, float] = {}  # data set -> top-1 [fraction]
     floors: dict[str, float] = {}  # data set -> top-1 [fraction]
     max_drop: dict[str, float] = {}  # precision -> loss of top-1 [fraction]
+    min_speedup: dict[str, float] = {}  # precision -> times as fast as FP32
 
 
 def load_card(path: str | Path) -> ModelSpec:
@@ -77,9 +79,12 @@ def load_card(path: str | Path) -> ModelSpec:
         for key, value in table.items():
             if not 0 <= value <= 1:
                 raise DataError(f"{path}: {key} = {value} is no fraction from 0 to 1; write 0.99 for 99 %")
-    unknown = next((key for key in card.max_drop if key not in PRECISIONS), None)
-    if unknown is not None:
-        raise DataError(f"{path}: [max_drop] names {unknown!r}; expected one of {', '.join(PRECISIONS)}")
+    by_precision = {"max_drop": card.max_drop.keys(), "min_speedup": card.min_speedup.keys()}
+    unknown = [
+        f"[{name}] names {key!r}" for name, keys in by_precision.items() for key in keys if key not in PRECISIONS
+    ]
+    if unknown:
+        raise DataError(f"{path}: {unknown[0]}; expected one of {', '.join(PRECISIONS)}")
     file = Path(card.model.file)
     if file.is_absolute() or ".." in file.parts or "\0" in card.model.file:
         raise DataError(
@@ -104,12 +109,14 @@ def load_card(path: str | Path) -> ModelSpec:
         task=card.output.task,
         max_batch=card.model.max_batch,
         timing_only=card.model.timing_only,
+        is_quantized=card.model.quantized,
         trained_on=tuple(
             ImageRange(dataset=r.dataset, split=r.split, first=r.first, stop=r.stop) for r in card.trained_on
         ),
         floors=dict(card.floors),
         accuracy=dict(card.accuracy),
         max_drop=dict(card.max_drop),
+        min_speedup=dict(card.min_speedup),
         expects_int8_loss=card.model.expects_int8_loss,
         description=card.model.description,
     )
@@ -163,7 +170,7 @@ def _read_card(path: Path) -> _Card:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
         # For a wrong key msgspec names key and table: "Object contains unknown field `x` - at `$.model`".
-        raise DataError(f"{path}: {error}; mend the card, docs/datasets.md lists its keys") from error
+        raise DataError(f"{path}: {error}; fix the card, docs/datasets.md lists its keys") from error
 
 
 def _check_sha256(onnx_path: Path, sha256: str, card: Path) -> None:

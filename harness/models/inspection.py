@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from harness.errors import ConfigError, DataError
 from harness.models.heavy import heavy_model_path, resnet101_112
-from harness.models.onnx_graph import model_digest, tensors_of
+from harness.models.onnx_graph import model_digest, quantized_nodes, tensors_of
 from harness.specs import ModelSpec
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ def check_onnx_file(path: str | Path) -> onnx.ModelProto:
     try:
         model = onnx.load_model_from_string(content)
     except DecodeError as error:
-        raise DataError(f"{path}: is no ONNX file, or a truncated one of {len(content)} bytes; {REMEDY}") from error
+        raise DataError(f"{path}: not a valid ONNX file ({len(content):,} bytes); {REMEDY}") from error
     if not model.graph.node:
-        raise DataError(f"{path}: holds no graph, so it is no ONNX file or a truncated one; {REMEDY}")
+        raise DataError(f"{path}: not a valid ONNX file: it holds no graph; {REMEDY}")
     _check_external_data(model, path)
     try:
         onnx.checker.check_model(str(path))
@@ -81,6 +81,7 @@ def inspect_onnx(path: str | Path, **overrides: object) -> ModelSpec:
         "layout": _layout(shape),
         "output_kind": _output_kind(model, output_name),
         "max_batch": batch,
+        "is_quantized": bool(quantized_nodes(model)),
     }
     return ModelSpec(**{**spec, **given})  # type: ignore[arg-type]
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 INSTALL_HINT = "pip install 'nn-engine-harness[cpu]'"
 QDQ_OPS = ("QuantizeLinear", "DequantizeLinear")
+QUANTIZED_OPS = (*QDQ_OPS, "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
+QUANTIZED_PREFIX = "QLinear"  # ONNX's QLinearConv and QLinearMatMul, and more in the domain com.microsoft
 CASTING_OPS = (*QDQ_OPS, "Cast")
 SCALE_INPUT = 1
 # tf2onnx, Keras and PyTorch write the default domain either way.
@@ -77,6 +79,15 @@ def external_files(path: str | Path) -> tuple[str, ...]:
                 if entry.key == "location"
             }
         )
+    )
+
+
+def quantized_nodes(model: ModelProto) -> tuple[str, ...]:
+    """Return the nodes that quantize, or compute in integers; () for a file in floating point."""
+    return tuple(
+        node_id(node)
+        for node in model.graph.node
+        if node.op_type in QUANTIZED_OPS or node.op_type.startswith(QUANTIZED_PREFIX)
     )
 
 
@@ -186,6 +197,23 @@ def check_scales(model: ModelProto, path: str | Path) -> int:
                 f"{path}: {node_id(node)} has scale {bad}; expected finite values above 0. Quantize the model anew"
             )
     return n_nodes
+
+
+def scales_digest(model: ModelProto) -> str:
+    """Return the sha256 of the scales and zero points of what is quantized while it runs, in the order of the nodes.
+
+    Those of weights are left out: a change of the model moves them. "" for a file without any.
+    """
+    arrays = {t.name: t for t in model.graph.initializer} | dict(_constant_nodes(model))
+    digest, n_found = hashlib.sha256(), 0
+    for node in model.graph.node:
+        if node.op_type != "QuantizeLinear" or node.input[0] in arrays:
+            continue
+        for name in node.input[SCALE_INPUT:]:
+            if name in arrays:
+                digest.update(_onnx().numpy_helper.to_array(arrays[name]).tobytes())
+                n_found += 1
+    return digest.hexdigest() if n_found else ""
 
 
 def sort_nodes(model: ModelProto) -> None:

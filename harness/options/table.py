@@ -324,6 +324,12 @@ VERDICTS = (
         place="root",
     ),
     _verdict(
+        flag="--require-precision",
+        field="require_precision",
+        kind=SWITCH,
+        help="fail a case of which not all compute layers ran in the precision asked",
+    ),
+    _verdict(
         flag="--allow-chance",
         field="allow_chance",
         kind=SWITCH,

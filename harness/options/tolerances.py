@@ -1,7 +1,8 @@
 """Tolerances in one place: `harness.toml` or `[tool.harness]` of `pyproject.toml`.
 
     [tolerance]                          all cases
-    max_drop = "0.5%"                    or 0.005; likewise max_drop_baseline, alpha, floor, max_slowdown
+    max_drop = "0.5%"                    or 0.005; likewise max_drop_baseline, alpha, floor, max_slowdown,
+                                         min_speedup (1.5: half as fast again as FP32)
     [tolerance.int8]                     a precision
     [tolerance.openvino]                 a backend
     [tolerance.openvino.int8]            a backend in a precision
@@ -26,6 +27,7 @@ from harness.specs import Case, ModelSpec, Precision, Tolerance
 TOLERANCE_KEYS = tuple(item.name for item in fields(Tolerance))
 PRECISIONS = tuple(precision.value for precision in Precision)
 LARGEST_BARE_FRACTION = 0.2  # 0.5 is more likely half a point than half of all images, so it must be written "50%"
+RANGES = {"alpha": (1e-12, 0.2), "max_slowdown": (0.0, 100.0), "min_speedup": (0.0, 1000.0)}
 LOSS_KEYS = ("max_drop", "max_drop_baseline", "alpha")
 
 Values = Mapping[str, float]
@@ -152,7 +154,7 @@ def tolerance_from_text(name: str, text: str) -> float:
 
 def check_value(name: str, value: float) -> None:
     """Check that a tolerance is in its range. Raises: ConfigError otherwise (NaN included)."""
-    low, high = {"alpha": (1e-12, 0.2), "max_slowdown": (0.0, 100.0)}.get(name, (0.0, 1.0))
+    low, high = RANGES.get(name, (0.0, 1.0))
     if not low <= value <= high:
         raise ConfigError(f"{name} is {value:g}; expected {low:g} to {high:g}")
 
@@ -202,14 +204,14 @@ def _check_is_meant(name: str, value: float) -> None:
 
 
 def _card_values(case: Case, model: ModelSpec) -> dict[str, float]:
-    drop = model.max_drop.get(case.precision.value)
-    return {} if drop is None else {"max_drop": drop}
+    tables = {"max_drop": model.max_drop, "min_speedup": model.min_speedup}
+    return {key: table[case.precision.value] for key, table in tables.items() if case.precision.value in table}
 
 
 def _card_floor(case: Case, model: ModelSpec, dataset: str, max_drop: float) -> float | None:
     """Return the card's floor; it is FP32's, so a lower precision may lie below it by the loss accepted of it."""
     floor = model.floors.get(dataset)
-    if floor is None or case.precision is Precision.FP32:
+    if floor is None or case.is_source:
         return floor
     if case.precision is Precision.INT8 and model.expects_int8_loss:
         return None

@@ -39,6 +39,7 @@ class HarnessOptions:
     resume: str = ""  # an unfinished run: its name, or its folder
     strict: bool = False
     allow_chance: bool = False
+    require_precision: bool = False
     baseline: str = "auto"
     baseline_dir: str = "suites/baselines"
     update_baselines: bool = False

@@ -8,19 +8,20 @@ import time
 from pathlib import Path
 
 from harness.errors import BackendUnavailable, BuildError, ConfigError, DataError
-from harness.models.onnx_graph import check_model, check_scales, load_model, model_digest
+from harness.models.onnx_graph import check_model, check_scales, load_model, model_digest, scales_digest
 from harness.precision.calibration import CheckedCalibration
 from harness.precision.catalog import find_recipe
 from harness.precision.recipe import QDQ, Conversion, ConversionRequest, Recipe
 from harness.precision.source import scored_source
 from harness.protocols import CalibrationSet
 from harness.records import Artifact, Calibration
-from harness.specs import ImageRange, ModelSpec, Precision
+from harness.specs import GIVEN_RECIPE, ImageRange, ModelSpec, Precision
 from harness.store.cache import ContentCache, Entry
 
 FP32_BITS = 32
 WARNING_SEPARATOR = "\n"
 NOTES = ("method", "batch_size", "warnings")  # kept with a converted file
+ENTRY_REVISION = 2  # of what is noted beside a file in the cache
 
 
 def prepare_artifact(
@@ -41,13 +42,10 @@ def prepare_artifact(
     BackendUnavailable when the recipe's tool is not installed, BuildError when the conversion fails.
     """
     chosen = find_recipe(precision, recipe)
+    if spec.is_quantized != (recipe == GIVEN_RECIPE):
+        raise ConfigError(f"model {spec.name}: recipe {recipe} is not for a file that is {_kind(spec)}")
     started = time.perf_counter_ns()
-    source_sha256 = model_digest(spec.onnx_path)
-    if source_sha256 != spec.sha256:
-        raise DataError(
-            f"{spec.onnx_path}: the sha256 of model and external data is {source_sha256[:12]}..., not the "
-            f"{spec.sha256[:12]}... of its card; restore the files, or write the card anew if the change is meant"
-        )
+    source_sha256 = _checked_digest(spec)
     spec, file_sha256 = scored_source(spec, source_sha256=source_sha256, cache_dir=cache_dir)
     if chosen.convert is None:
         prepare_ns = time.perf_counter_ns() - started
@@ -84,6 +82,21 @@ def prepare_artifact(
     )
 
 
+def _kind(spec: ModelSpec) -> str:
+    return "quantized already" if spec.is_quantized else "not quantized"
+
+
+def _checked_digest(spec: ModelSpec) -> str:
+    """Return the sha256 of the model with its external data. Raises: DataError when it is not the card's."""
+    found = model_digest(spec.onnx_path)
+    if found != spec.sha256:
+        raise DataError(
+            f"{spec.onnx_path}: the sha256 of model and external data is {found[:12]}..., not the "
+            f"{spec.sha256[:12]}... of its card; restore the files, or write the card anew if the change is meant"
+        )
+    return found
+
+
 def _unchanged(spec: ModelSpec, recipe: Recipe, *, sha256: str, source_sha256: str, prepare_ns: int) -> Artifact:
     return Artifact(
         model=spec.name,
@@ -102,6 +115,7 @@ def _cache_key(
     recipe: Recipe, spec: ModelSpec, *, source_sha256: str, tools: dict[str, str], bits: int, calibrated_by: str
 ) -> dict[str, object]:
     return {
+        "entry": ENTRY_REVISION,
         "source": source_sha256,
         "recipe": recipe.name,
         "revision": recipe.revision,
@@ -157,6 +171,7 @@ def _convert(
             "method": conversion.method,
             "batch_size": str(conversion.batch_size),
             "warnings": WARNING_SEPARATOR.join(conversion.warnings),
+            "ranges": scales_digest(load_model(target)),
         }
         return cache.put(key, target, name=target.name, meta=meta)
 
@@ -185,6 +200,7 @@ def _calibration_note(
         fingerprint=calibration.fingerprint,
         batch_size=int(entry.meta["batch_size"]),
         method=entry.meta["method"],
+        ranges_sha256=entry.meta["ranges"],
     )
 
 

@@ -15,7 +15,7 @@ PIXEL_MAX = 255.0
 # one that leaves the range by more than this share was not scaled at all.
 MIN_SPAN_SHARE = 0.05
 MAX_EXCESS_SHARE = 0.5
-REMEDY = "mend the data, or choose others with --calibration-from"
+REMEDY = "fix the data, or choose others with --calibration-from"
 SCALE_REMEDY = "make the card's scale, mean and std agree with the images"
 
 

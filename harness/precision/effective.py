@@ -93,10 +93,10 @@ def _difference(found: EffectivePrecision, asked: str, *, has_cast_weights: bool
     share = found.by_layer.get(asked, 0.0)
     if share >= 1.0:
         return ""
-    others = ", ".join(f"{name} {part:.0%}" for name, part in found.by_layer.items() if name != asked)
+    others = ", ".join(f"{part:.0%} in {name}" for name, part in found.by_layer.items() if name != asked)
     is_rounded = has_cast_weights and asked in ROUNDING and found.main == "fp32"
     rounded = f"; its weights are rounded to {asked}" if is_rounded else ""
-    return f"asked {asked}, but of its multiplying layers ran {others}{rounded}"
+    return f"requested {asked}; of the compute layers ran {others}{rounded}"
 
 
 def _uncounted(layers: Sequence[Layer], counted: Sequence[Layer], asked: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from harness.errors import DataError
-from harness.models.onnx_graph import load_model
+from harness.models.onnx_graph import load_model, quantized_nodes
 from harness.specs import ModelSpec
 from harness.store.cache import ContentCache
 
@@ -21,7 +21,8 @@ def scored_source(spec: ModelSpec, *, source_sha256: str, cache_dir: str) -> tup
     take "the output" for the first, and drop what feeds none.
     Raises: DataError when the file has no such input or output; the message lists those there are.
     """
-    model = load_model(spec.onnx_path)
+    model = load_model(spec.onnx_path, with_weights=False)
+    _check_quantized(model, spec)
     outputs, weights = [value.name for value in model.graph.output], {tensor.name for tensor in model.graph.initializer}
     inputs = [value.name for value in model.graph.input if value.name not in weights]
     for noun, name, names in (("input", spec.input_name, inputs), ("output", spec.output_name, outputs)):
@@ -35,8 +36,21 @@ def scored_source(spec: ModelSpec, *, source_sha256: str, cache_dir: str) -> tup
     with cache.building(key):
         entry = cache.lookup(key).entry
         if entry is None:
-            entry = cache.put(key, _with_output(model, spec.output_name), name=f"{spec.name}.onnx", meta={})
+            alone = _with_output(load_model(spec.onnx_path), spec.output_name)
+            entry = cache.put(key, alone, name=f"{spec.name}.onnx", meta={})
     return replace(spec, onnx_path=entry.path), entry.sha256
+
+
+def _check_quantized(model: ModelProto, spec: ModelSpec) -> None:
+    """Refuse a file that its card takes for another kind: quantized twice, or not at all. Raises: DataError."""
+    nodes = quantized_nodes(model)
+    if nodes and not spec.is_quantized:
+        raise DataError(
+            f"{spec.onnx_path} is quantized already ({len(nodes)} such nodes, the first {nodes[0]}): write "
+            "quantized = true under [model] in its card, and it runs as INT8, as given"
+        )
+    if spec.is_quantized and not nodes:
+        raise DataError(f"{spec.onnx_path} holds no quantized node, which its card says; leave quantized out there")
 
 
 def _with_output(model: ModelProto, name: str) -> bytes:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.gates import preparation_of
 from harness.records import Environment, Record, Run
 from harness.report.format import format_decimals, format_points, moment_from_iso, plural
 from harness.report.rows import Row
 from harness.report.standing import BAD, Standing, has_real_loss
 from harness.store.history import changed_versions
+
+RANGES = "calibration ranges"  # differ between recipes of one model; a case's verdict names them
 
 
 def tone_of_run(run: Run, rows: Sequence[Row], missing: Sequence[str]) -> str:
@@ -57,13 +60,19 @@ def version_facts(
 
 
 def _changed_models(before: Sequence[Record], now: Sequence[Record]) -> dict[str, tuple[str, str]]:
-    """Return "model NAME" -> (its file before, now), as the first digits of its sha256, of models in both runs."""
-    old, new = (
-        {record.case.model: record.artifact.source_sha256[:8] for record in records if record.artifact}
-        for records in (before, now)
-    )
-    names = sorted(old.keys() & new.keys())
-    return {f"model {name}": (old[name], new[name]) for name in names if old[name] != new[name]}
+    """Return what of the models in both runs changed: file, preprocessing, calibration -> (before, now)."""
+    old, new = _facts_of_models(before), _facts_of_models(now)
+    return {name: (old[name], new[name]) for name in sorted(old.keys() & new.keys()) if old[name] != new[name]}
+
+
+def _facts_of_models(records: Sequence[Record]) -> dict[str, str]:
+    found = {}
+    for record in records:
+        model = record.case.model
+        if record.artifact is not None:
+            found[f"model {model}"] = record.artifact.source_sha256[:8]
+        found |= {f"{model} {name}": text for name, text in preparation_of(record).items() if name != RANGES}
+    return found
 
 
 def run_length_s(run: Run) -> float | None:

@@ -6,7 +6,7 @@ import itertools
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -18,7 +18,6 @@ from harness.gates.fp32 import GATE as FP32
 from harness.options.commands import selection_of
 from harness.records import Accuracy, Latency, PackedArray, Record, RecordKey, Run
 from harness.report.standing import Standing, deciding_gate, finding, leading_verdict, standing_of
-from harness.specs import DEFAULT_RECIPES, Precision
 from harness.stats import LatencySummary, Ratio, mcnemar_p, ratio_of_rounds, summarize_latency, wilson_interval
 
 PYTEST_SELECTORS = ("-k", "-m", "--deselect")
@@ -279,11 +278,11 @@ def _change_told(record: Record, gate: str, *, against: str) -> Change | None:
 
 def _reference_of(record: Record, by_key: dict[RecordKey, Record]) -> Record | None:
     """Return the FP32 record that this one was compared with: the one it names, or its own backend's."""
-    if record.case.precision is Precision.FP32:
+    if record.case.is_source:
         return None
     named = [record.drift.reference_case] if record.drift else []
     named += [latency.reference_case for latency in record.latencies]
-    plain = replace(record.case, precision=Precision.FP32, recipe=DEFAULT_RECIPES[Precision.FP32.value]).id
+    plain = record.case.source_on(record.case.backend, record.case.device).id
     keys = (RecordKey(record.environment.device_type, name) for name in (*named, plain))
     return next((by_key[key] for key in keys if key in by_key), None)
 

@@ -25,6 +25,7 @@ class Standing(str, enum.Enum):
     REGRESSED = "regressed"
     FAILED = "failed"
     ERROR = "error"
+    DID_NOT_RUN = "did_not_run"
     INCONCLUSIVE = "inconclusive"
     EXPECTED_LOSS = "expected_loss"
     NOT_JUDGED = "not_judged"
@@ -62,6 +63,9 @@ LOOKS = {
     Standing.REGRESSED: _Look(word="regressed", tone="bad", meaning="a gate found a real loss"),
     Standing.FAILED: _Look(word="failed", tone="bad", meaning="a gate failed for another reason than a loss"),
     Standing.ERROR: _Look(word="error", tone="bad", meaning="nothing could be measured"),
+    Standing.DID_NOT_RUN: _Look(
+        word="did not run", tone="warn", meaning="a baseline of it is stored, and it did not run"
+    ),
     Standing.INCONCLUSIVE: _Look(word="inconclusive", tone="warn", meaning="too few images or rounds to tell"),
     Standing.EXPECTED_LOSS: _Look(word="expected loss", tone="warn", meaning="a loss that the model's card expects"),
     Standing.NOT_JUDGED: _Look(word="not judged", tone="warn", meaning="it ran, but no gate compared it with anything"),
@@ -69,15 +73,20 @@ LOOKS = {
     Standing.PASSED: _Look(word="passed", tone="good", meaning="every gate that compared it found no loss"),
     Standing.UNSUPPORTED: _Look(word="unsupported", tone="quiet", meaning="this device or backend cannot do it"),
 }
+TIMES = ("latency", "speedup")  # gates that judge times
 BAD = (Standing.REGRESSED, Standing.FAILED, Standing.ERROR)
-ENDED = {Status.ERROR: Standing.ERROR, Status.UNSUPPORTED: Standing.UNSUPPORTED}
+ENDED = {
+    Status.ERROR: Standing.ERROR,
+    Status.UNSUPPORTED: Standing.UNSUPPORTED,
+    Status.ABSENT: Standing.DID_NOT_RUN,
+}
 PASSING = {  # of a case that no gate failed, the most decided first
     Outcome.REGRESSED: Standing.EXPECTED_LOSS,
     Outcome.INCONCLUSIVE: Standing.INCONCLUSIVE,
     Outcome.IMPROVED: Standing.IMPROVED,
     Outcome.SAME: Standing.PASSED,
 }
-NEEDS_A_LOOK = (*BAD, Standing.INCONCLUSIVE, Standing.NOT_JUDGED)
+NEEDS_A_LOOK = (*BAD, Standing.DID_NOT_RUN, Standing.INCONCLUSIVE, Standing.NOT_JUDGED)
 
 
 def outcome_word(outcome: Outcome) -> str:
@@ -100,7 +109,7 @@ def standing_of(record: Record) -> Standing:
 
 def _counts(verdict: Verdict) -> bool:
     # An absolute time wanders from night to night; without an accepted slowdown it is shown, not judged.
-    return verdict.gate != "latency" or verdict.is_failure or verdict.code == "speed_unclear"
+    return verdict.gate not in TIMES or verdict.is_failure or verdict.code == "speed_unclear"
 
 
 def leading_verdict(record: Record) -> Verdict | None:
@@ -137,7 +146,7 @@ def finding(record: Record) -> str:
     """Return why a case stands where it does, in a few words: "14 images lost, none gained, p = 0.0001"."""
     verdict = leading_verdict(record)
     failed_by_test = record.status is Status.FAILED and not (verdict and verdict.is_failure)
-    if record.status in (Status.ERROR, Status.UNSUPPORTED) or verdict is None or failed_by_test:
+    if record.status in ENDED or verdict is None or failed_by_test:
         return record.reason or record.error or record.unsupported or "no gate judged it"
     if verdict.n_lost is not None and verdict.n_gained is not None:
         found = format_images(verdict.n_lost, verdict.n_gained)
@@ -221,6 +230,7 @@ def _changed_model(record: Record, verdict: Verdict) -> str:
 def _good_sentence(counts: Counter[Standing], n_records: int, *, n_losses: int = 0, changed: str = "") -> str:
     n_held = counts[Standing.PASSED] + counts[Standing.IMPROVED]
     words = {
+        Standing.DID_NOT_RUN: "expected and did not run",
         Standing.INCONCLUSIVE: "inconclusive",
         Standing.EXPECTED_LOSS: "with an expected loss",
         Standing.NOT_JUDGED: "not judged",

@@ -28,7 +28,14 @@ from harness.report.standing import BAD, Standing, outcome_word
 UNBOUNDED_WIDTH = 1_000  # a row is one line: a narrow terminal wraps it, a log keeps it whole
 FLAGGED = "‡"
 STYLES = {"good": "green", "bad": "bold red", "warn": "yellow", "quiet": "yellow"}
-TOLD_BELOW = (*BAD, Standing.EXPECTED_LOSS, Standing.INCONCLUSIVE, Standing.NOT_JUDGED, Standing.UNSUPPORTED)
+TOLD_BELOW = (
+    *BAD,
+    Standing.DID_NOT_RUN,
+    Standing.EXPECTED_LOSS,
+    Standing.INCONCLUSIVE,
+    Standing.NOT_JUDGED,
+    Standing.UNSUPPORTED,
+)
 
 
 def summary_lines(report: Report, *, color: bool = False) -> list[str]:

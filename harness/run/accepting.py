@@ -1,15 +1,14 @@
-"""Baselines at the end of a run: those asked for are written, missing and unused ones are named."""
+"""Baselines at the end of a run: those asked for are written, missing ones are named."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from harness.gates import Candidate, list_gates
 from harness.options.values import HarnessOptions
 from harness.records import Outcome, Record, Status
 from harness.run.cases import utc_now
 from harness.store.baselines import BaselineStore, failed_against_baseline, replaced_lines
-from harness.store.unused import unused_baselines
 
 MAX_NAMED = 3
 
@@ -19,23 +18,17 @@ def baseline_notes(
     records: Sequence[Record],
     *,
     options: HarnessOptions,
-    left_out: Mapping[str, str],
     clean: bool,
-    is_full: bool,
 ) -> list[str]:
     """Write the baselines that were asked for, and return what to say of baselines.
 
-    records: judged, references left out. `clean`: nothing failed. `is_full`: every case there is was run.
+    records: judged, references left out. `clean`: nothing failed.
     Raises: BaselineError for a damaged file, ConfigError when the folder cannot be written.
     """
     if options.writes_baselines:
         notes = _written(store, records, clean=clean, accepts_regressions=options.accept_regressions)
     else:
         notes = _missing(records)
-    unused = unused_baselines(store, records, skipped_backends=left_out) if is_full else ()
-    if unused:
-        names = ", ".join(sorted({path.stem for path in unused}))
-        notes.append(f"baselines: unused: {names}; remove them with: harness baseline prune")
     return notes
 
 

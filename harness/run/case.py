@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -22,10 +23,12 @@ from harness.records import (
     InvarianceCheck,
     Latency,
     OutputDrift,
+    OutputsOfSize,
     Record,
+    SizeCheck,
 )
 from harness.run.case_worker import CaseWorker, WorkerSettings
-from harness.run.resuming import Known
+from harness.run.resuming import known_of
 from harness.specs import Case, ModelSpec, Precision, Tolerance
 from harness.worker.requests import CaseRequest, LayerReport, Prepared
 
@@ -39,10 +42,11 @@ class Comparison:
     drift: OutputDrift | None = None
     flips: tuple[Flip, ...] = ()
     emulation: Accuracy | None = None
+    sizes: tuple[SizeCheck, ...] = ()
 
 
-class CaseRun:
-    """A case between its first measurement and its record."""
+class _Measured:
+    """What is measured of a case: asked of its worker once, and remembered."""
 
     def __init__(
         self,
@@ -51,9 +55,9 @@ class CaseRun:
         name: str,
         tolerance: Tolerance,
         settings: WorkerSettings,
-        known: Known | None = None,
+        kept: Record | None = None,
     ) -> None:
-        """Begin a case, or go on with what is `known`. `name`: of its log."""
+        """Begin a case, or go on with one of which a record was `kept`. `name`: of its log."""
         self.tolerance = tolerance
         self.comparison = Comparison()
         self.failure: HarnessError | None = None
@@ -62,6 +66,7 @@ class CaseRun:
         self._request, self._progress = request, settings.progress
         self._worker = CaseWorker(request, name=name, settings=settings)
         self._answers: dict[str, object] = {}
+        known = None if kept is None else known_of(kept, Path(request.outputs_path))
         if known is not None:
             self._answers = dict(known.answers)
             self.failure, self.test_failure = known.failure, known.record.test_failure
@@ -116,6 +121,11 @@ class CaseRun:
         self.prepare()
         return self._ask("invariance", tuple[InvarianceCheck, ...])
 
+    def outputs_by_size(self) -> tuple[OutputsOfSize, ...]:
+        """Return the outputs of the first scored images at each batch size of the engine."""
+        self.prepare()
+        return self._ask("outputs_by_size", tuple[OutputsOfSize, ...])
+
     def outputs(self) -> NDArray[np.float32]:
         """Return the outputs of the scored images, float32[N, K], mapped from disk."""
         self.accuracy()
@@ -135,14 +145,33 @@ class CaseRun:
         prepared = self._answers.get("prepare")
         return isinstance(prepared, Prepared) and not prepared.support.supported
 
-    # -- the end
-
     def close(self) -> None:
         """End the worker; what it answered stays. An engine that does not close is its case's error."""
         try:
             self._worker.close()
         except HarnessError as error:
             self.failure = self.failure or error
+
+    def _ask(self, name: str, kind: type[T]) -> T:
+        if name in self._answers:
+            return cast(T, self._answers[name])
+        if self.failure is not None:
+            raise self.failure
+        report = self._progress(f"{self.case.id}: {name}")
+        report(0, 1)
+        try:
+            answer = self._worker.call(name, kind, report)
+        except HarnessError as error:
+            self.failure = error
+            raise
+        finally:
+            report(1, 1)
+        self._answers[name] = answer
+        return answer
+
+
+class CaseRun(_Measured):
+    """A case between its first measurement and its record."""
 
     def record(self, *, environment: Environment, recorded_at: str, command: str, is_reference: bool = False) -> Record:
         """Return everything found so far; no gate has looked at it yet."""
@@ -156,6 +185,7 @@ class CaseRun:
             tolerance=self.tolerance,
             expects_loss=self._expects_loss,
             timing_only=self.model.timing_only,
+            preprocessing=self.model.preprocessing,
             engine=self._worker.facts,
             **{field.name: getattr(compared, field.name) for field in fields(compared)},
             flags=_flags(self.case, measured, expects_loss=self._expects_loss),
@@ -174,23 +204,6 @@ class CaseRun:
         if self.unfinished:
             return self.unfinished
         return "" if self._answers or self.test_failure else "nothing of this case was measured"
-
-    def _ask(self, name: str, kind: type[T]) -> T:
-        if name in self._answers:
-            return cast(T, self._answers[name])
-        if self.failure is not None:
-            raise self.failure
-        report = self._progress(f"{self.case.id}: {name}")
-        report(0, 1)
-        try:
-            answer = self._worker.call(name, kind, report)
-        except HarnessError as error:
-            self.failure = error
-            raise
-        finally:
-            report(1, 1)
-        self._answers[name] = answer
-        return answer
 
 
 def _measured(answers: Mapping[str, object]) -> dict[str, Any]:

@@ -82,7 +82,7 @@ class CaseWorker:
 
 
 def facts_together(first: EngineFacts | None, now: EngineFacts) -> EngineFacts:
-    """Return the newest facts merged with what earlier workers reported: the build, the most there were, all notes."""
+    """Return the newest facts merged with what earlier workers reported: build, maxima, all notes."""
     if first is None:
         return now
     return replace(

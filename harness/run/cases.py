@@ -14,10 +14,10 @@ from harness.options.values import HarnessOptions
 from harness.protocols import Progress
 from harness.records import CPU, Artifact, Record
 from harness.run.case import CaseRun
+from harness.run.expected import ExpectedCases
 from harness.run.plan import Plan
-from harness.run.resuming import known_of
 from harness.run.settings import Environments, tolerances_of, worker_settings
-from harness.specs import BuildOptions, Case, Precision
+from harness.specs import BuildOptions, Case
 from harness.worker.requests import CaseRequest
 
 EMULATION_BACKEND = "ort-emulation"
@@ -45,6 +45,8 @@ class Cases:
         self._settings, self._tolerances = worker_settings(options, folder, progress), tolerances_of(options)
         self.opened: dict[str, CaseRun] = {}
         self._references: dict[str, CaseRun] = {}  # by case id; of emulations by the digest of the file
+        self._started_at = utc_now()
+        self._expected: ExpectedCases | None = None  # read once, when first asked
         self._kept = {record.case.id: record for record in kept}
         self._began = {name: record.recorded_at for name, record in self._kept.items()}  # first, by case id
         for case in plan.cases:
@@ -59,7 +61,7 @@ class Cases:
 
     def fp32_of(self, case: Case, *, backend: str, device: str) -> CaseRun:
         """Return the scored FP32 case that another is compared with: of this run, or made now for that alone."""
-        wanted = Case(model=case.model, backend=backend, precision=Precision.FP32, recipe="none", device=device)
+        wanted = case.source_on(backend, device)
         run = self.opened.get(wanted.id) or self._references.get(wanted.id)
         if run is None:
             run = self._references[wanted.id] = self._case_run(wanted)
@@ -81,15 +83,29 @@ class Cases:
             command=command_of(case, self._options),
             is_reference=is_reference,
         )
-        return replace(record, allows_chance=self._options.allow_chance)
+        options = self._options
+        return replace(
+            record,
+            is_of_models_folder=case.model in self._plan.of_models_folder,
+            allows_chance=options.allow_chance,
+            requires_precision=options.require_precision,
+        )
 
-    def records(self) -> list[Record]:
-        """Return the records of all cases that were opened, in the order they ran, then those of FP32 references."""
+    def records(self, *, with_absent: bool = False) -> list[Record]:
+        """Return the records of all cases that were opened, in the order they ran, then those of FP32 references.
+
+        `with_absent`: and of those that are expected, because a baseline is stored of them, and were never planned.
+        """
         references = (run for run in self._references.values() if run.case.backend != EMULATION_BACKEND)
-        return [
+        found = [
             *(self.record_of(run) for run in self.opened.values()),
             *(self.record_of(run, is_reference=True) for run in references),
         ]
+        if not with_absent or self._options.baseline == "ignore":
+            return found
+        if self._expected is None:
+            self._expected = ExpectedCases(self._plan, self._options, self.environments)
+        return self._expected.completed(found, recorded_at=self._started_at)
 
     def close(self) -> None:
         """End all workers."""
@@ -117,8 +133,7 @@ class Cases:
         given = {name: getattr(options, name) for name in ("floor", "max_drop", "max_slowdown", "alpha")}
         tolerance = self._tolerances.tolerance_for(case, model, options.data.name, command_line=given)
         kept = self._kept.get(case.id) if artifact is None else None
-        known = None if kept is None else known_of(kept, Path(request.outputs_path))
-        return CaseRun(request, name=name, tolerance=tolerance, settings=self._settings, known=known)
+        return CaseRun(request, name=name, tolerance=tolerance, settings=self._settings, kept=kept)
 
 
 def _scored(run: CaseRun) -> CaseRun:

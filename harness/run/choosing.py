@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from harness.errors import ConfigError
+from harness.errors import ConfigError, DataError
 from harness.models import bundled_models, find_model
 from harness.options.values import HarnessOptions
 from harness.specs import ModelSpec
@@ -25,9 +25,21 @@ def choose_models(options: HarnessOptions, models_dir: Path) -> dict[str, ModelS
     return models
 
 
+def names_of_folder(models_dir: Path) -> frozenset[str]:
+    """Return the names of the models that a run without --model takes; none where the folder cannot be read."""
+    try:
+        return frozenset(spec.name for spec in _models_of_folder(models_dir))
+    except DataError:
+        return frozenset()
+
+
+def _models_of_folder(models_dir: Path) -> list[ModelSpec]:
+    return [spec for spec in bundled_models(models_dir) if not spec.timing_only]
+
+
 def _chosen_models(options: HarnessOptions, models_dir: Path) -> list[ModelSpec]:
     if not options.models:
-        return [spec for spec in bundled_models(models_dir) if not spec.timing_only]
+        return _models_of_folder(models_dir)
     return [_one_model(name, options, models_dir) for name in options.models]
 
 

@@ -33,7 +33,8 @@ def doctor_lines(options: HarnessOptions, *, models_dir: Path = Path("models")) 
                 f"{device} ({name})" for device, name in zip(found.devices, found.device_names, strict=False)
             ) or ", ".join(found.devices)
             versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
-            lines.append(f"  {found.backend:<12} usable   {versions} on {devices}")
+            fast = f"; fast kernels for {', '.join(found.fast_precisions)}" if found.fast_precisions else ""
+            lines.append(f"  {found.backend:<12} usable   {versions} on {devices}{fast}")
         else:
             lines.append(f"  {found.backend:<12} no       {one_line(found)}")
     lines += ["", "data sets"]

@@ -24,10 +24,8 @@ class Ending:
     store: RunStore
     baselines: BaselineStore
     options: HarnessOptions
-    left_out: dict[str, str]  # backend -> why `auto` left it out
     is_clean: bool  # nothing failed
     had_end: bool  # every test that was selected ran
-    is_full: bool  # every case there is was planned, measured and judged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,11 +52,9 @@ def end_run(run: Run, records: Sequence[Record], ending: Ending) -> Ended:
         ending.baselines,
         cases,
         options=ending.options,
-        left_out=ending.left_out,
         clean=ending.is_clean or accepts,
-        is_full=ending.is_full,
     )
-    run = replace(run, finished_at=utc_now(), notes=tuple(notes), is_full=ending.is_full)
+    run = replace(run, finished_at=utc_now(), notes=tuple(notes))
     try:
         ending.store.finish(run, records, summary=summary_of_run(run, cases))
     except OSError as error:

@@ -7,18 +7,17 @@ come after it. The others are asked as soon as their case is.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 
 from harness.errors import HarnessError, Unsupported
 from harness.gates import Baselines, Candidate, Gate, GateAnswer, JudgeOptions, answer_of, find_gate, judge_records
-from harness.measure.evidence import drift_between, flips_between_runs
 from harness.options.values import HarnessOptions
-from harness.records import CPU, Record
+from harness.records import Record
 from harness.run.case import CaseRun
 from harness.run.cases import Cases
+from harness.run.comparing import Comparing
 from harness.run.plan import Plan
-from harness.specs import REFERENCE_BACKEND, Case, Precision
+from harness.specs import Case
 from harness.store.baselines import BaselineStore
 
 COMPARISONS = frozenset({"fp32", "reference", "emulation"})  # need nothing more of a scored case's own worker
@@ -32,6 +31,8 @@ class Judging:
         self._cases, self._plan, self._options = cases, plan, options
         self.baselines = BaselineStore(Path(options.baseline_dir))
         self._gates = tuple(find_gate(name) for name in dict.fromkeys(gates))
+        self._misses = any(gate.judges_absent for gate in self._gates)
+        self._comparing = Comparing(cases, options)
         self._records: list[Record] | None = None  # judged, all together
         self._error: Exception | None = None
 
@@ -59,7 +60,8 @@ class Judging:
     def records(self) -> list[Record]:
         """Return the records of all opened cases and references, with all verdicts that could be given."""
         if self._records is None:
-            return self._judged(self._cases.records(), {}, [gate for gate in self._gates if not gate.in_family])
+            alone = [gate for gate in self._gates if not gate.in_family]
+            return self._judged(self._cases.records(with_absent=self._misses), {}, alone)
         judged = {record.case.id: record for record in self._records}
         # A test that failed after the judging is in the case, not yet in its judged record.
         failed = {run.case.id: run.test_failure for run in self._cases.opened.values() if run.test_failure}
@@ -73,7 +75,7 @@ class Judging:
         beside = {"fp32", "reference"}.intersection(gate.needs)
         records = self._cases.records() if beside else [self._cases.record_of(run)]
         judged = self._judged(
-            [record for record in records if record.case == run.case or record.case.precision is Precision.FP32],
+            [record for record in records if record.case == run.case or record.case.is_source],
             {},
             [gate],
         )
@@ -93,15 +95,15 @@ class Judging:
             raise
 
     def _judged_all(self) -> list[Record]:
-        records = self._cases.records()
+        records = self._cases.records(with_absent=self._misses)
         baselines: Baselines = {}
         if self._options.baseline != "ignore":
             baselines, errors = self.baselines.load_for(records)
             for record in records:
-                if record.key in errors and not record.is_reference:
+                if record.key in errors and record.case.id in self._cases.opened and not record.is_reference:
                     run = self._cases.opened[record.case.id]
                     run.failure = run.failure or errors[record.key]
-            records = self._cases.records() if errors else records
+            records = self._cases.records(with_absent=self._misses) if errors else records
         return self._judged(records, baselines, self._gates)
 
     def _judged(self, records: list[Record], baselines: Baselines, gates: Iterable[Gate]) -> list[Record]:
@@ -140,36 +142,17 @@ class Judging:
         """Make what is needed, in the order in which it disturbs nothing that follows. Raises: HarnessError."""
         makers: dict[str, Callable[[CaseRun], object]] = {
             "accuracy": CaseRun.accuracy,
-            "invariance": CaseRun.invariance,
+            "invariance": self._comparing.with_itself,
             "latency": CaseRun.latencies,
-            "fp32": self._beside_fp32,
-            "reference": self._beside_reference,
-            "emulation": self._beside_emulation,
+            "fp32": self._comparing.with_fp32,
+            "reference": self._comparing.with_reference,
+            "emulation": self._comparing.with_emulation,
+            "layers": CaseRun.layers,  # last: profiling disturbs what is timed after it
         }
         wanted = set(needs)
         for name, make in makers.items():
             if name in wanted:
                 make(run)
-
-    def _beside_fp32(self, run: CaseRun) -> None:
-        fp32 = self._cases.fp32_of(run.case, backend=run.case.backend, device=run.case.device)
-        if fp32 is run or run.comparison.drift is not None:
-            return
-        kind, reference = run.model.output_kind, fp32.case.id
-        run.comparison = replace(
-            run.comparison,
-            drift=drift_between(fp32.outputs(), run.outputs(), kind=kind, reference=reference),
-            flips=flips_between_runs(fp32.accuracy(), run.accuracy(), self._options.data),
-        )
-
-    def _beside_reference(self, run: CaseRun) -> None:
-        self._cases.fp32_of(run.case, backend=REFERENCE_BACKEND, device=CPU)
-
-    def _beside_emulation(self, run: CaseRun) -> None:
-        artifact = run.prepare().artifact
-        if artifact is not None:
-            emulation = self._cases.emulation_of(run.case, artifact).accuracy()
-            run.comparison = replace(run.comparison, emulation=emulation)
 
 
 def _holds_qdq(run: CaseRun) -> bool:

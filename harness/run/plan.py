@@ -10,11 +10,11 @@ from harness.options.names import near_names
 from harness.options.values import HarnessOptions
 from harness.precision import find_recipe, recipe_names
 from harness.protocols import Progress, no_progress
-from harness.records import Availability
-from harness.run.choosing import choose_models
+from harness.records import CPU, Availability
+from harness.run.choosing import choose_models, names_of_folder
 from harness.run.data import check_data
-from harness.run.probing import choose_backends
-from harness.specs import DEFAULT_RECIPES, Case, ModelSpec, Precision
+from harness.run.probing import choose_backends, one_line
+from harness.specs import DEFAULT_RECIPES, GIVEN_RECIPE, Case, ModelSpec, Precision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +25,8 @@ class Plan:
     models: dict[str, ModelSpec]
     backends: tuple[Availability, ...]  # usable and chosen
     left_out: dict[str, str]  # backend -> reason, under `auto`
+    device_names: tuple[str, ...] = ()  # of all accelerators that any probe saw
+    of_models_folder: frozenset[str] = frozenset()  # models that a run without --model takes
 
     def writes(self, case: Case) -> str:
         """Return what the recipe of a case writes into its file: qdq, cast or nothing."""
@@ -40,7 +42,7 @@ def plan_run(
     there; `progress`: of their download.
     Raises: ConfigError for unknown names; BackendUnavailable for a backend asked for by name that cannot run.
     """
-    usable, left_out = choose_backends(options, probe=probe)
+    usable, unusable = choose_backends(options, probe=probe)
     _check_recipes(options)
     models = choose_models(options, models_dir)
     options.check_settings(tuple(models.values()))
@@ -50,10 +52,22 @@ def plan_run(
         Case(model=model, backend=a.backend, precision=precision, recipe=recipe, device=_device(options, a))
         for model in models
         for a in usable
-        for precision in options.precisions
-        for recipe in _recipes(options, precision)
+        for precision, recipe in _cells(options, models[model])
     )
-    return Plan(cases=cases, models=models, backends=tuple(usable), left_out=left_out)
+    accelerators = {
+        name: None
+        for a in (*usable, *unusable)
+        for device, name in zip(a.devices, a.device_names, strict=False)
+        if device != CPU
+    }
+    return Plan(
+        cases=cases,
+        models=models,
+        backends=tuple(usable),
+        left_out={a.backend: one_line(a) for a in unusable},
+        device_names=tuple(accelerators),
+        of_models_folder=names_of_folder(models_dir),
+    )
 
 
 def _check_recipes(options: HarnessOptions) -> None:
@@ -61,10 +75,22 @@ def _check_recipes(options: HarnessOptions) -> None:
     for recipe in options.recipes:
         if recipe not in asked:
             kinds = ", ".join(precision.value.upper() for precision in options.precisions)
-            raise ConfigError(f"--recipe={recipe}: no {kinds} recipe is called that; {near_names(recipe, asked)}")
+            raise ConfigError(f"--recipe={recipe}: unknown {kinds} recipe; {near_names(recipe, asked)}")
 
 
-def _recipes(options: HarnessOptions, precision: Precision) -> tuple[str, ...]:
+def _cells(options: HarnessOptions, model: ModelSpec) -> tuple[tuple[Precision, str], ...]:
+    """Return the precisions and recipes that a model runs in. Raises: ConfigError for a quantized one without INT8."""
+    if model.is_quantized:
+        if Precision.INT8 not in options.precisions:
+            raise ConfigError(
+                f"model {model.name} is quantized already and runs as INT8, as given; add int8 to --precision"
+            )
+        return ((Precision.INT8, GIVEN_RECIPE),)
+    return tuple((p, recipe) for p in options.precisions for recipe in chosen_recipes(options, p))
+
+
+def chosen_recipes(options: HarnessOptions, precision: Precision) -> tuple[str, ...]:
+    """Return the recipes of a precision that the options ask for: those chosen, or its default."""
     chosen = tuple(recipe for recipe in options.recipes if recipe in recipe_names(precision))
     return chosen or (DEFAULT_RECIPES[precision.value],)
 
@@ -74,6 +100,6 @@ def _device(options: HarnessOptions, availability: Availability) -> str:
         return availability.devices[0]
     if options.device not in availability.devices:
         raise ConfigError(
-            f"--device={options.device}: {availability.backend} has {', '.join(availability.devices)} here"
+            f"--device={options.device}: {availability.backend} supports only {', '.join(availability.devices)} here"
         )
     return options.device

@@ -8,7 +8,7 @@ from contextlib import closing
 
 from harness.backends import ROOM, list_backends
 from harness.discovery import add_extension_dir
-from harness.errors import BackendUnavailable, ConfigError, WorkerDied
+from harness.errors import BackendUnavailable, ConfigError, HarnessError
 from harness.options.names import near_names
 from harness.options.values import HarnessOptions
 from harness.records import Availability
@@ -17,8 +17,8 @@ from harness.worker.process import Worker
 from harness.worker.requests import BackendNeeds
 
 
-def choose_backends(options: HarnessOptions, *, probe: bool) -> tuple[list[Availability], dict[str, str]]:
-    """Return the usable backends of those asked, and the reason of each that `auto` leaves out.
+def choose_backends(options: HarnessOptions, *, probe: bool) -> tuple[list[Availability], list[Availability]]:
+    """Return the usable backends of those asked, and those that `auto` leaves out.
 
     `probe=False` trusts that a backend whose modules are installed can run.
     Raises: ConfigError for an unknown name; BackendUnavailable for one asked for by name that cannot run, or for none.
@@ -28,7 +28,8 @@ def choose_backends(options: HarnessOptions, *, probe: bool) -> tuple[list[Avail
     names = _chosen_names(options.backends)
     probed = probe_backends(names, options) if probe else _installed(names, options)
     usable = [a for a in probed if a.usable]
-    left_out = {a.backend: one_line(a) for a in probed if not a.usable}
+    unusable = [a for a in probed if not a.usable]
+    left_out = {a.backend: one_line(a) for a in unusable}
     if options.backends != ("auto",) and left_out:
         raise BackendUnavailable(
             "; ".join(f"--backend={name} cannot run here: {why}" for name, why in left_out.items())
@@ -38,7 +39,7 @@ def choose_backends(options: HarnessOptions, *, probe: bool) -> tuple[list[Avail
             "no backend can run here: " + "; ".join(f"{name}: {why}" for name, why in left_out.items())
         )
     _check_backend_options(options)
-    return usable, left_out
+    return usable, unusable
 
 
 def probe_backends(names: Sequence[str], options: HarnessOptions) -> list[Availability]:
@@ -69,7 +70,7 @@ def _probed(names: Sequence[str], options: HarnessOptions) -> list[Availability]
             try:
                 found += worker.call("probe", tuple(remaining), tuple[Availability, ...], progress=note)
                 remaining = []
-            except WorkerDied as error:
+            except HarnessError as error:
                 culprit = remaining[reached[0]]
                 # Those before the culprit answered inside the lost worker: ask them again, without it.
                 found.append(Availability(backend=culprit, usable=False, reason=str(error)))
@@ -95,7 +96,7 @@ def _chosen_names(asked: tuple[str, ...]) -> tuple[str, ...]:
         return known
     for name in asked:
         if name not in known:
-            raise ConfigError(f"--backend={name}: no backend is called that; {near_names(name, known)}")
+            raise ConfigError(f"--backend={name}: unknown backend; {near_names(name, known)}")
     return tuple(dict.fromkeys(asked))
 
 
@@ -136,6 +137,6 @@ def _needs(names: Sequence[str], options: HarnessOptions) -> dict[str, BackendNe
             with closing(_worker(options)) as worker:
                 try:
                     (found[name],) = worker.call("describe", (name,), tuple[BackendNeeds, ...])
-                except WorkerDied as error:
+                except HarnessError as error:
                     found[name] = BackendNeeds(name=name, error=str(error))
     return {name: found[name] for name in names}

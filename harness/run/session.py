@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from harness.gates import GateAnswer
-from harness.options.commands import changed_selection
 from harness.options.values import HarnessOptions
 from harness.protocols import Progress, no_progress
 from harness.records import Record, Status
@@ -85,29 +84,27 @@ class RunSession:
         records = self.records
         if all(record.status is Status.UNSUPPORTED for record in records):
             return "no case ran: every one was unsupported or skipped"
-        bad = [record.case.id for record in records if record.status in (Status.FAILED, Status.ERROR)]
-        return f"failed without a test that says so (deselected?): {', '.join(bad)}" if bad else ""
+        bad = [record for record in records if record.status in (Status.FAILED, Status.ERROR)]
+        if not bad:
+            return ""
+        return f"failed without a test of their own: {', '.join(record.case.id for record in bad)}: {bad[0].reason}"
 
-    def finish(self, *, clean: bool, is_whole: bool = False, had_end: bool = True) -> None:
+    def finish(self, *, clean: bool, had_end: bool = True) -> None:
         """Write records, summary, report, and asked-for baselines of a clean run. Measures and judges nothing more.
 
-        `clean`: every test passed. `is_whole`: nothing was deselected and nothing ended early. `had_end`: every test
-        that was selected ran.
+        `clean`: every test passed. `had_end`: every test that was selected ran.
         Raises: ConfigError when a file cannot be written.
         """
         self._cases.close()
         if not self._judging.was_done:
             for run in self._cases.opened.values():
                 run.unfinished = "the run ended before this case was judged"
-        n_cases = len(self.records)
         ending = Ending(
             store=self._store,
             baselines=self._judging.baselines,
             options=self.options,
-            left_out=self.plan.left_out,
             is_clean=clean and not self.problem(),
             had_end=had_end,
-            is_full=is_whole and not changed_selection(self.options) and n_cases == len(self.plan.cases),
         )
         self._ended = end_run(self.run, self._judging.records(), ending)
 

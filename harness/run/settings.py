@@ -59,7 +59,7 @@ class Environments:
             return collect_environment(checkout=self._root)
         names = dict(zip(found.devices, found.device_names, strict=False))
         capabilities = dict(zip(found.devices, found.compute_capabilities, strict=False))
-        return collect_environment(
+        environment = collect_environment(
             device=device,
             device_name=names.get(device, ""),
             driver=found.driver,
@@ -68,3 +68,4 @@ class Environments:
             versions=found.versions,
             checkout=self._root,
         )
+        return replace(environment, fast_precisions=found.fast_precisions)

@@ -12,6 +12,7 @@ from harness.stats.confusion import (
     low_margin_agreement,
     low_margin_images,
 )
+from harness.stats.joint import joint_loss_p, smallest_joint_p
 from harness.stats.latency import (
     LatencySummary,
     Ratio,
@@ -48,6 +49,7 @@ __all__ = [
     "flips_between",
     "holm_p",
     "images_needed",
+    "joint_loss_p",
     "kappa_interval",
     "largest_confusion_moves",
     "loss_beyond_margin_p",
@@ -66,6 +68,7 @@ __all__ = [
     "round_medians",
     "score_statistic",
     "smallest_flagged_loss",
+    "smallest_joint_p",
     "smallest_p",
     "summarize_latency",
     "wilson_interval",

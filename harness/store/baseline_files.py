@@ -73,6 +73,7 @@ class EngineState:
     digest: str  # of the layers that ran
     versions: dict[str, str] = field(default_factory=dict)
     options: dict[str, str] = field(default_factory=dict)
+    preparation: dict[str, str] = field(default_factory=dict)  # of images, labels and calibration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +85,7 @@ class PredictionsBaseline:
     accepted: Acceptance
     engine: EngineState
     scores: BaselineScores
+    is_of_models_folder: bool = False  # a run without --model takes its model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +98,7 @@ class TimesBaseline:
     engine: EngineState
     effective_precision: EffectivePrecision | None
     latencies: tuple[RoundMedians, ...]
+    is_of_models_folder: bool = False  # a run without --model takes its model
 
 
 T = TypeVar("T", PredictionsBaseline, TimesBaseline)
@@ -117,6 +120,7 @@ def subject_from_files(predictions: PredictionsBaseline | None, times: TimesBase
         engine_digest=engine.digest,
         versions={**accepted.environment.versions, **engine.versions},
         options=engine.options,
+        preparation=engine.preparation,
         scores=_scored_images(predictions.scores) if predictions else None,
         latencies=times.latencies if times else (),
         effective_precision=times.effective_precision if times else None,
@@ -150,6 +154,7 @@ def predictions_from_record(record: Record, *, accepted_by: str, accepted_at: st
         accepted=_acceptance(record, accepted_by, accepted_at),
         engine=_engine_state(record),
         scores=_scores_from_record(record),
+        is_of_models_folder=record.is_of_models_folder,
     )
 
 
@@ -162,6 +167,7 @@ def times_from_record(record: Record, *, accepted_by: str, accepted_at: str) -> 
         engine=_engine_state(record),
         effective_precision=record.effective_precision,
         latencies=tuple(_rounded(latency) for latency in subject_from_record(record, "this run").latencies),
+        is_of_models_folder=record.is_of_models_folder,
     )
 
 
@@ -178,6 +184,7 @@ def _engine_state(record: Record) -> EngineState:
         digest=subject.engine_digest,
         versions=record.engine.versions if record.engine else {},
         options=subject.options,
+        preparation=subject.preparation,
     )
 
 

@@ -6,18 +6,21 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from harness.measure.invariance import check_invariance
+import numpy as np
+
+from harness.measure.invariance import accepted_gap, check_invariance, largest_gap, outputs_in_batches
 from harness.measure.scoring import score_engine
 from harness.measure.timing import check_clocks, latency_from_arms, make_timers, min_sample_ns, time_arms
 from harness.precision.effective import effective_precision
-from harness.protocols import BoundsBatches, Progress
-from harness.records import Accuracy, InvarianceCheck, Latency
-from harness.specs import BF16_RUNTIME_RECIPE, Case, Precision
+from harness.protocols import BoundsBatches, Images, Progress
+from harness.records import NOT_AS_SCORED, Accuracy, InvarianceCheck, Latency, OutputsOfSize, PackedArray
+from harness.specs import BF16_RUNTIME_RECIPE
 from harness.worker.images import scored_dataset, timing_batch
 from harness.worker.opening import OpenCase
 from harness.worker.requests import LayerReport
 
 INVARIANCE_IMAGES = 16
+COMPARED_IMAGES = 16  # of a timed batch, with their scored outputs
 
 
 def score(case: OpenCase, progress: Progress) -> Accuracy:
@@ -43,12 +46,10 @@ def time_engine(case: OpenCase, progress: Progress) -> tuple[Latency, ...]:
     """Time the engine at every batch size, in turn with its FP32 reference unless it is FP32 itself."""
     request, asked = case.request, case.request.case
     plan = request.timing
-    reference = Case(
-        model=asked.model, backend=asked.backend, precision=Precision.FP32, recipe="none", device=asked.device
-    )
+    reference = asked.source_on(asked.backend, asked.device)
     engines = [case.engine]
     closing = []
-    if asked.precision is not Precision.FP32:
+    if asked != reference:
         engines.append(case.build(case.artifact(reference)))
         closing.append(engines[-1])
         case.stage("time")
@@ -60,7 +61,9 @@ def time_engine(case: OpenCase, progress: Progress) -> tuple[Latency, ...]:
                 timers = make_timers(engines, images, window=plan.window, launch=plan.launch)
                 arms = time_arms(timers, plan, min_sample_ns=min_sample_ns(timers[0].clock))
             check_clocks(timers, arms)
-            latencies.append(latency_from_arms(timers, arms, reference_case=reference.id))
+            latency = latency_from_arms(timers, arms, reference_case=reference.id)
+            is_as_scored = _is_as_scored(case, images)  # after the clock: what `infer` leaves would be timed too
+            latencies.append(latency if is_as_scored else replace(latency, flags=(*latency.flags, NOT_AS_SCORED)))
             progress(index + 1, len(plan.batch_sizes))
     finally:
         for engine in closing:
@@ -78,6 +81,21 @@ def read_layers(case: OpenCase) -> LayerReport:
 
 def invariance(case: OpenCase) -> tuple[InvarianceCheck, ...]:
     """Try whether an image's result depends on its neighbours, slot or batch size."""
+    images, sizes = _tried(case)
+    return check_invariance(case.engine, images, batch_sizes=sizes, precision=case.request.case.precision)
+
+
+def outputs_by_size(case: OpenCase) -> tuple[OutputsOfSize, ...]:
+    """Return the outputs of the images that invariance was tried with, at each batch size."""
+    images, sizes = _tried(case)
+    fixed = case.engine.input.shape[0]
+    return tuple(
+        OutputsOfSize(batch_size=size, outputs=PackedArray.of(outputs_in_batches(case.engine, images, size)))
+        for size in ((fixed,) if fixed else sizes)
+    )
+
+
+def _tried(case: OpenCase) -> tuple[Images, tuple[int, ...]]:
     request = case.request
     own = case.backend.batch_bounds(request.build) if isinstance(case.backend, BoundsBatches) else ()
     bounds = set(own or case.batch_sizes)
@@ -85,5 +103,18 @@ def invariance(case: OpenCase) -> tuple[InvarianceCheck, ...]:
     images = timing_batch(request.model, request.data, max(2, min(INVARIANCE_IMAGES, largest)))
     # Where a backend names the bounds of what its engine takes, those are the sizes to try; else small ones as well.
     small = set() if own else {1, min(2, largest), min(INVARIANCE_IMAGES, largest)}
-    sizes = tuple(sorted(small | bounds))
-    return check_invariance(case.engine, images, batch_sizes=sizes, precision=request.case.precision)
+    return images, tuple(sorted(small | bounds))
+
+
+def _is_as_scored(case: OpenCase, images: Images) -> bool:
+    """Tell whether the engine gives a timed batch the outputs that were scored; True where nothing was."""
+    request, path = case.request, Path(case.request.outputs_path)
+    width = request.model.num_classes
+    if not request.outputs_path or not path.is_file():
+        return True
+    scored = np.memmap(path, "<f4", "r") if path.stat().st_size else np.empty(0, np.float32)
+    if scored.size != request.data.scored.n_images * width:  # scoring ended early
+        return True
+    expected = scored.reshape(-1, width)[np.arange(min(len(images), COMPARED_IMAGES)) % (scored.size // width)]
+    found = case.engine.infer(images)[:COMPARED_IMAGES]
+    return largest_gap(found, expected) <= accepted_gap(expected, request.case.precision)

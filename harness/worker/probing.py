@@ -12,6 +12,7 @@ from harness.errors import HarnessError
 from harness.protocols import TakesOptions
 from harness.records import Availability
 from harness.worker.requests import BackendNeeds
+from harness.worker.swallowed import SWALLOWED
 
 
 def probed(name: str, stage: Callable[[str], None]) -> Availability:
@@ -23,13 +24,16 @@ def probed(name: str, stage: Callable[[str], None]) -> Availability:
         step = "probe"
         stage(step)
         # There and back: what is no Availability, or holds values of other types, is refused here.
-        return msgspec.convert(msgspec.to_builtins(backend.probe()), Availability)
+        found = msgspec.convert(msgspec.to_builtins(backend.probe()), Availability)
+        SWALLOWED.refuse()
     except BaseException as error:  # SystemExit too: a file that leaves costs its backend only
+        SWALLOWED.forget()
         print(traceback.format_exc(), flush=True)
         reason = " ".join(str(error).split())
         if not isinstance(error, HarnessError):
             reason = f"{type(error).__name__}: {reason}"
         return Availability(backend=name, usable=False, reason=f"error during {step}: {reason}")
+    return found
 
 
 def needs_of(name: str) -> BackendNeeds:

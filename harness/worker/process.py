@@ -35,7 +35,13 @@ PACKAGE_PARENT = str(Path(harness.__file__).parents[1])
 KILL_AFTER_S = 2.0
 LOOK_S = 1.0  # between two looks at whether a silent worker is still there
 STACK_S = 0.3  # for a worker to write its stack before it is killed
-FIRST_STAGE = {"inspect_model": "inspect", "prepare": "import", "probe": "import", "describe": "import"}
+FIRST_STAGE = {
+    "outputs_by_size": "invariance",
+    "inspect_model": "inspect",
+    "prepare": "import",
+    "probe": "import",
+    "describe": "import",
+}
 # The package alone is taken from here, not the folder that it lies in: in an installation that is `site-packages`, and
 # another environment's worker would test this one's runtimes.
 BOOTSTRAP = """

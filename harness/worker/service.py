@@ -14,7 +14,7 @@ import msgspec
 from harness.errors import ConfigError, HarnessError
 from harness.models import inspect_onnx
 from harness.protocols import Progress
-from harness.records import Accuracy, Availability, EngineFacts, InvarianceCheck, Latency
+from harness.records import Accuracy, Availability, EngineFacts, InvarianceCheck, Latency, OutputsOfSize
 from harness.specs import ModelSpec
 from harness.worker import measuring
 from harness.worker.opening import OpenCase
@@ -73,6 +73,10 @@ class Service:
     def invariance(self, request: CaseRequest, progress: Progress) -> tuple[InvarianceCheck, ...]:
         """Try the open case's invariance."""
         return measuring.invariance(self._opened(request))
+
+    def outputs_by_size(self, request: CaseRequest, progress: Progress) -> tuple[OutputsOfSize, ...]:
+        """Run the open case at each of its batch sizes."""
+        return measuring.outputs_by_size(self._opened(request))
 
     def close(self, request: CaseRequest, progress: Progress) -> None:
         """Free the open case."""

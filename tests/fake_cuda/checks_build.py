@@ -185,6 +185,18 @@ def test_flags_and_options_are_read_back(build, small):
     assert options["profiles"] == "1..4 (opt 4)"
 
 
+def test_int8_without_the_fp16_flag(build, small):
+    with build(small(precision="int8", recipe="qdq-minmax", qdq=True), int8_only=True) as engine:
+        assert engine.facts.options["flags"] == "INT8"
+    # What TensorRT quantizes itself, it may also leave in FP32 where that is faster, unless it is held to INT8.
+    artifact = small(precision="int8", recipe="trt-entropy2")
+    with build(artifact, calibration=Images(), int8_only=True) as engine:
+        assert engine.facts.options["flags"] == "INT8|OBEY_PRECISION_CONSTRAINTS"
+    with build(artifact, calibration=Images()) as engine:
+        assert engine.facts.options["flags"] == "FP16|INT8"
+        assert engine.facts.cache == "miss"
+
+
 @pytest.mark.parametrize("recipe", ["trt-entropy2", "trt-legacy"])
 def test_a_calibrator_reads_every_image_once(build, small, recipe):
     images = Images()

@@ -34,6 +34,7 @@ class BuilderFlag(enum.IntEnum):
     FP16 = 0
     INT8 = 1
     TF32 = 7
+    OBEY_PRECISION_CONSTRAINTS = 9
     VERSION_COMPATIBLE = 15
 
 
@@ -68,6 +69,7 @@ class TensorIOMode(enum.IntEnum):
 class DataType(enum.IntEnum):
     FLOAT = 0
     HALF = 1
+    INT8 = 2
     INT32 = 3
 
 
@@ -125,6 +127,8 @@ class ITensor:
 
 
 class _Layer:
+    precision = None
+
     def __init__(self, kind, inputs=(), outputs=(), weights=None):
         self.type, self._inputs, self._outputs, self.weights = kind, inputs, outputs, weights
         self.num_outputs = len(outputs)

@@ -14,7 +14,7 @@ from harness.gates._accuracy import (
     judge_kernel_loss,
     loss_split,
 )
-from harness.gates._family import apply_rules, holm
+from harness.gates._family import apply_rules, holm, smallest_p_of
 from harness.records import Outcome, PackedArray, Verdict
 from harness.specs import Tolerance
 from tests.comparison_records import accuracy_from, accuracy_with, pair_with
@@ -251,7 +251,8 @@ def baseline_verdict(lost, gained=0):
 
 
 def joint(verdicts, alpha=0.001):
-    return holm(verdicts, alpha=alpha, exact_gates=("baseline",))
+    smallest = [smallest_p_of(verdict) if verdict.gate == "baseline" else 0.0 for verdict in verdicts]
+    return holm(verdicts, alpha=alpha, smallest=smallest)
 
 
 def test_holm_spares_a_night_in_which_one_case_moved():
@@ -264,8 +265,16 @@ def test_holm_asks_more_of_each_case_when_many_moved():
     restless = [baseline_verdict(12, 11)] * 29
     weak = joint([*restless, baseline_verdict(11)])[-1]
     assert (weak.outcome, weak.code, weak.is_failure) == (Outcome.INCONCLUSIVE, "not_among_many", False)
-    assert "30 cases" in weak.message
+    assert "30 tests" in weak.message
     assert joint([*restless, baseline_verdict(20)])[-1].is_failure
+
+
+def test_holm_knows_gates_of_one_family():
+    together = replace(baseline_verdict(11), gate="joint")
+    apart = holm([baseline_verdict(11), together], alpha=0.001)
+    assert all(verdict.is_failure for verdict in apart)
+    as_one = holm([baseline_verdict(11), together], alpha=0.001, families={"joint": "baseline"})
+    assert not any(verdict.is_failure for verdict in as_one)
 
 
 def test_holm_treats_each_gate_as_a_family_and_keeps_order():

@@ -9,8 +9,8 @@ import pytest
 from harness.errors import MeasurementError
 from harness.gates import JudgeOptions, compare_runs, engine_digest, judge_records, subject_from_record
 from harness.gates._stored import no_baseline
-from harness.records import EngineFacts, Outcome, PackedArray, Status
-from harness.specs import Precision, Tolerance
+from harness.records import Calibration, EngineFacts, Outcome, PackedArray, Status
+from harness.specs import ImageRange, Precision, Tolerance
 from tests.comparison_records import ENVIRONMENT, accuracy_from, accuracy_with, latency_with, pair_with, record_with
 
 TOLERANCE = Tolerance(max_drop=0.005, alpha=0.001)
@@ -89,6 +89,43 @@ def test_versions_that_changed_are_named_only_when_something_moved():
     bits = judge(record_with(replace(before, outputs_sha256="1" * 64), environment=newer), record_with(before))[0]
     assert "the outputs differ in their bits" in bits.message
     assert "onnxruntime" in bits.message
+
+
+CARD = {"scale": "0.00392156863", "mean": "0", "label offset": "0"}
+
+
+@pytest.mark.parametrize("lost", [0, 3, 30])
+def test_another_preprocessing_is_named_whatever_came_of_it(lost):
+    before, after = pair_with(lost=lost, gained=0)
+    now = record_with(after, preprocessing={**CARD, "scale": "0.0078125"})
+    (verdict,) = judge(now, record_with(before, preprocessing=CARD))
+    assert "preprocessing or calibration changed: scale 0.00392156863 -> 0.0078125" in verdict.message
+    assert verdict.is_failure is (lost == 30)
+
+
+def calibrated(accuracy, **changes):
+    images = ImageRange(dataset="strokes", split="train", first=0, stop=changes.pop("stop", 1_000))
+    known = {"images": images, "fingerprint": "a" * 64, "batch_size": 1, "method": "minmax", "ranges_sha256": "1" * 64}
+    record = record_with(accuracy, precision=Precision.INT8, weight_bits=8)
+    return replace(record, artifact=replace(record.artifact, calibration=Calibration(**{**known, **changes})))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"stop": 500, "fingerprint": "b" * 64},
+            "calibration images strokes/train 0..999 [aaaaaaaa] -> strokes/train 0",
+        ),
+        ({"method": "entropy"}, "calibration method minmax -> entropy"),
+        ({"ranges_sha256": "2" * 64}, "calibration ranges 11111111 -> 22222222"),
+    ],
+)
+def test_another_calibration_is_named_whatever_came_of_it(changes, told):
+    (verdict,) = judge(calibrated(accuracy_with(), **changes), calibrated(accuracy_with()))
+    assert told in verdict.message
+    (same,) = judge(calibrated(accuracy_with()), calibrated(accuracy_with()))
+    assert "calibration" not in same.message
 
 
 PLAIN = {"tf32": "off", "optimization_level": "3", "plugins": "none"}

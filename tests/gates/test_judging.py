@@ -23,7 +23,8 @@ from harness.records import InvarianceCheck, Outcome, PackedArray, Record, Statu
 from harness.specs import Precision, Tolerance
 
 N = 2_000
-NAMES = ("chance", "floor", "invariance", "fp32", "reference", "kernel", "baseline", "latency")
+BEFORE_FP32 = ("presence", "chance", "floor", "invariance", "precision")
+NAMES = (*BEFORE_FP32, "fp32", "reference", "kernel", "baseline", "joint", "latency", "speedup")
 
 
 def check(gap):
@@ -77,13 +78,20 @@ def test_records_read_back_from_disk_get_the_verdicts_they_got_in_the_run(night,
 
 def test_the_gates_there_are():
     assert tuple(gate.name for gate in list_gates()) == NAMES
-    assert {gate.name for gate in list_gates() if gate.reads_baseline} == {"baseline", "latency"}
-    assert {gate.name for gate in list_gates() if not gate.in_family} == {"chance", "floor", "invariance"}
+    stored = {gate.name for gate in list_gates() if gate.reads_baseline}
+    assert stored == {"presence", "precision", "baseline", "joint", "latency"}
+    assert {gate.name for gate in list_gates() if not gate.in_family} == {
+        "presence",
+        "chance",
+        "floor",
+        "invariance",
+        "speedup",
+    }
     assert all(gate.summary for gate in list_gates())
 
 
 def test_an_unknown_gate_is_named():
-    with pytest.raises(ConfigError, match="no gate is called 'flor'; there are: chance, floor, "):
+    with pytest.raises(ConfigError, match="no gate is called 'flor'; there are: presence, chance, floor, "):
         find_gate("flor")
 
 
@@ -218,7 +226,7 @@ def test_all_cases_share_one_false_alarm_rate():
     together = judge_records(records, stored, options)
     assert alone[0].verdicts[0].outcome is Outcome.REGRESSED
     assert together[0].verdicts[0].outcome is Outcome.INCONCLUSIVE
-    assert "30 cases" in together[0].verdicts[0].message
+    assert "30 tests" in together[0].verdicts[0].message
 
 
 def test_a_suite_reads_one_answer_of_several_verdicts():

@@ -3,6 +3,7 @@
 import pytest
 
 from harness.machine import cpu
+from harness.machine.cuda_driver import fast_precisions
 
 
 @pytest.mark.parametrize(
@@ -49,3 +50,21 @@ def test_this_machine_answers(monkeypatch, tmp_path):
     info.write_text("flags : avx2 avx512_vnni\n")
     monkeypatch.setattr(cpu, "CPUINFO", info)
     assert cpu.int8_isa() == "avx512_vnni"
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "fast"),
+    [
+        ((), ()),
+        (("",), ()),
+        (("5.2",), ("fp32",)),
+        (("6.0",), ("fp32", "fp16")),
+        (("6.1",), ("fp32", "int8")),
+        (("7.5",), ("fp32", "fp16", "int8")),
+        (("9.0",), ("fp32", "fp16", "bf16", "int8")),
+        (("10.0",), ("fp32", "fp16", "bf16", "int8")),
+        (("9.0", "6.1"), ("fp32", "int8")),
+    ],
+)
+def test_what_gpus_have_fast_kernels_for(capabilities, fast):
+    assert fast_precisions(capabilities) == fast

@@ -152,7 +152,7 @@ def test_a_nan_pixel_is_an_error_with_the_image(spec):
 
 @pytest.mark.parametrize("changes", [{"scale": 3e36}, {"std": (1e-40,)}, {"mean": (float("inf"),)}])
 def test_a_card_that_makes_pixels_infinite_is_an_error(spec, changes):
-    with pytest.raises(DataError, match="become NaN or Inf for model tiny; mend the card's"):
+    with pytest.raises(DataError, match="become NaN or Inf for model tiny; fix the card's"):
         score_engine(LinearEngine(), Images(), replace(spec, **changes), window(), batch_size=10)
 
 

@@ -98,7 +98,7 @@ def test_a_card_says_everything(card):
         ("int8 = 0.01", "int8 = 1.5", "int8 = 1.5 is no fraction"),
         ("mnist = 0.99", "mnist = 99", "mnist = 99.0 is no fraction"),
         ("int8 = 0.01", "int4 = 0.01", "names 'int4'; expected one of fp16, bf16, int8"),
-        ("[input]", "[input", "mend the card"),
+        ("[input]", "[input", "fix the card"),
         ("split =", "splitt =", "`splitt` - at `$.trained_on[0]`"),
     ],
 )

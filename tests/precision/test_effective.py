@@ -22,7 +22,7 @@ def test_shares_are_of_multiplying_layers():
     assert found.by_layer == {"fp32": 0.5, "int8": 0.5}
     assert found.by_time == {"fp32": 0.25, "int8": 0.75}
     assert found.main == "int8"
-    assert found.note == "asked int8, but of its multiplying layers ran fp32 50%; beside them: Softmax fp32"
+    assert found.note == "requested int8; of the compute layers ran 50% in fp32; beside them: Softmax fp32"
 
 
 def test_a_model_without_products_is_judged_by_all_compute_layers():
@@ -43,14 +43,14 @@ def test_as_asked_needs_no_note():
 
 def test_fp16_that_ran_in_fp32_says_so():
     note = effective_precision((layer("Conv", "fp32"),), Precision.FP16, note="hint reads back f32").note
-    assert note.startswith("hint reads back f32; asked fp16, but of its multiplying layers ran fp32 100%")
+    assert note.startswith("hint reads back f32; requested fp16; of the compute layers ran 100% in fp32")
     assert "weights are rounded to fp16" in note
 
 
 def test_bf16_that_ran_in_fp32_says_so():
     """The weights are rounded where a file was cast; FP32's own file keeps them."""
     found = effective_precision((layer("Conv", "fp32"),), Precision.BF16)
-    assert found.note == ("asked bf16, but of its multiplying layers ran fp32 100%; its weights are rounded to bf16")
+    assert found.note == ("requested bf16; of the compute layers ran 100% in fp32; its weights are rounded to bf16")
     assert "rounded" not in effective_precision((layer("Conv", "fp32"),), "bf16", has_cast_weights=False).note
     assert effective_precision((layer("Conv", "bf16"),), "bf16").note == ""
 
@@ -58,7 +58,7 @@ def test_bf16_that_ran_in_fp32_says_so():
 def test_tf32_is_not_fp32():
     found = effective_precision((layer("Convolution", "tf32"),), Precision.FP32)
     assert found.by_layer == {"tf32": 1.0}
-    assert "tf32 100%" in found.note
+    assert "100% in tf32" in found.note
 
 
 def test_unknown_precision_and_no_layers_are_said():

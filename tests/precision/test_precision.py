@@ -1,5 +1,6 @@
 """Artifacts: what the recipes write, what the cache keeps, what is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from onnx_nets import ArraySet, images, spec_of
 
 from harness.datasets import open_dataset
 from harness.errors import BackendUnavailable, BuildError, ConfigError, DataError
+from harness.models.onnx_graph import quantized_nodes
 from harness.models.preprocess import images_from_pixels
 from harness.precision import find_recipe, prepare_artifact, recipe_names
 from harness.precision.recipe import NOTHING, QDQ, Conversion, Recipe
@@ -289,6 +291,49 @@ def test_the_cache_goes_by_content(tiny, prepare, tmp_path):
     )
     assert not any(artifact.cache_hit for artifact in others)
     assert others[-1].sha256 == first.sha256
+
+
+def quantized_already(tiny, prepare, tmp_path):
+    path = tmp_path / "was_int8.onnx"
+    path.write_bytes(Path(prepare(tiny, Precision.INT8, "qdq-minmax").onnx_path).read_bytes())
+    return spec_of(path, name="was_int8")
+
+
+def test_a_file_that_was_quantized_before_runs_as_given(tiny, prepare, tmp_path):
+    spec = replace(quantized_already(tiny, prepare, tmp_path), is_quantized=True)
+    artifact = prepare(spec, Precision.INT8, "given")
+    assert artifact.onnx_path == spec.onnx_path
+    assert (artifact.is_qdq, artifact.calibration) == (False, None)
+    for precision, recipe in ((Precision.FP32, "none"), (Precision.INT8, "qdq-minmax"), (Precision.FP16, "cast")):
+        with pytest.raises(ConfigError, match="is not for a file that is quantized already"):
+            prepare(spec, precision, recipe)
+
+
+def test_what_a_card_says_of_quantization_is_held_against_the_file(tiny, prepare, tmp_path):
+    with pytest.raises(DataError, match=r"is quantized already \(\d+ such nodes.*quantized = true under \[model\]"):
+        prepare(quantized_already(tiny, prepare, tmp_path), Precision.FP32, "none")
+    with pytest.raises(DataError, match="holds no quantized node"):
+        prepare(replace(tiny, is_quantized=True), Precision.INT8, "given")
+    with pytest.raises(ConfigError, match="is not for a file that is not quantized"):
+        prepare(tiny, Precision.INT8, "given")
+
+
+@pytest.mark.parametrize("operator", ["QLinearConv", "MatMulInteger", "DynamicQuantizeLinear", "DequantizeLinear"])
+def test_operators_in_integers_are_known(operator):
+    node = onnx.helper.make_node(operator, ["x"], ["y"], name="n")
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["a"], ["x"]), node], "g", [], [])
+    assert quantized_nodes(onnx.helper.make_model(graph)) == ("n",)
+
+
+def test_the_ranges_that_calibration_led_to_are_noted(tiny, prepare):
+    def ranges(n):
+        return prepare(
+            tiny, Precision.INT8, "qdq-minmax", calibration=ArraySet(images(60) / n, fingerprint=str(n))
+        ).calibration
+
+    one, half, again = ranges(1), ranges(2), ranges(1)
+    assert len(one.ranges_sha256) == 64
+    assert one.ranges_sha256 == again.ranges_sha256 != half.ranges_sha256
 
 
 def test_tool_versions_are_part_of_the_key(tiny, prepare, monkeypatch):

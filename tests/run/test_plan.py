@@ -7,6 +7,7 @@ import pytest
 
 from harness.discovery import add_extension_dir
 from harness.errors import BackendUnavailable, ConfigError
+from harness.models import find_model
 from harness.options.commands import command_of
 from harness.options.values import HarnessOptions
 from harness.run.plan import plan_run
@@ -56,10 +57,20 @@ def test_bf16_runs_when_it_is_asked_for():
     assert command_of(plan.cases[1], HarnessOptions()).endswith("--precision=bf16 --model=mlp --recipe=runtime")
 
 
+def test_a_model_that_was_quantized_before_runs_once_as_given(monkeypatch):
+    spec = replace(find_model("mlp", MODELS), is_quantized=True)
+    monkeypatch.setattr("harness.run.choosing.find_model", lambda name, models_dir: spec)
+    plan = planned(backends=("fake-honest",), models=("mlp",), recipes=("qdq-entropy",))
+    assert [case.id for case in plan.cases] == ["mlp-fake-honest-int8-given"]
+    assert plan.cases[0].is_source
+    with pytest.raises(ConfigError, match="mlp is quantized already and runs as INT8, as given; add int8"):
+        planned(backends=("fake-honest",), models=("mlp",), precisions=(Precision.FP32,))
+
+
 def test_a_recipe_of_no_asked_precision_is_refused():
-    with pytest.raises(ConfigError, match="--recipe=runtime: no FP32, FP16, INT8 recipe is called that"):
+    with pytest.raises(ConfigError, match="--recipe=runtime: unknown FP32, FP16, INT8 recipe"):
         planned(backends=("fake-honest",), recipes=("runtime",))
-    with pytest.raises(ConfigError, match="no BF16 recipe is called that; did you mean runtime"):
+    with pytest.raises(ConfigError, match="unknown BF16 recipe; did you mean runtime"):
         planned(backends=("fake-honest",), precisions=(Precision.BF16,), recipes=("run-time",))
 
 
@@ -140,7 +151,7 @@ def test_profiles_that_take_every_batch_are_planned(bundled):
 
 
 def test_an_unknown_device_lists_those_there_are():
-    with pytest.raises(ConfigError, match="fake-honest has cpu here"):
+    with pytest.raises(ConfigError, match="fake-honest supports only cpu here"):
         planned(backends=("fake-honest",), device="cuda:7")
 
 

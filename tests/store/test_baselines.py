@@ -1,4 +1,4 @@
-"""Baseline files: round trip, damage, schemas, who may write them, and what is unused."""
+"""Baseline files: round trip, damage, schemas, who may write them, and what is given up."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from harness.store.baseline_files import (
     times_from_record,
 )
 from harness.store.baselines import BaselineStore, device_class, failed_against_baseline
-from harness.store.unused import prune_baselines, unused_baselines
+from harness.store.selecting import prune_baselines
 from tests.comparison_records import ENVIRONMENT, accuracy_with, latency_with, pair_with, record_with
 
 BY = {"accepted_by": "A. Reviewer", "accepted_at": "2026-11-21T02:00:00Z"}
@@ -279,21 +279,17 @@ def test_accept_knows_the_cases_of_the_run(store):
         store.accept([record_with(status=Status.UNSUPPORTED)], **BY)
 
 
-def test_unused_baselines_are_listed_and_pruned(store):
-    used, unused = record_with(accuracy_with()), record_with(accuracy_with(), backend="openvino")
-    gpu = replace(
-        used, case=replace(used.case, device="cuda:0"), environment=replace(ENVIRONMENT, device_name="NVIDIA H200")
-    )
-    # A precision that this run left out, as a run by default leaves out BF16.
-    left_out = replace(used, case=replace(used.case, precision=Precision.BF16, recipe="cast"))
-    for record in (used, unused, gpu, left_out):
+def test_what_is_given_up_is_pruned_by_name(store):
+    used, openvino = record_with(accuracy_with()), record_with(accuracy_with(), backend="openvino")
+    trt = replace(used, case=replace(used.case, backend="trt"))
+    for record in (used, openvino, trt):
         written(store, record)
-    assert [path.stem for path in unused_baselines(store, [used])] == ["lenet5-openvino-fp32"]
-    assert [path.stem for path in prune_baselines(store, [used])] == ["lenet5-openvino-fp32"]
-    assert {path.parent.name for path in store.paths()} == {"cpu", "cpu-avx512_vnni-w32", "nvidia-h200"}
-    assert len(store.load_all()) == 3
-    other = replace(left_out, case=replace(left_out.case, backend="openvino"))
-    assert [path.stem for path in unused_baselines(store, [used, other])] == ["lenet5-ort-bf16"]
+    with pytest.raises(ConfigError, match="holds no baseline of lenet5-tvm-fp32, tvm"):
+        prune_baselines(store, case_ids=["lenet5-tvm-fp32"], backends=["tvm"])
+    assert len(store.paths()) == 3
+    assert [path.stem for path in prune_baselines(store, case_ids=["lenet5-openvino-fp32"])] == ["lenet5-openvino-fp32"]
+    assert [path.stem for path in prune_baselines(store, backends=["trt"])] == ["lenet5-trt-fp32"]
+    assert [path.stem for path in store.paths()] == ["lenet5-ort-fp32"]
 
 
 def test_devices_have_readable_folders():

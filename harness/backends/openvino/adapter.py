@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
 
 from harness.backends._cpu import INSTALL_HINT, checked_model, import_reason, support_on_cpu, unusable
 from harness.backends.openvino.compiled import DEVICE
@@ -10,7 +11,7 @@ from harness.backends.openvino.engine import NAME, OpenvinoEngine
 from harness.models.onnx_graph import index_nodes
 from harness.protocols import CalibrationSet
 from harness.records import Artifact, Availability, Support
-from harness.specs import BuildOptions, Case
+from harness.specs import BuildOptions, Case, Precision
 
 
 class OpenvinoBackend:
@@ -37,6 +38,7 @@ class OpenvinoBackend:
             versions=versions,
             devices=("cpu",),
             device_names=(str(core.get_property(DEVICE, "FULL_DEVICE_NAME")),),
+            fast_precisions=_precisions(core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")),
         )
 
     def supports(self, case: Case) -> Support:
@@ -58,6 +60,12 @@ class OpenvinoBackend:
         return OpenvinoEngine(
             artifact, batch_sizes=batch_sizes, num_threads=options.num_threads, nodes=index_nodes(model)
         )
+
+
+def _precisions(capabilities: Iterable[object]) -> tuple[str, ...]:
+    """Return those of OpenVINO's words that are precisions of the harness."""
+    words = {str(word).lower() for word in capabilities}
+    return tuple(str(precision) for precision in Precision if str(precision) in words)
 
 
 BACKEND = OpenvinoBackend()

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from harness.backends._cpu import INSTALL_HINT, checked_model, import_reason, support_on_cpu, unusable
 from harness.backends.ort.engine import PROVIDER, OrtEngine
 from harness.backends.ort.runtime import bf16_refusal
+from harness.machine.cpu import has_dot_product, int8_isa
 from harness.models.onnx_graph import index_nodes
 from harness.protocols import CalibrationSet
 from harness.records import Artifact, Availability, Support
@@ -34,7 +35,13 @@ class OrtBackend:
                 return unusable(self.name, import_reason(module, error))
         if PROVIDER not in importlib.import_module("onnxruntime").get_available_providers():
             return unusable(self.name, f"this onnxruntime has no {PROVIDER}")
-        return Availability(backend=self.name, usable=True, versions=versions, devices=("cpu",))
+        return Availability(
+            backend=self.name,
+            usable=True,
+            versions=versions,
+            devices=("cpu",),
+            fast_precisions=("fp32", "int8") if has_dot_product(int8_isa()) else ("fp32",),
+        )
 
     def supports(self, case: Case) -> Support:
         """Say whether the case can run on a CPU."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 
 from harness.backends._probe_child import run_child
-from harness.machine.cuda_driver import probe_driver
+from harness.machine.cuda_driver import fast_precisions, probe_driver
 from harness.records import Availability
 
 PROVIDER = "CUDAExecutionProvider"
@@ -41,6 +41,7 @@ def probe_backend(name: str) -> Availability:
         driver=driver.driver,
         cuda_version=driver.cuda_version,
         compute_capabilities=driver.compute_capabilities,
+        fast_precisions=fast_precisions(driver.compute_capabilities),
     )
 
 

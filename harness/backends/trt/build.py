@@ -19,6 +19,8 @@ from harness.records import Artifact
 from harness.specs import Precision
 
 Profiles = tuple[tuple[int, int, int], ...]
+TOLD_FLAGS = ("FP16", "BF16", "INT8", "OBEY_PRECISION_CONSTRAINTS", "VERSION_COMPATIBLE")
+HELD_LAYERS = ("CONVOLUTION", "DECONVOLUTION", "FULLY_CONNECTED")  # that have INT8 kernels on every GPU that has any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,7 +269,7 @@ def configure(api: TrtApi, config: Any, artifact: Artifact, options: TrtOptions)
     if not api.is_strong(artifact.recipe) and api.has_weak_typing:
         if artifact.precision is Precision.BF16:
             config.set_flag(trt.BuilderFlag.BF16)
-        elif artifact.precision is not Precision.FP32:
+        elif artifact.precision is Precision.FP16 or (artifact.precision is Precision.INT8 and not options.int8_only):
             config.set_flag(trt.BuilderFlag.FP16)  # INT8 without it falls back to FP32 where no INT8 kernel exists
         if artifact.precision is Precision.INT8:
             config.set_flag(trt.BuilderFlag.INT8)
@@ -294,17 +296,31 @@ def _quantize(site: _Site, calibrate: Calibrate | None) -> FedCalibrator | None:
         if options.ranges_file is None:
             raise BuildError(f"recipe {RANGES_RECIPE} needs a file of ranges; name one with --trt-ranges")
         apply_ranges(api, network, read_ranges(Path(options.ranges_file)))
+        _hold_to_int8(site)
     if calibrate is None:
         return None
     kinds = {network.get_layer(k).type for k in range(network.num_layers)}
     if kinds & {api.trt.LayerType.QUANTIZE, api.trt.LayerType.DEQUANTIZE}:
         raise BuildError(f"{site.artifact.onnx_path}: it holds Q/DQ nodes, and TensorRT would ignore the calibrator")
     fed = calibrate(api, tuple(network.get_input(0).shape))
+    _hold_to_int8(site)
     with warnings.catch_warnings():  # 10.x calls calibrators deprecated; there is nothing else for this recipe
         warnings.simplefilter("ignore", DeprecationWarning)
         site.config.int8_calibrator = fed.calibrator
         _set_calibration_profile(site, fed.batch_size)
     return fed
+
+
+def _hold_to_int8(site: _Site) -> None:
+    """Constrain convolutions to INT8 where that was asked: TensorRT else takes what is fastest, FP32 among it."""
+    flags, trt = site.api.trt.BuilderFlag, site.api.trt
+    if not site.options.int8_only or not hasattr(flags, "OBEY_PRECISION_CONSTRAINTS"):
+        return
+    site.config.set_flag(flags.OBEY_PRECISION_CONSTRAINTS)
+    held = {getattr(trt.LayerType, name) for name in HELD_LAYERS if hasattr(trt.LayerType, name)}
+    for layer in (site.network.get_layer(k) for k in range(site.network.num_layers)):
+        if layer.type in held:
+            layer.precision = trt.DataType.INT8
 
 
 def _set_calibration_profile(site: _Site, batch_size: int) -> None:
@@ -349,7 +365,9 @@ class _Timings:
 def options_in_words(api: TrtApi, config: Any, artifact: Artifact, profiles: Profiles) -> dict[str, str]:
     """Return the builder's settings as read back from it."""
     flags = api.trt.BuilderFlag
-    known = [n for n in ("FP16", "BF16", "INT8", "VERSION_COMPATIBLE") if hasattr(flags, n)]
+    known = [
+        n for n in ("FP16", "BF16", "INT8", "OBEY_PRECISION_CONSTRAINTS", "VERSION_COMPATIBLE") if hasattr(flags, n)
+    ]
     names = [n for n in known if config.get_flag(getattr(flags, n))]
     return {
         "typing": "strong" if api.is_strong(artifact.recipe) or not api.has_weak_typing else "weak",

@@ -67,7 +67,7 @@ class CalibrationFeed:
             return None
 
     def finish(self) -> None:
-        """Hear what the set has to say after its last batch; TensorRT need not have asked for more than that."""
+        """Read what the set checks after its last batch; TensorRT need not have asked for more than that."""
         if self.error is None:
             try:
                 next(self._batches, None)

@@ -13,7 +13,7 @@ from harness.store.cache import sha256_of_file
 OPTION_PREFIX = "option."
 # Of what the adapter makes of an artifact and its options: flags, profiles, network, calibrator. Raise it with every
 # change that lets the same request build another plan or calibration table; those stored before are then never used.
-PLAN_REVISION = 2
+PLAN_REVISION = 3
 PLAN_NOTES = ("build_ns", "calibration_batch", "notes", "log_errors")  # kept beside a plan, with its options
 
 
@@ -48,6 +48,7 @@ def options_key(options: TrtOptions) -> dict[str, object]:
         "workspace_bytes": options.workspace_bytes,
         "optimization_level": options.optimization_level,
         "tactic_sources": sorted(options.tactic_sources) if options.tactic_sources is not None else None,
+        "int8_only": options.int8_only,
         "version_compatible": options.version_compatible,
         "hardware_compatible": options.hardware_compatible,
         "profiles": [list(profile) for profile in options.profiles],

@@ -28,7 +28,7 @@ class Lanes:
         self._spare: dict[tuple[int, int], Lane] = {}  # (profile, slot) -> its context
         self._shares_profiles = loaded.plan.options.get("profile_sharing") == "on"
         self.overlaps = len(loaded.plan.data) <= LARGEST_COPY or self._shares_profiles
-        self.n_contexts, self.n_engines = 0, 0  # the most there were at a time
+        self.n_contexts, self.n_engines = 0, 0  # most alive at a time
 
     def open(self, source: TensorSpec, stream: Any) -> None:
         """Make one context a profile. Raises: BuildError."""

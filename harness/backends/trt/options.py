@@ -29,6 +29,7 @@ class TrtOptions:
     workspace_bytes: int | None = None
     optimization_level: int | None = None  # one of OPTIMIZATION_LEVELS
     tactic_sources: tuple[str, ...] | None = None  # members of trt.TacticSource, e.g. ("EDGE_MASK_CONVOLUTIONS",)
+    int8_only: bool = False  # INT8 without the FP16 flag, and convolutions held to INT8
     version_compatible: bool = False
     hardware_compatible: bool = False
     profiles: tuple[Profile, ...] = ()  # (min, opt, max) batch of each profile; () = one from batch sizes
@@ -133,6 +134,12 @@ ROWS = (
         help="tactic sources, e.g. EDGE_MASK_CONVOLUTIONS,JIT_CONVOLUTIONS",
         default="the library's",
         listed=True,
+    ),
+    _row(
+        flag="--trt-int8-only",
+        field="int8_only",
+        kind=SWITCH,
+        help="build INT8 without the FP16 flag; recipes that quantize in TensorRT hold convolutions to INT8",
     ),
     _row(
         flag="--trt-version-compatible",

@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable
 
 from harness.backends._probe_child import run_child
-from harness.machine.cuda_driver import DriverProbe, probe_driver
+from harness.machine.cuda_driver import DriverProbe, fast_precisions, probe_driver
 from harness.records import Availability
 
 # Run in a process of its own: TensorRT 8.6 without a driver dies inside Runtime(), and the lean runtimes of 10.x and
@@ -104,4 +104,5 @@ def probe_backend(
         driver=found.driver,
         cuda_version=found.cuda_version,
         compute_capabilities=found.compute_capabilities,
+        fast_precisions=fast_precisions(found.compute_capabilities),
     )

@@ -117,10 +117,13 @@ class FaultyEngine(NumpyEngine):
     def __init__(self, artifact):
         happen("load")
         super().__init__(artifact)
+        self.was_profiled = False
         self.stage, self.wrong = asked()
         self.last = {}
 
     def infer(self, images, stage="invariance"):
+        if stage == "invariance" and not self.was_profiled:  # a timed batch that is compared with its scores
+            return super().infer(images)
         happen(stage)
         outputs = super().infer(images)
         return self._spoiled(outputs) if stage == self.stage else outputs
@@ -151,7 +154,9 @@ class FaultyEngine(NumpyEngine):
 
     def layers(self):
         happen("layers")
-        return super().layers()
+        layers = super().layers()
+        self.was_profiled = True
+        return layers
 
     def close(self):
         happen("close")

@@ -1,0 +1,74 @@
+"""What a case is compared with: FP32 of its backend, the reference backend, the emulation of its file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from harness.errors import HarnessError
+from harness.measure.evidence import drift_between, flips_between_runs, size_checks
+from harness.options.values import HarnessOptions
+from harness.records import CPU
+from harness.run.case import CaseRun
+from harness.run.cases import Cases
+from harness.specs import REFERENCE_BACKEND, Precision
+
+
+class Comparing:
+    """Measures what stands beside a case, and keeps what the comparison found with the case."""
+
+    def __init__(self, cases: Cases, options: HarnessOptions) -> None:
+        self._cases, self._options = cases, options
+
+    def with_fp32(self, run: CaseRun) -> None:
+        """Compare outputs with FP32 of the same backend. Raises: HarnessError."""
+        fp32 = self._cases.fp32_of(run.case, backend=run.case.backend, device=run.case.device)
+        if fp32 is run or run.comparison.drift is not None:
+            return
+        kind, reference = run.model.output_kind, fp32.case.id
+        run.comparison = replace(
+            run.comparison,
+            drift=drift_between(fp32.outputs(), run.outputs(), kind=kind, reference=reference),
+            flips=flips_between_runs(fp32.accuracy(), run.accuracy(), self._options.data),
+        )
+
+    def with_reference(self, run: CaseRun) -> None:
+        """Score FP32 on the reference backend. Raises: HarnessError."""
+        self._cases.fp32_of(run.case, backend=REFERENCE_BACKEND, device=CPU)
+
+    def with_emulation(self, run: CaseRun) -> None:
+        """Score the float emulation of a Q/DQ file. Raises: HarnessError."""
+        artifact = run.prepare().artifact
+        if artifact is not None:
+            emulation = self._cases.emulation_of(run.case, artifact).accuracy()
+            run.comparison = replace(run.comparison, emulation=emulation)
+
+    def with_itself(self, run: CaseRun) -> None:
+        """Try whether neighbours, slot and batch size matter; where they do, ask which batch size is right.
+
+        Raises: HarnessError.
+        """
+        if all(check.is_kept for check in run.invariance()) or run.model.timing_only or run.comparison.sizes:
+            return
+        try:
+            truth = self._truth_of(run)
+            if truth is not None:
+                sizes = size_checks(run.outputs_by_size(), truth.outputs(), run.case, against=_in_words(truth))
+                run.comparison = replace(run.comparison, sizes=sizes)
+        except HarnessError:  # the leak is told all the same, and no batch size is advised
+            return
+
+    def _truth_of(self, run: CaseRun) -> CaseRun | None:
+        """Return what the outputs should be: the emulation, or FP32 of another backend whose batches do not leak."""
+        artifact = run.prepare().artifact
+        if artifact is not None and artifact.is_qdq:
+            return self._cases.emulation_of(run.case, artifact)
+        truth = self._cases.fp32_of(run.case, backend=REFERENCE_BACKEND, device=CPU)
+        if truth is run or not all(check.is_kept for check in truth.invariance()):
+            return None
+        return truth
+
+
+def _in_words(truth: CaseRun) -> str:
+    if truth.case.precision is Precision.FP32:
+        return f"FP32 on {truth.case.backend}"
+    return f"its file on {truth.case.backend}" if truth.case.is_source else "the float emulation of its file"
