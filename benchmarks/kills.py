@@ -89,12 +89,14 @@ def newest(folder):
 
 def kill_and_resume(folder, whole, moment, calm):
     """Kill a run after some seconds and resume it; return what does not hold, "" when all does."""
+    before = newest(folder)
     process = start(folder)
     time.sleep(moment)
     process.kill()
     process.wait()
     run = newest(folder)
-    if run is None or not (run / "run.json").exists():
+    if run == before or run is None or not (run / "run.json").exists():  # it had not begun
+        time.sleep(1)  # for the watchdog
         return "" if not list(workers_below(folder / "tmp")) else "processes left"
     if load_run(run)[0].finished_at:
         return ""
@@ -113,6 +115,7 @@ def kill_and_resume(folder, whole, moment, calm):
 
 def interrupt(folder, moment, number):
     """Interrupt a run; return (seconds to its end, what does not hold)."""
+    before = newest(folder)
     process = start(folder)
     time.sleep(moment)
     process.send_signal(number)
@@ -125,7 +128,7 @@ def interrupt(folder, moment, number):
         return STUCK_S, f"did not end in {STUCK_S:.0f} s"
     took, run = time.monotonic() - began, newest(folder)
     left = "processes left" if list(workers_below(folder / "tmp")) else ""
-    if run is None:
+    if run == before or run is None:  # it had not begun
         return took, left
     found, records = load_run(run)
     if not found.finished_at and any(str(record.status) != "not judged" for record in records):

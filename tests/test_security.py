@@ -1,5 +1,6 @@
 """What docs/security.md claims of a run: no connection, no telemetry, no secret of the environment in any file."""
 
+import ast
 import os
 import re
 import shutil
@@ -80,3 +81,45 @@ def test_no_secret_of_the_environment_is_in_any_file(traced):
     files = [path for path in folder.rglob("*") if path.is_file() and not path.is_relative_to(folder / "suites")]
     assert {"records.jsonl", "index.html", "report.md", "printed"} <= {path.name for path in files}
     assert [str(path) for path in files if SECRET.encode() in path.read_bytes()] == []
+
+
+FORBIDDEN_MODULES = {"pickle", "marshal", "shelve", "yaml", "dill", "cloudpickle", "joblib"}
+FORBIDDEN_CALLS = {"eval", "exec", "os.system", "os.popen", "tempfile.mktemp"}
+
+
+def harmful(source):
+    """Yield what code must not do: unpickle, load YAML, start a shell, run text."""
+    for node in ast.walk(ast.parse(source)):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        yield from (name for name in names if name.split(".")[0] in FORBIDDEN_MODULES)
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            if called in FORBIDDEN_CALLS or given.get("shell", "False") != "False":
+                yield called
+            if called in ("np.load", "numpy.load") and given.get("allow_pickle", "False") != "False":
+                yield called
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "harness").rglob("*.py")), ids=lambda path: path.stem)
+def test_nothing_is_unpickled_and_no_shell_is_started(path):
+    assert list(harmful(path.read_text())) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("import pickle", ["pickle"]),
+        ("from yaml import load", ["yaml"]),
+        ("subprocess.run(x, shell=True)", ["subprocess.run"]),
+        ("np.load(p, allow_pickle=True)", ["np.load"]),
+        ("eval(x); os.system(y)", ["eval", "os.system"]),
+        ("subprocess.run([x], shell=False); np.load(p, allow_pickle=False); msgspec.json.decode(x)", []),
+    ],
+)
+def test_harmful_code_would_be_found(source, found):
+    assert sorted(harmful(source)) == sorted(found)

@@ -1,5 +1,6 @@
 """Options become cases; what cannot be met is one clear line."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -181,3 +182,35 @@ def test_an_option_that_its_backend_would_not_read_is_refused(tmp_path, option, 
     assert plan(("picky", "streams", "4")).cases
     with pytest.raises(ConfigError, match=words):
         plan(option)
+
+
+TELLS_WHERE = """import os, pathlib
+(pathlib.Path(__file__).parent / f"imported-{os.getpid()}").touch()
+class Backend:
+    name, install_hint, required_modules = "tells-where", "", ()
+    def probe(self):
+        from harness.records import Availability
+        return Availability(backend=self.name, usable=True, devices=("cpu",))
+BACKEND = Backend()
+"""
+
+
+@pytest.mark.parametrize("probe", [False, True])
+def test_the_backend_of_a_user_is_imported_in_workers_only(tmp_path, probe):
+    (tmp_path / "backends").mkdir()
+    (tmp_path / "backends" / "tells_where.py").write_text(TELLS_WHERE)
+    options = HarnessOptions(backends=("tells-where",), models=("mlp",), extension_dirs=(str(tmp_path),))
+    assert plan_run(options, models_dir=MODELS, probe=probe).cases
+    marks = {path.name for path in (tmp_path / "backends").glob("imported-*")}
+    assert marks
+    assert f"imported-{os.getpid()}" not in marks
+
+
+@pytest.mark.parametrize("probe", [False, True])
+def test_a_backend_file_that_cannot_be_imported_is_named(tmp_path, probe):
+    (tmp_path / "backends").mkdir()
+    (tmp_path / "backends" / "broken.py").write_text("raise SystemExit('from inside\\na file')\n")
+    options = HarnessOptions(backends=("broken", "fake-honest"), extension_dirs=(*FAKES, str(tmp_path)))
+    told = r"^--backend=broken cannot run here: [^\n]*SystemExit: from inside a file"
+    with pytest.raises(BackendUnavailable, match=told):
+        plan_run(options, models_dir=MODELS, probe=probe)
