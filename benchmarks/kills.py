@@ -59,7 +59,11 @@ def start(folder, *more):
     out = (folder / "out").open("a")
     environment = {**os.environ, "TMPDIR": str(folder / "tmp")}
     command = [sys.executable, "-m", "pytest", *OPTIONS, f"--rootdir={folder}", *more]
-    return subprocess.Popen(command, cwd=folder, stdout=out, stderr=out, env=environment)
+    return subprocess.Popen(command, cwd=folder, stdout=out, stderr=out, env=environment, preexec_fn=_take_interrupts)
+
+
+def _take_interrupts():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
 
 
 def ledger(folder):

@@ -30,7 +30,9 @@ class Interrupts:
         """Take the signals from now on; only a main thread can."""
         self._seen = None
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._take) for number in SIGNALS}
+            # Who started this process with a signal ignored, as nohup does, wants it ignored.
+            heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._take) for number in heard}
 
     def forget(self) -> None:
         """Give the signals back to whoever had them."""

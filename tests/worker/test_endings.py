@@ -80,6 +80,7 @@ class _Swallows:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interrupt_that_a_destructor_swallowed_comes_again():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's is ignored
     interrupts = Interrupts()
     interrupts.listen()
     try:
@@ -90,5 +91,18 @@ def test_an_interrupt_that_a_destructor_swallowed_comes_again():
             interrupts.check()
     finally:
         interrupts.forget()
+        signal.signal(signal.SIGINT, before)
     assert interrupts.name == ""
     interrupts.check()
+
+
+def test_a_signal_that_is_ignored_stays_ignored():
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    interrupts = Interrupts()
+    interrupts.listen()
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interrupts.name == ""
+    finally:
+        interrupts.forget()
+        signal.signal(signal.SIGTERM, before)
