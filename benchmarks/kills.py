@@ -59,10 +59,10 @@ def start(folder, *more):
     out = (folder / "out").open("a")
     environment = {**os.environ, "TMPDIR": str(folder / "tmp")}
     command = [sys.executable, "-m", "pytest", *OPTIONS, f"--rootdir={folder}", *more]
-    return subprocess.Popen(command, cwd=folder, stdout=out, stderr=out, env=environment, preexec_fn=_take_interrupts)
+    return subprocess.Popen(command, cwd=folder, stdout=out, stderr=out, env=environment, preexec_fn=take_interrupts)  # noqa: PLW1509
 
 
-def _take_interrupts():
+def take_interrupts():
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
 
 
