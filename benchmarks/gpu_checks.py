@@ -397,9 +397,9 @@ def containment(place):
     if place.backend != "trt":
         raise NotHere("TensorRT only")
     broken = {
-        "trt-crash": "the worker died of SIGSEGV",
+        "trt-crash": "crashed (SIGSEGV)",
         "trt-hang": "no sign of life",
-        "trt-fault": "the worker died of SIGABRT",  # TensorRT throws where nobody catches
+        "trt-fault": "crashed (SIGABRT)",  # TensorRT throws where nobody catches
         "trt-out-of-memory": "built no engine",
     }
     with tempfile.TemporaryDirectory() as folder:

@@ -43,6 +43,7 @@ class Room:
         extension folders are added; `offers`: the attribute of a module; `noun`: what one of them is, for messages.
         """
         self.folder, self._noun, self._package, self._path, self._offers = folder, noun, package, path, offers
+        self._own = path[0]
         self._loaded: dict[str, Any] = {}
 
     def names(self) -> tuple[str, ...]:
@@ -51,6 +52,10 @@ class Room:
         Raises: ConfigError when two files or packages offer the same name.
         """
         return tuple(sorted(self._sources()))
+
+    def is_own(self, name: str) -> bool:
+        """Tell whether a name is of a file of the package itself, which may be imported anywhere."""
+        return self._sources().get(name) == self._own
 
     def load(self, name: str) -> Any:
         """Return what one name offers. Raises: ConfigError for an unknown name or a file that cannot be used."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -15,12 +14,12 @@ from harness.errors import ConfigError, HarnessError, Unsupported
 from harness.gates import Candidate, Gate, GateAnswer, JudgeOptions, find_gate, list_gates
 from harness.options.parsing import add_options
 from harness.options.values import HarnessOptions
-from harness.protocols import Progress, no_progress
 from harness.records import Latency
-from harness.report.progress import CaseProgress, progress_reporter
+from harness.report.progress import CaseProgress, progress_on, progress_reporter
 from harness.run.plan import Plan, plan_run
 from harness.run.sharding import options_of_run, shard_of
 from harness.specs import Case
+from harness.worker.interrupts import INTERRUPTS
 
 if TYPE_CHECKING:  # imported when a test runs: SciPy alone would double the time of --collect-only
     from harness.run.case import CaseRun
@@ -56,7 +55,9 @@ class _State:
                     self.options,
                     models_dir=self.config.rootpath / "models",
                     probe=real,
-                    progress=progress_of(self.config)("download") if real else no_progress,
+                    progress=(progress_on(self.config.get_terminal_writer()) if real else progress_reporter(None))(
+                        "download"
+                    ),
                 )
                 self.plan = shard_of(self.options, self.plan) if real else self.plan
             except HarnessError as error:
@@ -76,18 +77,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         raise pytest.UsageError(
             f"another pytest plugin has an option of the harness ({error}); disable one of the two: -p no:NAME"
         ) from error
-
-
-def progress_of(config: pytest.Config) -> Callable[[str], Progress]:
-    """Return `label -> Progress` on the terminal that pytest writes to, if it is one."""
-    if not sys.stdout.isatty() and not config.get_terminal_writer().hasmarkup:
-        return progress_reporter(None)
-    try:
-        # While a test runs, pytest captures file descriptors 1 and 2; the terminal itself stays reachable.
-        terminal = open("/dev/tty", "w", encoding="utf-8")  # noqa: SIM115 - open as long as the run
-    except OSError:
-        return progress_reporter(None)
-    return progress_reporter(terminal)
 
 
 # -- collection
@@ -188,6 +177,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 asked |= {name for gate in asked for name in ASKED_WITH.get(gate, ())}
                 # What is missing can only be told of a run from which nothing was deselected.
                 state.session = _new_session(state, gates=asked | (OF_WHOLE_RUNS if state.is_whole else set()))
+                INTERRUPTS.listen()
             except HarnessError as error:
                 raise pytest.UsageError(str(error)) from error
 
@@ -282,7 +272,9 @@ def _new_session(state: _State, *, gates: set[str]) -> RunSession:
     if state.options is None or state.plan is None:
         raise pytest.UsageError("no case was planned; a test that takes harness_session must also take case_run")
     command = shlex.join(["pytest", *config.invocation_params.args])
-    return RunSession(state.options, state.plan, command=command, gates=gates, progress=progress_of(config))
+    return RunSession(
+        state.options, state.plan, command=command, gates=gates, progress=progress_on(config.get_terminal_writer())
+    )
 
 
 @pytest.fixture(scope="session")
@@ -389,6 +381,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if state.session is None:
         return
     try:
+        if exitstatus == pytest.ExitCode.INTERRUPTED and not session.shouldstop:
+            state.session.interrupt(INTERRUPTS.name or "stopped")
+            return
         ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and not session.shouldstop
         clean = exitstatus == pytest.ExitCode.OK
         state.session.finish(clean=clean, is_whole=state.is_whole and ended, had_end=ended)
@@ -400,6 +395,11 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         if problem:
             state.session.notes.append(f"ERROR: {problem}")
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Give back the signals that end a run."""
+    INTERRUPTS.forget()
 
 
 @pytest.hookimpl(trylast=True)

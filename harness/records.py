@@ -6,6 +6,7 @@ Units: ns, bytes, fractions. Arrays travel as `PackedArray`. `harness.store.runs
 from __future__ import annotations
 
 import enum
+import math
 import zlib
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -14,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.errors import DataError
 from harness.specs import Case, ImageRange, Precision, Tolerance
 
 RECORD_SCHEMA = 2
@@ -21,9 +23,29 @@ BLOCK_IMAGES = 100  # of a data set, that share a digest: ranges are compared on
 ZLIB_LEVEL = 1  # margins and times hardly shrink: level 6 gains 1 % of their bytes for three times the time
 MANY_TIES = 0.005  # of the scored images; as much as a loss that is accepted by default
 N_UNPACKED = 32  # arrays kept unpacked: the gates of one case read the same ones five times
+MAX_PACKED_BYTES = 256 << 20  # of one array; a run of a million images needs 8 MB
+DEFLATE_MAX_RATIO, DEFLATE_HEADER = 1032, 64  # no deflate stream grows more; source: zlib, "Technical Details"
+NUMBERS = "biuf"  # kinds of NumPy's types that may be packed
+BITS_A_BYTE = 8
+MAX_NAME = 40  # characters of a foreign name in a message
 CPU = "cpu"  # the device that is no accelerator
 NOT_AS_SCORED = "not_as_scored"  # of a latency: the timed engine's outputs are not those that were scored
 TIMED_OTHERWISE = "reference_timed_otherwise"  # of a latency: one arm as a graph or gated, the other not
+
+
+@lru_cache(maxsize=N_UNPACKED)
+def _inflated(data: bytes, n_bytes: int) -> bytes | None:
+    """Return what n_bytes were packed into, None where it is not that many. Raises: DataError for damaged bytes."""
+    inflater = zlib.decompressobj()
+    try:
+        found = inflater.decompress(data, n_bytes + 1)
+    except zlib.error as error:
+        raise DataError(f"a packed array is damaged ({error})") from error
+    return found if len(found) == n_bytes and inflater.eof else None
+
+
+def _most_inflated(n_bytes: int) -> int:
+    return (n_bytes + DEFLATE_HEADER) * DEFLATE_MAX_RATIO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,13 +63,46 @@ class PackedArray:
         return cls(dtype=little.dtype.str, shape=tuple(array.shape), data=zlib.compress(little.tobytes(), ZLIB_LEVEL))
 
     def array(self) -> NDArray[np.generic]:
-        """Return the array (read-only)."""
-        return np.frombuffer(_decompressed(self.data), dtype=np.dtype(self.dtype)).reshape(self.shape)
+        """Return the array (read-only).
 
+        Raises: DataError for one that is damaged, or whose header asks for more memory than its bytes can hold or than
+        MAX_PACKED_BYTES. Nothing is allocated before that is known.
+        """
+        dtype, n_bytes = self._checked()
+        found = _inflated(self.data, n_bytes)
+        if found is None:
+            raise DataError(f"a packed array of shape {list(self.shape)} does not hold {n_bytes} bytes of {dtype}")
+        return np.frombuffer(found, dtype=dtype).reshape(self.shape)
 
-@lru_cache(maxsize=N_UNPACKED)
-def _decompressed(data: bytes) -> bytes:
-    return zlib.decompress(data)
+    def bits(self, n_bits: int) -> NDArray[np.bool_]:
+        """Return the first bits of an array that np.packbits made, bool[N]. Raises: DataError where it has others."""
+        packed = self.array()
+        if packed.dtype != np.uint8 or packed.ndim != 1 or packed.size != -(-n_bits // BITS_A_BYTE):
+            raise DataError(f"{packed.size} packed bytes are not the bits of {n_bits} images")
+        return np.unpackbits(packed.astype(np.uint8, copy=False), count=n_bits).astype(bool)
+
+    def check(self, *shape: int) -> None:
+        """Refuse an array of another shape, or whose bytes cannot hold it, without unpacking it. Raises: DataError."""
+        self._checked()
+        if self.shape != shape:
+            raise DataError(f"a packed array has shape {list(self.shape)}; expected {list(shape)}")
+
+    def _checked(self) -> tuple[np.dtype[np.generic], int]:
+        """Return type and size [bytes] of an array that its bytes can hold."""
+        dtype = self._numpy_dtype()
+        n_bytes = math.prod(self.shape) * dtype.itemsize
+        if min(self.shape, default=0) < 0 or n_bytes > min(MAX_PACKED_BYTES, _most_inflated(len(self.data))):
+            raise DataError(f"a packed array of shape {list(self.shape)} cannot lie in {len(self.data)} bytes")
+        return dtype, n_bytes
+
+    def _numpy_dtype(self) -> np.dtype[np.generic]:
+        try:
+            dtype = np.dtype(self.dtype)
+        except (TypeError, ValueError, SyntaxError) as error:
+            raise DataError(f"a packed array is of no type of numbers: {self.dtype[:MAX_NAME]!r}") from error
+        if dtype.kind not in NUMBERS or dtype.subdtype is not None:
+            raise DataError(f"a packed array is of no type of numbers: {self.dtype[:MAX_NAME]!r}")
+        return dtype
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,6 +289,13 @@ class Accuracy:
     score_ns: int = 0  # wall time of scoring
     batch_size: int = 0
 
+    def check(self) -> None:
+        """Refuse scores whose parts are not of one number of images. Raises: DataError."""
+        for packed in (self.labels, self.predictions, self.margins):
+            packed.check(self.n_images)
+        for packed in (self.top1_hits, self.top5_hits):
+            packed.check(-(-self.n_images // BITS_A_BYTE))
+
     @property
     def n_images(self) -> int:
         """Return the number of scored images."""
@@ -241,14 +303,13 @@ class Accuracy:
 
     def hits(self, k: int = 1) -> NDArray[np.bool_]:
         """Return bool[N]: whether the label is among the k (1 or 5) largest outputs."""
-        packed = {1: self.top1_hits, 5: self.top5_hits}[k].array()
-        return np.unpackbits(packed.astype(np.uint8), count=self.n_images).astype(bool)
+        return {1: self.top1_hits, 5: self.top5_hits}[k].bits(self.n_images)
 
     def hits_last(self) -> NDArray[np.bool_]:
         """Return bool[N]: top-1 hits if ties went to the last class of those that tie, not to the first."""
         if self.top1_hits_last is None:
             return self.hits()
-        return np.unpackbits(self.top1_hits_last.array().astype(np.uint8), count=self.n_images).astype(bool)
+        return self.top1_hits_last.bits(self.n_images)
 
     def kinds(self) -> NDArray[np.int64]:
         """Return int64[N]: the place of the first image with the same pixels; of most, their own."""

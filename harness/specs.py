@@ -19,6 +19,22 @@ BF16_RUNTIME_RECIPE = "runtime"  # BF16 without a file of its own: the runtime i
 IR_SUFFIX = ".xml"  # of OpenVINO IR
 REFERENCE_BACKEND = "ort"  # its FP32 is what every case is compared with
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_.]+\Z")  # no hyphen: it separates the parts of a case id
+# What a worker does, in its order, and how long it may be silent at it [s]. An engine's build may take long and says
+# nothing meanwhile; what only imports or frees does not.
+STAGE_LIMITS_S = {
+    "inspect": 600.0,
+    "import": 120.0,
+    "probe": 120.0,
+    "convert": 600.0,
+    "calibrate": 600.0,
+    "build": 1_800.0,
+    "score": 600.0,
+    "time": 600.0,
+    "layers": 600.0,
+    "invariance": 600.0,
+    "close": 60.0,
+}
+SETUP_STAGES = ("inspect", "import", "probe", "close")  # a limit for measuring says nothing of these
 Settings = Mapping[str, Mapping[str, object]]  # what only some backends know: group or backend -> name -> value (JSON)
 
 
@@ -211,6 +227,27 @@ class BuildOptions:
     cache_dir: str = ""  # root of the content cache
     rebuild: bool = False  # ignore cached engines and artifacts
     settings: dict[str, dict[str, object]] = field(default_factory=dict)  # see Settings; a backend reads its own group
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageLimits:
+    """How long a worker may be silent at each of its stages."""
+
+    all_s: float | None = None  # of every stage that `by_stage` does not name; None = STAGE_LIMITS_S
+    by_stage: tuple[tuple[str, float], ...] = ()  # (stage, limit [s])
+
+    def __post_init__(self) -> None:
+        for stage, limit_s in self.by_stage:
+            if stage not in STAGE_LIMITS_S or limit_s <= 0:
+                known = ", ".join(STAGE_LIMITS_S)
+                raise ConfigError(f"--stage-timeout={stage}={limit_s:g}: expected STAGE=SECONDS, one of {known}")
+        if self.all_s is not None and self.all_s <= 0:
+            raise ConfigError("--worker-timeout must be greater than 0")
+
+    def of(self, stage: str) -> float:
+        """Return the limit of a stage [s]."""
+        usual_s = STAGE_LIMITS_S[stage] if self.all_s is None or stage in SETUP_STAGES else self.all_s
+        return dict(self.by_stage).get(stage, usual_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

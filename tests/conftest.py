@@ -7,11 +7,13 @@ import pytest
 import scipy.optimize
 import scipy.stats  # noqa: F401 - pytester forgets what a run imports first, and parts of NumPy load once a process
 
-from harness import backends, datasets, discovery, gates, importers, precision, tasks
-from harness.models import load_card
+from harness import backends, datasets, discovery, gates, precision, tasks
+from harness.machine.telemetry import switch_off_telemetry
+from harness.models import importers, load_card
 from harness.specs import ModelSpec
 
 ROOT = Path(__file__).parents[1]
+switch_off_telemetry()  # tests import runtimes without a worker
 
 
 @pytest.fixture

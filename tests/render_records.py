@@ -34,6 +34,7 @@ from harness.records import (
 )
 from harness.specs import DEFAULT_PRECISIONS, Case, ImageRange, Precision
 from harness.stats import mcnemar_p
+from harness.store.sealed import sealed
 
 HOSTILE = "</td><script>alert(1)</script><img src=x onerror=alert(2)>|`*_[x](javascript:alert(3))\u2028"
 MODELS = ("lenet5", "mlp", "mobilenet_digits", "lenet5_hard", "resnet101_112")
@@ -472,7 +473,7 @@ def write_history(folder: Path, *, n_runs: int, n_cases: int, seed: int = 0) -> 
             "cases": entries,
         }
         (folder / run_id).mkdir()
-        (folder / run_id / "summary.json").write_text(json.dumps(summary, indent=1))
+        (folder / run_id / "summary.json").write_bytes(sealed(json.dumps(summary).encode()))
     return planted
 
 

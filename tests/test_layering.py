@@ -25,7 +25,6 @@ ROOMS = (
     "datasets",
     "models",
     "precision",
-    "importers",
     "backends",
     "measure",
     "worker",
@@ -37,7 +36,7 @@ ROOMS = (
 )
 RUNTIMES = {"onnx", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "pycuda", "cuda", "nncf", "torch"}
 RUNTIMES |= {"tensorflow", "tf2onnx", "keras", "onnxscript", "google"}
-RUNTIME_HOMES = ("backends", "importers", "precision", "models")
+RUNTIME_HOMES = ("backends", "precision", "models")
 
 MAX_ENTRIES = 22
 MAX_FAN_OUT = 10

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,7 @@ def test_a_crash_costs_one_case(suites, pytester):
     result = suites("--backend=fake-segfault,fake-honest", "--floor=0", "-m", "accuracy")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["case 1 of 2  mlp-fake-segfault-fp32 *error: *SIGSEGV*", "case 2 of 2  mlp-fake-h*"])
+    assert re.search(r"crashed \(SIGSEGV\) during score.*stack: infer \(_numpy_engine.py:", result.stdout.str())
     outcomes = result.parseoutcomes()
     assert outcomes.get("failed", 0) + outcomes.get("errors", 0) == 1, "one fault, one failure"
     assert not any(line.startswith("suites/test_") for line in result.outlines), "no names of files in between"

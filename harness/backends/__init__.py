@@ -7,10 +7,11 @@ from typing import cast
 from harness.backends._inputs import check_images
 from harness.discovery import Room
 from harness.protocols import Backend
+from harness.specs import STAGE_LIMITS_S
 
 __all__ = ["PROBE_LIMIT_S", "ROOM", "check_images", "list_backends", "load_backend"]
 
-PROBE_LIMIT_S = 120.0  # longest silence of a backend's `probe`; a first start reads hundreds of MB of libraries [s]
+PROBE_LIMIT_S = STAGE_LIMITS_S["probe"]  # a first start reads hundreds of MB of libraries [s]
 ROOM = Room("backends", noun="backend", package=__name__, path=__path__, offers="BACKEND")
 
 

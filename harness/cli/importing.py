@@ -12,8 +12,8 @@ import typer
 
 from harness.cli.runs import one_line_errors
 from harness.errors import ConfigError
-from harness.importers import list_importers
-from harness.importers._running import TIME_LIMIT_S, ImportOrder, import_model
+from harness.models.importers import list_importers
+from harness.models.importers._running import TIME_LIMIT_S, ImportOrder, import_model
 
 BAD_FILE_STATUS = 4  # as pytest ends for a model file that cannot be used
 

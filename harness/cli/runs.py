@@ -21,7 +21,7 @@ from harness.report.files import report_of_run, write_reports
 from harness.report.terminal import comparison_lines
 from harness.run.cases import utc_now
 from harness.run.doctor import doctor_lines
-from harness.run.stored import load_judged_run
+from harness.run.stored import load_judged_run, refuse_unfinished
 from harness.store.baselines import BaselineStore, baseline_lines, replaced_lines
 from harness.store.selecting import prune_baselines as prune_stored
 
@@ -261,7 +261,8 @@ def accept_baselines(
 
     A case that regressed against its baseline, or could not be compared with it, is accepted by name only.
     """
-    _, records = load_judged_run(run_folder(run))
+    found, records = load_judged_run(run_folder(run))
+    refuse_unfinished(found)
     written = BaselineStore(folder).accept(
         records, case_ids=case or (), accepted_by=by or getpass.getuser(), accepted_at=utc_now()
     )

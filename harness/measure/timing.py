@@ -27,6 +27,7 @@ COPY_WINDOWS = ("h2d", "d2h")  # nothing of the engine lies in them
 N_LOWERINGS = 3  # from a gated graph to a plain enqueue there are no more steps
 DRIFT_SHARE = 0.05
 NOISY_ROUNDS_CV = 0.10
+MIN_CLOCK_SAMPLES = 20  # so many alike to the last digit are no times
 
 
 def make_timers(engines: Sequence[Engine], images: Images, *, window: str, launch: str) -> list[Timer]:
@@ -75,6 +76,16 @@ def time_arms(
             starts[arm].append(now_ns() - origin)
             rounds[arm].append(_sampled(timers[arm], sizes[arm]))
     return [(np.stack(rounds[arm]), np.asarray(starts[arm], np.int64), warmups[arm]) for arm in range(len(timers))]
+
+
+def check_clocks(timers: Sequence[Timer], arms: Sequence[tuple[NDArray[np.float64], object, object]]) -> None:
+    """Refuse what `time_arms` measured by a clock that gave one and the same time. Raises: MeasurementError."""
+    for timer, (samples, *_) in zip(timers, arms, strict=True):
+        if samples.size >= MIN_CLOCK_SAMPLES and np.ptp(samples) == 0:
+            raise MeasurementError(
+                f"the {timer.clock} clock gave {samples.flat[0]:g} ns for each of {samples.size} samples of batch "
+                f"{timer.batch_size}; it stands still, or its timer returns a constant"
+            )
 
 
 def min_sample_ns(clock: str) -> float:

@@ -85,7 +85,12 @@ def load_card(path: str | Path) -> ModelSpec:
     ]
     if unknown:
         raise DataError(f"{path}: {unknown[0]}; expected one of {', '.join(PRECISIONS)}")
-    onnx_path = (path.parent / card.model.file).resolve()
+    file = Path(card.model.file)
+    if file.is_absolute() or ".." in file.parts or "\0" in card.model.file:
+        raise DataError(
+            f"{path}: file = {card.model.file!r} leads out of the card's folder; put the file beside its card"
+        )
+    onnx_path = (path.parent / file).resolve()
     _check_sha256(onnx_path, card.model.sha256, path)
     return ModelSpec(
         name=path.stem,
@@ -165,7 +170,7 @@ def _read_card(path: Path) -> _Card:
         raise DataError(f"{path}: no such model card") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
         # For a wrong key msgspec names key and table: "Object contains unknown field `x` - at `$.model`".
         raise DataError(f"{path}: {error}; fix the card, docs/datasets.md lists its keys") from error
 

@@ -24,6 +24,11 @@ def changed_selection(options: HarnessOptions) -> bool:
     return any(is_changed(row, options) for row in all_rows() if row.role == "selects")
 
 
+def shape_of(changed: Mapping[str, str]) -> dict[str, str]:
+    """Return what chose and shaped the cases of a run, of its changed options."""
+    return {row.flag: changed[row.flag] for row in all_rows() if row.flag in changed and row.role != "run"}
+
+
 def selection_of(changed: Mapping[str, str]) -> tuple[str, ...]:
     """Return what chose the cases of a run, of its changed options."""
     return tuple(changed.get(row.flag, "") for row in all_rows() if row.role == "selects" or row.field == "device")

@@ -53,6 +53,10 @@ def read_toml(path: Path) -> dict[str, Any]:
     """Return a TOML file. Raises: ConfigError for one that is none."""
     try:
         document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}); fix its permissions") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} is not TOML: its values are nested too deep") from error
+    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError among them
+        raise ConfigError(f"{path} is not TOML: {' '.join(str(error).split())}") from error
     return document

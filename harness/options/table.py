@@ -21,10 +21,11 @@ from harness.options.rows import (
     Kind,
     Option,
     defaults_of,
+    number,
     tolerance,
 )
 from harness.options.values import BASELINE_MODES, HarnessOptions
-from harness.specs import Precision
+from harness.specs import STAGE_LIMITS_S, Precision
 
 SPLITS = ("train", "test")
 WINDOWS = ("compute", "end_to_end", "h2d", "d2h")
@@ -46,6 +47,20 @@ BACKEND_OPTION = Kind(
     metavar="NAME.KEY=VALUE",
     parse=backend_option_of_text,
     text=lambda parts: f"{parts[0]}.{parts[1]}={parts[2]}",
+)
+
+
+def stage_timeout_of_text(text: str) -> tuple[str, float]:
+    """Return (stage, seconds) of `STAGE=SECONDS`. Raises: ValueError."""
+    stage, _, seconds = text.partition("=")
+    return stage, number(seconds)
+
+
+STAGE_TIMEOUT = Kind(
+    name="STAGE=SECONDS",
+    metavar="STAGE=SECONDS",
+    parse=stage_timeout_of_text,
+    text=lambda parts: f"{parts[0]}={parts[1]:g}",
 )
 
 _case = partial(Option, section="Cases")
@@ -230,8 +245,18 @@ MEASURING = (
         field="timeout_s",
         kind=NUMBER,
         metavar="SECONDS",
-        help="longest silence of a worker before it is killed",
+        help="longest silence of a worker that prepares or measures before it is killed",
         unit="s",
+        default="600, and 1800 while it builds",
+    ),
+    _measure(
+        flag="--stage-timeout",
+        field="stage_timeouts",
+        kind=STAGE_TIMEOUT,
+        help=f"longest silence of a worker at one stage ({', '.join(STAGE_LIMITS_S)}) before it is killed",
+        unit="s",
+        default="--worker-timeout; 120 for import and probe, 60 for close",
+        repeated=True,
     ),
     _measure(
         flag="--worker-python",
@@ -352,6 +377,14 @@ FILES = (
         help="cache of prepared models and built engines",
         default="the user's cache folder",
         place="absolute",
+    ),
+    _files(
+        flag="--resume",
+        field="resume",
+        kind=NAME_OR_PATH,
+        metavar="RUN",
+        help="go on with a run that was killed or interrupted: its name below --report-dir, latest, or its folder",
+        default="a new run",
     ),
     _files(flag="--rebuild", field="rebuild", kind=SWITCH, help="ignore cached models and engines"),
 )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from harness.errors import ConfigError
 from harness.options.groups import backend_groups
 from harness.options.names import check_name
-from harness.specs import DEFAULT_PRECISIONS, DatasetRequest, ModelSpec, Precision, TimingPlan
+from harness.specs import DEFAULT_PRECISIONS, DatasetRequest, ModelSpec, Precision, StageLimits, TimingPlan
 
 BASELINE_MODES = ("auto", "require", "ignore")
 
@@ -40,6 +40,7 @@ class HarnessOptions:
     shard: int | None = None  # the one of a plan that is run
     shard_plan: str = "shards.json"
     shard_attempt: int = 1
+    resume: str = ""  # an unfinished run: its name, or its folder
     strict: bool = False
     allow_chance: bool = False
     require_precision: bool = False
@@ -53,7 +54,8 @@ class HarnessOptions:
     max_slowdown: float | None = None
     alpha: float | None = None
     floor: float | None = None
-    timeout_s: float = 600.0
+    timeout_s: float | None = None  # longest silence of a worker [s]; None = as `specs.STAGE_LIMITS_S` says
+    stage_timeouts: tuple[tuple[str, float], ...] = ()  # (stage, longest silence [s])
     worker_python: str = sys.executable
     settings: dict[str, dict[str, object]] = field(default_factory=dict)  # of the groups with rows; only what differs
     backend_options: tuple[tuple[str, str, str], ...] = ()  # (backend, name, value) of backends without rows
@@ -70,8 +72,9 @@ class HarnessOptions:
             raise ConfigError("--baseline=require demands that baselines are there; no run writes them beside that")
         if self.shard is not None and (self.shard < 0 or self.shard_attempt < 1):
             raise ConfigError("--shard counts from 0 and --shard-attempt from 1")
-        if self.timeout_s <= 0 or self.num_threads < 1:
-            raise ConfigError("--worker-timeout and --threads must be greater than 0")
+        if self.num_threads < 1:
+            raise ConfigError("--threads must be greater than 0")
+        StageLimits(all_s=self.timeout_s, by_stage=self.stage_timeouts)
         groups = backend_groups()
         for name in self.settings:
             check_name(name, groups, where="settings")
@@ -80,6 +83,11 @@ class HarnessOptions:
             if backend in groups:
                 flags = ", ".join(row.flag for row in groups[backend].rows)
                 raise ConfigError(f"--backend-option={backend}.{name}={value}: use an option of its own: {flags}")
+
+    @property
+    def limits(self) -> StageLimits:
+        """Return how long workers may be silent."""
+        return StageLimits(all_s=self.timeout_s, by_stage=self.stage_timeouts)
 
     @property
     def writes_baselines(self) -> bool:

@@ -22,7 +22,8 @@ from harness.store.cache import ContentCache, Entry
 
 FP32_BITS = 32
 WARNING_SEPARATOR = "\n"
-ENTRY_REVISION = 3  # of what is noted beside a file in the cache
+NOTES = ("method", "batch_size", "warnings")  # kept with a converted file
+ENTRY_REVISION = 4  # of what is noted beside a file in the cache
 
 
 def prepare_artifact(
@@ -66,10 +67,7 @@ def prepare_artifact(
         bits=bits,
         calibrated_by=used.fingerprint if used else "",
     )
-    cache = ContentCache(cache_dir, kind="artifacts")
-    found = cache.lookup(key)
-    cache_hit = found.entry is not None and not rebuild
-    entry = found.entry if found.entry and cache_hit else _convert(chosen, spec, bits, used, cache=cache, key=key)
+    entry, cache_hit = _made(chosen, spec, bits, used, key=key, cache_dir=cache_dir, rebuild=rebuild)
     return Artifact(
         model=spec.name,
         precision=precision,
@@ -131,6 +129,25 @@ def _cache_key(
         # The same pixels scaled by another card are other calibration images.
         "preprocessing": [spec.layout, spec.scale, list(spec.mean), list(spec.std)] if calibrated_by else [],
     }
+
+
+def _made(
+    recipe: Recipe,
+    spec: ModelSpec,
+    weight_bits: int,
+    calibration: CalibrationSet | None,
+    *,
+    key: dict[str, object],
+    cache_dir: str,
+    rebuild: bool,
+) -> tuple[Entry, bool]:
+    """Return the entry of a converted file and whether it was there; two runs at once convert it once."""
+    cache = ContentCache(cache_dir, kind="artifacts")
+    with cache.building(key):
+        entry = None if rebuild else cache.lookup(key, needs=NOTES).entry
+        if entry is not None:
+            return entry, True
+        return _convert(recipe, spec, weight_bits, calibration, cache=cache, key=key), False
 
 
 def _convert(

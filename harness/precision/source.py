@@ -35,11 +35,11 @@ def scored_source(spec: ModelSpec, *, source_sha256: str, cache_dir: str) -> tup
         return spec, source_sha256
     key: dict[str, object] = {"source": source_sha256, "output": spec.output_name}
     cache = ContentCache(cache_dir, kind="sources")
-    entry = cache.lookup(key).entry
-    if entry is None:
-        entry = cache.put(
-            key, _with_output(load_model(spec.onnx_path), spec.output_name), name=f"{spec.name}.onnx", meta={}
-        )
+    with cache.building(key):
+        entry = cache.lookup(key).entry
+        if entry is None:
+            alone = _with_output(load_model(spec.onnx_path), spec.output_name)
+            entry = cache.put(key, alone, name=f"{spec.name}.onnx", meta={})
     return replace(spec, onnx_path=entry.path), entry.sha256
 
 

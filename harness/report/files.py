@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from harness.errors import ConfigError
@@ -25,11 +26,14 @@ def report_of_run(folder: Path, run: Run, records: Sequence[Record], *, previous
     """
     if run.shard is not None:
         return build_report(run, records, previous=previous)
+    history, notes = load_history(folder.resolve().parent, until=run.started_at), tuple[str, ...]()
+    if previous is None:
+        previous, notes = previous_run(folder, run, records)
     return build_report(
-        run,
+        replace(run, notes=(*run.notes, *notes, *history.notes)),
         records,
-        previous=previous or previous_run(folder, run, records),
-        history=load_history(folder.resolve().parent, until=run.started_at),
+        previous=previous,
+        history=history,
     )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TextIO
+from typing import Any, TextIO
 
 from harness.protocols import Progress, no_progress
 
@@ -38,6 +39,18 @@ def progress_reporter(stream: TextIO | None) -> Callable[[str], Progress]:
         return no_progress if quiet or stream is None else _TrailingText(stream, label)
 
     return start
+
+
+def progress_on(writer: Any) -> Callable[[str], Progress]:
+    """Return `label -> Progress` on the terminal that pytest's writer writes to, if it is one."""
+    if not sys.stdout.isatty() and not writer.hasmarkup:
+        return progress_reporter(None)
+    try:
+        # While a test runs, pytest captures file descriptors 1 and 2; the terminal itself stays reachable.
+        terminal = open("/dev/tty", "w", encoding="utf-8")  # noqa: SIM115 - open as long as the run
+    except OSError:
+        return progress_reporter(None)
+    return progress_reporter(terminal)
 
 
 class CaseProgress:

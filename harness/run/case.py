@@ -6,8 +6,10 @@ reason and costs nothing twice.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TypeVar, cast
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 from harness.errors import HarnessError, MeasurementError, Unsupported
 from harness.records import (
     Accuracy,
+    EffectivePrecision,
     Environment,
     Flip,
     InvarianceCheck,
@@ -25,6 +28,7 @@ from harness.records import (
     SizeCheck,
 )
 from harness.run.case_worker import CaseWorker, WorkerSettings
+from harness.run.resuming import known_of
 from harness.specs import Case, ModelSpec, Precision, Tolerance
 from harness.worker.requests import CaseRequest, LayerReport, Prepared
 
@@ -41,11 +45,19 @@ class Comparison:
     sizes: tuple[SizeCheck, ...] = ()
 
 
-class CaseRun:
-    """A case between its first measurement and its record."""
+class _Measured:
+    """What is measured of a case: asked of its worker once, and remembered."""
 
-    def __init__(self, request: CaseRequest, *, name: str, tolerance: Tolerance, settings: WorkerSettings) -> None:
-        """Begin a case. `name`: of its log, its id unless the file of another case is emulated."""
+    def __init__(
+        self,
+        request: CaseRequest,
+        *,
+        name: str,
+        tolerance: Tolerance,
+        settings: WorkerSettings,
+        kept: Record | None = None,
+    ) -> None:
+        """Begin a case, or go on with one of which a record was `kept`. `name`: of its log."""
         self.tolerance = tolerance
         self.comparison = Comparison()
         self.failure: HarnessError | None = None
@@ -54,6 +66,11 @@ class CaseRun:
         self._request, self._progress = request, settings.progress
         self._worker = CaseWorker(request, name=name, settings=settings)
         self._answers: dict[str, object] = {}
+        known = None if kept is None else known_of(kept, Path(request.outputs_path))
+        if known is not None:
+            self._answers = dict(known.answers)
+            self.failure, self.test_failure = known.failure, known.record.test_failure
+            self._worker.go_on_with(known.record.engine)
 
     @property
     def case(self) -> Case:
@@ -112,7 +129,10 @@ class CaseRun:
     def outputs(self) -> NDArray[np.float32]:
         """Return the outputs of the scored images, float32[N, K], mapped from disk."""
         self.accuracy()
-        return np.memmap(self._request.outputs_path, "<f4", "r").reshape(-1, self.model.num_classes)
+        try:
+            return np.memmap(self._request.outputs_path, "<f4", "r").reshape(-1, self.model.num_classes)
+        except (OSError, ValueError) as error:
+            raise MeasurementError(f"{self.case.id}: its outputs are gone ({error})") from error
 
     @property
     def was_scored(self) -> bool:
@@ -125,55 +145,12 @@ class CaseRun:
         prepared = self._answers.get("prepare")
         return isinstance(prepared, Prepared) and not prepared.support.supported
 
-    # -- the end
-
     def close(self) -> None:
-        """End the worker; what it answered stays."""
-        self._worker.close()
-
-    def record(self, *, environment: Environment, recorded_at: str, command: str, is_reference: bool = False) -> Record:
-        """Return everything found so far; no gate has looked at it yet."""
-        answers, case = self._answers, self.case
-        prepared = cast(Prepared | None, answers.get("prepare"))
-        layers = cast(LayerReport | None, answers.get("layers"))
-        accuracy = cast(Accuracy | None, answers.get("score"))
-        return Record(
-            case=case,
-            environment=environment,
-            recorded_at=recorded_at,
-            is_reference=is_reference,
-            command=command,
-            tolerance=self.tolerance,
-            expects_loss=self._expects_loss,
-            timing_only=self.model.timing_only,
-            preprocessing=self.model.preprocessing,
-            artifact=prepared.artifact if prepared else None,
-            engine=self._worker.facts,
-            effective_precision=layers.effective_precision if layers else None,
-            layers=layers.layers if layers else (),
-            accuracy=accuracy,
-            emulation=self.comparison.emulation,
-            drift=self.comparison.drift,
-            flips=self.comparison.flips,
-            sizes=self.comparison.sizes,
-            invariance=cast(tuple[InvarianceCheck, ...], answers.get("invariance", ())),
-            latencies=cast(tuple[Latency, ...], answers.get("time", ())),
-            flags=_flags(case, accuracy, layers, expects_loss=self._expects_loss),
-            error=self._error(),
-            unsupported=prepared.support.reason if prepared and not prepared.support.supported else "",
-            test_failure=self.test_failure,
-        )
-
-    @property
-    def _expects_loss(self) -> bool:
-        return self.case.precision is Precision.INT8 and self.model.expects_int8_loss
-
-    def _error(self) -> str:
-        if self.failure is not None:
-            return str(self.failure)
-        if self.unfinished:
-            return self.unfinished
-        return "" if self._answers or self.test_failure else "nothing of this case was measured"
+        """End the worker; what it answered stays. An engine that does not close is its case's error."""
+        try:
+            self._worker.close()
+        except HarnessError as error:
+            self.failure = self.failure or error
 
     def _ask(self, name: str, kind: type[T]) -> T:
         if name in self._answers:
@@ -193,13 +170,66 @@ class CaseRun:
         return answer
 
 
-def _flags(case: Case, accuracy: Accuracy | None, layers: LayerReport | None, *, expects_loss: bool) -> tuple[str, ...]:
+class CaseRun(_Measured):
+    """A case between its first measurement and its record."""
+
+    def record(self, *, environment: Environment, recorded_at: str, command: str, is_reference: bool = False) -> Record:
+        """Return everything found so far; no gate has looked at it yet."""
+        measured, compared = _measured(self._answers), self.comparison
+        return Record(
+            case=self.case,
+            environment=environment,
+            recorded_at=recorded_at,
+            is_reference=is_reference,
+            command=command,
+            tolerance=self.tolerance,
+            expects_loss=self._expects_loss,
+            timing_only=self.model.timing_only,
+            preprocessing=self.model.preprocessing,
+            engine=self._worker.facts,
+            **{field.name: getattr(compared, field.name) for field in fields(compared)},
+            flags=_flags(self.case, measured, expects_loss=self._expects_loss),
+            error=self._error(),
+            test_failure=self.test_failure,
+            **measured,
+        )
+
+    @property
+    def _expects_loss(self) -> bool:
+        return self.case.precision is Precision.INT8 and self.model.expects_int8_loss
+
+    def _error(self) -> str:
+        if self.failure is not None:
+            return str(self.failure)
+        if self.unfinished:
+            return self.unfinished
+        return "" if self._answers or self.test_failure else "nothing of this case was measured"
+
+
+def _measured(answers: Mapping[str, object]) -> dict[str, Any]:
+    """Return what a worker answered as fields of a Record."""
+    prepared = cast(Prepared | None, answers.get("prepare"))
+    layers = cast(LayerReport | None, answers.get("layers"))
+    return {
+        "artifact": prepared.artifact if prepared else None,
+        "unsupported": prepared.support.reason if prepared and not prepared.support.supported else "",
+        "effective_precision": layers.effective_precision if layers else None,
+        "layers": layers.layers if layers else (),
+        "accuracy": answers.get("score"),
+        "invariance": answers.get("invariance", ()),
+        "latencies": answers.get("time", ()),
+    }
+
+
+def _flags(case: Case, measured: Mapping[str, Any], *, expects_loss: bool) -> tuple[str, ...]:
     flags = []
+    accuracy: Accuracy | None = measured["accuracy"]
+    effective: EffectivePrecision | None = measured["effective_precision"]
     if accuracy and accuracy.n_trained_on:
         flags.append("scored_on_training_images")
     if accuracy and accuracy.has_many_ties:
         flags.append("many_ties")
-    if layers and layers.effective_precision.main != case.precision.value:
+    if effective and effective.main != case.precision.value:
         flags.append("precision_not_as_asked")
     if expects_loss:
         flags.append("expects_int8_loss")

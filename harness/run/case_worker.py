@@ -9,6 +9,8 @@ from typing import TypeVar
 
 from harness.protocols import Progress
 from harness.records import EngineFacts
+from harness.specs import StageLimits
+from harness.worker.interrupts import INTERRUPTS
 from harness.worker.process import Worker
 from harness.worker.requests import CaseRequest, Prepared
 
@@ -22,7 +24,7 @@ class WorkerSettings:
     log_dir: Path
     python: str
     extension_dirs: tuple[str, ...]
-    timeout_s: float
+    limits: StageLimits
     progress: Callable[[str], Progress]
 
 
@@ -37,21 +39,33 @@ class CaseWorker:
 
     def call(self, name: str, kind: type[T], progress: Progress) -> T:
         """Return the worker's answer. Raises: the HarnessError of the worker; WorkerDied."""
-        worker, request, limit = self._started(), self._request, self._settings.timeout_s
-        answer = worker.call(name, request, kind, timeout_s=limit, progress=progress)
+        worker, request = self._started(), self._request
+        answer = worker.call(name, request, kind, progress=progress)
         if not isinstance(answer, Prepared):
-            facts = worker.call("facts", request, EngineFacts, timeout_s=limit)
+            facts = worker.call("facts", request, EngineFacts)
             self.facts = facts_together(self.facts, facts)
         else:
             self._was_prepared = True
             self.facts = answer.engine or self.facts
         return answer
 
+    def go_on_with(self, facts: EngineFacts | None) -> None:
+        """Take over from a worker of another process, which prepared the case if there are facts of its engine."""
+        self.facts, self._was_prepared = facts, facts is not None
+
     def close(self) -> None:
-        """End the process; what its engine said stays."""
-        if self._worker:
-            self._worker.close()
-            self._worker = None
+        """Close the engine and end the process, at once when the run is interrupted; what its engine said stays.
+
+        Raises: the HarnessError of an engine that does not close; WorkerDied. The process has ended all the same.
+        """
+        worker, self._worker = self._worker, None
+        if worker is None:
+            return
+        try:
+            if not INTERRUPTS.name and not worker.is_lost:
+                worker.call("close", self._request, type(None))
+        finally:
+            worker.close(politely=not INTERRUPTS.name)
 
     def _started(self) -> Worker:
         if self._worker is None:
@@ -60,9 +74,10 @@ class CaseWorker:
                 python=self._settings.python,
                 extension_dirs=self._settings.extension_dirs,
                 label=self._request.case.id,
+                limits=self._settings.limits,
             )
             if self._was_prepared:  # its worker was closed, and with it the engine
-                self._worker.call("prepare", self._request, Prepared, timeout_s=self._settings.timeout_s)
+                self._worker.call("prepare", self._request, Prepared)
         return self._worker
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,17 +27,31 @@ class Cases:
     """All cases that a run has opened, in order, and their references."""
 
     def __init__(
-        self, options: HarnessOptions, plan: Plan, *, folder: Path, progress: Callable[[str], Progress]
+        self,
+        options: HarnessOptions,
+        plan: Plan,
+        *,
+        folder: Path,
+        environments: Environments,
+        progress: Callable[[str], Progress],
+        kept: Iterable[Record] = (),
     ) -> None:
-        """Begin with none. `folder`: the run's, for logs and outputs."""
+        """Begin with none, or with those that were measured before the run was resumed.
+
+        `folder`: the run's, for logs and outputs; `kept`: their records.
+        """
         self._options, self._plan, self._folder = options, plan, folder
-        self.environments = Environments(plan, Path(options.root))
+        self.environments = environments
         self._settings, self._tolerances = worker_settings(options, folder, progress), tolerances_of(options)
         self.opened: dict[str, CaseRun] = {}
         self._references: dict[str, CaseRun] = {}  # by case id; of emulations by the digest of the file
         self._started_at = utc_now()
         self._expected: ExpectedCases | None = None  # read once, when first asked
-        self._began: dict[str, str] = {}  # case id -> when it was recorded first
+        self._kept = {record.case.id: record for record in kept}
+        self._began = {name: record.recorded_at for name, record in self._kept.items()}  # first, by case id
+        for case in plan.cases:
+            if case.id in self._kept:
+                self.open(case)
 
     def open(self, case: Case) -> CaseRun:
         """Return a case ready to be measured."""
@@ -118,7 +132,8 @@ class Cases:
         )
         given = {name: getattr(options, name) for name in ("floor", "max_drop", "max_slowdown", "alpha")}
         tolerance = self._tolerances.tolerance_for(case, model, options.data.name, command_line=given)
-        return CaseRun(request, name=name, tolerance=tolerance, settings=self._settings)
+        kept = self._kept.get(case.id) if artifact is None else None
+        return CaseRun(request, name=name, tolerance=tolerance, settings=self._settings, kept=kept)
 
 
 def _scored(run: CaseRun) -> CaseRun:

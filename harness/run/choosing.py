@@ -56,9 +56,9 @@ def _one_model(name: str, options: HarnessOptions, models_dir: Path) -> ModelSpe
     spec = find_model(name, models_dir)
     if isinstance(spec, ModelSpec):
         return replace(spec, **given)  # type: ignore[arg-type]
-    worker = Worker(python=options.worker_python, label=name)
+    worker = Worker(python=options.worker_python, label=name, limits=options.limits)
     try:
         question = OnnxQuestion(path=str(spec), overrides=given)
-        return worker.call("inspect_model", question, ModelSpec, timeout_s=options.timeout_s)
+        return worker.call("inspect_model", question, ModelSpec)
     finally:
         worker.close()

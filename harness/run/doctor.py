@@ -8,6 +8,7 @@ from harness.backends import list_backends
 from harness.datasets import dataset_names, dataset_state
 from harness.discovery import add_extension_dir
 from harness.machine.environment import collect_environment
+from harness.machine.telemetry import SILENCED
 from harness.models import bundled_models
 from harness.options.values import HarnessOptions
 from harness.run.probing import one_line, probe_backends
@@ -21,6 +22,7 @@ def doctor_lines(options: HarnessOptions, *, models_dir: Path = Path("models")) 
     lines = [
         f"machine   {environment.machine}",
         f"          {environment.os}, Python {environment.python}, best INT8 instructions: {environment.cpu_isa}",
+        f"telemetry of {', '.join(SILENCED)} is switched off in all workers",
         "versions  " + ", ".join(f"{name} {version}" for name, version in environment.versions.items()),
         "",
         "backends",

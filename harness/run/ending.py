@@ -64,6 +64,25 @@ def end_run(run: Run, records: Sequence[Record], ending: Ending) -> Ended:
     return Ended(report=report, notes=(*notes, *write_reports(folder, report)))
 
 
+def interrupted_run(run: Run, records: Sequence[Record], store: RunStore, *, n_planned: int, how: str) -> Ended:
+    """Write what there is of an interrupted run, and return what to tell of it. Nothing of it is judged.
+
+    records: as measured. Raises: ConfigError when a file cannot be written.
+    """
+    measured = [record for record in records if not record.is_reference]
+    note = (
+        f"the run was interrupted ({how}) when {len(measured)} of {n_planned} cases had begun; none is judged. "
+        f"Go on with the same command and --resume={run.id}"
+    )
+    unjudged = [replace(record, reason="the run was interrupted before it was judged") for record in measured]
+    try:
+        store.interrupt(run, unjudged, summary=summary_of_run(run, unjudged))
+    except OSError as error:
+        raise ConfigError(f"{store.folder}: the interrupted run cannot be written ({error})") from error
+    report = report_of_run(store.folder, replace(run, notes=(*run.notes, note)), unjudged)
+    return Ended(report=report, notes=(note, *write_reports(store.folder, report)))
+
+
 def ended_unwritten(run: Run, records: Sequence[Record]) -> Ended:
     """Return what to tell of a run whose files could not be written."""
     return Ended(report=build_report(run, records))

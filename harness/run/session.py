@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from pathlib import Path
 
 from harness.gates import GateAnswer
-from harness.options.commands import changed_options
 from harness.options.values import HarnessOptions
 from harness.protocols import Progress, no_progress
-from harness.records import Record, Run, ShardOrigin, Status
+from harness.records import Record, Status
+from harness.run.beginning import begin_run
 from harness.run.case import CaseRun
 from harness.run.cases import Cases
-from harness.run.ending import Ended, Ending, end_run, ended_unwritten, properties_of
+from harness.run.ending import Ended, Ending, end_run, ended_unwritten, interrupted_run, properties_of
 from harness.run.judging import Judging
 from harness.run.plan import Plan
 from harness.specs import Case
-from harness.store.runs import RunStore
 
 
 class RunSession:
@@ -38,27 +35,12 @@ class RunSession:
         Raises: ConfigError for an unknown gate, or when the report dir cannot be written.
         """
         self.options, self.plan, self.notes = options, plan, list[str]()
-        now = datetime.datetime.now(datetime.timezone.utc)
-        name = run_id(Path(options.report_dir), now, shard=plan.shard)
-        self._cases = Cases(options, plan, folder=Path(options.report_dir) / name, progress=progress)
-        self.run = Run(
-            id=name,
-            started_at=now.isoformat(timespec="seconds"),
-            command=command,
-            environment=self._cases.environments.of_run(),
-            backends=plan.backends,
-            options=changed_options(options),
-            skipped=plan.left_out,
-            gates=tuple(sorted(gates)),
-            strict=options.strict,
-            baseline=options.baseline,
-            baseline_dir=options.baseline_dir,
-            url=options.report_url,
-            shard=plan.shard,
-        )
+        begun = begin_run(options, plan, command=command, gates=gates)
+        self.run, self._store = begun.run, begun.store
+        folder, environments = begun.store.folder, begun.environments
+        self._cases = Cases(options, plan, folder=folder, environments=environments, progress=progress, kept=begun.kept)
         self._judging = Judging(self._cases, plan, options, gates=gates)
-        self._written = set[str]()
-        self._store = RunStore(Path(options.report_dir), self.run)
+        self._written = {name: self._cases.record_of(run) for name, run in self._cases.opened.items()}
         self._ended: Ended | None = None  # its report is made once
 
     def open_case(self, case: Case) -> CaseRun:
@@ -66,11 +48,12 @@ class RunSession:
         return self._cases.open(case)
 
     def close_case(self, run: CaseRun) -> None:
-        """End a case's worker and write what was measured, as yet not judged; once a case."""
+        """End a case's worker and write what was measured, as yet not judged; again only if there is more."""
         run.close()
-        if run.case.id not in self._written:
-            self._written.add(run.case.id)
-            self._store.append(self._cases.record_of(run))
+        record = self._cases.record_of(run)
+        if self._written.get(run.case.id) != record:
+            self._written[run.case.id] = record
+            self._store.append(record)
 
     def answer(self, case: Case, gate: str) -> GateAnswer:
         """Return what a gate says of a case. Raises: HarnessError when there is nothing to judge."""
@@ -136,14 +119,12 @@ class RunSession:
             header = replace(header, shard=replace(header.shard, is_whole=is_whole))
         self._ended = end_run(header, self._judging.records(), ending)
 
+    def interrupt(self, how: str) -> None:
+        """Write what there is of a run that was interrupted: nothing of it is judged, and it can be resumed.
 
-def run_id(report_dir: Path, now: datetime.datetime, *, shard: ShardOrigin | None = None) -> str:
-    """Return a new run's name: its UTC start, its shard, and a number when another run began in the same second."""
-    stem = now.strftime("%Y%m%dT%H%M%SZ")
-    if shard is not None:
-        stem += f"-shard{shard.number}-{shard.attempt}"
-    number, name = 1, stem
-    while (report_dir / name).exists():
-        number += 1
-        name = f"{stem}-{number}"
-    return name
+        `how`: the signal. Raises: ConfigError when a file cannot be written.
+        """
+        self._cases.close()
+        self._ended = interrupted_run(
+            self.run, self._cases.records(), self._store, n_planned=len(self.plan.cases), how=how
+        )

@@ -22,7 +22,7 @@ def worker_settings(options: HarnessOptions, folder: Path, progress: Callable[[s
         log_dir=folder.absolute() / "logs",
         python=options.worker_python,
         extension_dirs=options.extension_dirs,
-        timeout_s=options.timeout_s,
+        limits=options.limits,
         progress=progress,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from harness.errors import BaselineError
 from harness.gates import JudgeOptions, judge_records
 from harness.records import Record, Run
 from harness.store.baselines import KeptBaselines
@@ -31,3 +32,12 @@ def options_of(run: Run) -> JudgeOptions:
     return JudgeOptions(
         gates=frozenset(run.gates), strict=run.strict, baseline=run.baseline, stored_in=run.baseline_dir
     )
+
+
+def refuse_unfinished(run: Run) -> None:
+    """Refuse the baselines of a run that was killed or interrupted. Raises: BaselineError."""
+    if not run.finished_at:
+        raise BaselineError(
+            f"run {run.id} did not finish, so nothing of it is judged; go on with it: repeat its command with "
+            f"--resume={run.id}"
+        )

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import binascii
 import hashlib
 import re
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -14,10 +12,11 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
-from harness.errors import BaselineError
+from harness.errors import BaselineError, HarnessError
 from harness.gates import RoundMedians, ScoredImages, Subject, digests_from_packed, subject_from_record
 from harness.records import EffectivePrecision, Environment, PackedArray, Record
 from harness.specs import Case, ImageRange
+from harness.store.sealed import Damaged, check_digest, decoded, sealed, values_of
 
 BASELINE_SCHEMA = 2
 PREDICTIONS, TIMES = "predictions", "times"
@@ -131,7 +130,7 @@ def subject_from_files(predictions: PredictionsBaseline | None, times: TimesBase
 
 
 def _scored_images(scores: BaselineScores) -> ScoredImages:
-    hits = np.unpackbits(scores.top1_hits.array().astype(np.uint8), count=scores.images.n_images).astype(bool)
+    hits = scores.top1_hits.bits(scores.images.n_images)
     wrong = np.full(hits.size, -1, np.int64)
     wrong[~hits] = scores.wrong_predictions.array()
     return ScoredImages(
@@ -225,7 +224,7 @@ def predictions_sha256(predictions: Any) -> str:
 
 def json_from_baseline(baseline: PredictionsBaseline | TimesBaseline) -> bytes:
     """Return the file's text: indented, keys in the order of the class, lists of numbers on one line."""
-    text = msgspec.json.format(msgspec.json.encode(baseline), indent=1).decode()
+    text = msgspec.json.format(sealed(msgspec.json.encode(baseline)), indent=1).decode()
     return re.sub(r"\[\n([-0-9.,eE+\s]+)\]", lambda m: f"[{' '.join(m[1].split())}]", text).encode() + b"\n"
 
 
@@ -242,18 +241,20 @@ def times_from_json(data: bytes, *, where: str, case_id: str) -> TimesBaseline:
 def _from_json(data: bytes, kind: type[T], *, where: str, case_id: str, check: Callable[[T], None]) -> T:
     remedy = f"restore it from version control, or replace it: harness baseline accept latest --case {case_id}"
     try:
-        schema = msgspec.json.decode(data, type=dict[str, Any]).get("schema")
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        values = values_of(data)
+    except Damaged as error:
         raise BaselineError(f"{where} is damaged ({error}); {remedy}") from error
+    schema = values.get("schema")
     if schema != BASELINE_SCHEMA:
         is_newer = isinstance(schema, int) and schema > BASELINE_SCHEMA
         advice = "upgrade the harness: pip install --upgrade nn-engine-harness" if is_newer else remedy
         raise BaselineError(f"{where} has schema {schema!r}; this harness reads {BASELINE_SCHEMA}; {advice}")
     try:
-        baseline = msgspec.json.decode(data, type=kind)
+        check_digest(values)
+        baseline = decoded(data, kind)
         _check_case(baseline.case, case_id)
         check(baseline)
-    except (msgspec.ValidationError, zlib.error, binascii.Error, ValueError, KeyError, TypeError) as error:
+    except (Damaged, ValueError, HarnessError) as error:
         raise BaselineError(f"{where} is damaged ({error}); {remedy}") from error
     return baseline
 

@@ -62,6 +62,14 @@ def device_class(record: Record) -> str:
     return slug(f"{CPU}-{environment.cpu_isa}-w{bits}")
 
 
+def _file_name(record: Record) -> str:
+    """Return the name of a case's file. Raises: BaselineError for an id that would lead elsewhere."""
+    name = f"{record.case.id}.json"
+    if Path(name).name != name or "\0" in name or "\\" in name:
+        raise BaselineError(f"case {record.case.id!r} has no file name for its id; its record was not written by a run")
+    return name
+
+
 class BaselineStore:
     """The baseline files below one folder, and those queued to be written at the end of a run."""
 
@@ -75,13 +83,13 @@ class BaselineStore:
             return None
         images = record.accuracy.images
         folder = slug(f"{images.dataset}-{images.split}")
-        return self.root / PREDICTIONS / folder / device_class(record) / f"{record.case.id}.json"
+        return self.root / PREDICTIONS / folder / device_class(record) / _file_name(record)
 
     def times_path(self, record: Record) -> Path:
         """Return where a case's times lie, whether or not they exist."""
         if record.case.device != CPU:
             device_class(record)  # refuses a GPU without a name
-        return self.root / TIMES / slug(record.environment.device_type) / f"{record.case.id}.json"
+        return self.root / TIMES / slug(record.environment.device_type) / _file_name(record)
 
     def load(self, record: Record) -> Subject | None:
         """Return what a record's case is compared with, None when nothing of it is stored.

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from harness.errors import DataError
 from harness.stats.changes import find_steps
+from harness.store.sealed import Damaged, check_digest, decoded, values_of
 
 KNOWN_SCHEMA = 1  # of summary.json
 LOG_RESOLUTION = 1e-3  # a latency is not compared finer than 0.1 %
@@ -127,21 +128,22 @@ def load_history(reports_dir: Path, *, last: int = 365, until: str | None = None
     """
     if not reports_dir.is_dir():
         raise DataError(f"{reports_dir} is no folder of runs; name the one that --report-dir wrote to")
-    decoder = msgspec.json.Decoder(_Summary)
     summaries: list[_Summary] = []
     notes: list[str] = []
     for path in sorted(reports_dir.glob("*/summary.json")):
         if path.parent.is_symlink():  # `latest`
             continue
         try:
-            summary = decoder.decode(path.read_bytes())
-        except (OSError, msgspec.DecodeError) as error:
+            data = path.read_bytes()
+            values = values_of(data)
+            schema = values.get("schema")
+            if isinstance(schema, int) and schema > KNOWN_SCHEMA:
+                notes.append(f"{path} is left out: schema {schema} is newer than {KNOWN_SCHEMA}; upgrade harness")
+                continue
+            check_digest(values)
+            summaries.append(decoded(data, _Summary))
+        except (OSError, Damaged) as error:
             notes.append(f"{path} is left out: {error}")
-            continue
-        if summary.schema > KNOWN_SCHEMA:
-            notes.append(f"{path} is left out: schema {summary.schema} is newer than {KNOWN_SCHEMA}; upgrade harness")
-            continue
-        summaries.append(summary)
     summaries.sort(key=lambda summary: (summary.run.started_at, summary.run.id))
     if until is not None:  # so that an old run's report, made again, does not know the future
         summaries = [summary for summary in summaries if summary.run.started_at <= until]

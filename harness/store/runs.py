@@ -1,13 +1,15 @@
 """Runs on disk: versioned JSON, written so that an interrupted run keeps every finished case.
 
     <report dir>/<run id>/run.json          the header
-                          records.jsonl     one Record a line, flushed as it is made; of a merged run records.jsonl.gz
+                          records.jsonl     one Record a line, forced to disk as it is made; packed if merged
                           images.json       labels and digests of the scored images, once for all records
                           summary.json      the documented summary (docs/summary.md); a merged run has none
                           baselines/        copies of the baselines that it was compared with
-    <report dir>/latest                     link to the newest run
+                          run.lock          held by the process that writes the run
+    <report dir>/latest                     link to the newest run that was finished
 
-Only this module and `baselines` know JSON.
+Each of them carries its digest (`sealed`; a packed file has gzip's): what was changed later is named, not believed.
+Of a run that was killed the last line may be torn; it is dropped and named.
 """
 
 from __future__ import annotations
@@ -19,22 +21,28 @@ import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
+from filelock import FileLock, Timeout
 
 from harness.errors import ConfigError, DataError
 from harness.records import RECORD_SCHEMA, PackedArray, Record, Run
 from harness.store.nights import FOLDER as NIGHTS
 from harness.store.nights import write_night
+from harness.store.sealed import Damaged, check_digest, decoded, sealed, values_of
 from harness.store.slim import SharedArrays, slimmed
 
 RECORDS, PACKED, IMAGES = "records.jsonl", "records.jsonl.gz", "images.json"
 MEMBER_LINES, N_THREADS = 50, 2  # of a packed file; zlib lets other threads run
 GZIP_LEVEL = 1  # level 6 gains 2 % for three times the time
 BASELINES_FOLDER = "baselines"  # of a run: copies of what it was compared with
+N_RECORDS = "n_records"  # in the header of a run that has ended: a line that is gone is missed
+PATH_MARK = "/"  # a name with it is a path
 T = TypeVar("T")
 
 
@@ -49,6 +57,8 @@ def write_atomically(path: Path, data: bytes | Iterable[bytes]) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.writelines([data] if isinstance(data, bytes) else data)
+            file.flush()
+            os.fsync(file.fileno())  # the name is not to outlive its content
         os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner reads
         os.replace(temporary, path)
     except OSError:
@@ -56,47 +66,57 @@ def write_atomically(path: Path, data: bytes | Iterable[bytes]) -> None:
         raise
 
 
-class _Versioned(msgspec.Struct):
-    """What is read of a line first: all else is passed over, which is several times as fast as reading it."""
-
-    schema: Any = None
-
-
 class RunStore:
     """The folder of one run, open for writing."""
 
-    def __init__(self, report_dir: Path, run: Run) -> None:
-        """Make the run's folder. Raises: ConfigError when the report dir cannot be written."""
+    def __init__(self, report_dir: Path, run: Run, *, kept: Sequence[Record] | None = None) -> None:
+        """Make the run's folder, or open that of a run that did not finish with the records `kept` of it.
+
+        Raises: ConfigError when the report dir cannot be written.
+        """
         self.folder = report_dir / run.id
         try:
-            self.folder.mkdir(parents=True)
-            (self.folder / "logs").mkdir()
-            (self.folder / "outputs").mkdir()
-            write_atomically(self.folder / "run.json", json_from(run))
+            self.folder.mkdir(parents=True, exist_ok=kept is not None)
+            self._lock = FileLock(self.folder / "run.lock", timeout=0)
+            self._lock.acquire()
+            (self.folder / "logs").mkdir(exist_ok=True)
+            (self.folder / "outputs").mkdir(exist_ok=True)
+            write_atomically(self.folder / "run.json", _sealed(run))
+            if kept is not None:
+                write_lines(self.folder, run, kept)
             self._records = (self.folder / "records.jsonl").open("ab")
+        except Timeout as error:
+            raise ConfigError(f"run {run.id} is being written by another process") from error
         except OSError as error:
             raise ConfigError(
                 f"--report-dir {report_dir} cannot be written ({error.strerror}); name a folder you may write to"
             ) from error
 
+    def release(self) -> None:
+        """Let another process write the run."""
+        self._lock.release()
+        with suppress(OSError):
+            (self.folder / "run.lock").unlink(missing_ok=True)
+
     def append(self, record: Record) -> None:
-        """Write one record and force it to disk."""
-        self._records.write(json_from(record) + b"\n")
-        self._records.flush()
-        os.fsync(self._records.fileno())
+        """Write one record and force it to disk. Raises: ConfigError when it cannot be written."""
+        try:
+            self._records.write(_sealed(record) + b"\n")
+            self._records.flush()
+            os.fsync(self._records.fileno())
+        except OSError as error:
+            raise ConfigError(f"{self.folder}: {record.case.id} cannot be written ({error.strerror})") from error
 
     def finish(self, run: Run, records: Sequence[Record], *, summary: bytes | None) -> None:
-        """Write the final header, the judged records and the summary as it is; `latest` points here, never at a shard.
+        """Write the final header, the judged records and the summary; `latest` points here, never at a shard.
 
         Raises: OSError.
         """
-        self._records.close()
-        write_records(self.folder, run, records)
-        if summary is not None:
-            write_atomically(self.folder / "summary.json", summary)
-        for outputs in (self.folder / "outputs").glob("*.f32"):
-            outputs.unlink()
-        (self.folder / "outputs").rmdir()
+        self._write(run, records, summary)
+        with suppress(OSError):
+            for outputs in (self.folder / "outputs").glob("*.f32"):
+                outputs.unlink()
+            (self.folder / "outputs").rmdir()
         if run.shard is not None:
             return  # a part of a night is not the latest run
         write_night(self.folder.parent / NIGHTS, run, records)
@@ -105,20 +125,52 @@ class RunStore:
         link.symlink_to(self.folder.name, target_is_directory=True)
         os.replace(link, latest)
 
+    def interrupt(self, run: Run, records: Sequence[Record], *, summary: bytes) -> None:
+        """Write what there is of a run that was interrupted; what is needed to go on stays."""
+        self._write(run, records, summary)
+
+    def _write(self, run: Run, records: Sequence[Record], summary: bytes | None) -> None:
+        with suppress(OSError):  # a full disk: what follows says so
+            self._records.close()
+        self.folder.mkdir(parents=True, exist_ok=True)  # somebody removed it while the run went on
+        write_records(self.folder, run, records)
+        if summary is not None:
+            write_atomically(self.folder / "summary.json", sealed(summary))
+        self.release()
+
 
 def write_records(folder: Path, run: Run, records: Sequence[Record]) -> None:
     """Write a run's header and records, in place of those that are there. Raises: OSError."""
     if run.shard is not None:
         records = [slimmed(record) for record in records]
+    write_lines(folder, run, records)
+    write_atomically(folder / "run.json", _sealed(run, **{N_RECORDS: len(records)}))
+
+
+def write_lines(folder: Path, run: Run, records: Sequence[Record]) -> None:
+    """Write a run's records, and once for all of them what they share of the images. Raises: OSError."""
     shared = SharedArrays()
     shared.add(records)
-    write_atomically(folder / IMAGES, json_from(shared.arrays))
-    is_merged = run.n_shards > 0
-    lines = (json_from(shared.taken_from(record, with_predictions=is_merged)) + b"\n" for record in records)
-    write_atomically(folder / (PACKED if is_merged else RECORDS), _gzipped(lines) if is_merged else lines)
-    if is_merged:
+    write_atomically(folder / IMAGES, _sealed(_Images(arrays=shared.arrays)))
+    if run.n_shards:
+        lines = (json_from(shared.taken_from(record, with_predictions=True)) + b"\n" for record in records)
+        write_atomically(folder / PACKED, _gzipped(lines))
         (folder / RECORDS).unlink(missing_ok=True)
-    write_atomically(folder / "run.json", json_from(run))
+        return
+    sealed_lines = (_sealed(shared.taken_from(record, with_predictions=False)) + b"\n" for record in records)
+    write_atomically(folder / RECORDS, sealed_lines)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Images:
+    """The file of arrays that records share."""
+
+    arrays: dict[str, PackedArray] = field(default_factory=dict)
+
+
+def _sealed(value: object, **more: int) -> bytes:
+    data = json_from(value)
+    return sealed(msgspec.json.encode({**values_of(data), **more}) if more else data)
 
 
 def _gzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -142,74 +194,160 @@ def batched(items: Iterable[T], n: int) -> Iterator[list[T]]:
         yield batch
 
 
-def load_run(folder: Path) -> tuple[Run, list[Record]]:
-    """Read a run's header and records.
+def find_unfinished(report_dir: Path, name: str) -> Path:
+    """Return the folder of a run: by path, by name below the report dir, or the newest unfinished one for `latest`.
 
-    Raises: DataError when the folder holds no run, a damaged line (named), or a newer schema.
+    Raises: ConfigError when there is none.
     """
-    return load_header(folder), list(read_records(folder))
+    if name != "latest":
+        folder = report_dir / name if PATH_MARK not in name else Path(name)
+        if not (folder / "run.json").is_file():
+            raise ConfigError(f"--resume={name}: {folder} holds no run")
+        return folder
+    for header in sorted(report_dir.glob("*/run.json"), reverse=True):
+        with suppress(DataError, OSError):
+            if not _versioned(header.read_bytes(), Run, str(header)).finished_at:
+                return header.parent
+    raise ConfigError(f"--resume=latest: every run in {report_dir} has finished")
+
+
+def load_run(folder: Path) -> tuple[Run, list[Record]]:
+    """Read a run's header and records; of an unfinished run a torn last line is dropped, and named in its notes.
+
+    Raises: DataError when the folder holds no run, for a damaged file or line (named), or another schema.
+    """
+    header, notes = _header(folder), list[str]()
+    records = list(_records(folder, header, notes))
+    return replace(header.run, notes=(*header.run.notes, *notes)), records
 
 
 def load_header(folder: Path) -> Run:
     """Read a run's header. Raises: DataError when the folder holds no run, or one that cannot be read."""
-    header = folder / "run.json"
-    if not header.is_file() or not any((folder / name).is_file() for name in (RECORDS, PACKED)):
-        raise DataError(f"{folder} holds no run: run.json and records.jsonl are written by `pytest suites/`")
-    return _versioned(header.read_bytes(), Run, str(header))
+    return _header(folder).run
 
 
 def read_records(folder: Path) -> Iterator[Record]:
-    """Yield a run's records, one after another. Raises: DataError for a damaged line (named), or a newer schema."""
-    packed, images = folder / PACKED, folder / IMAGES
-    shared = SharedArrays()
-    if images.is_file():
-        shared = SharedArrays(_decoded(images.read_bytes(), dict[str, PackedArray], str(images)))
-    path = packed if packed.is_file() else folder / RECORDS
-    with gzip.open(path) if packed.is_file() else path.open("rb") as lines:
-        try:
+    """Yield a run's records, one after another. Raises: DataError as `load_run`."""
+    return _records(folder, _header(folder), [])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Header:
+    run: Run
+    n_records: int | None  # of a run that has ended
+
+
+def _header(folder: Path) -> _Header:
+    header = folder / "run.json"
+    try:
+        data = header.read_bytes()
+        has_records = any((folder / name).is_file() for name in (RECORDS, PACKED))
+    except (FileNotFoundError, NotADirectoryError):
+        has_records = False
+    except OSError as error:
+        raise DataError(f"{folder}: the run cannot be read ({error.strerror})") from error
+    if not has_records:
+        raise DataError(f"{folder} holds no run: run.json and records.jsonl are written by `pytest suites/`")
+    run = _versioned(data, Run, str(header))
+    n_records = values_of(data).get(N_RECORDS)
+    return _Header(run=run, n_records=n_records if run.finished_at else None)
+
+
+def _records(folder: Path, header: _Header, notes: list[str]) -> Iterator[Record]:
+    """Yield the records of a run; what was dropped is added to the notes. Raises: DataError."""
+    packed, images, n_found = folder / PACKED, folder / IMAGES, 0
+    shared = SharedArrays(_images(images)) if images.is_file() else SharedArrays()
+    is_packed = packed.is_file()
+    path = packed if is_packed else folder / RECORDS
+    try:
+        with gzip.open(path) if is_packed else path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield shared.given_to(_versioned(line.rstrip(b"\r\n"), Record, f"{path}:{number}"))
-        except (OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{path}: the file is damaged ({error}), merge the shards again") from error
+                if not line.strip():
+                    continue
+                if not line.endswith(b"\n"):
+                    _torn(f"{path}:{number}", header, notes)
+                    n_found += 1
+                    continue
+                yield _record(line.rstrip(b"\r\n"), f"{path}:{number}", shared, is_sealed=not is_packed)
+                n_found += 1
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: the file is damaged ({error}), run or merge it again") from error
+    if header.n_records is not None and header.n_records != n_found:
+        raise DataError(
+            f"{path}: {n_found} of {header.n_records} records are there; it is damaged, run the suite again"
+        )
 
 
-def previous_run(folder: Path, run: Run, records: Sequence[Record]) -> tuple[Run, list[Record]] | None:
-    """Return the newest run beside `folder` that began before `run` and has a case in common with it.
+def _torn(place: str, header: _Header, notes: list[str]) -> None:
+    if header.run.finished_at:
+        raise DataError(f"{place}: the line is torn; the file is damaged, run the suite again")
+    notes.append(f"{place}: the line was torn when the run was killed; it is dropped, its case is not in the records")
 
-    Runs that cannot be read are passed over: an old damaged one must not cost the new one its report.
+
+def _record(line: bytes, where: str, shared: SharedArrays, *, is_sealed: bool) -> Record:
+    try:
+        record = shared.given_to(_versioned(line, Record, where, is_sealed=is_sealed))
+        for scores in (record.accuracy, record.emulation):
+            if scores is not None:
+                scores.check()
+    except DataError as error:
+        told = (
+            str(error)
+            if str(error).startswith(where)
+            else f"{where}: {error}; the file is damaged, run the suite again"
+        )
+        raise DataError(told) from error
+    return record
+
+
+def _images(path: Path) -> dict[str, PackedArray]:
+    try:
+        data = path.read_bytes()
+        check_digest(values_of(data))
+        return decoded(data, _Images).arrays
+    except (OSError, Damaged) as error:
+        raise DataError(f"{path}: the file is damaged ({error}), run the suite again") from error
+
+
+def previous_run(
+    folder: Path, run: Run, records: Sequence[Record]
+) -> tuple[tuple[Run, list[Record]] | None, tuple[str, ...]]:
+    """Return the newest run beside `folder` that began before `run` and has a case in common with it, and notes.
+
+    Runs that cannot be read are passed over, and named in the notes: an old damaged one must not cost the new one its
+    report.
     """
-    keys = {record.key for record in records}
+    keys, notes = {record.key for record in records}, []
     for header in sorted(folder.resolve().parent.glob("*/run.json"), reverse=True):
         if header.parent.name == "latest" or header.parent.is_symlink() or header.parent.name == folder.resolve().name:
             continue
         try:
             other, found = load_run(header.parent)
-        except DataError:
+        except DataError as error:
+            notes.append(f"an earlier run is left out: {error}")
             continue
         if other.started_at < run.started_at and other.finished_at and keys & {record.key for record in found}:
-            return other, found
-    return None
+            return (other, found), tuple(notes)
+    return None, tuple(notes)
 
 
-def _versioned(data: bytes, kind: type[T], where: str) -> T:
+class _Versioned(msgspec.Struct):
+    """What is read of a line first: all else is passed over, which is several times as fast as reading it."""
+
+    schema: object = None
+
+
+def _versioned(data: bytes, kind: type[T], where: str, *, is_sealed: bool = True) -> T:
     try:
-        schema = msgspec.json.decode(data, type=_Versioned).schema
+        schema = decoded(data, _Versioned).schema
         if schema != RECORD_SCHEMA:
             is_newer = isinstance(schema, int) and schema > RECORD_SCHEMA
             advice = "upgrade the harness" if is_newer else "run the suite again"
             raise DataError(f"{where}: schema {schema}; this harness reads {RECORD_SCHEMA}; {advice}")
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _damaged(where, kind, error) from error
-    return _decoded(data, kind, where)
-
-
-def _decoded(data: bytes, kind: type[T], where: str) -> T:
-    try:
-        return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _damaged(where, kind, error) from error
-
-
-def _damaged(where: str, kind: type, error: Exception) -> DataError:
-    return DataError(f"{where}: not a {kind.__name__} ({error}); the file is damaged, run the suite again")
+        if is_sealed:
+            check_digest(values_of(data))
+        return decoded(data, kind)
+    except Damaged as error:
+        raise DataError(
+            f"{where}: not a {kind.__name__} ({error}); the file is damaged, run the suite again"
+        ) from error

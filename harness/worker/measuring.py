@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from harness.measure.invariance import accepted_gap, check_invariance, largest_gap, outputs_in_batches
 from harness.measure.scoring import score_engine
-from harness.measure.timing import latency_from_arms, make_timers, min_sample_ns, time_arms
+from harness.measure.timing import check_clocks, latency_from_arms, make_timers, min_sample_ns, time_arms
 from harness.precision.effective import effective_precision
 from harness.protocols import BoundsBatches, Images, Progress
 from harness.records import NOT_AS_SCORED, Accuracy, InvarianceCheck, Latency, OutputsOfSize, PackedArray
@@ -26,6 +27,9 @@ def score(case: OpenCase, progress: Progress) -> Accuracy:
     """Score the asked images."""
     request = case.request
     dataset = scored_dataset(request.data)
+    outputs = Path(request.outputs_path) if request.outputs_path else None
+    if outputs is not None:
+        outputs.parent.mkdir(parents=True, exist_ok=True)  # somebody removed the run's folder meanwhile
     return score_engine(
         case.engine,
         dataset,
@@ -33,7 +37,7 @@ def score(case: OpenCase, progress: Progress) -> Accuracy:
         # A path's data set knows better than the request what it is: its name decides what was trained on.
         replace(request.data.scored, dataset=dataset.name, split=dataset.split),
         batch_size=request.score_batch,
-        outputs_path=Path(request.outputs_path) if request.outputs_path else None,
+        outputs_path=outputs,
         progress=progress,
     )
 
@@ -48,12 +52,15 @@ def time_engine(case: OpenCase, progress: Progress) -> tuple[Latency, ...]:
     if asked != reference:
         engines.append(case.build(case.artifact(reference)))
         closing.append(engines[-1])
+        case.stage("time")
     latencies = []
     try:
         for index, batch_size in enumerate(plan.batch_sizes):
             images = timing_batch(request.model, request.data, batch_size)
-            timers = make_timers(engines, images, window=plan.window, launch=plan.launch)
-            arms = time_arms(timers, plan, min_sample_ns=min_sample_ns(timers[0].clock))
+            with case.turn(partial(progress, index, len(plan.batch_sizes))):
+                timers = make_timers(engines, images, window=plan.window, launch=plan.launch)
+                arms = time_arms(timers, plan, min_sample_ns=min_sample_ns(timers[0].clock))
+            check_clocks(timers, arms)
             latency = latency_from_arms(timers, arms, reference_case=reference.id)
             is_as_scored = _is_as_scored(case, images)  # after the clock: what `infer` leaves would be timed too
             latencies.append(latency if is_as_scored else replace(latency, flags=(*latency.flags, NOT_AS_SCORED)))

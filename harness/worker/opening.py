@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 
 from harness.backends import load_backend
 from harness.errors import BuildError, ConfigError, Unsupported
+from harness.machine.turns import turn_on
 from harness.models.formats import ONNX, model_format
-from harness.precision import prepare_artifact
-from harness.precision.calibration import CheckedCalibration
-from harness.protocols import CalibrationSet, Engine
+from harness.precision import CheckedCalibration, prepare_artifact
+from harness.protocols import CalibrationSet, Engine, Images
 from harness.records import Artifact
 from harness.specs import Case, Precision, batches_of_engine
 from harness.worker.images import calibration_set
@@ -20,8 +21,10 @@ from harness.worker.requests import CaseRequest, Prepared
 class OpenCase:
     """One case with its backend, its calibration images and its engine, until it is closed."""
 
-    def __init__(self, request: CaseRequest) -> None:
-        self.request = request
+    def __init__(self, request: CaseRequest, *, stage: Callable[[str], None] = lambda name: None) -> None:
+        """Import the backend and ask whether it can do the case. `stage`: is told what is done from now on."""
+        self.request, self.stage = request, stage
+        stage("import")
         self.backend = load_backend(request.case.backend)
         self.support = self.backend.supports(request.case)
         self._engine: Engine | None = None
@@ -59,12 +62,13 @@ class OpenCase:
     def artifact(self, case: Case) -> Artifact:
         """Return the prepared ONNX file of a case of this model."""
         request = self.request
+        self.stage("convert")
         needs_images = case.precision is Precision.INT8
         return prepare_artifact(
             request.model,
             case.precision,
             case.recipe,
-            calibration=self._calibration_images() if needs_images else None,
+            calibration=self._calibration_images("convert") if needs_images else None,
             cache_dir=request.build.cache_dir,
             weight_bits=self.support.int8_weight_bits,
             rebuild=request.build.rebuild,
@@ -73,14 +77,17 @@ class OpenCase:
 
     def build(self, artifact: Artifact) -> Engine:
         """Build an engine of an artifact, closed with the case. Raises: BuildError, Unsupported."""
-        is_int8 = artifact.precision is Precision.INT8
+        self.stage("build")
+        calibration = None
+        if artifact.precision is Precision.INT8:
+            calibration = CheckedCalibration(self._calibration_images("build"), self.request.model)
         engine: Engine = self._stack.enter_context(
             self.backend.build(
                 artifact,
                 device=self.request.case.device,
                 batch_sizes=self.batch_sizes,
                 options=self.request.build,
-                calibration=CheckedCalibration(self._calibration_images(), self.request.model) if is_int8 else None,
+                calibration=calibration,
             )
         )
         if engine.output.dtype != "float32":
@@ -90,8 +97,13 @@ class OpenCase:
             )
         return engine
 
+    def turn(self, waiting: Callable[[], None]) -> AbstractContextManager[None]:
+        """Hold the device against other runs while it is timed; `waiting` is called until it is free."""
+        return turn_on(self.request.case.device, waiting=waiting)
+
     def close(self) -> None:
         """Free all engines."""
+        self.stage("close")
         self._stack.close()
         self._engine = None
 
@@ -102,7 +114,25 @@ class OpenCase:
             name = self.request.model.name
             raise Unsupported(f"{self.backend.name} reads {' and '.join(reads)}; model {name} is {found}")
 
-    def _calibration_images(self) -> CalibrationSet:
+    def _calibration_images(self, during: str) -> CalibrationSet:
         if self._calibration is None:
             self._calibration = calibration_set(self.request.model, self.request.data)
-        return self._calibration
+        return _ToldCalibration(self._calibration, self.stage, during)
+
+
+class _ToldCalibration:
+    """Calibration images that say when they are read, and when whoever reads them goes on with something else."""
+
+    def __init__(self, images: CalibrationSet, stage: Callable[[str], None], during: str) -> None:
+        self._images, self._stage, self._during = images, stage, during
+        self.fingerprint, self.n_images = images.fingerprint, images.n_images
+        if hasattr(images, "images"):
+            self.images = images.images
+
+    def batches(self, batch_size: int) -> Iterator[Images]:
+        """Yield float32[<= batch_size, ...] in data-set order."""
+        self._stage("calibrate")
+        try:
+            yield from self._images.batches(batch_size)
+        finally:
+            self._stage(self._during)

@@ -45,3 +45,14 @@ class OnnxQuestion:
 
     path: str
     overrides: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendNeeds:
+    """What a backend says of itself before it is probed."""
+
+    name: str
+    required_modules: tuple[str, ...] = ()
+    install_hint: str = ""
+    option_names: tuple[str, ...] | None = None  # None: it takes none
+    error: str = ""  # why its file cannot be imported

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from harness.backends import load_backend
 from harness.errors import ConfigError, HarnessError
 from harness.models import inspect_onnx
 from harness.protocols import Progress
@@ -18,7 +18,9 @@ from harness.records import Accuracy, Availability, EngineFacts, InvarianceCheck
 from harness.specs import ModelSpec
 from harness.worker import measuring
 from harness.worker.opening import OpenCase
-from harness.worker.requests import CaseRequest, LayerReport, OnnxQuestion, Prepared
+from harness.worker.probing import needs_of, probed
+from harness.worker.requests import BackendNeeds, CaseRequest, LayerReport, OnnxQuestion, Prepared
+from harness.worker.swallowed import SWALLOWED
 
 PROGRESS_INTERVAL_NS = 200_000_000
 
@@ -26,16 +28,22 @@ PROGRESS_INTERVAL_NS = 200_000_000
 class Service:
     """The calls a worker answers."""
 
-    def __init__(self) -> None:
+    def __init__(self, stage: Callable[[str], None]) -> None:
+        """Answer none yet. `stage`: tells the parent what is done from now on, one of STAGE_LIMITS_S."""
         self._open: OpenCase | None = None
+        self._stage = stage
 
     def probe(self, names: tuple[str, ...], progress: Progress) -> tuple[Availability, ...]:
         """Probe backends, one after the other; the parent sees how far it came if one of them crashes."""
         found = []
         for index, name in enumerate(names):
             progress(index, len(names))
-            found.append(load_backend(name).probe())
+            found.append(probed(name, self._stage))
         return tuple(found)
+
+    def describe(self, names: tuple[str, ...], progress: Progress) -> tuple[BackendNeeds, ...]:
+        """Say what backends need and which options they take, without probing them."""
+        return tuple(map(needs_of, names))
 
     def inspect_model(self, question: OnnxQuestion, progress: Progress) -> ModelSpec:
         """Read what an ONNX file says of itself."""
@@ -43,7 +51,7 @@ class Service:
 
     def prepare(self, request: CaseRequest, progress: Progress) -> Prepared:
         """Open a case in this worker."""
-        self._open = OpenCase(request)
+        self._open = OpenCase(request, stage=self._stage)
         return self._open.prepare()
 
     def score(self, request: CaseRequest, progress: Progress) -> Accuracy:
@@ -82,36 +90,53 @@ class Service:
         return self._open
 
 
-ARGUMENTS: dict[str, Any] = {"probe": tuple[str, ...], "inspect_model": OnnxQuestion}  # all others take a CaseRequest
+ARGUMENTS: dict[str, Any] = {  # all others take a CaseRequest
+    "probe": tuple[str, ...],
+    "describe": tuple[str, ...],
+    "inspect_model": OnnxQuestion,
+}
 
 
 def serve(channel: Any) -> None:
     """Answer calls until the channel closes. `channel` is execnet's: send and iterate."""
-    service = Service()
+    SWALLOWED.listen()
+    service = Service(lambda name: _send(channel, {"stage": name}))
     for message in channel:
         call = msgspec.json.decode(message, type=dict[str, msgspec.Raw])
         name = msgspec.json.decode(call["call"], type=str)
         # Probing reports every step: the parent must know which backend was being probed when a worker dies.
         interval_ns = 0 if name == "probe" else PROGRESS_INTERVAL_NS
-        channel.send(
-            msgspec.json.encode(_answer(service, name, call["value"], _reporter(channel, interval_ns))).decode()
-        )
+        _send(channel, _answer(service, name, call["value"], _reporter(channel, interval_ns)))
 
 
 def _answer(service: Service, name: str, value: msgspec.Raw, progress: Progress) -> dict[str, object]:
     started = time.perf_counter()
     try:
         argument = msgspec.json.decode(value, type=ARGUMENTS.get(name, CaseRequest))
-        result = getattr(service, name)(argument, progress)
+        result = msgspec.Raw(msgspec.json.encode(getattr(service, name)(argument, progress)))
+        SWALLOWED.refuse()
     except HarnessError as error:
+        SWALLOWED.forget()
         return {"error": {"kind": type(error).__name__, "message": str(error)}}
-    except Exception as error:
+    except BaseException as error:  # also SystemExit: a library that leaves costs one case, with its reason
+        SWALLOWED.forget()
         print(traceback.format_exc(), flush=True)
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{os.path.basename(where.filename)}:{where.lineno}"
-        return {"error": {"kind": "HarnessError", "message": f"{name}: {type(error).__name__} at {place}: {error}"}}
+        return {"error": {"kind": "HarnessError", "message": f"{name}: {_sentence(error)}"}}
     print(f"{name}: {time.perf_counter() - started:.3f} s", flush=True)
     return {"result": result}
+
+
+def _sentence(error: BaseException) -> str:
+    """Return an error that is none of ours in one line, with its place."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__} at {os.path.basename(where.filename)}:{where.lineno}" + (
+        f": {text}" if text else ""
+    )
+
+
+def _send(channel: Any, message: dict[str, object]) -> None:
+    channel.send(msgspec.json.encode(message).decode())
 
 
 def _reporter(channel: Any, interval_ns: int) -> Progress:
@@ -122,6 +147,6 @@ def _reporter(channel: Any, interval_ns: int) -> Progress:
         now = time.monotonic_ns()
         if done in (0, total) or now - last[0] >= interval_ns:
             last[0] = now
-            channel.send(msgspec.json.encode({"progress": (done, total)}).decode())
+            _send(channel, {"progress": (done, total)})
 
     return report

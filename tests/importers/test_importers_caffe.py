@@ -12,10 +12,10 @@ import pytest
 from onnx import numpy_helper
 
 from harness.errors import DataError
-from harness.importers import ImportRequest
-from harness.importers.caffe import convert
-from harness.importers.caffe.layers import CONVERTERS
-from harness.importers.caffe.prototxt import parse_text
+from harness.models.importers import ImportRequest
+from harness.models.importers.caffe import convert
+from harness.models.importers.caffe.layers import CONVERTERS
+from harness.models.importers.caffe.prototxt import parse_text
 from harness.models.onnx_graph import check_model
 
 ROOT = Path(__file__).parents[2]

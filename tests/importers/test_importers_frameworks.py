@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 
 from harness.cli import app
 from harness.errors import DataError
-from harness.importers._compare import difference_of, random_images, why_not_run
-from harness.importers._tensorflow import _write_shapes_out
 from harness.models import load_card
+from harness.models.importers._compare import difference_of, random_images, why_not_run
+from harness.models.importers._tensorflow import _write_shapes_out
 
 ROOT = Path(__file__).parents[2]
 FROZEN = ROOT.parent / "shared" / "data" / "tf" / "lenet5_mnist_frozen.pb"

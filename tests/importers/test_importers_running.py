@@ -12,15 +12,15 @@ from test_importers_caffe import SHARED, lenet_weights
 from typer.testing import CliRunner
 
 from harness.cli import app
-from harness.importers import find_importer, list_importers
 from harness.models import find_model, load_card
+from harness.models.importers import find_importer, list_importers
 from harness.store.cache import sha256_of_file
 
 ROOT = Path(__file__).parents[2]
 BROKEN = """
 import os, sys, time
 from harness.errors import DataError
-from harness.importers import Imported, Importer
+from harness.models.importers import Imported, Importer
 
 def convert(request):
     print("half a line", end="")

@@ -225,3 +225,16 @@ def test_finding_models_imports_no_runtime():
         "bad = {'onnx', 'onnxruntime', 'torch', 'google.protobuf'} & set(sys.modules); assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code, str(MODELS)], check=True)
+
+
+@pytest.mark.parametrize("file", ["../tiny.onnx", "/etc/passwd", "sub/../../tiny.onnx", "a\\u0000b"])
+def test_a_card_whose_file_leads_out_of_its_folder_is_refused(card, file):
+    card.write_text(card.read_text().replace('file = "tiny.onnx"', f'file = "{file}"'))
+    with pytest.raises(DataError, match="leads out of the card's folder"):
+        load_card(card)
+
+
+def test_a_card_of_values_nested_too_deep_is_one_line(card):
+    card.write_text("x = " + "[" * 100_000)
+    with pytest.raises(DataError, match=r"^[^\n]*docs/datasets.md lists its keys$"):
+        load_card(card)

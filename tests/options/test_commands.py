@@ -37,7 +37,8 @@ def fields_but(options, *left_out):
 
 
 SHARD = ("shard", "shard_plan", "shard_attempt")
-RUN_ONLY = ("update_baselines", "accept_regressions", "report_dir", "engine_cache", "rebuild", *SHARD)
+FILES = ("report_dir", "report_url", "engine_cache", "rebuild", "resume")
+RUN_ONLY = ("update_baselines", "accept_regressions", *FILES, *SHARD)
 
 
 def test_the_command_read_back_gives_equal_options(tmp_path):

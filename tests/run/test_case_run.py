@@ -15,7 +15,7 @@ from harness.run.case import CaseRun
 from harness.run.case_worker import WorkerSettings, facts_together
 from harness.run.plan import Plan
 from harness.run.session import RunSession
-from harness.specs import BuildOptions, Case, DatasetRequest, Precision, TimingPlan, Tolerance
+from harness.specs import BuildOptions, Case, DatasetRequest, Precision, StageLimits, TimingPlan, Tolerance
 from harness.worker.requests import CaseRequest
 
 FAKES = str(Path(__file__).parents[1] / "fakes")
@@ -36,7 +36,7 @@ def case(bundled, tmp_path, request):
         log_dir=tmp_path,
         python=sys.executable,
         extension_dirs=(FAKES,),
-        timeout_s=60,
+        limits=StageLimits(),
         progress=lambda label: no_progress,
     )
     run = CaseRun(request, name="case", tolerance=Tolerance(), settings=settings)

@@ -1,5 +1,6 @@
 """Options become cases; what cannot be met is one clear line."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,15 +99,19 @@ def test_a_probe_that_kills_its_worker_leaves_the_others(tmp_path):
     assert [a.usable for a in found] == [True, True, False]
 
 
-def test_a_probe_that_hangs_is_told_without_an_option_that_does_not_apply(tmp_path, monkeypatch):
-    monkeypatch.setattr("harness.run.probing.PROBE_LIMIT_S", 0.3)
+def test_a_probe_that_hangs_is_told_with_the_option_that_applies(tmp_path):
     (tmp_path / "backends").mkdir()
     (tmp_path / "backends" / "hanger.py").write_text(
         "import threading\nclass Backend:\n    name, install_hint, required_modules = 'hanger', '', ()\n"
         "    def probe(self):\n        threading.Event().wait()\nBACKEND = Backend()\n"
     )
-    options = HarnessOptions(backends=("hanger",), extension_dirs=(*FAKES, str(tmp_path)))
-    with pytest.raises(BackendUnavailable, match=r"--backend=hanger .*no sign of life for .*killed it$") as caught:
+    options = HarnessOptions(
+        backends=("hanger",), extension_dirs=(*FAKES, str(tmp_path)), stage_timeouts=(("probe", 0.3),)
+    )
+    told = (
+        r"--backend=hanger .*no sign of life for 0.3 s during probe; killed it; stack: probe .*--stage-timeout=probe="
+    )
+    with pytest.raises(BackendUnavailable, match=told) as caught:
         plan_run(options, models_dir=MODELS)
     assert "--worker-timeout" not in str(caught.value)
 
@@ -177,3 +182,35 @@ def test_an_option_that_its_backend_would_not_read_is_refused(tmp_path, option, 
     assert plan(("picky", "streams", "4")).cases
     with pytest.raises(ConfigError, match=words):
         plan(option)
+
+
+TELLS_WHERE = """import os, pathlib
+(pathlib.Path(__file__).parent / f"imported-{os.getpid()}").touch()
+class Backend:
+    name, install_hint, required_modules = "tells-where", "", ()
+    def probe(self):
+        from harness.records import Availability
+        return Availability(backend=self.name, usable=True, devices=("cpu",))
+BACKEND = Backend()
+"""
+
+
+@pytest.mark.parametrize("probe", [False, True])
+def test_the_backend_of_a_user_is_imported_in_workers_only(tmp_path, probe):
+    (tmp_path / "backends").mkdir()
+    (tmp_path / "backends" / "tells_where.py").write_text(TELLS_WHERE)
+    options = HarnessOptions(backends=("tells-where",), models=("mlp",), extension_dirs=(str(tmp_path),))
+    assert plan_run(options, models_dir=MODELS, probe=probe).cases
+    marks = {path.name for path in (tmp_path / "backends").glob("imported-*")}
+    assert marks
+    assert f"imported-{os.getpid()}" not in marks
+
+
+@pytest.mark.parametrize("probe", [False, True])
+def test_a_backend_file_that_cannot_be_imported_is_named(tmp_path, probe):
+    (tmp_path / "backends").mkdir()
+    (tmp_path / "backends" / "broken.py").write_text("raise SystemExit('from inside\\na file')\n")
+    options = HarnessOptions(backends=("broken", "fake-honest"), extension_dirs=(*FAKES, str(tmp_path)))
+    told = r"^--backend=broken cannot run here: [^\n]*SystemExit: from inside a file"
+    with pytest.raises(BackendUnavailable, match=told):
+        plan_run(options, models_dir=MODELS, probe=probe)

@@ -12,6 +12,7 @@ from harness.report.rows import rows_from_records
 from harness.report.summary import summary_bytes
 from harness.store.history import Metric, changed_versions, load_history
 from harness.store.runs import RunStore
+from harness.store.sealed import sealed
 
 TOP1, SIZE = Metric(name="top1"), Metric(name="engine_bytes")
 P50 = Metric(name="p50_ns", batch_size=1)
@@ -86,7 +87,11 @@ def test_damaged_and_newer_summaries_are_named_and_left_out(planted, tmp_path):
 def test_accuracies_on_other_images_are_not_mixed(tmp_path):
     write_history(tmp_path, n_runs=5, n_cases=1)
     path = tmp_path / "night-001" / "summary.json"
-    path.write_text(path.read_text().replace('"fingerprint": "f"', '"fingerprint": "other"'))
+    values = json.loads(path.read_text())
+    for case in values["cases"]:
+        case["accuracy"]["fingerprint"] = "other"
+    del values["digest"]
+    path.write_bytes(sealed(json.dumps(values).encode()))
     history = load_history(tmp_path)
     assert np.isnan(history.values[TOP1][0]).tolist() == [False, True, False, False, False]
     assert history.notes == ("1 older accuracies are left out: they were scored on other images than the newest",)

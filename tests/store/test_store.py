@@ -45,7 +45,7 @@ def test_a_damaged_line_is_named(stored):
     folder, _, _ = stored
     lines = (folder / "records.jsonl").read_bytes().splitlines()
     lines[1] = lines[1][:50]
-    (folder / "records.jsonl").write_bytes(b"\n".join(lines))
+    (folder / "records.jsonl").write_bytes(b"\n".join(lines) + b"\n")
     with pytest.raises(DataError, match=r"records.jsonl:2: not a Record"):
         load_run(folder)
 
@@ -73,6 +73,7 @@ def test_a_report_dir_that_is_a_file_is_named(tmp_path):
 def test_the_summary_has_what_its_page_says(stored):
     folder, run, records = stored
     summary = json.loads((folder / "summary.json").read_text())
+    assert summary.pop("digest")
     assert summary == json.loads(json.dumps(summary_from_rows(run, rows_from_records(records))))
     assert summary["schema"] == 1
     case = next(c for c, r in zip(summary["cases"], records, strict=True) if r.accuracy and r.latencies)
@@ -106,7 +107,10 @@ def test_the_run_before_is_the_newest_that_shares_a_case(tmp_path):
     ):
         runs[name] = replace(run, id=name, started_at=started, finished_at=started)
         RunStore(tmp_path, runs[name]).finish(runs[name], kept, summary=b"{}")
-    assert previous_run(tmp_path / "d", runs["d"], records)[0].id == "b"
-    assert previous_run(tmp_path / "a", runs["a"], records) is None
+    assert previous_run(tmp_path / "d", runs["d"], records)[0][0].id == "b"
+    assert previous_run(tmp_path / "a", runs["a"], records) == (None, ())
     (tmp_path / "b" / "records.jsonl").write_text("{")
-    assert previous_run(tmp_path / "d", runs["d"], records)[0].id == "a"
+    found, notes = previous_run(tmp_path / "d", runs["d"], records)
+    assert found[0].id == "a"
+    assert len(notes) == 1
+    assert "records.jsonl: 0 of 4 records are there" in notes[0]

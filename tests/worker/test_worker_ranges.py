@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from harness.cli import app
 from harness.datasets import open_dataset
-from harness.importers import ImportRequest
-from harness.importers.caffe import convert
 from harness.models import load_card
+from harness.models.importers import ImportRequest
+from harness.models.importers.caffe import convert
 from harness.precision.tables import read_table
 from harness.specs import Precision
 

@@ -1,18 +1,17 @@
 """Workers survive their engines: crash, hang, and errors come back as one reason each."""
 
-import signal
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from harness.errors import ConfigError, WorkerDied
 from harness.records import Accuracy, Availability, InvarianceCheck, Latency
-from harness.specs import BuildOptions, Case, DatasetRequest, Precision, TimingPlan
+from harness.specs import BuildOptions, Case, DatasetRequest, Precision, StageLimits, TimingPlan
 from harness.worker.process import Worker
 from harness.worker.requests import CaseRequest, LayerReport, Prepared
 
 FAKES = str(Path(__file__).parents[1] / "fakes")
-TIMEOUT_S = 60
 
 
 @pytest.fixture
@@ -39,65 +38,72 @@ def request_of(bundled, tmp_path):
 
 def test_a_case_from_model_to_layers(worker, request_of, tmp_path):
     request = request_of("fake-honest")
-    prepared = worker.call("prepare", request, Prepared, timeout_s=TIMEOUT_S)
+    prepared = worker.call("prepare", request, Prepared)
     assert prepared.engine.build_ns == 1_000
     seen = []
-    accuracy = worker.call(
-        "score", request, Accuracy, timeout_s=TIMEOUT_S, progress=lambda done, total: seen.append((done, total))
-    )
+    accuracy = worker.call("score", request, Accuracy, progress=lambda done, total: seen.append((done, total)))
     assert accuracy.n_images == 150
     assert seen[-1] == (150, 150)
     assert (tmp_path / "outputs.f32").stat().st_size == 150 * 10 * 4
-    latencies = worker.call("time", request, tuple[Latency, ...], timeout_s=TIMEOUT_S)
+    latencies = worker.call("time", request, tuple[Latency, ...])
     assert [latency.batch_size for latency in latencies] == [1, 4]
     assert latencies[0].reference_rounds_ns is None
-    report = worker.call("layers", request, LayerReport, timeout_s=TIMEOUT_S)
+    report = worker.call("layers", request, LayerReport)
     assert report.effective_precision.main == "fp32"
-    checks = worker.call("invariance", request, tuple[InvarianceCheck, ...], timeout_s=TIMEOUT_S)
+    checks = worker.call("invariance", request, tuple[InvarianceCheck, ...])
     assert checks
     assert all(check.largest_gap <= check.accepted_gap for check in checks)
 
 
 def test_a_slot_leak_is_caught(worker, request_of):
     request = request_of("fake-slot-leak")
-    worker.call("prepare", request, Prepared, timeout_s=TIMEOUT_S)
-    checks = worker.call("invariance", request, tuple[InvarianceCheck, ...], timeout_s=TIMEOUT_S)
+    worker.call("prepare", request, Prepared)
+    checks = worker.call("invariance", request, tuple[InvarianceCheck, ...])
     assert any(check.largest_gap > check.accepted_gap for check in checks)
 
 
 def test_a_crash_is_told_with_its_signal(worker, request_of):
     request = request_of("fake-segfault")
-    worker.call("prepare", request, Prepared, timeout_s=TIMEOUT_S)
-    sentence = f"case under test: the worker died of {signal.SIGSEGV.name} while it ran 'score'"
+    worker.call("prepare", request, Prepared)
+    sentence = r"case under test: crashed \(SIGSEGV\) during score; last log line: prepare: .*; stack: infer \(_numpy"
     with pytest.raises(WorkerDied, match=sentence):
-        worker.call("score", request, Accuracy, timeout_s=TIMEOUT_S)
+        worker.call("score", request, Accuracy)
 
 
-def test_a_hang_is_ended(worker, request_of):
+@pytest.mark.parametrize(
+    "limits", [StageLimits(all_s=0.3), StageLimits(all_s=500, by_stage=(("score", 0.3),))], ids=["all", "stage"]
+)
+def test_a_hang_is_ended(tmp_path, request_of, limits):
     request = request_of("fake-hang")
-    worker.call("prepare", request, Prepared, timeout_s=TIMEOUT_S)
-    with pytest.raises(WorkerDied, match=r"no sign of life.*--worker-timeout sets the limit; its output is in"):
-        worker.call("score", request, Accuracy, timeout_s=0.3)
+    told = r"no sign of life for 0.3 s during score; killed it; last log line: prepare: .*; stack: infer "
+    with closing(
+        Worker(log_path=tmp_path / "worker.log", extension_dirs=[FAKES], label="case under test", limits=limits)
+    ) as worker:
+        worker._limits = StageLimits()
+        worker.call("prepare", request, Prepared)
+        worker._limits = limits
+        with pytest.raises(WorkerDied, match=told + r".*--stage-timeout=score=SECONDS sets the limit; its output is"):
+            worker.call("score", request, Accuracy)
 
 
 def test_an_error_keeps_its_class_and_sentence(worker, request_of):
     with pytest.raises(ConfigError, match="no backend is called 'fake-missing'"):
-        worker.call("prepare", request_of("fake-missing"), Prepared, timeout_s=TIMEOUT_S)
+        worker.call("prepare", request_of("fake-missing"), Prepared)
 
 
 def test_the_worker_goes_on_after_an_error(worker, request_of):
     with pytest.raises(ConfigError):
-        worker.call("prepare", request_of("fake-missing"), Prepared, timeout_s=TIMEOUT_S)
-    assert worker.call("prepare", request_of("fake-honest"), Prepared, timeout_s=TIMEOUT_S).support.supported
+        worker.call("prepare", request_of("fake-missing"), Prepared)
+    assert worker.call("prepare", request_of("fake-honest"), Prepared).support.supported
 
 
 def test_a_case_that_is_not_open_is_refused(worker, request_of):
     with pytest.raises(ConfigError, match="is not open"):
-        worker.call("score", request_of("fake-honest"), Accuracy, timeout_s=TIMEOUT_S)
+        worker.call("score", request_of("fake-honest"), Accuracy)
 
 
 def test_probing_tells_why_a_backend_is_absent(worker):
-    found = worker.call("probe", ("fake-honest", "fake-absent"), tuple[Availability, ...], timeout_s=TIMEOUT_S)
+    found = worker.call("probe", ("fake-honest", "fake-absent"), tuple[Availability, ...])
     assert [a.usable for a in found] == [True, False]
     assert found[1].reason == "there is no such device"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from harness.backends._cuda.device import Gpu
 from harness.backends.trt.builder import Builder
 from harness.backends.trt.engine import TrtEngine
 from harness.backends.trt.facts import facts_of_engine
-from harness.backends.trt.keys import meta_of_plan, plan_from_meta
+from harness.backends.trt.keys import PLAN_NOTES, meta_of_plan, plan_from_meta
 from harness.backends.trt.loaded import LoadedPlan, PlanRefused
 from harness.protocols import CalibrationSet
 
@@ -18,14 +19,15 @@ def load_engine(builder: Builder, calibration: CalibrationSet | None, gpu: Gpu) 
     """Return the engine, which closes `gpu` when it is closed itself. Raises: BuildError."""
     builder.check(calibration)
     key, cache = builder.plan_key(gpu, calibration), builder.caches.of("plans")
-    engine, refused = _from_cache(builder, key, gpu)
-    state = "hit"
-    if engine is None:
-        plan = builder.build(calibration, gpu)
-        if cache is not None:
-            cache.put(key, plan.data, name=f"{builder.label}.plan", meta=meta_of_plan(plan))
-        engine = TrtEngine(LoadedPlan(builder.api, plan, label=builder.label), gpu, label=builder.label)
-        state = "none" if cache is None else "rebuilt" if refused or builder.caches.rebuild else "miss"
+    with nullcontext() if cache is None else cache.building(key):
+        engine, refused = _from_cache(builder, key, gpu)
+        state = "hit"
+        if engine is None:
+            plan = builder.build(calibration, gpu)
+            if cache is not None:
+                cache.put(key, plan.data, name=f"{builder.label}.plan", meta=meta_of_plan(plan))
+            engine = TrtEngine(LoadedPlan(builder.api, plan, label=builder.label), gpu, label=builder.label)
+            state = "none" if cache is None else "rebuilt" if refused or builder.caches.rebuild else "miss"
     note = builder.calibrating.note(calibration, engine.loaded.plan.calibration_batch)
     facts = facts_of_engine(engine.loaded, gpu, builder.artifact, builder.trt, state=state)
     engine.facts = replace(facts, calibration=note, warnings=(*refused, *facts.warnings))
@@ -37,7 +39,7 @@ def _from_cache(builder: Builder, key: dict[str, object], gpu: Gpu) -> tuple[Trt
     cache = builder.caches.of("plans")
     if cache is None or builder.caches.rebuild:
         return None, ()
-    looked = cache.lookup(key)
+    looked = cache.lookup(key, needs=PLAN_NOTES)
     if looked.state == "damaged":
         return None, (f"the cached plan was damaged and is built anew: {looked.reason}",)
     if looked.entry is None:

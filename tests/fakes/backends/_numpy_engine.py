@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from harness.backends._faults import asked, happen
 
 from harness.errors import MeasurementError, Unsupported
 from harness.machine.clocks import HostTimer
@@ -108,3 +109,71 @@ class NumpyBackend:
         if self.fault == "lacks":
             raise Unsupported("this device has no kernel for Gemm")
         return NumpyEngine(artifact, self.fault, options.cache_dir)
+
+
+class FaultyEngine(NumpyEngine):
+    """A NumpyEngine that fails at one stage; see `_faults`."""
+
+    def __init__(self, artifact):
+        happen("load")
+        super().__init__(artifact)
+        self.was_profiled = False
+        self.stage, self.wrong = asked()
+        self.last = {}
+
+    def infer(self, images, stage="invariance"):
+        if stage == "invariance" and not self.was_profiled:  # a timed batch that is compared with its scores
+            return super().infer(images)
+        happen(stage)
+        outputs = super().infer(images)
+        return self._spoiled(outputs) if stage == self.stage else outputs
+
+    def _spoiled(self, outputs):
+        if self.wrong == "wrong_dtype":
+            return outputs.astype(np.float64)
+        if self.wrong == "wrong_shape":
+            return outputs[:, :-1]
+        if self.wrong == "nan":
+            outputs[-1, 3] = np.nan
+        if self.wrong == "permuted":
+            return outputs[::-1].copy()
+        if self.wrong == "stale":
+            self.last[outputs.shape], outputs = outputs, self.last.get(outputs.shape, outputs)
+        return outputs
+
+    def infer_stream(self, batches):
+        return (self.infer(images, "score") for images in batches)
+
+    def timer(self, images, *, window, launch):
+        timer = HostTimer(lambda: self.infer(images, "time"), batch_size=len(images), window=window)
+        if self.stage == "time" and self.wrong == "constant_timer":
+            timer.sample = lambda n: np.full(n, 1_000.0)
+        if self.stage == "time" and self.wrong == "negative_timer":
+            timer.sample = lambda n: np.full(n, -1.0)
+        return timer
+
+    def layers(self):
+        happen("layers")
+        layers = super().layers()
+        self.was_profiled = True
+        return layers
+
+    def close(self):
+        happen("close")
+        super().close()
+
+
+class FaultyBackend(NumpyBackend):
+    """Builds FaultyEngines."""
+
+    def probe(self):
+        happen("probe")
+        return super().probe()
+
+    def supports(self, case):
+        happen("supports")
+        return super().supports(case)
+
+    def build(self, artifact, *, device, batch_sizes, options, calibration=None):
+        happen("build")
+        return FaultyEngine(artifact)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.errors import DataError
-from harness.importers._importer import Imported, Importer, ImportRequest
+from harness.models.importers._importer import Imported, Importer, ImportRequest
 
 
 def convert(request: ImportRequest) -> Imported:

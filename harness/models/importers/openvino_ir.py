@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from harness.errors import DataError
-from harness.importers._compare import random_images
-from harness.importers._importer import Imported, Importer, ImportRequest
 from harness.models.formats import IR_WEIGHTS_SUFFIX, file_digest
+from harness.models.importers._compare import random_images
+from harness.models.importers._importer import Imported, Importer, ImportRequest
 from harness.models.inspection import layout_of_shape
 from harness.specs import IR_SUFFIX, ModelSpec
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from harness.importers.caffe.graph import Shape, Site
-from harness.importers.caffe.windows import convolution, deconvolution, pooling
+from harness.models.importers.caffe.graph import Shape, Site
+from harness.models.importers.caffe.windows import convolution, deconvolution, pooling
 
 Converter = Callable[[Site], None]
 

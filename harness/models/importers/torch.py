@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from harness.errors import DataError
-from harness.importers._compare import difference_of, random_images, why_not_run
-from harness.importers._importer import Imported, Importer, ImportRequest
+from harness.models.importers._compare import difference_of, random_images, why_not_run
+from harness.models.importers._importer import Imported, Importer, ImportRequest
 from harness.models.onnx_graph import one_line
 
 OPSET, IR_VERSION = 18, 8  # the exporter's lowest, and the IR version that came with it

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from harness.errors import DataError
-from harness.importers._importer import Imported, Importer, ImportRequest
-from harness.importers.caffe.graph import Graph, Shape, Site
-from harness.importers.caffe.layers import CONVERTERS
-from harness.importers.caffe.net import Net, read_net
-from harness.importers.caffe.weights import Blob, read_mean, read_weights
+from harness.models.importers._importer import Imported, Importer, ImportRequest
+from harness.models.importers.caffe.graph import Graph, Shape, Site
+from harness.models.importers.caffe.layers import CONVERTERS
+from harness.models.importers.caffe.net import Net, read_net
+from harness.models.importers.caffe.weights import Blob, read_mean, read_weights
 
 N_CHANNELS_OF_COLOUR = 3
 DEFAULT_BATCH = 1  # of a data layer that declares no shape

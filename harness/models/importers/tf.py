@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import DataError
-from harness.importers._importer import Imported, Importer, ImportRequest
-from harness.importers._tensorflow import (
+from harness.models.importers._importer import Imported, Importer, ImportRequest
+from harness.models.importers._tensorflow import (
     INSTALL_HINT,
     MODULES,
     Source,

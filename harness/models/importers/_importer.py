@@ -39,7 +39,7 @@ class Imported:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Importer:
-    """One source format; a file in harness/importers/ offers it as IMPORTER.
+    """One source format; a file in harness/models/importers/ offers it as IMPORTER.
 
     `convert` runs in a process of its own, imports its framework itself, writes `request.target` and raises DataError
     for a file that it cannot take: a line that names the file.

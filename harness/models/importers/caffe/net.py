@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import DataError
-from harness.importers.caffe.fields import Fields
-from harness.importers.caffe.prototxt import Message, parse_text
+from harness.models.importers.caffe.fields import Fields
+from harness.models.importers.caffe.prototxt import Message, parse_text
 
 # Source of names: BVLC/caffe, src/caffe/proto/caffe.proto, V1LayerParameter.LayerType, and upgrade_proto.cpp.
 V1_TYPES = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import DataError
-from harness.importers.caffe.prototxt import Message
+from harness.models.importers.caffe.prototxt import Message
 
 # They change how a result is computed or trained, not what it is.
 WITHOUT_EFFECT = ("engine", "weight_filler", "bias_filler", "filler", "moving_average_fraction", "force_nd_im2col")

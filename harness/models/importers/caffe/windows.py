@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.importers.caffe.graph import Shape, Site
-from harness.importers.caffe.weights import Blob
+from harness.models.importers.caffe.graph import Shape, Site
+from harness.models.importers.caffe.weights import Blob
 
 GEOMETRY = ("pad", "pad_h", "pad_w", "kernel_size", "kernel_h", "kernel_w", "stride", "stride_h", "stride_w")
 Pair = tuple[int, int]

@@ -6,8 +6,8 @@ import importlib
 from pathlib import Path
 
 from harness.errors import DataError
-from harness.importers._importer import Imported, Importer, ImportRequest
-from harness.importers._tensorflow import (
+from harness.models.importers._importer import Imported, Importer, ImportRequest
+from harness.models.importers._tensorflow import (
     INSTALL_HINT,
     MODULES,
     Source,
@@ -15,7 +15,7 @@ from harness.importers._tensorflow import (
     tensorflow,
     uses_channels_first,
 )
-from harness.importers.tf import saved_model
+from harness.models.importers.tf import saved_model
 
 
 def convert(request: ImportRequest) -> Imported:

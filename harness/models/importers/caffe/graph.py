@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import DataError
-from harness.importers.caffe.net import IDENTITIES, Layer, Net
-from harness.importers.caffe.weights import Blob
+from harness.models.importers.caffe.net import IDENTITIES, Layer, Net
+from harness.models.importers.caffe.weights import Blob
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from harness.errors import DataError
-from harness.importers._compare import difference_of, random_images
-from harness.importers._importer import Imported, ImportRequest
+from harness.models.importers._compare import difference_of, random_images
+from harness.models.importers._importer import Imported, ImportRequest
 
 OPSET, IR_VERSION = 17, 8  # every runtime in use reads these
 MODULES = ("tensorflow", "tf2onnx", "keras", "onnx", "onnxruntime")

@@ -1,0 +1,50 @@
+"""What backends say of themselves, asked so that a faulty one costs nobody else an answer."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+
+import msgspec
+
+from harness.backends import load_backend
+from harness.errors import HarnessError
+from harness.protocols import TakesOptions
+from harness.records import Availability
+from harness.worker.requests import BackendNeeds
+from harness.worker.swallowed import SWALLOWED
+
+
+def probed(name: str, stage: Callable[[str], None]) -> Availability:
+    """Return what a probe found; one that raises, or returns anything else, costs its backend alone."""
+    step = "import"
+    try:
+        stage(step)
+        backend = load_backend(name)
+        step = "probe"
+        stage(step)
+        # There and back: what is no Availability, or holds values of other types, is refused here.
+        found = msgspec.convert(msgspec.to_builtins(backend.probe()), Availability)
+        SWALLOWED.refuse()
+    except BaseException as error:  # SystemExit too: a file that leaves costs its backend only
+        SWALLOWED.forget()
+        print(traceback.format_exc(), flush=True)
+        reason = " ".join(str(error).split())
+        if not isinstance(error, HarnessError):
+            reason = f"{type(error).__name__}: {reason}"
+        return Availability(backend=name, usable=False, reason=f"error during {step}: {reason}")
+    return found
+
+
+def needs_of(name: str) -> BackendNeeds:
+    """Import a backend's file and return what it says of itself; an error of the import among it."""
+    try:
+        backend = load_backend(name)
+        return BackendNeeds(
+            name=name,
+            required_modules=tuple(backend.required_modules),
+            install_hint=backend.install_hint,
+            option_names=tuple(backend.option_names) if isinstance(backend, TakesOptions) else None,
+        )
+    except BaseException as error:
+        return BackendNeeds(name=name, error=f"{type(error).__name__}: {' '.join(str(error).split())}")
