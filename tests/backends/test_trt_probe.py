@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.backends import PROBE_LIMIT_S, load_backend
-from harness.backends._probe_child import CHILD_LIMIT_S, run_child
+from harness.backends._child import CHILD_LIMIT_S, run_child
 from harness.backends.ort_cuda import probe as ort_cuda
 from harness.backends.trt.api import LogLines
 from harness.backends.trt.probe import probe_backend, probe_module
@@ -133,7 +133,7 @@ def hang(tmp_path, monkeypatch):
                 timeout = 0
             return super().communicate(input, timeout)
 
-    monkeypatch.setattr("harness.backends._probe_child.CHILD_LIMIT_S", 1.0)
+    monkeypatch.setattr("harness.backends._child.CHILD_LIMIT_S", 1.0)
     monkeypatch.setattr(subprocess, "Popen", Child)
     tell = f"import threading; open({str(tmp_path / 'hangs')!r}, 'w').write(str(%s)); threading.Event().wait()"
     return lambda word="''": tell % word, said
@@ -200,7 +200,7 @@ def test_what_a_hung_child_started_ends_with_it(hang):
 def test_a_child_does_not_outlive_who_asked(tmp_path):
     os.mkfifo(tmp_path / "pid")
     code = "import os, sys, threading; open(sys.argv[1], 'w').write(str(os.getpid())); threading.Event().wait()"
-    asks = "import sys; from harness.backends._probe_child import run_child; run_child(*sys.argv[1:])"
+    asks = "import sys; from harness.backends._child import run_child; run_child(*sys.argv[1:])"
     root = str(Path(__file__).parents[2])
     asker = subprocess.Popen(
         [sys.executable, "-c", asks, code, str(tmp_path / "pid")], env={**os.environ, "PYTHONPATH": root}

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 
 from harness.backends._cpu import INSTALL_HINT, checked_model, import_reason, support_on_cpu, unusable
+from harness.backends._traits import Traits, takes_files
 from harness.backends.openvino.compiled import DEVICE
 from harness.backends.openvino.engine import NAME, OpenvinoEngine
 from harness.models.onnx_graph import index_nodes
 from harness.protocols import CalibrationSet
 from harness.records import Artifact, Availability, Support
-from harness.specs import BuildOptions, Case
+from harness.specs import BuildOptions, Case, Precision
 
 
 class OpenvinoBackend:
@@ -19,6 +20,20 @@ class OpenvinoBackend:
     name = NAME
     install_hint = INSTALL_HINT
     required_modules = ("openvino", "onnx")
+    traits = Traits(
+        runtime="OpenVINO",
+        extra="cpu",
+        batch="static engines of the sizes asked for, one dynamic for others",
+        layers="names, primitives, times",
+        abilities=takes_files(
+            {
+                Precision.FP32: "FP32",
+                Precision.FP16: "FP16 where the CPU has it",
+                Precision.BF16: "BF16 where the CPU has it",
+                Precision.INT8: "8-bit kernels on Q/DQ",
+            }
+        ),
+    )
 
     def probe(self) -> Availability:
         """Say whether OpenVINO is installed and finds a CPU."""

@@ -9,7 +9,7 @@ from harness.backends._cuda.device import CudaError, Gpu, device_index
 from harness.backends._cuda.options import CudaOptions
 from harness.backends.ort.runtime import bf16_refusal
 from harness.backends.ort_cuda.engine import OrtCudaEngine
-from harness.backends.ort_cuda.probe import INSTALL_HINT, MODULES, PROVIDER, probe_backend
+from harness.backends.ort_cuda.probe import INSTALL_HINT, MODULES, PROVIDER, TRAITS, probe_backend
 from harness.models.onnx_graph import check_scales, index_nodes, load_model
 from harness.precision import find_recipe
 from harness.protocols import CalibrationSet
@@ -23,6 +23,7 @@ class OrtCudaBackend:
     name = "ort-cuda"
     install_hint = INSTALL_HINT
     required_modules = MODULES
+    traits = TRAITS
 
     def probe(self) -> Availability:
         """Say whether ONNX Runtime has a CUDA provider that loads here."""

@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import importlib.util
 
-from harness.backends._probe_child import run_child
+from harness.backends._child import run_child
+from harness.backends._traits import Traits, takes_files
 from harness.machine.cuda_driver import probe_driver
 from harness.records import Availability
+from harness.specs import Precision
 
 PROVIDER = "CUDAExecutionProvider"
 INSTALL_HINT = "pip install 'nn-engine-harness[ort-cuda]'"
 MODULES = ("onnxruntime", "onnx")
+TRAITS = Traits(
+    runtime="ONNX Runtime, CUDA provider",
+    extra="ort-cuda",
+    device="cuda:0, ...",
+    batch="up to the largest asked for",
+    layers="names, types; which run on the CPU",
+    abilities=takes_files(
+        {
+            Precision.FP32: "FP32, TF32 when asked",
+            Precision.FP16: "FP16",
+            Precision.BF16: "where it has kernels",
+            Precision.INT8: "Q/DQ in float",
+        }
+    ),
+)
 # In a process of its own: the provider's libraries are loaded when the first session is made, and ONNX Runtime goes
 # on with its CPU provider when they cannot be.
 CHILD = """

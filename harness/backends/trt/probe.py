@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 
-from harness.backends._probe_child import run_child
+from harness.backends._child import run_child
 from harness.machine.cuda_driver import DriverProbe, probe_driver
 from harness.records import Availability
 

@@ -1,4 +1,4 @@
-"""A probe's code in a process of its own: a crash or a hang there is an answer, and it never outlives who asked."""
+"""Code of a probe or a converter in a process of its own: its crash is an answer, and it never outlives who asked."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,11 +30,12 @@ if sys.platform == "linux":
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildEnd:
-    """How a probe's process ended, and the steps that it said it had done."""
+    """How a process ended, and the steps that it said it had done."""
 
     returncode: int | None  # None: it hung and was killed
     answers: tuple[dict[str, Any], ...]
     last_error: str  # last line on stderr, "" without one
+    last_output: str  # last line on stdout, "" without one
     limit_s: float
 
     def reason(self, module: str, at: str) -> str:
@@ -43,21 +45,35 @@ class ChildEnd:
         if self.returncode < 0:
             name = signal.Signals(-self.returncode).name
             return f"{module} crashes on use: a process died of {name} {at}"
-        return f"{module} fails on use {at}: {self.last_error[:MAX_ERROR] or f'exit status {self.returncode}'}"
+        return f"{module} fails on use {at}: {self.last_words}"
+
+    @property
+    def last_words(self) -> str:
+        """Return the last line that it wrote, of its errors where there are any."""
+        return (self.last_error or self.last_output)[:MAX_ERROR] or f"exit status {self.returncode}"
 
 
-def run_child(code: str, *arguments: str) -> ChildEnd:
+def run_child(
+    code: str,
+    *arguments: str,
+    limit_s: float | None = None,
+    folder: str | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> ChildEnd:
     """Run Python code in another process; when it hangs, kill it with all that it has started.
 
     After each step the code prints a line of JSON, {"step": its name, ...}; these lines are the answers.
+    `limit_s`: CHILD_LIMIT_S unless told; `folder`: where it runs; `environment`: variables beside this process's own.
     """
-    limit_s = CHILD_LIMIT_S
+    limit_s = CHILD_LIMIT_S if limit_s is None else limit_s
     child = subprocess.Popen(
         [sys.executable, "-c", ENDS_WITH_PARENT + code, str(os.getpid()), *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        cwd=folder,
+        env={**os.environ, **(environment or {})},
     )
     is_over = True
     try:
@@ -72,9 +88,14 @@ def run_child(code: str, *arguments: str) -> ChildEnd:
     return ChildEnd(
         returncode=child.returncode if is_over else None,
         answers=tuple(json.loads(line) for line in lines if line.startswith('{"step"')),
-        last_error=(err.decode(errors="replace").strip().splitlines() or [""])[-1],
+        last_error=_last_line(err),
+        last_output=_last_line(out),
         limit_s=limit_s,
     )
+
+
+def _last_line(text: bytes) -> str:
+    return (text.decode(errors="replace").strip().splitlines() or [""])[-1]
 
 
 def _killed(child: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:

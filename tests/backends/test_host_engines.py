@@ -1,0 +1,345 @@
+"""What engines of CPU runtimes share: traits, conversion in a child, widened files, the check against ONNX Runtime."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnx_nets
+import pytest
+from onnx_nets import ArraySet, artifact_of, images, spec_of
+
+from harness.backends import list_backends, load_backend
+from harness.backends._host.adapter import HostBackend, Opened
+from harness.backends._host.conversion import converted, run_converter
+from harness.backends._host.engine import BoundCall
+from harness.backends._host.graph import widened, with_batch
+from harness.backends._traits import Traits, takes_files
+from harness.errors import BackendUnavailable, BuildError, MeasurementError
+from harness.precision import prepare_artifact
+from harness.precision.catalog import list_recipes
+from harness.precision.effective import counted_layers
+from harness.precision.recipe import NOTHING
+from harness.specs import BuildOptions, Case, Precision
+
+HOSTED = tuple(name for name in list_backends() if isinstance(load_backend(name), HostBackend))
+FLOATS = {Precision.FP32: "none", Precision.FP16: "cast", Precision.BF16: "cast"}
+
+
+def float_artifact(tmp_path, precision, net=onnx_nets.tiny_net):
+    path = net(tmp_path / "tiny.onnx")
+    return prepare_artifact(
+        spec_of(path), precision, FLOATS[precision], calibration=None, cache_dir=str(tmp_path / "cache")
+    )
+
+
+def ort_outputs(model, batch):
+    session = pytest.importorskip("onnxruntime").InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    return session.run(None, {"image": batch})[0]
+
+
+class FakeRunner:
+    errors = (RuntimeError,)
+
+    def __init__(self, model, spoil):
+        self._model, self._spoil = model, spoil
+
+    def run(self, batch):
+        return self._spoil(ort_outputs(widened(self._model), batch))
+
+    def bind(self, batch):
+        return BoundCall(compute=lambda: self.run(batch), outputs=lambda: self.run(batch) + self.moved)
+
+    moved = 0.0
+
+    def layers(self, batch, n_runs):
+        return ()
+
+    def close(self):
+        self._model = None
+
+
+class FakeHosted(HostBackend):
+    """ONNX Runtime behind a fault."""
+
+    name = "hosted"
+    required_modules = ("onnxruntime",)
+    distributions = ("onnxruntime",)
+    traits = Traits(
+        runtime="a fake", extra="cpu", batch="free", layers="none", abilities=takes_files(dict.fromkeys(FLOATS, "fp32"))
+    )
+
+    def __init__(self, spoil=lambda outputs: outputs):
+        self._spoil = spoil
+
+    def open(self, request):
+        return Opened(runner=FakeRunner(request.model, self._spoil), engine_bytes=1, options={"threads": "1"})
+
+    def engine(self, artifact):
+        return self.build(artifact, device="cpu", batch_sizes=(1, 4), options=BuildOptions())
+
+
+# -- what a backend takes
+
+
+@pytest.mark.parametrize("name", list_backends())
+def test_a_recipe_that_quantizes_inside_another_runtime_is_refused(name):
+    backend = load_backend(name)
+    traits = getattr(backend, "traits", None)
+    assert traits is not None, f"{name} says nothing of itself"
+    own = {kind for ability in traits.abilities.values() for kind in ability.takes}
+    for recipe in list_recipes():
+        case = Case(model="tiny", backend=name, precision=recipe.precision, recipe=recipe.name)
+        reason = traits.refusal(case, name)
+        if recipe.quantizes_in and recipe.quantizes_in not in own:
+            assert "inside another runtime" in reason or f"{name} has no int8" in reason
+        elif recipe.writes == NOTHING and recipe.quantizes_in:
+            assert not reason
+
+
+@pytest.mark.parametrize("name", HOSTED)
+def test_a_missing_package_is_one_line(name, monkeypatch, tmp_path):
+    backend = load_backend(name)
+    monkeypatch.setitem(sys.modules, backend.required_modules[0], None)
+    found = backend.probe()
+    assert (found.usable, found.reason) == (False, f"{backend.required_modules[0]} is not installed")
+    assert found.install_hint.startswith(f"pip install 'nn-engine-harness[{backend.traits.extra}]'")
+    artifact = artifact_of(onnx_nets.tiny_net(tmp_path / "tiny.onnx"))
+    with pytest.raises(BackendUnavailable, match="is not installed; pip install"):
+        backend.build(artifact, device="cpu", batch_sizes=(1,), options=BuildOptions())
+
+
+def test_listing_and_options_import_no_runtime():
+    code = (
+        "import sys; from harness.backends import list_backends, load_backend\n"
+        "from harness.options.table import all_rows\n"
+        "before = set(sys.modules); [load_backend(name) for name in list_backends()]; all_rows()\n"
+        "runtimes = {m for name in list_backends() for m in load_backend(name).required_modules}\n"
+        "print(sorted(runtimes & {name.partition('.')[0] for name in sys.modules}))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+# -- files
+
+
+@pytest.mark.parametrize("precision", [Precision.FP16, Precision.BF16])
+def test_a_widened_file_holds_the_rounded_weights_in_fp32(tmp_path, precision):
+    source = float_artifact(tmp_path, Precision.FP32)
+    model = onnx.load(float_artifact(tmp_path, precision).onnx_path)
+    wide = widened(model)
+    onnx.checker.check_model(wide, full_check=True)
+    kinds = {tensor.data_type for tensor in wide.graph.initializer}
+    assert kinds == {onnx.TensorProto.FLOAT}
+    assert "Cast" not in {node.op_type for node in wide.graph.node}
+    batch = images(16)
+    exact, rounded = ort_outputs(onnx.load(source.onnx_path), batch), ort_outputs(wide, batch)
+    limit = 5e-3 if precision is Precision.FP16 else 5e-2
+    assert 0 < np.abs(exact - rounded).max() < limit
+    assert model.graph.initializer[0].data_type != onnx.TensorProto.FLOAT  # the original is left alone
+
+
+def test_a_fixed_batch_is_written_into_inputs_and_outputs(tmp_path):
+    fixed = with_batch(onnx.load(onnx_nets.tiny_net(tmp_path / "tiny.onnx")), 1)
+    assert ort_outputs(fixed, images(1)).shape == (1, 10)
+    sizes = [value.type.tensor_type.shape.dim[0].dim_value for value in (*fixed.graph.input, *fixed.graph.output)]
+    assert sizes == [1, 1]
+
+
+# -- converters
+
+
+def test_a_conversion_is_made_once_and_found_by_its_key(tmp_path):
+    made, options = [], BuildOptions(cache_dir=str(tmp_path))
+
+    def make(folder):
+        assert folder.is_dir()
+        made.append(folder)
+        return b"engine", {"tool": "1"}
+
+    first = converted(options, {"a": 1}, "m.bin", make)
+    again = converted(options, {"a": 1}, "m.bin", make)
+    assert [first.cache, again.cache] == ["miss", "hit"]
+    assert again.data == b"engine"
+    assert (again.ns, again.meta["tool"]) == (first.ns, "1")
+    assert converted(options, {"a": 2}, "m.bin", make).cache == "miss"
+    assert converted(replace(options, rebuild=True), {"a": 1}, "m.bin", make).cache == "rebuilt"
+    assert converted(BuildOptions(), {"a": 1}, "m.bin", make).cache == "none"
+    assert len(made) == 4
+    assert not any(folder.exists() for folder in made)
+    for payload in tmp_path.rglob("m.bin"):
+        payload.write_bytes(b"damaged")
+    mended = converted(options, {"a": 1}, "m.bin", make)
+    assert (mended.cache, mended.data) == ("rebuilt", b"engine")
+    assert "was damaged" in mended.warnings[0]
+
+
+def test_a_converter_that_fails_says_why_in_one_line(tmp_path):
+    with pytest.raises(BuildError, match=r"^tool fails on use when converting: ValueError: no such operator$"):
+        run_converter("tool", "raise ValueError('no such operator')", folder=tmp_path)
+    with pytest.raises(BuildError, match="tool crashes on use: a process died of SIGABRT when converting"):
+        run_converter("tool", "os.abort()", folder=tmp_path)
+    with pytest.raises(BuildError, match="tool did not end within 1 s"):
+        run_converter("tool", "import time; time.sleep(60)", folder=tmp_path, limit_s=1.0)
+
+
+def test_a_converter_sees_the_harness_and_may_install_nothing(tmp_path):
+    code = "import harness, pathlib; pathlib.Path('out').write_text(os.environ['PIP_NO_INDEX'] + sys.argv[1])"
+    run_converter("tool", code, "x", folder=tmp_path)
+    assert (tmp_path / "out").read_text() == "1x"
+
+
+# -- whether a file was read right
+
+FAULTS = {
+    "zeros": (lambda outputs: outputs * 0 + np.eye(10, dtype=np.float32)[9], "random images get another class"),
+    "NaN": (lambda outputs: outputs * np.nan, "NaN or Inf where ONNX Runtime gives numbers"),
+    "another shape": (lambda outputs: outputs[:, :3], r"its output is \[8, 3\]"),
+    "no table": (lambda outputs: outputs[0], "its first batch fails"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("precision", FLOATS)
+def test_an_engine_that_misreads_its_file_is_not_built(tmp_path, fault, precision):
+    spoil, reason = FAULTS[fault]
+    with pytest.raises(BuildError, match=reason):
+        FakeHosted(spoil).engine(float_artifact(tmp_path, precision))
+
+
+@pytest.mark.parametrize("precision", FLOATS)
+def test_an_honest_engine_is_built(tmp_path, precision):
+    with FakeHosted().engine(float_artifact(tmp_path, precision)) as engine:
+        assert engine.infer(images(3)).shape == (3, 10)
+        assert engine.facts.notes == ()
+
+
+def test_a_file_that_onnx_runtime_cannot_run_is_noted(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.backends._host.agreement.widened", lambda model: onnx.ModelProto())
+    with FakeHosted().engine(float_artifact(tmp_path, Precision.FP32)) as engine:
+        assert engine.facts.notes[0].startswith("not compared with ONNX Runtime, which cannot run the file")
+
+
+def test_a_bound_call_that_gives_other_outputs_is_not_timed(tmp_path, monkeypatch):
+    monkeypatch.setattr(FakeRunner, "moved", 0.5)
+    with FakeHosted().engine(float_artifact(tmp_path, Precision.FP32)) as engine:
+        assert engine.timer(images(1), window="end_to_end", launch="auto").sample(1) > 0
+        with pytest.raises(MeasurementError, match="differs from infer"):
+            engine.timer(images(1), window="compute", launch="auto")
+
+
+def test_an_error_of_the_runtime_is_a_measurement_error(tmp_path):
+    calls = []
+
+    def spoil(outputs):
+        calls.append(1)
+        if len(calls) > 1:
+            raise RuntimeError("out of memory\nmore")
+        return outputs
+
+    artifact = float_artifact(tmp_path, Precision.FP32)
+    with FakeHosted(spoil).engine(artifact) as engine, pytest.raises(MeasurementError) as caught:
+        engine.infer(images(2))
+    assert str(caught.value) == "tiny-hosted-fp32: a batch of 2 failed: out of memory"
+
+
+# -- every backend of an extra: what the contract does not ask
+
+
+@pytest.fixture(params=HOSTED)
+def hosted(request):
+    backend = load_backend(request.param)
+    found = backend.probe()
+    if not found.usable:
+        pytest.skip(found.reason)
+    return backend
+
+
+def build(backend, artifact, **settings):
+    options = BuildOptions(settings=settings)
+    return backend.build(artifact, device="cpu", batch_sizes=(1, 4), options=options)
+
+
+@pytest.mark.parametrize("precision", FLOATS)
+def test_a_float_file_agrees_with_onnx_runtime(hosted, tmp_path, precision):
+    case = Case(model="tiny", backend=hosted.name, precision=precision, recipe=FLOATS[precision])
+    if not hosted.supports(case).supported:
+        pytest.skip(hosted.supports(case).reason)
+    artifact, batch = float_artifact(tmp_path, precision), images(40)
+    expected = ort_outputs(widened(onnx.load(artifact.onnx_path)), batch)
+    with build(hosted, artifact) as engine:
+        outputs = engine.infer(batch)
+    limit = {Precision.FP32: 1e-4, Precision.FP16: 5e-3, Precision.BF16: 5e-2}[precision]
+    np.testing.assert_allclose(outputs, expected, atol=limit, rtol=0)
+
+
+def test_an_operator_that_it_lacks_is_one_line(hosted, tmp_path):
+    nodes = [onnx.helper.make_node("Frobnicate", ["image"], ["probabilities"], domain="acme")]
+    path = onnx_nets.save_net(tmp_path / "odd.onnx", nodes, {})
+    model = onnx.load(path)
+    model.opset_import.append(onnx.helper.make_opsetid("acme", 1))
+    onnx.save(model, str(path))
+    with pytest.raises(BuildError) as caught:
+        build(hosted, artifact_of(path))
+    assert "\n" not in str(caught.value)
+    assert "Frobnicate" in str(caught.value) or "odd.onnx" in str(caught.value)
+
+
+def test_a_fixed_batch_is_kept(hosted, tmp_path):
+    with build(hosted, artifact_of(onnx_nets.tiny_net(tmp_path / "fixed.onnx", batch=3))) as engine:
+        assert engine.input.shape == (3, 1, 8, 8)
+        assert engine.infer(images(3)).shape == (3, 10)
+        with pytest.raises(MeasurementError, match=r"expected \[3, 1, 8, 8\]"):
+            engine.infer(images(4))
+
+
+def test_a_timer_is_not_moved_by_other_batches(hosted, tmp_path):
+    with build(hosted, artifact_of(onnx_nets.tiny_net(tmp_path / "tiny.onnx"))) as engine:
+        timer = engine.timer(images(4), window="compute", launch="auto")
+        other = engine.timer(images(1), window="compute", launch="auto")
+        expected = engine.infer(images(2))
+        assert (timer.sample(2) > 0).all()
+        assert (other.sample(2) > 0).all()
+        np.testing.assert_array_equal(engine.infer(images(2)), expected)
+
+
+# -- one by one
+
+
+def quantized(path, tmp_path, recipe):
+    calibration = ArraySet(images(200))
+    return prepare_artifact(
+        spec_of(path), Precision.INT8, recipe, calibration=calibration, cache_dir=str(tmp_path / "cache")
+    )
+
+
+class TestOpencv:
+    @pytest.fixture
+    def backend(self):
+        pytest.importorskip("cv2")
+        return load_backend("opencv")
+
+    def test_a_qdq_file_is_emulated_in_float(self, backend, tmp_path):
+        artifact, batch = quantized(onnx_nets.tiny_net(tmp_path / "tiny.onnx"), tmp_path, "qdq-minmax"), images(40)
+        emulation = load_backend("ort-emulation")
+        with build(emulation, artifact) as reference, build(backend, artifact) as engine:
+            np.testing.assert_allclose(engine.infer(batch), reference.infer(batch), atol=1e-5, rtol=0)
+            assert {layer.precision for layer in engine.layers() if layer.is_compute} == {"fp32"}
+
+    def test_the_graph_engine_follows_the_precision_or_the_option(self, backend, tmp_path):
+        full, half = float_artifact(tmp_path, Precision.FP32), float_artifact(tmp_path, Precision.FP16)
+        used = []
+        for artifact, settings in ((full, {}), (half, {}), (full, {"opencv": {"engine": "new"}})):
+            with build(backend, artifact, **settings) as engine:
+                used.append(engine.facts.options["engine"])
+        assert used == ["classic", "new", "new"]
+
+    def test_layers_have_times_of_their_own(self, backend, tmp_path):
+        with build(backend, float_artifact(tmp_path, Precision.FP32)) as engine:
+            layers = engine.layers()
+        assert all(layer.time_ns > 0 for layer in counted_layers(layers))
+        assert all(layer.time_ns is not None for layer in layers)  # 0 of those that were fused into another
