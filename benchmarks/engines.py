@@ -30,6 +30,7 @@ from harness.models import load_card
 from harness.precision import prepare_artifact
 from harness.precision.calibration import CheckedCalibration
 from harness.precision.catalog import list_recipes
+from harness.precision.effective import counted_layers
 from harness.protocols import Engine, Images, Outputs
 from harness.records import CPU
 from harness.specs import REFERENCE_BACKEND, BuildOptions, Case, DatasetRequest, ModelSpec, Precision, TimingPlan
@@ -126,7 +127,7 @@ def print_row(case: Case, site, images: Images, expected: Outputs, reference: En
             outputs = outputs_of(engine, images)
             distance = float(np.abs(outputs - expected).max())
             changed = int((outputs.argmax(1) != expected.argmax(1)).sum())
-            ran = ", ".join(sorted({layer.precision or "unknown" for layer in engine.layers() if layer.is_compute}))
+            ran = ", ".join(sorted({layer.precision or "unknown" for layer in counted_layers(engine.layers())}))
             cells += [
                 f"{distance:.1e}",
                 f"{changed} of {len(images)}",

@@ -11,12 +11,13 @@ import pytest
 from onnx_nets import ArraySet, artifact_of, images, spec_of
 
 from harness.backends import list_backends, load_backend
-from harness.backends._host.adapter import HostBackend, Opened
+from harness.backends._host.adapter import HostBackend
 from harness.backends._host.conversion import converted, run_converter
 from harness.backends._host.engine import BoundCall
 from harness.backends._host.graph import widened, with_batch
+from harness.backends._host.request import Opened
 from harness.backends._traits import Traits, takes_files
-from harness.errors import BackendUnavailable, BuildError, MeasurementError
+from harness.errors import BackendUnavailable, BuildError, MeasurementError, Unsupported
 from harness.precision import prepare_artifact
 from harness.precision.catalog import list_recipes
 from harness.precision.effective import counted_layers
@@ -179,17 +180,17 @@ def test_a_conversion_is_made_once_and_found_by_its_key(tmp_path):
 
 
 def test_a_converter_that_fails_says_why_in_one_line(tmp_path):
-    with pytest.raises(BuildError, match=r"^tool fails on use when converting: ValueError: no such operator$"):
-        run_converter("tool", "raise ValueError('no such operator')", folder=tmp_path)
+    with pytest.raises(BuildError, match=r"^m: tool fails on use when converting: ValueError: no such operator$"):
+        run_converter("tool", "raise ValueError('no such operator')", subject="m", folder=tmp_path)
     with pytest.raises(BuildError, match="tool crashes on use: a process died of SIGABRT when converting"):
-        run_converter("tool", "os.abort()", folder=tmp_path)
+        run_converter("tool", "os.abort()", subject="m", folder=tmp_path)
     with pytest.raises(BuildError, match="tool did not end within 1 s"):
-        run_converter("tool", "import time; time.sleep(60)", folder=tmp_path, limit_s=1.0)
+        run_converter("tool", "import time; time.sleep(60)", subject="m", folder=tmp_path, limit_s=1.0)
 
 
 def test_a_converter_sees_the_harness_and_may_install_nothing(tmp_path):
     code = "import harness, pathlib; pathlib.Path('out').write_text(os.environ['PIP_NO_INDEX'] + sys.argv[1])"
-    run_converter("tool", code, "x", folder=tmp_path)
+    run_converter("tool", code, "x", subject="m", folder=tmp_path)
     assert (tmp_path / "out").read_text() == "1x"
 
 
@@ -343,3 +344,73 @@ class TestOpencv:
             layers = engine.layers()
         assert all(layer.time_ns > 0 for layer in counted_layers(layers))
         assert all(layer.time_ns is not None for layer in layers)  # 0 of those that were fused into another
+
+
+class TestNcnn:
+    @pytest.fixture
+    def backend(self):
+        backend = load_backend("ncnn")
+        if not backend.probe().usable:
+            pytest.skip(backend.probe().reason)
+        return backend
+
+    @pytest.fixture
+    def tiny(self, tmp_path):
+        return onnx_nets.tiny_net(tmp_path / "tiny.onnx")
+
+    def build_int8(self, backend, path, recipe, cache, calibration=None):
+        artifact = replace(artifact_of(path), precision=Precision.INT8, recipe=recipe)
+        options = BuildOptions(cache_dir=str(cache))
+        calibration = calibration or ArraySet(images(200))
+        return backend.build(artifact, device="cpu", batch_sizes=(1, 4), options=options, calibration=calibration)
+
+    @pytest.mark.parametrize("recipe", ["ncnn-minmax", "ncnn-entropy"])
+    def test_products_have_8_bits_by_ranges_of_ours(self, backend, tiny, tmp_path, recipe):
+        batch = images(100, seed=3)
+        with build(backend, artifact_of(tiny)) as full, self.build_int8(backend, tiny, recipe, tmp_path) as engine:
+            distance = np.abs(engine.infer(batch) - full.infer(batch)).max()
+            assert {layer.precision for layer in counted_layers(engine.layers())} == {"int8"}
+            assert engine.facts.engine_bytes < 0.6 * full.facts.engine_bytes
+        assert 1e-4 < distance < 0.1
+        assert (engine.facts.calibration.method, engine.facts.calibration.images.n_images) == (recipe[5:], 200)
+
+    def test_a_quantized_model_is_kept_by_its_images_and_recipe(self, backend, tiny, tmp_path):
+        def state(**changes):
+            with self.build_int8(backend, tiny, **{"recipe": "ncnn-minmax", "cache": tmp_path, **changes}) as engine:
+                return engine.facts.cache
+
+        assert [state(), state()] == ["miss", "hit"]
+        assert state(recipe="ncnn-entropy") == "miss"
+        assert state(calibration=ArraySet(images(50), fingerprint="others")) == "miss"
+
+    def test_the_narrower_of_two_ranges_clips(self, backend, tiny, tmp_path):
+        wide = images(200).copy()
+        wide[0] *= 50.0  # one image that no other is like
+        calibration = ArraySet(wide)
+        batch, ends = images(100, seed=3), []
+        with build(backend, artifact_of(tiny)) as full:
+            for recipe in ("ncnn-minmax", "ncnn-entropy"):
+                with self.build_int8(backend, tiny, recipe, tmp_path, calibration) as engine:
+                    ends.append(np.abs(engine.infer(batch) - full.infer(batch)).max())
+        assert ends[1] < ends[0] / 3
+
+    def test_fp16_is_how_numbers_are_stored(self, backend, tmp_path):
+        full, half = float_artifact(tmp_path, Precision.FP32), float_artifact(tmp_path, Precision.FP16)
+        with build(backend, full) as engine:
+            assert engine.facts.options["use_fp16_storage"] == "False"
+        with build(backend, half) as engine:
+            assert engine.facts.options["use_fp16_storage"] == "True"
+            assert {layer.precision for layer in counted_layers(engine.layers())} == {""}
+            assert "ncnn does not say what it multiplies in" in " ".join(engine.facts.notes)
+
+    def test_a_layer_whose_weights_cannot_be_followed_is_unsupported(self, backend):
+        from harness.backends.ncnn.files import NcnnFiles
+
+        head = "7767517\n2 2\nInput in0 0 1 in0\n"
+        product = "InnerProduct fc 1 1 in0 out0 0=2 1=0 2=4\n"
+        tag = (0).to_bytes(4, "little")
+        weights = tag + np.ones(4, "<f4").tobytes()
+        assert NcnnFiles(param=head + product, weights=weights).quantized({"in0": 1.0}).layers[1].is_int8
+        for damaged in (weights + weights[:8], weights[:-4], b"\1" + weights[1:]):
+            with pytest.raises(Unsupported, match="INT8"):
+                NcnnFiles(param=head + product, weights=damaged).quantized({"in0": 1.0})

@@ -6,50 +6,18 @@ import importlib
 import importlib.metadata
 import importlib.util
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 from harness.backends._cpu import checked_model, import_reason, qdq_weight_bits, unusable
 from harness.backends._host.agreement import check_agreement
-from harness.backends._host.conversion import Converted
-from harness.backends._host.engine import HostEngine, Runner
+from harness.backends._host.engine import HostEngine
 from harness.backends._host.graph import single_tensors
+from harness.backends._host.request import Opened, OpenRequest
 from harness.backends._traits import QDQ, Traits
-from harness.models.onnx_graph import NodeIndex, index_nodes
+from harness.models.onnx_graph import index_nodes
 from harness.protocols import CalibrationSet
-from harness.records import CPU, Artifact, Availability, Calibration, EngineFacts, Support, TensorSpec
+from harness.records import CPU, Artifact, Availability, EngineFacts, Support
 from harness.specs import BuildOptions, Case, Precision
-
-if TYPE_CHECKING:
-    from onnx import ModelProto
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenRequest:
-    """What a runner is opened from."""
-
-    artifact: Artifact
-    model: ModelProto  # of the artifact
-    input: TensorSpec
-    output: TensorSpec
-    nodes: NodeIndex
-    batch_sizes: tuple[int, ...]
-    options: BuildOptions
-    calibration: CalibrationSet | None
-    label: str  # for messages
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opened:
-    """A runner and what there is to say of it."""
-
-    runner: Runner
-    engine_bytes: int
-    options: Mapping[str, str]  # as read back, or said to be as asked
-    notes: tuple[str, ...] = ()
-    converted: Converted | None = None  # what it was opened from, where a converter made that
-    calibration: Calibration | None = None  # of a runtime that quantizes while it builds
 
 
 class HostBackend:

@@ -60,21 +60,22 @@ def run_converter(
     tool: str,
     code: str,
     *arguments: str,
+    subject: str,
     folder: Path,
     limit_s: float = CONVERTER_LIMIT_S,
     environment: Mapping[str, str] | None = None,
 ) -> None:
-    """Run a converter's Python code in a child of `folder`. Raises: BuildError with its last words."""
+    """Run a converter's Python code in a child, in a folder. Raises: BuildError with `subject` and its last words."""
     paths = os.pathsep.join(str(Path(path).absolute()) for path in sys.path if path)
     variables = {**QUIET, "PYTHONPATH": paths, **(environment or {})}
     end = run_child(code, *arguments, limit_s=limit_s, folder=str(folder), environment=variables)
     if end.returncode is None:
-        raise BuildError(f"{tool} did not end within {limit_s:.0f} s")
+        raise BuildError(f"{subject}: {tool} did not end within {limit_s:.0f} s")
     if end.returncode:
-        raise BuildError(end.reason(tool, "when converting"))
+        raise BuildError(f"{subject}: {end.reason(tool, 'when converting')}")
 
 
-def run_program(tool: str, program: Path, *arguments: str, folder: Path, limit_s: float = CONVERTER_LIMIT_S) -> None:
+def run_program(tool: str, program: Path, *arguments: str, subject: str, folder: Path) -> None:
     """Run a converter that is a program, as `run_converter` does. Raises: BuildError."""
     code = "os.execv(sys.argv[1], sys.argv[1:])"
-    run_converter(tool, code, str(program), *arguments, folder=folder, limit_s=limit_s)
+    run_converter(tool, code, str(program), *arguments, subject=subject, folder=folder)

@@ -6,7 +6,8 @@ import os
 from typing import Any
 
 from harness.backends._cpu import import_runtime
-from harness.backends._host.adapter import HostBackend, Opened, OpenRequest
+from harness.backends._host.adapter import HostBackend
+from harness.backends._host.request import Opened, OpenRequest
 from harness.backends._traits import Traits, refused, takes_files
 from harness.backends.opencv.options import AUTO, CLASSIC, NEW, OpencvOptions
 from harness.backends.opencv.runner import OpencvRunner

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.backends._host.adapter import OpenRequest
 from harness.backends._host.engine import BoundCall
+from harness.backends._host.request import OpenRequest
 from harness.models.onnx_graph import NodeIndex
 from harness.precision.effective import median_times, onnx_nodes_of
 from harness.protocols import Images, Outputs
