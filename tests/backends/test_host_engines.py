@@ -17,6 +17,7 @@ from harness.backends._host.engine import BoundCall
 from harness.backends._host.graph import widened, with_batch
 from harness.backends._host.request import Opened
 from harness.backends._traits import Traits, takes_files
+from harness.backends.litert.runner import layer_of
 from harness.errors import BackendUnavailable, BuildError, MeasurementError, Unsupported
 from harness.precision import prepare_artifact
 from harness.precision.catalog import list_recipes
@@ -260,8 +261,17 @@ def hosted(request):
     return backend
 
 
+@pytest.fixture(autouse=True, scope="module")
+def shared_cache(tmp_path_factory):
+    """Let all tests share what converters make: the same net is converted once."""
+    SHARED["cache_dir"] = str(tmp_path_factory.mktemp("cache"))
+
+
+SHARED = {}
+
+
 def build(backend, artifact, **settings):
-    options = BuildOptions(settings=settings)
+    options = BuildOptions(settings=settings, **SHARED)
     return backend.build(artifact, device="cpu", batch_sizes=(1, 4), options=options)
 
 
@@ -414,3 +424,61 @@ class TestNcnn:
         for damaged in (weights + weights[:8], weights[:-4], b"\1" + weights[1:]):
             with pytest.raises(Unsupported, match="INT8"):
                 NcnnFiles(param=head + product, weights=damaged).quantized({"in0": 1.0})
+
+
+class TestLitert:
+    @pytest.fixture
+    def backend(self):
+        backend = load_backend("litert")
+        if not backend.probe().usable:
+            pytest.skip(backend.probe().reason)
+        return backend
+
+    def open(self, backend, tmp_path, precision=Precision.FP32, recipe="", **settings):
+        if precision is Precision.INT8:
+            path = onnx_nets.tiny_net(tmp_path / "tiny.onnx")
+            artifact = replace(artifact_of(path), precision=precision, recipe=recipe)
+        else:
+            artifact = float_artifact(tmp_path, precision)
+        options = BuildOptions(settings=settings, **SHARED)
+        return backend.build(
+            artifact, device="cpu", batch_sizes=(1, 4), options=options, calibration=ArraySet(images(50))
+        )
+
+    def test_int8_and_fp16_are_what_they_say(self, backend, tmp_path):
+        batch, found = images(100, seed=3), {}
+        with self.open(backend, tmp_path) as engine:
+            exact, full_bytes = engine.infer(batch), engine.facts.engine_bytes
+        for precision, recipe in ((Precision.FP16, ""), (Precision.INT8, "litert-int8")):
+            with self.open(backend, tmp_path, precision, recipe) as engine:
+                layers = {layer.precision for layer in counted_layers(engine.layers())}
+                found[precision] = layers, np.abs(engine.infer(batch) - exact).max()
+                assert (engine.facts.calibration is not None) == (precision is Precision.INT8)
+        assert found[Precision.FP16][0] == {"fp32"}  # the weights are stored in FP16, and widened
+        assert 0 < found[Precision.FP16][1] < 5e-3
+        assert found[Precision.INT8][0] == {"int8"}
+        assert 1e-4 < found[Precision.INT8][1] < 0.1
+        assert full_bytes > 0
+
+    def test_a_conversion_is_not_repeated_for_another_way_to_run_it(self, backend, tmp_path):
+        with self.open(backend, tmp_path):
+            pass
+        with self.open(backend, tmp_path, litert={"reference_kernels": True}) as engine:
+            assert engine.facts.cache == "hit"
+            assert engine.facts.options["xnnpack"] == "off"
+            assert engine.infer(images(2)).shape == (2, 10)
+
+
+def test_eight_bit_weights_make_a_layer_int8():
+    def layer(*kinds, name="onnx1/Relu;onnx0/Conv2D", op="CONV_2D"):
+        tensors = {place: {"dtype": np.dtype(kind).type, "name": name} for place, kind in enumerate(kinds)}
+        return layer_of({"op_name": op, "inputs": [*range(len(kinds))], "outputs": [0]}, tensors, ["/conv", "/relu"])
+
+    assert layer("float32", "float32").precision == "fp32"
+    assert layer("int8", "int8").precision == "int8"
+    assert (layer("float32", "int8").precision, layer("float32", "int8").kernel) == (
+        "int8",
+        "activations quantized at every call",
+    )
+    assert layer("float32").onnx_nodes == ("/conv", "/relu")
+    assert not layer("float32", op="DEQUANTIZE").is_compute

@@ -49,6 +49,7 @@ EVERY = {
     "--engine-cache": (["--engine-cache=/cache"], "/cache"),
     "--rebuild": (["--rebuild"], True),
     "--cuda-tf32": (["--cuda-tf32"], True),
+    "--litert-reference-kernels": (["--litert-reference-kernels"], True),
     "--opencv-engine": (["--opencv-engine=new"], "new"),
     "--trt-workspace": (["--trt-workspace=256"], 256),
     "--trt-optimization-level": (["--trt-optimization-level=0"], 0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -53,8 +54,12 @@ class HostBackend:
         return ""
 
     def versions(self) -> dict[str, str]:
-        """Return the versions of the runtime's packages."""
-        return {name: importlib.metadata.version(name) for name in self.distributions}
+        """Return the versions of the runtime's packages; of those that go by several names, of the one there is."""
+        found = {}
+        for name in self.distributions:
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                found[name] = importlib.metadata.version(name)
+        return found
 
     def supports(self, case: Case) -> Support:
         """Say whether the case can run, by what the runtime can do."""

@@ -22,7 +22,7 @@ class OpencvBackend(HostBackend):
 
     name = "opencv"
     required_modules = ("cv2", "onnx", "onnxruntime")
-    distributions = ("opencv-python-headless",)
+    distributions = ("opencv-python-headless", "opencv-python", "opencv-contrib-python")
     traits = Traits(
         runtime="OpenCV DNN",
         extra="opencv",
