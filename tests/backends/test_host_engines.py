@@ -3,7 +3,9 @@
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import onnx
 import onnx_nets
@@ -18,6 +20,7 @@ from harness.backends._host.graph import widened, with_batch
 from harness.backends._host.request import Opened
 from harness.backends._traits import Traits, takes_files
 from harness.backends.litert.runner import layer_of
+from harness.backends.mnn.convert import write_pictures
 from harness.errors import BackendUnavailable, BuildError, MeasurementError, Unsupported
 from harness.precision import prepare_artifact
 from harness.precision.catalog import list_recipes
@@ -25,6 +28,7 @@ from harness.precision.effective import counted_layers
 from harness.precision.recipe import NOTHING
 from harness.specs import BuildOptions, Case, Precision
 
+ROOT = Path(__file__).parents[2]
 HOSTED = tuple(name for name in list_backends() if isinstance(load_backend(name), HostBackend))
 FLOATS = {Precision.FP32: "none", Precision.FP16: "cast", Precision.BF16: "cast"}
 
@@ -467,6 +471,69 @@ class TestLitert:
             assert engine.facts.cache == "hit"
             assert engine.facts.options["xnnpack"] == "off"
             assert engine.infer(images(2)).shape == (2, 10)
+
+
+class TestMnn:
+    @pytest.fixture
+    def backend(self):
+        pytest.importorskip("MNN")
+        return load_backend("mnn")
+
+    def test_operators_have_the_types_that_mnn_tells(self, backend, tmp_path):
+        path = onnx_nets.tiny_net(tmp_path / "tiny.onnx")
+        artifact = replace(artifact_of(path), precision=Precision.INT8, recipe="mnn-ema")
+        options = BuildOptions(**SHARED)
+        calibration = ArraySet(images(100))
+        batch = images(50, seed=3)
+        with (
+            backend.build(
+                artifact, device="cpu", batch_sizes=(1, 4), options=options, calibration=calibration
+            ) as engine,
+            build(backend, artifact_of(path)) as full,
+        ):
+            layers = counted_layers(engine.layers())
+            assert {layer.precision for layer in layers} == {"int8"}
+            assert all(layer.time_ns > 0 for layer in layers)
+            assert {layer.precision for layer in counted_layers(full.layers())} == {"fp32"}
+            assert (engine.facts.calibration.method, engine.facts.calibration.batch_size) == ("ema", 50)
+            assert np.abs(engine.infer(batch) - full.infer(batch)).max() < 0.2
+
+    def test_a_status_is_an_error(self, backend, tmp_path, monkeypatch):
+        with build(backend, artifact_of(onnx_nets.tiny_net(tmp_path / "tiny.onnx"))) as engine:
+            session = engine._runner._sessions[4]
+            silent = replace(session, net=type("Net", (), {"runSession": staticmethod(lambda _: 3)}))
+            engine._runner._sessions[4] = silent
+            with pytest.raises(MeasurementError, match="MNN failed with status 3"):
+                engine.infer(images(4))
+
+    def test_a_loss_of_its_int8_is_red(self, backend, tmp_path):
+        """The gate is there for just this: MNN 3.6.1 gets lenet5 in INT8 wrong by hundreds of images in a thousand."""
+        words = ["--backend=mnn", "--model=lenet5", "--precision=int8", "--recipe=mnn-ema", "--score-images=500"]
+        folders = [f"--report-dir={tmp_path / 'reports'}", f"--engine-cache={tmp_path / 'cache'}"]
+        command = [sys.executable, "-m", "pytest", "suites/", "-m", "accuracy", "-p", "no:cacheprovider"]
+        run = subprocess.run([*command, *words, *folders], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert run.returncode == 1, run.stdout[-2000:]
+        summary = next((tmp_path / "reports").rglob("summary.json")).read_text()
+        assert "regressed" in summary
+        assert "lenet5-mnn-int8-mnn-ema" in summary
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_give_a_quantizer_the_pixels_back(channels, tmp_path):
+    pixels = np.random.default_rng(1).integers(0, 256, (4, channels, 5, 7)).astype(np.float32)
+    pixels[0, :, 0, 0], pixels[0, :, 0, 1] = 0, 255
+    mean, std = np.array([0.1, 0.2, 0.3])[:channels], np.array([0.5, 0.6, 0.7])[:channels]
+    given = ((pixels / 255 - mean[:, None, None]) / std[:, None, None]).astype(np.float32)
+    settings = write_pictures(given, tmp_path / "images", "case")
+    files = sorted((tmp_path / "images").iterdir())
+    assert (settings["width"], settings["height"], settings["used_image_num"], len(files)) == (7, 5, 4, 4)
+    for image, file in zip(pixels, files, strict=True):
+        read = (plt.imread(file) * 255).round().reshape(5, 7, channels).transpose(2, 0, 1)
+        np.testing.assert_array_equal(read, image)
+    back = (pixels - np.array(settings["mean"])[:, None, None]) * np.array(settings["normal"])[:, None, None]
+    np.testing.assert_allclose(back, given, atol=1e-5)
+    with pytest.raises(Unsupported, match="pictures of 1 or 3 channels"):
+        write_pictures(np.zeros((1, 2, 5, 7), np.float32), tmp_path / "two", "case")
 
 
 def test_eight_bit_weights_make_a_layer_int8():
