@@ -51,6 +51,7 @@ EVERY = {
     "--cuda-tf32": (["--cuda-tf32"], True),
     "--litert-reference-kernels": (["--litert-reference-kernels"], True),
     "--opencv-engine": (["--opencv-engine=new"], "new"),
+    "--torch-mode": (["--torch-mode=script"], "script"),
     "--trt-workspace": (["--trt-workspace=256"], 256),
     "--trt-optimization-level": (["--trt-optimization-level=0"], 0),
     "--trt-tactic-sources": (

@@ -88,11 +88,11 @@ def _widen_tensor(tensor: TensorProto) -> None:
     onnx = import_runtime("onnx", INSTALL_HINT)
     if tensor.data_type not in _narrow_types():
         return
-    values = _floats(tensor)
+    values = float_values(tensor)
     tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
 
 
-def _floats(tensor: TensorProto) -> NDArray[np.float32]:
+def float_values(tensor: TensorProto) -> NDArray[np.float32]:
     """Return the values of an FP16 or BF16 tensor; NumPy itself has no bfloat16."""
     onnx = import_runtime("onnx", INSTALL_HINT)
     if tensor.data_type == onnx.TensorProto.BFLOAT16:
