@@ -13,7 +13,7 @@ from harness.protocols import Progress, no_progress
 from harness.records import Availability
 from harness.run.choosing import choose_models
 from harness.run.data import check_data
-from harness.run.probing import choose_backends
+from harness.run.probing import choose_backends, takes_device
 from harness.specs import DEFAULT_RECIPES, Case, ModelSpec, Precision
 
 
@@ -72,7 +72,7 @@ def _recipes(options: HarnessOptions, precision: Precision) -> tuple[str, ...]:
 def _device(options: HarnessOptions, availability: Availability) -> str:
     if options.device == "auto":
         return availability.devices[0]
-    if options.device not in availability.devices:
+    if options.device not in availability.devices and not takes_device(availability.backend, options.device):
         raise ConfigError(
             f"--device={options.device}: {availability.backend} has {', '.join(availability.devices)} here"
         )

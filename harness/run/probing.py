@@ -10,7 +10,7 @@ from harness.discovery import add_extension_dir
 from harness.errors import BackendUnavailable, ConfigError, WorkerDied
 from harness.options.names import near_names
 from harness.options.values import HarnessOptions
-from harness.protocols import TakesOptions
+from harness.protocols import TakesDevices, TakesOptions
 from harness.records import Availability
 from harness.worker.process import Worker
 
@@ -69,6 +69,12 @@ def probe_backends(names: Sequence[str], options: HarnessOptions) -> list[Availa
             worker.close()
     order = {name: index for index, name in enumerate(names)}
     return sorted(found, key=lambda a: order[a.backend])
+
+
+def takes_device(name: str, device: str) -> bool:
+    """Tell whether a backend takes a device that its probe does not list."""
+    backend = load_backend(name)
+    return isinstance(backend, TakesDevices) and backend.takes_device(device)
 
 
 def one_line(availability: Availability) -> str:

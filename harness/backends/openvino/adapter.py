@@ -1,21 +1,35 @@
-"""OpenVINO on the CPU. `import openvino` happens in `probe` and `build`, in worker processes only."""
+"""OpenVINO, on the CPU unless told. `import openvino` happens in `probe` and `build`, in worker processes only."""
 
 from __future__ import annotations
 
 import importlib
+import re
+from dataclasses import replace
+from functools import partial
 
-from harness.backends._cpu import INSTALL_HINT, checked_model, import_reason, support_on_cpu, unusable
+from harness.backends._cpu import (
+    INSTALL_HINT,
+    checked_model,
+    import_reason,
+    import_runtime,
+    support_on_cpu,
+    unusable,
+)
 from harness.backends._traits import Traits, takes_files
-from harness.backends.openvino.compiled import DEVICE
-from harness.backends.openvino.engine import NAME, OpenvinoEngine
+from harness.backends.openvino.compiled import DEVICE, CompiledModels, lacking_operators
+from harness.backends.openvino.engine import OpenvinoEngine
+from harness.backends.openvino.options import NAME
+from harness.errors import Unsupported
 from harness.models.onnx_graph import index_nodes
 from harness.protocols import CalibrationSet
-from harness.records import Artifact, Availability, Support
+from harness.records import CPU, Artifact, Availability, Support
 from harness.specs import BuildOptions, Case, Precision
+
+DEVICES = re.compile(r"cpu|npu|gpu(?:\.\d+)?|(?:auto|batch|hetero|multi):[a-z]+(?:\.\d+)?(?:,[a-z]+(?:\.\d+)?)*")
 
 
 class OpenvinoBackend:
-    """Builds OpenVINO engines on the CPU. Implements `protocols.Backend`."""
+    """Builds OpenVINO engines. Implements `protocols.Backend` and `protocols.TakesDevices`."""
 
     name = NAME
     install_hint = INSTALL_HINT
@@ -54,9 +68,13 @@ class OpenvinoBackend:
             device_names=(str(core.get_property(DEVICE, "FULL_DEVICE_NAME")),),
         )
 
+    def takes_device(self, device: str) -> bool:
+        """Tell whether a text names a device of OpenVINO's, or several: gpu, hetero:gpu,cpu; typed in small letters."""
+        return bool(DEVICES.fullmatch(device))
+
     def supports(self, case: Case) -> Support:
-        """Say whether the case can run on a CPU."""
-        return support_on_cpu(case, NAME)
+        """Say whether the case can run; whether the device is there is met by `build`."""
+        return support_on_cpu(replace(case, device=CPU) if self.takes_device(case.device) else case, NAME)
 
     def build(
         self,
@@ -67,12 +85,18 @@ class OpenvinoBackend:
         options: BuildOptions,
         calibration: CalibrationSet | None = None,
     ) -> OpenvinoEngine:
-        """Build a static engine for every batch size. Raises: BuildError, BackendUnavailable."""
+        """Build a static engine for every batch size.
+
+        Raises: BuildError; BackendUnavailable; Unsupported, which lists the operators that the device lacks.
+        """
         del calibration  # the artifact holds its scales
-        model = checked_model(artifact, NAME, device)
-        return OpenvinoEngine(
-            artifact, batch_sizes=batch_sizes, num_threads=options.num_threads, nodes=index_nodes(model)
-        )
+        model = checked_model(artifact, NAME, CPU if self.takes_device(device) else device)
+        core = import_runtime("openvino").Core()
+        if lacking := lacking_operators(core, artifact.onnx_path, device.upper()):
+            raise Unsupported(f"{artifact.model}: OpenVINO's {device.upper()} lacks {', '.join(lacking)}")
+        label = f"{artifact.model}-{NAME}-{artifact.precision}"
+        open_models = partial(CompiledModels, artifact, label=label, device=device.upper(), options=options)
+        return OpenvinoEngine(open_models, label=label, batch_sizes=batch_sizes, nodes=index_nodes(model))
 
 
 BACKEND = OpenvinoBackend()

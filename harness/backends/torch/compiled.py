@@ -57,18 +57,17 @@ def _scripted(torch: Any, module: Any, request: OpenRequest) -> Call:
 def _compiled(torch: Any, module: Any, request: OpenRequest) -> Call:
     if request.options.cache_dir:
         os.environ[INDUCTOR_CACHE] = str(Path(request.options.cache_dir) / "torchinductor")
-    compiled: Call = torch.compile(module, dynamic=request.input.shape[0] is None)
     with torch.inference_mode():
+        # An exported graph has no Python left that would be compiled piece by piece.
+        graph = aoti.exported_module(torch, module, *_free_shape(request)).module()
+        compiled: Call = torch.compile(graph, dynamic=request.input.shape[0] is None)
         compiled(_example(torch, request))
     return compiled
 
 
 def _package(request: OpenRequest, versions: Mapping[str, str]) -> Converted:
     """Return what AOTInductor compiles of the artifact. Raises: BuildError."""
-    row = tuple(size or 1 for size in request.input.shape[1:])
-    fixed = request.input.shape[0]
-    largest = 0 if fixed else max(LARGEST_BATCH, *request.batch_sizes)
-    shape = (fixed, *row) if fixed else row
+    largest, shape = _free_shape(request)
 
     def make(folder: Path) -> tuple[bytes, dict[str, str]]:
         import_runtime("onnx").save(request.model, str(folder / aoti.MODEL))
@@ -87,6 +86,12 @@ def _package(request: OpenRequest, versions: Mapping[str, str]) -> Converted:
         **versions,
     }
     return converted(request.options, key, f"{request.artifact.model}.pt2", make)
+
+
+def _free_shape(request: OpenRequest) -> tuple[int, tuple[int, ...]]:
+    """Return the largest batch and an image's shape, or 0 and the shape of a fixed batch."""
+    fixed, row = request.input.shape[0], tuple(size or 1 for size in request.input.shape[1:])
+    return (0, (fixed, *row)) if fixed else (max(LARGEST_BATCH, *request.batch_sizes), row)
 
 
 def _loaded(made: Converted) -> Call:
