@@ -204,9 +204,7 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
         if benchmarks is not None:
             benchmarks.quiet = True
     usable = "; ".join(" ".join([a.backend, *(f"{k} {v}" for k, v in a.versions.items())]) for a in plan.backends)
-    lines = [f"backends: {usable}"]
-    lines += [f"  left out: {name}: {reason}" for name, reason in plan.left_out.items()]
-    return lines
+    return [f"backends: {usable}", *plan.lines_left_out()]
 
 
 # -- running

@@ -16,6 +16,8 @@ from harness.run.data import check_data
 from harness.run.probing import choose_backends, takes_device
 from harness.specs import DEFAULT_RECIPES, Case, ModelSpec, Precision
 
+NOT_INSTALLED = "is not installed"  # in the reason of a backend without its package
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
@@ -25,6 +27,13 @@ class Plan:
     models: dict[str, ModelSpec]
     backends: tuple[Availability, ...]  # usable and chosen
     left_out: dict[str, str]  # backend -> reason, under `auto`
+
+    def lines_left_out(self) -> tuple[str, ...]:
+        """Return why backends are left out, for a reader: all that are not installed on one line."""
+        missing = [name for name, reason in self.left_out.items() if NOT_INSTALLED in reason]
+        others = (f"  left out: {name}: {why}" for name, why in self.left_out.items() if name not in missing)
+        named = f"  not installed: {', '.join(missing)} (harness doctor says how)"
+        return (*others, *((named,) if missing else ()))
 
     def writes(self, case: Case) -> str:
         """Return what the recipe of a case writes into its file: qdq, cast or nothing."""

@@ -18,6 +18,7 @@ from harness.backends._host.conversion import converted, run_converter
 from harness.backends._host.engine import BoundCall
 from harness.backends._host.graph import widened, with_batch
 from harness.backends._host.request import Opened
+from harness.backends._table import tables
 from harness.backends._traits import Traits, takes_files
 from harness.backends.litert.runner import layer_of
 from harness.backends.mnn.convert import write_pictures
@@ -116,6 +117,10 @@ def test_a_missing_package_is_one_line(name, monkeypatch, tmp_path):
     artifact = artifact_of(onnx_nets.tiny_net(tmp_path / "tiny.onnx"))
     with pytest.raises(BackendUnavailable, match="is not installed; pip install"):
         backend.build(artifact, device="cpu", batch_sizes=(1,), options=BuildOptions())
+
+
+def test_the_page_of_backends_prints_what_they_say():
+    assert tables() in (ROOT / "docs" / "backends.md").read_text(), "python -m harness.backends._table"
 
 
 def test_listing_and_options_import_no_runtime():
