@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from harness.precision import find_recipe
-from harness.precision.recipe import CAST, NOTHING, QDQ, TENSORRT
+from harness.precision.recipe import CAST, NOTHING, QDQ
 from harness.specs import Case, Precision
 
 FILE_OF = {Precision.FP32: (NOTHING,), Precision.FP16: (CAST,), Precision.BF16: (CAST, NOTHING), Precision.INT8: (QDQ,)}
@@ -36,6 +36,10 @@ class Traits:
         """Return the command that installs it."""
         return f"pip install 'nn-engine-harness[{self.extra}]'"
 
+    def reads_qdq(self, precision: Precision) -> bool:
+        """Tell whether files with Q/DQ nodes are read in a precision."""
+        return QDQ in self.abilities[precision].takes
+
     def refusal(self, case: Case, backend: str) -> str:
         """Return why a case cannot run whatever its model, "" when it can."""
         ability = self.abilities.get(case.precision)
@@ -54,6 +58,11 @@ def takes_files(runs: Mapping[Precision, str]) -> dict[Precision, Ability]:
     return {precision: Ability(runs=text, takes=FILE_OF[precision]) for precision, text in runs.items()}
 
 
+def takes_casts(runs: str) -> Ability:
+    """Return the ability to take BF16 files, but not to be told to compute in BF16."""
+    return Ability(runs=runs, takes=(CAST,))
+
+
 def refused(why: str) -> Ability:
     """Return the ability that is none."""
     return Ability(runs=why, takes=())
@@ -62,6 +71,3 @@ def refused(why: str) -> Ability:
 def quantizes(family: str, runs: str) -> Ability:
     """Return the ability to quantize while it builds: recipes of one family."""
     return Ability(runs=runs, takes=(family,))
-
-
-__all__ = ["QDQ", "TENSORRT", "Ability", "Traits", "quantizes", "refused", "takes_files"]

@@ -523,6 +523,47 @@ class TestMnn:
         assert "lenet5-mnn-int8-mnn-ema" in summary
 
 
+class TestTract:
+    @pytest.fixture
+    def backend(self):
+        pytest.importorskip("tract")
+        return load_backend("tract")
+
+    def test_its_profiler_tells_products_and_times(self, backend, tmp_path):
+        with build(backend, float_artifact(tmp_path, Precision.FP32)) as engine:
+            layers = counted_layers(engine.layers())
+        assert {node for layer in layers for node in layer.onnx_nodes} == {"/conv/Conv", "/fc/Gemm"}
+        assert all(layer.precision == "fp32" and layer.time_ns > 0 for layer in layers)
+
+    def test_it_cannot_be_told_to_compute_in_bf16(self, backend):
+        case = Case(model="tiny", backend="tract", precision=Precision.BF16, recipe="runtime")
+        assert "recipe runtime is not for tract" in backend.supports(case).reason
+        assert backend.supports(replace(case, recipe="cast")).supported
+
+
+class TestTvm:
+    def test_its_reports_say_untuned(self, tmp_path):
+        backend = load_backend("tvm")
+        if not backend.probe().usable:
+            pytest.skip(backend.probe().reason)
+        with build(backend, float_artifact(tmp_path, Precision.FP32)) as engine:
+            assert engine.facts.options["tuning"] == "untuned"
+            assert any("untuned" in note for note in engine.facts.notes)
+            assert engine.facts.engine_bytes > 0
+            assert all(layer.time_ns > 0 for layer in engine.layers())
+
+
+class TestTensorflow:
+    def test_xla_gives_the_same(self, tmp_path):
+        backend = load_backend("tensorflow")
+        if not backend.probe().usable:
+            pytest.skip(backend.probe().reason)
+        artifact, batch = float_artifact(tmp_path, Precision.FP32), images(7)
+        with build(backend, artifact) as graph, build(backend, artifact, tensorflow={"mode": "xla"}) as xla:
+            np.testing.assert_allclose(xla.infer(batch), graph.infer(batch), atol=1e-5)
+            assert (graph.facts.options["mode"], xla.facts.options["mode"]) == ("graph", "xla")
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_pictures_give_a_quantizer_the_pixels_back(channels, tmp_path):
     pixels = np.random.default_rng(1).integers(0, 256, (4, channels, 5, 7)).astype(np.float32)

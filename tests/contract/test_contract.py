@@ -8,7 +8,7 @@ from fake import FakeBackend
 
 from harness.backends import list_backends, load_backend
 
-EXTRAS = ("litert", "mnn", "ncnn", "opencv", "torch")  # each needs a package of its own
+EXTRAS = ("litert", "mnn", "ncnn", "opencv", "tensorflow", "torch", "tract", "tvm")  # each needs a package of its own
 CPU_BACKENDS = ("fake", "openvino", "ort", "ort-emulation", *EXTRAS)
 REQUIRED = os.environ.get("HARNESS_REQUIRE_BACKENDS", "").split(",")  # those that may not be skipped
 

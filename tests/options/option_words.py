@@ -54,6 +54,7 @@ EVERY = {
     "--openvino-hint": (["--openvino-hint=throughput"], "throughput"),
     "--openvino-streams": (["--openvino-streams=2"], 2),
     "--openvino-pinning": (["--openvino-pinning=off"], "off"),
+    "--tensorflow-mode": (["--tensorflow-mode=xla"], "xla"),
     "--torch-mode": (["--torch-mode=script"], "script"),
     "--trt-workspace": (["--trt-workspace=256"], 256),
     "--trt-optimization-level": (["--trt-optimization-level=0"], 0),

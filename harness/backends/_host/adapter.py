@@ -14,7 +14,7 @@ from harness.backends._host.agreement import check_agreement
 from harness.backends._host.engine import HostEngine
 from harness.backends._host.graph import single_tensors
 from harness.backends._host.request import Opened, OpenRequest
-from harness.backends._traits import QDQ, Traits
+from harness.backends._traits import Traits
 from harness.models.onnx_graph import index_nodes
 from harness.protocols import CalibrationSet
 from harness.records import CPU, Artifact, Availability, EngineFacts, Support
@@ -67,7 +67,7 @@ class HostBackend:
             return Support(supported=False, reason=f"{self.name} runs on cpu here, not on {case.device}")
         if reason := self.traits.refusal(case, self.name):
             return Support(supported=False, reason=reason)
-        reads_qdq = QDQ in self.traits.abilities[case.precision].takes
+        reads_qdq = self.traits.reads_qdq(case.precision)
         # Float emulation cannot saturate, but the file is to be the one that the 8-bit kernels here are given.
         return Support(supported=True, int8_weight_bits=qdq_weight_bits() if reads_qdq else 8)
 

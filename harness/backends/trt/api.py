@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from harness.backends._traits import QDQ, TENSORRT, Ability, Traits, takes_files
+from harness.backends._traits import Ability, Traits, takes_files
 from harness.errors import BackendUnavailable, ConfigError
+from harness.precision.recipe import QDQ, TENSORRT
 from harness.specs import BF16_RUNTIME_RECIPE, Precision
 
 MAX_LINE = 300  # characters of a log line worth keeping
