@@ -2,6 +2,7 @@
 
     python benchmarks/engines.py [EXTRA ...]            a fresh virtual environment an extra: install, contract, table
     python benchmarks/engines.py --here BACKEND ...     the table alone, of backends installed in this environment
+    python benchmarks/engines.py --bare BACKEND ...     our timer against a bare loop of the same runtime
 
 A row is one case: `d` is the largest absolute difference of its outputs from ONNX Runtime's in FP32 over the images,
 `changed` how many images get another class, `ratio` the median over interleaved rounds of its latency at batch 1
@@ -17,7 +18,8 @@ import subprocess
 import sys
 import tempfile
 import venv
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,7 @@ import numpy as np
 from harness.backends import list_backends, load_backend
 from harness.backends._host.adapter import HostBackend
 from harness.errors import HarnessError
+from harness.machine.clocks import HostTimer
 from harness.measure.timing import make_timers, min_sample_ns, time_arms
 from harness.models import load_card
 from harness.precision import prepare_artifact
@@ -51,11 +54,15 @@ def main() -> int:
     parser.add_argument("--here", action="store_true", help="print the table of backends of this environment")
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--model", nargs="*", default=MODELS)
+    parser.add_argument("--precision", nargs="*", type=Precision, default=tuple(Precision))
+    parser.add_argument("--bare", action="store_true", help="print our times beside those of a bare loop")
     options = parser.parse_args()
+    if options.bare:
+        return print_overheads(options.names or list(BARE_LOOPS), options.model)
     backends = host_backends()
     names = options.names or [name for name in backends if not options.here or backends[name].probe().usable]
     if options.here:
-        return print_table(names, options.model, options.images)
+        return print_table(names, options)
     failed = [name for name in names if not passes(name, options.images)]
     print(f"failed: {', '.join(failed)}" if failed else f"all passed: {', '.join(names)}")
     return bool(failed)
@@ -92,30 +99,34 @@ def passes(extra: str, n_images: int) -> bool:
 # -- the table
 
 
-def print_table(names: list[str], models: list[str], n_images: int) -> int:
+def print_table(names: list[str], options: argparse.Namespace) -> int:
     """Print a row a case; return 1 when an FP32 row is not ONNX Runtime's."""
     print("| backend | model | precision | d | changed | ratio, batch 1 | ran in |\n" + "| --- " * 7 + "|")
     is_bad = False
     with tempfile.TemporaryDirectory(prefix="harness-engines-") as folder:
         build = BuildOptions(cache_dir=folder)
-        for model in models:
-            spec, data = load_card(ROOT / "models" / f"{model}.toml"), DatasetRequest(score_images=n_images)
-            images = timing_batch(spec, data, n_images)
+        for model in options.model:
+            spec, data = load_card(ROOT / "models" / f"{model}.toml"), DatasetRequest(score_images=options.images)
+            images = timing_batch(spec, data, options.images)
             fp32 = Case(model=model, backend=REFERENCE_BACKEND, precision=Precision.FP32, recipe="none")
             with open_engine(fp32, spec, data, build) as reference:
                 expected = outputs_of(reference, images)
-                for case in cases_of(names, model):
+                for case in cases_of(names, model, options.precision):
                     is_bad |= print_row(case, (spec, data, build), images, expected, reference)
     return int(is_bad)
 
 
-def cases_of(names: list[str], model: str) -> Iterator[Case]:
+def cases_of(names: list[str], model: str, precisions: Sequence[Precision]) -> Iterator[Case]:
     """Yield the cases of a model that backends say they can do, one a recipe."""
     for name in names:
         backend = load_backend(name)
         for recipe in list_recipes():
             case = Case(model=model, backend=name, precision=recipe.precision, recipe=recipe.name)
-            if backend.supports(case).supported and "nncf" not in recipe.required_modules:
+            if (
+                recipe.precision in precisions
+                and backend.supports(case).supported
+                and "nncf" not in recipe.required_modules
+            ):
                 yield case
 
 
@@ -154,10 +165,113 @@ def outputs_of(engine: Engine, images: Images) -> Outputs:
 
 
 def ratio(engine: Engine, reference: Engine, images: Images) -> float:
-    timers = make_timers([engine, reference], images, window="end_to_end", launch="auto")
+    return ratio_of_timers(make_timers([engine, reference], images, window="end_to_end", launch="auto"))
+
+
+def ratio_of_timers(timers) -> float:
     arms = time_arms(timers, PLAN, min_sample_ns=min_sample_ns("host"))
     ours, theirs = (np.median(rounds, axis=1) for rounds, _, _ in arms)
     return float(np.median(ours / theirs))
+
+
+# -- our timer and a loop that knows nothing of us
+
+
+def opencv_loop(path: str, _cache: Path, images: Images):
+    import cv2
+
+    net = cv2.dnn.readNetFromONNX(path, cv2.dnn.ENGINE_CLASSIC)
+    net.setInput(images, "image")
+    return net.forward
+
+
+def litert_loop(_path: str, cache: Path, images: Images):
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=next(cache.rglob("*.tflite")).read_bytes(), num_threads=1)
+    place = interpreter.get_input_details()[0]["index"]
+    interpreter.resize_tensor_input(place, list(images.shape))
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(place, images)
+    return interpreter.invoke
+
+
+def mnn_loop(_path: str, cache: Path, images: Images):
+    import MNN
+
+    net = MNN.Interpreter(str(next(cache.rglob("*.mnn"))))
+    session = net.createSession({"backend": "CPU", "numThread": 1, "precision": "high"})
+    source = net.getSessionInput(session)
+    net.resizeTensor(source, images.shape)
+    net.resizeSession(session)
+    source.copyFrom(MNN.Tensor(images.shape, MNN.Halide_Type_Float, images, MNN.Tensor_DimensionType_Caffe))
+    return lambda: net.runSession(session)
+
+
+def ncnn_loop(_path: str, cache: Path, images: Images):
+    import ncnn
+
+    with zipfile.ZipFile(next(cache.rglob("*.ncnn.zip"))) as archive:
+        archive.extractall(cache)
+    net = ncnn.Net()
+    net.opt.num_threads, net.opt.openmp_blocktime = 1, 0
+    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
+    net.load_param(str(cache / "param"))
+    net.load_model(str(cache / "bin"))
+    blobs = [ncnn.Mat(image).clone() for image in images]
+
+    def run():
+        for blob in blobs:
+            extractor = net.create_extractor()
+            extractor.input("in0", blob)
+            extractor.extract("out0")
+
+    return run
+
+
+def tract_loop(path: str, _cache: Path, images: Images):
+    import onnx
+    import tract
+
+    fixed = onnx.load(path)
+    del fixed.graph.value_info[:]
+    for value in (*fixed.graph.input, *fixed.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = len(images)
+    onnx.save(fixed, str(_cache / "fixed.onnx"))
+    model = tract.onnx().load(str(_cache / "fixed.onnx"))
+    model.set_input_fact(0, ",".join(map(str, images.shape)) + ",f32")
+    model.set_output_fact(0, None)
+    runnable, batch = model.into_model().into_runnable(), [tract.Tensor.from_numpy(images)]
+    return lambda: runnable.run(batch)
+
+
+BARE_LOOPS = {
+    "litert": litert_loop,
+    "mnn": mnn_loop,
+    "ncnn": ncnn_loop,
+    "opencv": opencv_loop,
+    "tract": tract_loop,
+}
+
+
+def print_overheads(names: list[str], models: list[str]) -> int:
+    """Print the median over interleaved rounds of our time divided by the bare loop's."""
+    print("| backend | model | ours / bare, batch 1 | batch 100 |\n" + "| --- " * 4 + "|")
+    for name in names:
+        for model in models:
+            with tempfile.TemporaryDirectory(prefix="harness-engines-") as folder:
+                spec, data = load_card(ROOT / "models" / f"{model}.toml"), DatasetRequest()
+                case = Case(model=model, backend=name, precision=Precision.FP32, recipe="none")
+                cells = []
+                with open_engine(case, spec, data, BuildOptions(cache_dir=folder)) as engine:
+                    for size in (1, BATCH):
+                        images = timing_batch(spec, data, size)
+                        bare = BARE_LOOPS[name](spec.onnx_path, Path(folder), images)
+                        ours = engine.timer(images, window="compute", launch="auto")
+                        theirs = HostTimer(bare, batch_size=size, window="compute")
+                        cells.append(f"{ratio_of_timers([ours, theirs]):.3f}")
+            print(f"| {name} | {model} | {' | '.join(cells)} |", flush=True)
+    return 0
 
 
 if __name__ == "__main__":
