@@ -15,7 +15,7 @@ from harness.gates import Candidate, Gate, GateAnswer, JudgeOptions, find_gate, 
 from harness.options.parsing import add_options
 from harness.options.values import HarnessOptions
 from harness.records import Latency
-from harness.report.progress import CaseProgress, progress_on, progress_reporter
+from harness.report.progress import CaseProgress, progress_on
 from harness.run.plan import Plan, plan_run
 from harness.run.sharding import options_of_run, shard_of
 from harness.specs import Case
@@ -55,9 +55,7 @@ class _State:
                     self.options,
                     models_dir=self.config.rootpath / "models",
                     probe=real,
-                    progress=(progress_on(self.config.get_terminal_writer()) if real else progress_reporter(None))(
-                        "download"
-                    ),
+                    progress=progress_on(self.config.get_terminal_writer() if real else None)("download"),
                 )
                 self.plan = shard_of(self.options, self.plan) if real else self.plan
             except HarnessError as error:
@@ -217,9 +215,7 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
         if benchmarks is not None:
             benchmarks.quiet = True
     usable = "; ".join(" ".join([a.backend, *(f"{k} {v}" for k, v in a.versions.items())]) for a in plan.backends)
-    lines = [f"backends: {usable}"]
-    lines += [f"  left out: {name}: {reason}" for name, reason in plan.left_out.items()]
-    return lines
+    return [f"backends: {usable}", *plan.lines_left_out()]
 
 
 # -- running

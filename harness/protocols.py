@@ -155,6 +155,15 @@ class TakesOptions(Protocol):
     option_names: tuple[str, ...]  # of `--backend-option NAME.KEY=VALUE`, in `BuildOptions.settings[NAME]`
 
 
+@runtime_checkable
+class TakesDevices(Protocol):
+    """What a backend may offer beside `Backend`: devices that no probe lists, such as several in one."""
+
+    def takes_device(self, device: str) -> bool:
+        """Tell whether `--device` may name it; whether it is there, `build` tells."""
+        ...
+
+
 class Backend(Protocol):
     """One inference runtime. `probe` and `build` import it; they run in worker processes only."""
 

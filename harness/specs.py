@@ -166,7 +166,7 @@ class Case:
     def variant(self) -> str:
         """Return what tells it from the default case of its precision: recipe and device where they are others."""
         recipe = "" if self.recipe == DEFAULT_RECIPES[self.precision.value] else self.recipe
-        device = "" if self.device in ("cpu", "cuda:0") else self.device.replace(":", "")
+        device = "" if self.device in ("cpu", "cuda:0") else "".join(filter(str.isalnum, self.device))
         return "-".join(part for part in (recipe, device) if part)
 
     @property

@@ -66,7 +66,7 @@ def test_every_flag_named_exists(page):
     """Flags of the suites and of `harness`; those of pytest and of other programs are named here."""
     from harness.options.table import all_rows
 
-    others = {"--help", "--junit-xml", "--benchmark-json", "--no-"}
+    others = {"--help", "--no-deps", "--junit-xml", "--benchmark-json", "--no-"}
     known = {row.flag for row in all_rows()}.union(*harness_commands().values())
     flags = set(re.findall(r"`(--[a-z][\w-]+)", page.read_text()))
     assert flags - known - others == set()

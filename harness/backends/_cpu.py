@@ -34,7 +34,12 @@ def support_on_cpu(case: Case, backend: str) -> Support:
     if find_recipe(case.precision, case.recipe).quantizes_in:
         reason = f"recipe {case.recipe} quantizes inside another runtime; {backend} takes files with Q/DQ nodes"
         return Support(supported=False, reason=reason)
-    return Support(supported=True, int8_weight_bits=int8_weight_bits(int8_isa()))
+    return Support(supported=True, int8_weight_bits=qdq_weight_bits())
+
+
+def qdq_weight_bits() -> int:
+    """Return the weight bits of Q/DQ files on this CPU: 7 where its 8-bit kernels saturate."""
+    return int8_weight_bits(int8_isa())
 
 
 def checked_model(artifact: Artifact, backend: str, device: str) -> ModelProto:
@@ -67,12 +72,12 @@ def n_profile_runs(run_ns: float) -> int:
     return min(max(math.ceil(PROFILE_NS / max(run_ns, 1.0)), MIN_PROFILE_RUNS), MAX_PROFILE_RUNS)
 
 
-def import_runtime(module: str) -> Any:
+def import_runtime(module: str, install_hint: str = INSTALL_HINT) -> Any:
     """Import a runtime. Raises: BackendUnavailable with the reason and what to install."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise BackendUnavailable(f"{import_reason(module, error)}; {INSTALL_HINT}") from error
+        raise BackendUnavailable(f"{import_reason(module, error)}; {install_hint}") from error
 
 
 def import_reason(module: str, error: ImportError) -> str:
@@ -82,6 +87,6 @@ def import_reason(module: str, error: ImportError) -> str:
     return f"{module} cannot be imported: {one_line(error)}"
 
 
-def unusable(backend: str, reason: str) -> Availability:
+def unusable(backend: str, reason: str, install_hint: str = INSTALL_HINT) -> Availability:
     """Return the answer of a probe that failed."""
-    return Availability(backend=backend, usable=False, reason=reason, install_hint=INSTALL_HINT)
+    return Availability(backend=backend, usable=False, reason=reason, install_hint=install_hint)

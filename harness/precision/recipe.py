@@ -13,7 +13,8 @@ from harness.specs import ModelSpec, Precision
 
 QDQ, CAST, NOTHING = "qdq", "cast", "nothing"
 WRITES = (QDQ, CAST, NOTHING)
-TENSORRT = "tensorrt"
+# Families of runtimes that quantize while they build.
+LITERT, MNN, NCNN, TENSORRT = "litert", "mnn", "ncnn", "tensorrt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +56,7 @@ class Recipe:
     weight_bits: int | None = None  # None: as asked; otherwise fixed by the recipe
     required_modules: tuple[str, ...] = ()
     install_hint: str = ""
-    quantizes_in: str = ""  # the family of runtimes that quantizes while it builds: TENSORRT; "" = the file says all
+    quantizes_in: str = ""  # the family of runtimes that quantizes while it builds; "" = the file says all
     revision: int = 1  # raised when the same tools would write another file: old cache entries no longer match
 
     def __post_init__(self) -> None:

@@ -42,8 +42,8 @@ def progress_reporter(stream: TextIO | None) -> Callable[[str], Progress]:
 
 
 def progress_on(writer: Any) -> Callable[[str], Progress]:
-    """Return `label -> Progress` on the terminal that pytest's writer writes to, if it is one."""
-    if not sys.stdout.isatty() and not writer.hasmarkup:
+    """Return `label -> Progress` on the terminal that pytest's writer writes to, if it is one; None: nothing."""
+    if writer is None or not (sys.stdout.isatty() or writer.hasmarkup):
         return progress_reporter(None)
     try:
         # While a test runs, pytest captures file descriptors 1 and 2; the terminal itself stays reachable.

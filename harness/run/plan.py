@@ -14,8 +14,10 @@ from harness.protocols import Progress, no_progress
 from harness.records import CPU, Availability, ShardOrigin
 from harness.run.choosing import choose_models, names_of_folder
 from harness.run.data import check_data
-from harness.run.probing import choose_backends, one_line
+from harness.run.probing import choose_backends, one_line, takes_device
 from harness.specs import DEFAULT_RECIPES, GIVEN_RECIPE, Case, ModelSpec, Precision
+
+NOT_INSTALLED = "is not installed"  # in the reason of a backend without its package
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +31,13 @@ class Plan:
     device_names: tuple[str, ...] = ()  # of all accelerators that any probe saw
     of_models_folder: frozenset[str] = frozenset()  # models that a run without --model takes
     shard: ShardOrigin | None = None  # where the cases are one of a plan's shards
+
+    def lines_left_out(self) -> tuple[str, ...]:
+        """Return why backends are left out, for a reader: all that are not installed on one line."""
+        missing = [name for name, reason in self.left_out.items() if NOT_INSTALLED in reason]
+        others = (f"  left out: {name}: {why}" for name, why in self.left_out.items() if name not in missing)
+        named = f"  not installed: {', '.join(missing)} (harness doctor says how)"
+        return (*others, *((named,) if missing else ()))
 
     def writes(self, case: Case) -> str:
         """Return what the recipe of a case writes into its file: qdq, cast or nothing."""
@@ -109,7 +118,7 @@ def chosen_recipes(options: HarnessOptions, precision: Precision) -> tuple[str, 
 def _device(options: HarnessOptions, availability: Availability) -> str:
     if options.device == "auto":
         return availability.devices[0]
-    if options.device not in availability.devices:
+    if options.device not in availability.devices and not takes_device(availability.backend, options.device):
         raise ConfigError(
             f"--device={options.device}: {availability.backend} supports only {', '.join(availability.devices)} here"
         )

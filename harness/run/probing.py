@@ -6,11 +6,12 @@ import importlib.util
 from collections.abc import Sequence
 from contextlib import closing
 
-from harness.backends import ROOM, list_backends
+from harness.backends import ROOM, list_backends, load_backend
 from harness.discovery import add_extension_dir
 from harness.errors import BackendUnavailable, ConfigError, HarnessError
 from harness.options.names import near_names
 from harness.options.values import HarnessOptions
+from harness.protocols import TakesDevices
 from harness.records import Availability
 from harness.worker.probing import needs_of
 from harness.worker.process import Worker
@@ -82,6 +83,12 @@ def _worker(options: HarnessOptions) -> Worker:
     return Worker(
         python=options.worker_python, extension_dirs=options.extension_dirs, label="probe", limits=options.limits
     )
+
+
+def takes_device(name: str, device: str) -> bool:
+    """Tell whether a backend takes a device that its probe does not list; a user's file is not imported to ask it."""
+    backend = load_backend(name) if ROOM.is_own(name) else None
+    return isinstance(backend, TakesDevices) and backend.takes_device(device)
 
 
 def one_line(availability: Availability) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.backends import list_backends
-from harness.machine.environment import collect_environment
+from harness.machine.environment import collect_environment, cpu_model
 from harness.options.tolerances import ToleranceTable, load_tolerances
 from harness.options.values import HarnessOptions
 from harness.protocols import Progress
@@ -61,7 +61,8 @@ class Environments:
         capabilities = dict(zip(found.devices, found.compute_capabilities, strict=False))
         environment = collect_environment(
             device=device,
-            device_name=names.get(device, ""),
+            # One that no probe lists, such as hetero:gpu,cpu, goes by what was typed.
+            device_name=names.get(device, "") if device in found.devices else f"{device.upper()} on {cpu_model()}",
             driver=found.driver,
             cuda_version=found.cuda_version,
             compute_capability=capabilities.get(device, ""),

@@ -255,7 +255,7 @@ def test_a_usable_backend(install):
     assert found.device_uuids == ("GPU-a", "GPU-b")
 
 
-@pytest.mark.parametrize("name", ["trt", "trt-rtx", "ort-cuda"])
+@pytest.mark.parametrize("name", ["trt", "trt-rtx", "ort-cuda", "ort-trt"])
 def test_without_a_gpu_the_real_backends_say_why(name):
     if not probe_driver().reason:
         pytest.skip("this machine has a GPU")

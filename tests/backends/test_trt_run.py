@@ -38,6 +38,7 @@ def fake_driver(tmp_path_factory):
         ("case", "lazy"),
         ("plugins", "lazy"),
         ("ort_cuda", "lazy"),
+        ("ort_trt", "lazy"),
         ("timer", "lazy"),
         ("engine", "lazy"),
         ("engine", "eager"),

@@ -44,7 +44,8 @@ class Nets:
 
 
 def build(backend, nets, kind="tiny"):
-    return backend.build(nets.artifact(kind), device="cpu", batch_sizes=BATCHES, options=BuildOptions())
+    options = BuildOptions(cache_dir=str(nets.folder / "cache"))  # a converter runs once a net, not once a clause
+    return backend.build(nets.artifact(kind), device="cpu", batch_sizes=BATCHES, options=options)
 
 
 def refuses(engine, batch):

@@ -1,12 +1,16 @@
 """Every backend that loads keeps every clause."""
 
+import os
+
 import pytest
 from clauses import CLAUSES, Nets
 from fake import FakeBackend
 
 from harness.backends import list_backends, load_backend
 
-CPU_BACKENDS = ("fake", "openvino", "ort", "ort-emulation")
+EXTRAS = ("litert", "mnn", "ncnn", "opencv", "tensorflow", "torch", "tract", "tvm")  # each needs a package of its own
+CPU_BACKENDS = ("fake", "openvino", "ort", "ort-emulation", *EXTRAS)
+REQUIRED = os.environ.get("HARNESS_REQUIRE_BACKENDS", "").split(",")  # those that may not be skipped
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +23,7 @@ def backend(request):
     chosen = FakeBackend() if request.param == "fake" else load_backend(request.param)
     found = chosen.probe()
     if not found.usable:
+        assert request.param not in REQUIRED, found.reason
         pytest.skip(f"{request.param}: {found.reason}")
     return chosen
 

@@ -56,6 +56,13 @@ EVERY = {
     "--shard-attempt": (["--shard-attempt=2"], 2),
     "--resume": (["--resume=20260101T000000Z"], "20260101T000000Z"),
     "--cuda-tf32": (["--cuda-tf32"], True),
+    "--litert-reference-kernels": (["--litert-reference-kernels"], True),
+    "--opencv-engine": (["--opencv-engine=new"], "new"),
+    "--openvino-hint": (["--openvino-hint=throughput"], "throughput"),
+    "--openvino-streams": (["--openvino-streams=2"], 2),
+    "--openvino-pinning": (["--openvino-pinning=off"], "off"),
+    "--tensorflow-mode": (["--tensorflow-mode=xla"], "xla"),
+    "--torch-mode": (["--torch-mode=script"], "script"),
     "--trt-workspace": (["--trt-workspace=256"], 256),
     "--trt-optimization-level": (["--trt-optimization-level=0"], 0),
     "--trt-tactic-sources": (

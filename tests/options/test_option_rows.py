@@ -13,14 +13,14 @@ from harness.backends._cuda.options import CudaOptions
 from harness.backends.trt.calibrator import LEGACY_CUTOFF, LEGACY_QUANTILE
 from harness.backends.trt.options import TrtOptions
 from harness.errors import ConfigError
-from harness.options.groups import backend_groups
+from harness.options.groups import BACKENDS, backend_groups
 from harness.options.markdown import options_page
 from harness.options.table import all_rows, default_of, is_changed, value_of
 from harness.options.values import HarnessOptions, data_request
 from harness.specs import DatasetRequest, Precision, TimingPlan
 
 ROOT = Path(__file__).parents[2]
-HOMES = ("options/table.py", "backends/trt/options.py", "backends/_cuda/options.py")
+HOMES = ("options/table.py", *(f"backends/{path.parent.name}/options.py" for path in BACKENDS.glob("*/options.py")))
 # A name that is a whole literal although no option is defined there.
 ELSEWHERE = {
     ("cli/runs.py", "--baseline-dir"),  # an option of `harness baseline`, which has no pytest
@@ -49,8 +49,11 @@ def test_every_field_has_a_row_and_every_row_a_field():
 def test_every_field_of_the_backends_has_a_row():
     rows = {(row.group, row.field) for row in all_rows() if row.group}
     assert {field for group, field in rows if group == "cuda"} == {field.name for field in fields(CudaOptions)}
-    assert {field for _, field in rows} == {field.name for field in fields(TrtOptions)}
-    assert set(backend_groups()) == {"cuda", "trt"}
+    shared = {field.name for field in fields(CudaOptions)}
+    for name, group in backend_groups().items():
+        own = {field.name for field in fields(group.read({}))}
+        assert {field for owner, field in rows if owner == name} == (own if name == "cuda" else own - shared), name
+    assert {"cuda", "opencv", "trt"} <= set(backend_groups())
 
 
 def flags_in(path, flags):

@@ -11,7 +11,7 @@ from harness.errors import BackendUnavailable, ConfigError
 from harness.models import find_model
 from harness.options.commands import command_of
 from harness.options.values import HarnessOptions
-from harness.run.plan import plan_run
+from harness.run.plan import Plan, plan_run
 from harness.run.probing import probe_backends
 from harness.specs import Precision, TimingPlan, batches_of_engine
 
@@ -32,6 +32,20 @@ def test_every_bundled_classifier_in_three_precisions():
         "lenet5-fake-honest-int8",
     ]
     assert len(plan.cases) == 4 * 3
+
+
+def test_backends_that_are_not_installed_share_a_line():
+    left_out = {
+        "mnn": "MNN is not installed (pip install mnn)",
+        "trt": "no NVIDIA driver",
+        "ncnn": "pnnx is not installed",
+    }
+    plan = Plan(cases=(), models={}, backends=(), left_out=left_out)
+    assert plan.lines_left_out() == (
+        "  left out: trt: no NVIDIA driver",
+        "  not installed: mnn, ncnn (harness doctor says how)",
+    )
+    assert Plan(cases=(), models={}, backends=(), left_out={}).lines_left_out() == ()
 
 
 def test_recipes_multiply_int8_only():

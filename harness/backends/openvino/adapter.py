@@ -1,27 +1,56 @@
-"""OpenVINO on the CPU. `import openvino` happens in `probe` and `build`, in worker processes only."""
+"""OpenVINO, on the CPU unless told. `import openvino` happens in `probe` and `build`, in worker processes only."""
 
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
 
-from harness.backends._cpu import INSTALL_HINT, check_device, checked_model, import_reason, support_on_cpu, unusable
-from harness.backends.openvino.compiled import DEVICE
-from harness.backends.openvino.engine import NAME, OpenvinoEngine
+from harness.backends._cpu import (
+    INSTALL_HINT,
+    check_device,
+    checked_model,
+    import_reason,
+    import_runtime,
+    support_on_cpu,
+    unusable,
+)
+from harness.backends._traits import Traits, takes_files
+from harness.backends.openvino.compiled import DEVICE, CompiledModels, check_operators
+from harness.backends.openvino.engine import OpenvinoEngine
+from harness.backends.openvino.options import NAME
 from harness.models.formats import ONNX, OPENVINO_IR, model_format
 from harness.models.onnx_graph import NodeIndex, index_nodes
 from harness.protocols import CalibrationSet
-from harness.records import Artifact, Availability, Support
+from harness.records import CPU, Artifact, Availability, Support
 from harness.specs import BuildOptions, Case, Precision
+
+DEVICES = re.compile(r"cpu|npu|gpu(?:\.\d+)?|(?:auto|batch|hetero|multi):[a-z]+(?:\.\d+)?(?:,[a-z]+(?:\.\d+)?)*")
 
 
 class OpenvinoBackend:
-    """Builds OpenVINO engines on the CPU. Implements `protocols.Backend`."""
+    """Builds OpenVINO engines. Implements `protocols.Backend` and `protocols.TakesDevices`."""
 
     name = NAME
     install_hint = INSTALL_HINT
     required_modules = ("openvino", "onnx")
     reads = (ONNX, OPENVINO_IR)
+    traits = Traits(
+        runtime="OpenVINO",
+        extra="cpu",
+        batch="static engines of the sizes asked for, one dynamic for others",
+        layers="names, primitives, times",
+        abilities=takes_files(
+            {
+                Precision.FP32: "FP32",
+                Precision.FP16: "FP16 where the CPU has it",
+                Precision.BF16: "BF16 where the CPU has it",
+                Precision.INT8: "8-bit kernels on Q/DQ",
+            }
+        ),
+    )
 
     def probe(self) -> Availability:
         """Say whether OpenVINO is installed and finds a CPU."""
@@ -43,9 +72,13 @@ class OpenvinoBackend:
             fast_precisions=_precisions(core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")),
         )
 
+    def takes_device(self, device: str) -> bool:
+        """Tell whether a text names a device of OpenVINO's, or several: gpu, hetero:gpu,cpu; typed in small letters."""
+        return bool(DEVICES.fullmatch(device))
+
     def supports(self, case: Case) -> Support:
-        """Say whether the case can run on a CPU."""
-        return support_on_cpu(case, NAME)
+        """Say whether the case can run; whether the device is there is met by `build`."""
+        return support_on_cpu(replace(case, device=CPU) if self.takes_device(case.device) else case, NAME)
 
     def build(
         self,
@@ -56,14 +89,24 @@ class OpenvinoBackend:
         options: BuildOptions,
         calibration: CalibrationSet | None = None,
     ) -> OpenvinoEngine:
-        """Build a static engine for every batch size. Raises: BuildError, BackendUnavailable."""
+        """Build a static engine for every batch size.
+
+        Raises: BuildError; BackendUnavailable; Unsupported, which lists the operators that the device lacks.
+        """
         del calibration  # the artifact holds its scales
+        nodes = self._nodes(artifact, device)
+        check_operators(import_runtime("openvino").Core(), artifact, device.upper())
+        label = f"{artifact.model}-{NAME}-{artifact.precision}"
+        open_models = partial(CompiledModels, artifact, label=label, device=device.upper(), options=options)
+        return OpenvinoEngine(open_models, label=label, batch_sizes=batch_sizes, nodes=nodes)
+
+    def _nodes(self, artifact: Artifact, device: str) -> NodeIndex:
+        """Return the ONNX nodes of a file that was checked; IR's own layers have the names, and none behind them."""
+        device = CPU if self.takes_device(device) else device
         if model_format(artifact.onnx_path) == ONNX:
-            nodes = index_nodes(checked_model(artifact, NAME, device))
-        else:  # IR's own layers have the names; there are no ONNX nodes behind them
-            check_device(NAME, device)
-            nodes = NodeIndex(names={}, kinds={}, previous={})
-        return OpenvinoEngine(artifact, batch_sizes=batch_sizes, num_threads=options.num_threads, nodes=nodes)
+            return index_nodes(checked_model(artifact, NAME, device))
+        check_device(NAME, device)
+        return NodeIndex(names={}, kinds={}, previous={})
 
 
 def _precisions(capabilities: Iterable[object]) -> tuple[str, ...]:

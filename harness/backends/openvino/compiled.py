@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from harness.backends._cpu import import_runtime
-from harness.errors import BuildError
+from harness.backends.openvino.options import OpenvinoOptions
+from harness.errors import BuildError, Unsupported
 from harness.records import Artifact, TensorSpec
-from harness.specs import Precision
+from harness.specs import BuildOptions, Precision
 
 DEVICE = "CPU"
+VIRTUAL_DEVICES = ("AUTO", "BATCH", "HETERO", "MULTI")  # made of others
+NO_OPERATORS = frozenset({"Constant", "Parameter", "Result"})
 NS_PER_MS = 1e6
 HINTS = {
     Precision.FP32: "f32",
@@ -22,16 +26,17 @@ HINTS = {
 class CompiledModels:
     """Static models of the batch sizes asked, and a dynamic one for any other, compiled when first needed."""
 
-    def __init__(self, artifact: Artifact, *, label: str, num_threads: int) -> None:
-        """Read the model. Raises: BuildError, BackendUnavailable."""
+    def __init__(self, artifact: Artifact, *, label: str, device: str, options: BuildOptions) -> None:
+        """Read the model. `device` as OpenVINO writes it. Raises: BuildError, BackendUnavailable."""
         self.ov = import_runtime("openvino")
-        self._artifact, self._label = artifact, label
-        self.config = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": 1,
-            "INFERENCE_NUM_THREADS": num_threads,
+        self._artifact, self._label, self.device = artifact, label, device
+        own = OpenvinoOptions.of(options.settings)
+        self.config: dict[str, object] = {
+            "PERFORMANCE_HINT": own.hint.upper(),
             "INFERENCE_PRECISION_HINT": HINTS[artifact.precision],
         }
+        if is_cpu_alone(device):  # others know no threads
+            self.config |= {"INFERENCE_NUM_THREADS": options.num_threads, **own.of_cpu()}
         self.core: Any = self.ov.Core()
         self._compiled: dict[int | None, Any] = {}  # batch size -> model; None is the dynamic one
         self._requests: dict[int | None, Any] = {}
@@ -59,7 +64,7 @@ class CompiledModels:
             if size is not None and self.input.shape[0] is None:
                 free = [-1 if n is None else n for n in self.input.shape[1:]]
                 model.reshape(self.ov.PartialShape([size, *free]))
-            return self.core.compile_model(model, DEVICE, {**self.config, **extra})
+            return self.core.compile_model(model, self.device, {**self.config, **extra})
         except RuntimeError as error:
             raise BuildError(
                 f"{self._label}: OpenVINO cannot build it for batch {size or 'N'}: {reason_of(error)}"
@@ -92,6 +97,34 @@ class CompiledModels:
             raise BuildError(f"{self._label}: {name} is {kind}; expected f32")
         shape = tuple(size.get_length() if size.is_static else None for size in port.get_partial_shape())
         return TensorSpec(name=name, dtype="float32", shape=shape)
+
+
+def is_cpu_alone(device: str) -> bool:
+    """Tell whether a device is the CPU, alone or behind HETERO, AUTO, ..."""
+    return set(re.split("[:,]", device)) <= {DEVICE, *VIRTUAL_DEVICES}
+
+
+def check_operators(core: Any, artifact: Artifact, device: str) -> None:
+    """Refuse a model with operators that a device lacks. Raises: Unsupported, which lists them."""
+    if lacking := lacking_operators(core, artifact.onnx_path, device):
+        raise Unsupported(f"{artifact.model}: OpenVINO's {device} lacks {', '.join(lacking)}")
+
+
+def lacking_operators(core: Any, path: str, device: str) -> tuple[str, ...]:
+    """Return the nodes that no part of a device can run, as `name (type)`; () where the device does not say.
+
+    An operator that OpenVINO cannot even read is named by the error of reading it.
+    """
+    try:
+        model = core.read_model(path)
+        runs = core.query_model(model, device)
+    except RuntimeError:  # met again, and told, when the model is compiled
+        return ()
+    return tuple(
+        f"{op.get_friendly_name()} ({op.get_type_name()})"
+        for op in model.get_ordered_ops()
+        if op.get_type_name() not in NO_OPERATORS and op.get_friendly_name() not in runs
+    )
 
 
 def reason_of(error: RuntimeError) -> str:

@@ -1,4 +1,4 @@
-"""One artifact as OpenVINO runs it on the CPU.
+"""One artifact as OpenVINO runs it.
 
 Engines have static shapes, one per batch size asked (up to 23 % faster at batch 1); any other batch runs on one
 dynamic engine, built when first needed. ENABLE_CPU_RESERVATION is never set: it cuts every later model to one thread.
@@ -7,7 +7,7 @@ dynamic engine, built when first needed. ENABLE_CPU_RESERVATION is never set: it
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 
 import numpy as np
@@ -21,18 +21,18 @@ from harness.errors import MeasurementError
 from harness.machine.clocks import HostTimer, ReportedTimer
 from harness.models.onnx_graph import NodeIndex
 from harness.protocols import Images, Outputs, Timer
-from harness.records import Artifact, Layer
-
-NAME = "openvino"
+from harness.records import Layer
 
 
 class OpenvinoEngine:
     """Compiled models of one artifact, by batch size. Implements `protocols.Engine`."""
 
-    def __init__(self, artifact: Artifact, *, batch_sizes: tuple[int, ...], num_threads: int, nodes: NodeIndex) -> None:
-        self._label, self._nodes = f"{artifact.model}-{NAME}-{artifact.precision}", nodes
+    def __init__(
+        self, open_models: Callable[[], CompiledModels], *, label: str, batch_sizes: tuple[int, ...], nodes: NodeIndex
+    ) -> None:
+        self._label, self._nodes = label, nodes
         started = time.perf_counter_ns()
-        self._models = CompiledModels(artifact, label=self._label, num_threads=num_threads)
+        self._models = open_models()
         self.input, self.output = self._models.input, self._models.output
         self._sizes = (self.input.shape[0],) if self.input.shape[0] else tuple(sorted(set(batch_sizes)))
         for size in self._sizes:

@@ -15,33 +15,44 @@ READ_BACK = (
     "INFERENCE_NUM_THREADS",
     "ENABLE_CPU_PINNING",
     "ENABLE_HYPER_THREADING",
+    "EXECUTION_DEVICES",
 )
+NOT_TOLD = "not told"
 
 
 def facts_of_models(models: CompiledModels, sizes: tuple[int, ...], build_ns: int) -> EngineFacts:
     """Return what there is to say of the static models of some batch sizes; options as read back."""
     compiled = models.of_size(sizes[0])
-    read = {name: _property_text(compiled.get_property(name)) for name in READ_BACK}
+    read = {name: _read(compiled, name) for name in READ_BACK}
     capabilities = [str(item) for item in models.core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")]
-    asked = str(models.config["INFERENCE_PRECISION_HINT"])
+    asked, threads = str(models.config["INFERENCE_PRECISION_HINT"]), models.config.get("INFERENCE_NUM_THREADS")
     notes = [
         f"build time covers {len(sizes)} static engines (batch {', '.join(map(str, sizes))})",
         f"engine size is that of the exported model for batch {sizes[0]}",
     ]
-    if read["INFERENCE_PRECISION_HINT"] != asked:
+    if read["INFERENCE_PRECISION_HINT"] not in (asked, NOT_TOLD):
         notes.append(
             f"asked INFERENCE_PRECISION_HINT={asked}, reads back {read['INFERENCE_PRECISION_HINT']}: "
             f"this CPU does {', '.join(capabilities)}"
         )
-    if int(read["INFERENCE_NUM_THREADS"]) != models.config["INFERENCE_NUM_THREADS"]:
-        notes.append(f"asked {models.config['INFERENCE_NUM_THREADS']} threads, got {read['INFERENCE_NUM_THREADS']}")
+    if threads is not None and read["INFERENCE_NUM_THREADS"] not in (str(threads), NOT_TOLD):
+        notes.append(f"asked {threads} threads, got {read['INFERENCE_NUM_THREADS']}")
     return EngineFacts(
         build_ns=build_ns,
         engine_bytes=_exported_bytes(compiled),
-        options={**read, "OPTIMIZATION_CAPABILITIES": " ".join(capabilities)},
+        options={"device": models.device, **read, "OPTIMIZATION_CAPABILITIES": " ".join(capabilities)},
         versions={"openvino": str(models.ov.__version__).partition("-")[0]},
         notes=tuple(notes),
     )
+
+
+def _read(compiled: Any, name: str) -> str:
+    """Return a property, or that the device does not tell it: HETERO and AUTO know few of their parts' own."""
+    try:
+        value = compiled.get_property(name)
+    except RuntimeError:
+        return NOT_TOLD
+    return ", ".join(map(str, value)) if isinstance(value, list) else _property_text(value)
 
 
 def _property_text(value: Any) -> str:
@@ -49,6 +60,10 @@ def _property_text(value: Any) -> str:
     return str(value.get_type_name()) if hasattr(value, "get_type_name") else str(value).rpartition(".")[2]
 
 
-def _exported_bytes(compiled: Any) -> int:
-    exported = compiled.export_model()
+def _exported_bytes(compiled: Any) -> int | None:
+    """Return the size of the exported model, None for a device that exports none."""
+    try:
+        exported = compiled.export_model()
+    except RuntimeError:
+        return None
     return len(exported.getbuffer() if isinstance(exported, io.BytesIO) else exported)

@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Mapping
 
 from harness.backends._cpu import INSTALL_HINT, checked_model, import_reason, support_on_cpu, unusable
+from harness.backends._traits import Traits, takes_files
 from harness.backends.ort.engine import PROVIDER, OrtEngine
 from harness.backends.ort.runtime import bf16_refusal
 from harness.machine.cpu import has_dot_product, int8_isa
@@ -20,6 +21,20 @@ class OrtBackend:
 
     install_hint = INSTALL_HINT
     required_modules = ("onnxruntime", "onnx")
+    traits = Traits(
+        runtime="ONNX Runtime, CPU provider",
+        extra="cpu",
+        batch="free",
+        layers="names, types, times",
+        abilities=takes_files(
+            {
+                Precision.FP32: "FP32",
+                Precision.FP16: "FP32 kernels, weights rounded",
+                Precision.BF16: "where it has kernels",
+                Precision.INT8: "8-bit kernels on Q/DQ",
+            }
+        ),
+    )
 
     def __init__(self, name: str = "ort", session_config: Mapping[str, str] | None = None) -> None:
         self.name = name

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import traceback
+from typing import Any
 
-from harness.backends._cuda.device import CudaError, Gpu, device_index
+from harness.backends._cuda.device import device_index
 from harness.backends._cuda.options import CudaOptions
 from harness.backends.ort.runtime import bf16_refusal
-from harness.backends.ort_cuda.engine import OrtCudaEngine
-from harness.backends.ort_cuda.probe import INSTALL_HINT, MODULES, PROVIDER, probe_backend
-from harness.models.onnx_graph import check_scales, index_nodes, load_model
+from harness.backends.ort_cuda.opening import OrtCudaEngine, open_engine
+from harness.backends.ort_cuda.probe import INSTALL_HINT, MODULES, PROVIDER, TRAITS, probe_backend
+from harness.backends.ort_cuda.session import CudaSession
 from harness.precision import find_recipe
 from harness.protocols import CalibrationSet
 from harness.records import Artifact, Availability, Support
@@ -23,6 +22,7 @@ class OrtCudaBackend:
     name = "ort-cuda"
     install_hint = INSTALL_HINT
     required_modules = MODULES
+    traits = TRAITS
 
     def probe(self) -> Availability:
         """Say whether ONNX Runtime has a CUDA provider that loads here."""
@@ -54,30 +54,13 @@ class OrtCudaBackend:
         kernel.
         """
         del calibration  # the artifact holds its scales
-        model = load_model(artifact.onnx_path)
-        check_scales(model, artifact.onnx_path)
-        gpu = Gpu(device_index(device))
-        try:
-            return OrtCudaEngine(
-                artifact,
-                gpu,
-                index=device_index(device),
-                batch_sizes=batch_sizes,
-                tf32=CudaOptions.of(options.settings).tf32,
-                nodes=index_nodes(model),
-            )
-        except BaseException as error:
-            _let_go(error)
-            with contextlib.suppress(CudaError):  # that the context is broken too must not hide what broke it
-                gpu.close()
-            raise
+        tf32 = CudaOptions.of(options.settings).tf32
+        label, index = f"{artifact.model}-{self.name}-{artifact.precision}", device_index(device)
 
+        def make_session(stream: Any) -> CudaSession:
+            return CudaSession(artifact, label=label, index=index, stream=stream, tf32=tf32)
 
-def _let_go(error: BaseException | None) -> None:
-    """Free what the frames of a failed build hold: a session must not outlive its context."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__
+        return open_engine(make_session, artifact, label=label, index=index, batch_sizes=batch_sizes)
 
 
 BACKEND = OrtCudaBackend()

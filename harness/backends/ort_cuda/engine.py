@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,11 @@ from harness.backends._cuda.device import Gpu
 from harness.backends._cuda.engine import CudaEngine, TimedWork
 from harness.backends._cuda.ring import N_SLOTS, Ring, Slot
 from harness.backends._inputs import check_images, check_output_shape
-from harness.backends.ort_cuda.probe import PROVIDER
 from harness.backends.ort_cuda.session import CudaSession
 from harness.errors import ConfigError, MeasurementError
 from harness.models.onnx_graph import NodeIndex, one_line
 from harness.protocols import Images, Outputs
-from harness.records import Artifact, EngineFacts, Layer
+from harness.records import EngineFacts, Layer
 
 ENTRIES_PER_NODE = 4  # kernels that one node may put on the stream, about
 N_NAMED = 5
@@ -27,11 +26,20 @@ class OrtCudaEngine(CudaEngine):
     """One session on one GPU, its stream and its buffers. Implements `protocols.Engine`."""
 
     def __init__(
-        self, artifact: Artifact, gpu: Gpu, *, index: int, batch_sizes: tuple[int, ...], tf32: bool, nodes: NodeIndex
+        self,
+        make_session: Callable[[Any], CudaSession],
+        gpu: Gpu,
+        *,
+        label: str,
+        index: int,
+        batch_sizes: tuple[int, ...],
+        nodes: NodeIndex,
+        engine_bytes: int,
     ) -> None:
-        super().__init__(gpu, label=f"{artifact.model}-ort-cuda-{artifact.precision}")
+        """`make_session`: of a stream, not opened yet; `index`: of the GPU."""
+        super().__init__(gpu, label=label)
         self._index, self._nodes, self._largest = index, nodes, max(batch_sizes)
-        self._session = CudaSession(artifact, label=self._label, index=index, stream=self._compute, tf32=tf32)
+        self._session = make_session(self._compute)
         started = time.perf_counter_ns()
         refused = self._session.open()
         build_ns = time.perf_counter_ns() - started
@@ -39,7 +47,12 @@ class OrtCudaEngine(CudaEngine):
         self._run_options = self._session.ort.RunOptions()
         self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         self._bindings: dict[tuple[int, int], Any] = {}  # (device address, batch) -> IOBinding
-        self.on_cpu = self._nodes_on_cpu() if refused else ()
+        profiled = self._profiled() if refused or self._session.captured else ()
+        self.on_cpu = tuple(
+            layer.name for layer in profiled if layer.kernel.partition(":")[0] not in self._session.on_device
+        )
+        on_cpu = f"{len(self.on_cpu)} nodes run on the CPU" if self.on_cpu else ""
+        self._only_enqueued = on_cpu or self._session.captured  # why there is no other launch
         self._ring = Ring(
             gpu,
             [self._make_slot(self._largest, stream=gpu.stream()) for _ in range(N_SLOTS)],
@@ -47,14 +60,14 @@ class OrtCudaEngine(CudaEngine):
             enqueue=self._enqueue,
             check=self._check,
             note=self._note,
-            can_capture=not self.on_cpu,
+            can_capture=not self._only_enqueued,
         )
         self.facts = EngineFacts(
             build_ns=build_ns,
-            engine_bytes=os.path.getsize(artifact.onnx_path),
+            engine_bytes=engine_bytes,
             options=self._session.read_back(),
             versions={"onnxruntime": self._session.ort.__version__},
-            notes=self._notes(),
+            notes=(*self._notes(), *self._session.notes(profiled)),
         )
         self._opened()
 
@@ -80,9 +93,6 @@ class OrtCudaEngine(CudaEngine):
         more = ", ..." if len(self.on_cpu) > N_NAMED else ""
         return size, f"{len(self.on_cpu)} nodes run on the CPU: {', '.join(self.on_cpu[:N_NAMED])}{more}"
 
-    def _nodes_on_cpu(self) -> tuple[str, ...]:
-        return tuple(layer.name for layer in self._profiled() if layer.kernel.partition(":")[0] != PROVIDER)
-
     def _profiled(self) -> tuple[Layer, ...]:
         batch = self.input.shape[0] or self._largest
         return self._session.layers(self.input, self.output, batch=batch, nodes=self._nodes)
@@ -94,12 +104,12 @@ class OrtCudaEngine(CudaEngine):
         return Slot(self._gpu, in_shape, out_shape, ("float32", "float32"), compute=self._compute, stream=stream)
 
     def _timed_work(self, slot: Slot, n_images: int, launch: str) -> TimedWork:
-        """Return what a timer repeats: a session with nodes on the CPU waits inside a run, so it can only be enqueued.
+        """Return what a timer repeats: a session with nodes on the CPU waits in a run, so it can only be enqueued.
 
         Raises: ConfigError.
         """
-        if self.on_cpu and launch not in ("auto", "enqueue"):
-            raise ConfigError(f"{self._label}: {len(self.on_cpu)} nodes run on the CPU; use the launch 'enqueue'")
+        if self._only_enqueued and launch not in ("auto", "enqueue"):
+            raise ConfigError(f"{self._label}: {self._only_enqueued}; use the launch 'enqueue'")
 
         def bind() -> int:
             self._check_idle()
@@ -109,7 +119,7 @@ class OrtCudaEngine(CudaEngine):
             bind=bind,
             run=lambda: self._enqueue(slot),
             entries_per_call=ENTRIES_PER_NODE * len(self._nodes.kinds),
-            launch="enqueue" if self.on_cpu else launch,
+            launch="enqueue" if self._only_enqueued else launch,
         )
 
     def _binding(self, slot: Slot) -> Any:

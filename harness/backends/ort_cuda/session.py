@@ -24,6 +24,11 @@ N_PROFILED_RUNS = 3
 class CudaSession:
     """The session of one artifact; `open` before anything else."""
 
+    provider = PROVIDER  # that is asked for first
+    on_device: tuple[str, ...] = (PROVIDER,)  # whose nodes run on the GPU
+    read_back_names = READ_BACK
+    captured = ""  # why runs cannot be captured into a CUDA graph, "" where they can
+
     def __init__(self, artifact: Artifact, *, label: str, index: int, stream: Any, tf32: bool) -> None:
         self.ort: Any = importlib.import_module("onnxruntime")
         self.errors = vendor_errors()
@@ -51,8 +56,17 @@ class CudaSession:
         try:
             self.session = self._made(self._options())
         except self.errors as error:
-            raise session_error(self._artifact, self._label, PROVIDER, error) from error
+            raise session_error(self._artifact, self._label, self.provider, error) from error
         return refused
+
+    def providers(self) -> list[tuple[str, dict[str, str]]]:
+        """Return the providers that are asked for, with their options."""
+        return [(self.provider, self._cuda)]
+
+    def notes(self, layers: tuple[Layer, ...]) -> tuple[str, ...]:
+        """Return what there is to say of the layers as they ran."""
+        del layers
+        return ()
 
     def tensors(self) -> tuple[TensorSpec, TensorSpec]:
         """Return the only input and output. Raises: BuildError for other numbers, types or shapes."""
@@ -66,8 +80,8 @@ class CudaSession:
 
     def read_back(self) -> dict[str, str]:
         """Return the provider's options as it has them."""
-        options = self.session.get_provider_options()[PROVIDER]
-        return {"provider": PROVIDER, **{name: options[name] for name in READ_BACK if name in options}}
+        options = self.session.get_provider_options()[self.provider]
+        return {"provider": self.provider, **{name: options[name] for name in self.read_back_names if name in options}}
 
     def layers(self, source: TensorSpec, target: TensorSpec, *, batch: int, nodes: NodeIndex) -> tuple[Layer, ...]:
         """Return the kernels that ran, from a profiled session of its own; their GPU times are not in the profile."""
@@ -89,7 +103,7 @@ class CudaSession:
         return options
 
     def _made(self, options: Any) -> Any:
-        session = self.ort.InferenceSession(self._artifact.onnx_path, options, providers=[(PROVIDER, self._cuda)])
-        if session.get_providers()[0] != PROVIDER:
-            raise BuildError(f"{self._label}: asked for {PROVIDER}, ONNX Runtime took {session.get_providers()}")
+        session = self.ort.InferenceSession(self._artifact.onnx_path, options, providers=self.providers())
+        if session.get_providers()[0] != self.provider:
+            raise BuildError(f"{self._label}: asked for {self.provider}, ONNX Runtime took {session.get_providers()}")
         return session

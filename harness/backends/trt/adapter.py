@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from harness.backends._cuda.device import CudaError, Gpu, device_index
-from harness.backends.trt.api import VENDOR_RECIPES, TrtApi, load_api
+from harness.backends.trt.api import VENDOR_RECIPES, TrtApi, load_api, traits_of
 from harness.backends.trt.build import Plan
 from harness.backends.trt.builder import Builder
 from harness.backends.trt.loading import load_engine
@@ -24,6 +24,7 @@ class TrtBackend:
     def __init__(self, name: str, module: str, install_hint: str) -> None:
         self.name, self.install_hint = name, install_hint
         self.required_modules = (module,)
+        self.traits = traits_of(name, module)
 
     def probe(self) -> Availability:
         """Say whether engines run here: a driver, a device, and a module that survives use in a child process."""
@@ -33,6 +34,8 @@ class TrtBackend:
         """Say whether this TensorRT can do a case."""
         if not case.device.startswith("cuda:"):
             return Support(supported=False, reason=f"{self.name} runs on cuda:0, cuda:1, ..., not on {case.device}")
+        if reason := self.traits.refusal(case, self.name):
+            return Support(supported=False, reason=reason)
         if case.recipe in VENDOR_RECIPES:
             api = self.api()
             if not api.has_calibrator(case.recipe):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from harness.backends._traits import Ability, Traits, takes_files
 from harness.errors import BackendUnavailable, ConfigError
-from harness.specs import BF16_RUNTIME_RECIPE
+from harness.precision.recipe import QDQ, TENSORRT
+from harness.specs import BF16_RUNTIME_RECIPE, Precision
 
 MAX_LINE = 300  # characters of a log line worth keeping
 MAX_WARNINGS = 5
@@ -102,6 +104,20 @@ CALIBRATORS = {
 METHODS = {"trt-entropy2": "entropy2", "trt-minmax": "minmax", LEGACY_RECIPE: "legacy"}  # as told to a reader
 RANGES_RECIPE = "trt-ranges"
 VENDOR_RECIPES = (*CALIBRATORS, RANGES_RECIPE)
+
+
+def traits_of(backend: str, module: str) -> Traits:
+    """Return what a TensorRT of some module can do."""
+    floats = {Precision.FP32: "FP32, TF32 when asked", Precision.FP16: "FP16", Precision.BF16: "BF16"}
+    calibrated = Ability(runs="8-bit kernels on Q/DQ, or calibrated by itself", takes=(QDQ, TENSORRT))
+    return Traits(
+        runtime=f"TensorRT ({module})",
+        extra=backend,
+        device="cuda:0, ...",
+        batch="of the profiles",
+        layers="names, types, tactics, times",
+        abilities={**takes_files(floats), Precision.INT8: calibrated},
+    )
 
 
 class LogLines:

@@ -1,0 +1,53 @@
+"""Options of OpenVINO. Imports no runtime."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from harness.errors import ConfigError
+from harness.options.rows import TEXT, WHOLE, Option, OptionGroup, values_of
+from harness.specs import Settings
+
+NAME = "openvino"
+HINTS = ("latency", "throughput")
+DEFAULT, ON, OFF = "default", "on", "off"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenvinoOptions:
+    """Options of OpenVINO's plug-ins."""
+
+    hint: str = HINTS[0]
+    streams: int = 1
+    pinning: str = DEFAULT
+
+    def __post_init__(self) -> None:
+        if self.streams < 1:
+            raise ConfigError(f"--openvino-streams={self.streams}: expected 1 or more")
+
+    @classmethod
+    def of(cls, settings: Settings) -> OpenvinoOptions:
+        """Return the options of a run's settings. Raises: ConfigError."""
+        return values_of(cls, settings, NAME)
+
+    def of_cpu(self) -> dict[str, object]:
+        """Return what only the CPU plug-in takes."""
+        pinning = {} if self.pinning == DEFAULT else {"ENABLE_CPU_PINNING": self.pinning == ON}
+        return {"NUM_STREAMS": self.streams, **pinning}
+
+
+_row = partial(Option, section="OpenVINO", group=NAME)
+ROWS = (
+    _row(flag="--openvino-hint", field="hint", kind=TEXT, choices=HINTS, help="what the plug-in is tuned for"),
+    _row(flag="--openvino-streams", field="streams", kind=WHOLE, help="inference streams of the CPU plug-in"),
+    _row(
+        flag="--openvino-pinning",
+        field="pinning",
+        kind=TEXT,
+        choices=(DEFAULT, ON, OFF),
+        help="bind threads to cores",
+        default="the library's",
+    ),
+)
+GROUP = OptionGroup(name=NAME, rows=ROWS, read=OpenvinoOptions.of)

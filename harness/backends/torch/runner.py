@@ -1,0 +1,108 @@
+"""One module in PyTorch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import numpy as np
+
+from harness.backends._host.engine import BoundCall
+from harness.precision.effective import median_times
+from harness.protocols import Images, Outputs
+from harness.records import Layer
+
+PRECISION_OF_DTYPE = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "int8": "int8"}
+Scope = Callable[[], AbstractContextManager[object]]  # what a call runs in
+MOVING_OPERATORS = frozenset({"Cast", "DequantizeLinear", "Dropout", "Flatten", "Identity", "QuantizeLinear"})
+
+
+class TorchRunner:
+    """A module and the call that runs it. Implements `_host.engine.Runner`."""
+
+    errors: tuple[type[BaseException], ...] = (RuntimeError, ValueError, TypeError)
+
+    def __init__(
+        self, torch: Any, module: Any, call: Callable[[Any], Any], *, scope: Scope, tells_kernels: bool
+    ) -> None:
+        """`module`: node by node, for its layers; `tells_kernels`: whether `call` runs the same kernels."""
+        self._torch, self._module, self._call = torch, module, call
+        self._scope, self._tells_kernels = scope, tells_kernels
+
+    def run(self, images: Images) -> Outputs:
+        """Run one batch."""
+        with self._scope():
+            return np.array(self._call(self._tensor(images)).float().numpy())
+
+    def bind(self, images: Images) -> BoundCall:
+        """Hold the batch as a tensor."""
+        scope, call, batch = self._scope, self._call, self._tensor(images.copy())
+        last: list[Any] = [None]
+
+        def compute() -> None:
+            with scope():
+                last[0] = call(batch)
+
+        return BoundCall(compute=compute, outputs=lambda: np.array(last[0].float().numpy()))
+
+    def layers(self, images: Images, n_runs: int) -> tuple[Layer, ...]:
+        """Return the nodes with the type that each made and its time, run one by one.
+
+        Of a compiled module the kernels are other ones: neither types nor times are told.
+        """
+        kinds: dict[str, tuple[str, str]] = {}
+        runs: list[dict[str, float]] = []
+        for _ in range(n_runs):
+            runs.append({})
+            self._module.observe = self._observer(kinds, runs[-1])
+            with self._scope():
+                self._module(self._tensor(images))
+        self._module.observe = None
+        times = median_times(runs[1:] or runs)
+        return tuple(
+            Layer(
+                name=name,
+                kind=kind,
+                precision=PRECISION_OF_DTYPE.get(dtype, dtype) if self._tells_kernels else "",
+                is_compute=kind not in MOVING_OPERATORS,
+                onnx_nodes=(name,),
+                time_ns=times[name] if self._tells_kernels else None,
+            )
+            for name, (kind, dtype) in kinds.items()
+        )
+
+    def close(self) -> None:
+        """Free the module."""
+        self._module = None
+        self._call = _closed
+
+    def _tensor(self, images: Images) -> Any:
+        return self._torch.from_numpy(images if images.flags.writeable else images.copy())
+
+    def _observer(self, kinds: dict[str, tuple[str, str]], times: dict[str, float]) -> Callable[[str, str, Any], None]:
+        last = [time.perf_counter_ns()]
+
+        def observe(name: str, kind: str, made: Any) -> None:
+            now = time.perf_counter_ns()
+            times[name] = float(now - last[0])
+            kinds[name] = kind, str(made.dtype).removeprefix("torch.")
+            last[0] = time.perf_counter_ns()
+
+        return observe
+
+
+def autocast_scope(torch: Any) -> Scope:
+    """Return the scope in which products of FP32 tensors are computed in BF16."""
+
+    @contextmanager
+    def scope() -> Iterator[None]:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            yield
+
+    return scope
+
+
+def _closed(images: Any) -> Any:
+    raise RuntimeError("the module is closed")
