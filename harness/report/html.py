@@ -42,6 +42,7 @@ def render_html(report: Report) -> str:
         "standings": list(Standing),
         "attention": report.attention[:MAX_ATTENTION],
         "open_anchors": {row.anchor for row in [row for row in rows if row.standing in BAD][:MAX_OPEN]},
+        "has_baseline": any(row.against_baseline for row in rows),
         "has_previous": any(row.against_previous for row in rows),
         "batches": sizes if len(sizes) <= MAX_BATCHES_SHOWN else [sizes[0], sizes[len(sizes) // 2], sizes[-1]],
         "choices": _choices(rows),

@@ -80,7 +80,7 @@ def build_report(
         length_s=run_length_s(run),
         overview=overview_from_rows(rows),
         across=across_from_rows(rows, sizes),
-        trends=trends_from_history(history, [row.record.case.id for row in rows]),
+        trends=trends_from_history(history),
     )
 
 

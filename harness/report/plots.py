@@ -190,21 +190,17 @@ def speed_up_plot(rows: Sequence[Row], batch_size: int) -> tuple[Markup, int]:
         axes.set_ylim(len(shown) - 0.4, -0.6)
         left_edge = min(1.0, float(lows.min()))
         reach = max(float(highs.max()), 1.0) - left_edge or 0.1
-        axes.set_xlim(left_edge - (0.04 * reach if left_edge < 1 else 0.0), left_edge + 1.16 * reach)
+        start = left_edge - (0.04 * reach if left_edge < 1 else 0.0)
+        axes.set_xlim(max(0.0, start), left_edge + 1.16 * reach)
         axes.grid(True, axis="x")
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel(f"times faster than FP32 at batch {batch_size}, with 95 % interval")
         return _svg(figure, f"Speed-up over FP32 of {len(shown)} cases at batch {batch_size}"), len(found) - len(shown)
 
 
-def trend_plots(history: History, wanted: Sequence[str]) -> list[tuple[str, Metric, Markup]]:
-    """Draw the series worth a look: newest level changes first, then the wanted cases' accuracy and first latency."""
-    chosen: dict[tuple[str, Metric], None] = {}
-    for step in history.steps:
-        chosen.setdefault((step.case_id, step.metric))
-    for case_id in wanted:
-        for metric in list(history.series(case_id))[:2]:
-            chosen.setdefault((case_id, metric))
+def trend_plots(history: History) -> list[tuple[str, Metric, Markup]]:
+    """Draw the series whose level changed, the newest change first; a level line says no more than a word."""
+    chosen = dict.fromkeys((step.case_id, step.metric) for step in history.steps)
     return [(case_id, metric, _trend(history, case_id, metric)) for case_id, metric in list(chosen)[:MAX_TRENDS]]
 
 
@@ -248,6 +244,7 @@ def _trend(history: History, case_id: str, metric: Metric) -> Markup:
         axes.grid(True, axis="y")
         axes.ticklabel_format(axis="y", useOffset=False)
         _widen_flat_axis(axes, series * scale)
+        axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))  # no time, size or rate is below 0
         return _svg(figure, f"{metric_name(metric)} of {case_id} over {series.size} runs, {len(steps)} level changes")
 
 

@@ -16,7 +16,7 @@ from harness.errors import MeasurementError
 from harness.gates.baseline import GATE as BASELINE
 from harness.gates.fp32 import GATE as FP32
 from harness.options.commands import selection_of
-from harness.records import Accuracy, Latency, PackedArray, Record, RecordKey, Run
+from harness.records import Accuracy, Latency, PackedArray, Record, RecordKey, Run, Status
 from harness.report.standing import Standing, deciding_gate, finding, leading_verdict, standing_of
 from harness.stats import LatencySummary, Ratio, mcnemar_p, ratio_of_rounds, summarize_latency, wilson_interval
 
@@ -245,17 +245,24 @@ def _row(record: Record, *, anchor: str, reference: Record | None, previous: Rec
         top1=top1,
         top1_low=low,
         top1_high=high,
-        against_fp32=_change(record, reference, against=reference.case.id if reference else "")
+        against_fp32=_change_to(record, reference, against=reference.case.id if reference else "")
         or _change_told(record, FP32.name, against="FP32"),
         against_baseline=_change_told(record, BASELINE.name, against="the baseline"),
-        against_previous=_change(record, previous, against=previous_name),
+        against_previous=_change_since(record, previous, against=previous_name),
         timings=tuple(_timing(latency, previous) for latency in record.latencies),
         previous=previous,
         reference=reference,
     )
 
 
-def _change(record: Record, other: Record | None, *, against: str) -> Change | None:
+def _change_since(record: Record, previous: Record | None, *, against: str) -> Change | None:
+    """Compare with the same case of an earlier run; after a bad night, a good case has gained nothing."""
+    if previous is not None and previous.status in (Status.FAILED, Status.ERROR) and record.accuracy is not None:
+        return Change(against=against, why_not=f"it ended in {previous.status} there")
+    return _change_to(record, previous, against=against)
+
+
+def _change_to(record: Record, other: Record | None, *, against: str) -> Change | None:
     """Compare with another record where both have scores."""
     if record.accuracy is None or other is None or other.accuracy is None:
         return None

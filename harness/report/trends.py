@@ -35,20 +35,23 @@ class Trends:
     metrics: tuple[Metric, ...]
     figures: tuple[tuple[str, Metric, Markup], ...]  # (case id, metric, figure)
     steps: tuple[Step, ...]  # newest first
-    rows: tuple[TrendRow, ...]
+    rows: tuple[TrendRow, ...]  # of cases with a step
+    n_changed: int
 
 
-def trends_from_history(history: History | None, case_ids: Sequence[str]) -> Trends | None:
-    """Return what is shown of a history, None where there is too little of it; `case_ids`: worst first."""
+def trends_from_history(history: History | None) -> Trends | None:
+    """Return what is shown of a history, None where there is too little of it: cases of which something changed."""
     if history is None or len(history.runs) < MIN_HISTORY_RUNS:
         return None
     metrics = tuple(history.values)
+    changed = list(dict.fromkeys(step.case_id for step in history.steps))
     return Trends(
         history=history,
         metrics=metrics,
-        figures=tuple(trend_plots(history, case_ids)) if len(history.runs) >= MIN_TREND_RUNS else (),
+        figures=tuple(trend_plots(history)) if len(history.runs) >= MIN_TREND_RUNS else (),
         steps=history.steps[:MAX_STEPS],
-        rows=tuple(_trend_row(history, case_id, metrics) for case_id in history.case_ids[:MAX_HISTORY_ROWS]),
+        rows=tuple(_trend_row(history, case_id, metrics) for case_id in changed[:MAX_HISTORY_ROWS]),
+        n_changed=len(changed),
     )
 
 

@@ -405,7 +405,7 @@ def test_what_shaped_an_engine_is_in_its_options(build, small, tmp_path):
         assert engine.facts.options["plugins"] == "none"
         assert engine.facts.options["cuda_provider"] in ("pycuda", "cuda-bindings")
     legacy = small(precision="int8", recipe="trt-legacy")
-    for given, told in (({}, ("0.99999", "0.999")), ({"quantile": 0.5, "cutoff": 0.25}, ("0.5", "0.25"))):
+    for given, told in (({}, ("0.999999", "1.0")), ({"quantile": 0.5, "cutoff": 0.25}, ("0.5", "0.25"))):
         with build(legacy, calibration=Images(), **given) as engine:
             assert (engine.facts.options["quantile"], engine.facts.options["cutoff"]) == told
 

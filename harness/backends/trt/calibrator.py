@@ -19,8 +19,8 @@ MAX_BATCH = 128  # NVIDIA advises the largest batch that fits; the histograms de
 MIN_BATCH = 8  # below this the entropy histograms get poor (NVIDIA/TensorRT issues 774, 1411)
 N_NAMED = 5  # missing tensors named in an error
 # The defaults of TensorRT's sampleINT8 for the legacy calibrator.
-LEGACY_QUANTILE = 0.99999
-LEGACY_CUTOFF = 0.999
+LEGACY_QUANTILE = 0.999999
+LEGACY_CUTOFF = 1.0
 
 
 def calibration_batch(n_images: int) -> int:

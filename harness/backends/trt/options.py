@@ -184,14 +184,14 @@ ROWS = (
         field="quantile",
         kind=FRACTION,
         help="quantile of the recipe trt-legacy",
-        default="0.99999, sampleINT8's",
+        default="0.999999, sampleINT8's",
     ),
     _row(
         flag="--trt-cutoff",
         field="cutoff",
         kind=FRACTION,
         help="cutoff of the recipe trt-legacy",
-        default="0.999, sampleINT8's",
+        default="1, sampleINT8's",
     ),
 )
 GROUP = OptionGroup(name=NAME, rows=ROWS, read=TrtOptions.of, check=check)

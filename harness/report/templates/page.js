@@ -51,6 +51,23 @@
   const picks = { standing: one("#by-standing"), backend: one("#by-backend"), precision: one("#by-precision") };
   const shown = one("#shown");
   const texts = [];
+
+  /* Filters are part of the address, so that a link shows what its sender saw. */
+  const fields = { find, ...picks };
+  function keepInAddress() {
+    const address = new URL(location.href);
+    Object.entries(fields).forEach(([name, field]) => {
+      if (field.value) address.searchParams.set(name, field.value);
+      else address.searchParams.delete(name);
+    });
+    if (address.href === location.href) return;
+    try { history.replaceState(null, "", address); } catch { /* a page without an origin of its own has no say */ }
+  }
+  const asked = new URL(location.href).searchParams;
+  Object.entries(fields).forEach(([name, field]) => {
+    const value = asked.get(name) || "";
+    if (field === find || Array.from(field.options || []).some((option) => option.value === value)) field.value = value;
+  });
   function filterRows() {
     const words = find.value.toLowerCase().split(/\s+/).filter(Boolean);
     let count = 0;
@@ -65,6 +82,7 @@
       sections[place].hidden = !visible;
       count += visible;
     });
+    keepInAddress();
     shown.textContent = count === rows.length ? `all ${count} cases` : `${count} of ${rows.length} cases`;
     all(".counts button").forEach((button) => {
       button.setAttribute("aria-pressed", String(button.dataset.standing === picks.standing.value));
