@@ -2,9 +2,9 @@
 
     python benchmarks/nights.py OUT [--width 120] [--only changed gone ...]
 
-clean: nothing changed. changed: weights of a layer set to 0 and the card renewed. gone: a backend cannot be imported any
-more. fp32: INT8 was asked, and the engine is FP32. after-loss: an engine loses images, then its clock breaks. Writes
-OUT/NIGHT.txt, and OUT/NIGHT.png and OUT/NIGHT-phone.png by Chromium (extra `browser`). Takes about two minutes.
+clean: nothing changed. changed: weights of a layer set to 0 and the card renewed. gone: a backend cannot be imported
+any more. fp32: INT8 was asked, and the engine is FP32. after-loss: an engine loses images, then its clock breaks.
+Writes OUT/NIGHT.txt, and OUT/NIGHT.png and OUT/NIGHT-phone.png by Chromium (extra `browser`). Takes about two minutes.
 """
 
 import argparse

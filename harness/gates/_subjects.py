@@ -14,6 +14,7 @@ from harness.records import BLOCK_IMAGES, CPU, EffectivePrecision, Environment, 
 from harness.specs import Case, ImageRange, Precision
 from harness.stats import round_medians
 
+RANGES = "calibration ranges"
 RIGHT = -1  # in `wrong_predictions`: the prediction is the label
 
 
@@ -106,7 +107,7 @@ def preparation_of(record: Record) -> dict[str, str]:
         "calibration images": f"{images.dataset}/{images.split} {images.first}..{images.stop - 1} "
         f"[{calibration.fingerprint[:8]}]",
         "calibration method": calibration.method,
-        "calibration ranges": calibration.ranges_sha256[:8],
+        RANGES: calibration.ranges_sha256[:8],
     }
     return {**record.preprocessing, **{name: text for name, text in told.items() if text}}
 
@@ -214,6 +215,8 @@ def changes_of_preparation(ours: Subject, theirs: Subject) -> tuple[str, ...]:
     A verdict names it whatever came of it: the model file says nothing of it.
     """
     before, now = theirs.preparation, ours.preparation
+    if model_change(ours, theirs):  # other weights lead to other ranges
+        now = {name: text for name, text in now.items() if name != RANGES}
     return tuple(f"{n} {before[n]} -> {now[n]}" for n in sorted(before.keys() & now.keys()) if before[n] != now[n])
 
 
@@ -231,7 +234,7 @@ def changes_of_setting(ours: Subject, theirs: Subject) -> tuple[str, ...]:
             found.append(f"{name} {before} -> {now}")
     if ours.weight_bits != theirs.weight_bits:
         found.append(f"weights {theirs.weight_bits} -> {ours.weight_bits} bits")
-    if ours.artifact_sha256 != theirs.artifact_sha256:
+    if ours.artifact_sha256 != theirs.artifact_sha256 and not model_change(ours, theirs):
         found.append(f"the prepared file {theirs.artifact_sha256[:8]} -> {ours.artifact_sha256[:8]}")
     if ours.engine_digest and theirs.engine_digest and ours.engine_digest != theirs.engine_digest:
         found.append("the engine's layers or kernels")

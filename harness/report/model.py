@@ -68,7 +68,7 @@ def build_report(
     return Report(
         run=run,
         previous=previous[0] if previous else None,
-        sentence=verdict_sentence(run, cases, missing=missing),
+        sentence=verdict_sentence(run, [row.record for row in rows], missing=missing),
         tone=tone_of_run(run, rows, missing),
         rows=rows,
         details=details_from_rows(rows, full_cases=full_cases),

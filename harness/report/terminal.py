@@ -238,19 +238,20 @@ def _reasons(rows: Sequence[Row]) -> list[str]:
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         if row.standing in TOLD_BELOW:
-            more = tuple(_other_failures(row))
-            groups.setdefault((row.word, row.finding.replace(row.record.case.id, ""), *more, row.advice), []).append(
-                row
-            )
+            told = tuple(text.replace(row.record.case.id, "ID") for text in _told(row))
+            groups.setdefault(told, []).append(row)
     lines = []
-    for group in groups.values():
-        first = group[0]
-        names = _named([row.record.case.id for row in group])
-        lines.append(f"{first.word}: {names}: {first.finding}")
-        lines += _other_failures(first)
-        advice = first.advice
-        lines += [f"    {advice}"] if advice else []
+    for told, group in groups.items():
+        # What is told of several cases is told with ID in place of their names.
+        word, found, *others = told if len(group) > 1 else _told(group[0])
+        lines += [f"{word}: {_named([row.record.case.id for row in group])}: {found}", *others]
     return lines
+
+
+def _told(row: Row) -> tuple[str, ...]:
+    """Return the word for a case, why, and the lines below that."""
+    advice = (f"    {row.advice}",) if row.advice else ()
+    return (row.word, row.finding, *_other_failures(row), *advice)
 
 
 def _named(names: Sequence[str]) -> str:
