@@ -4,7 +4,7 @@
 
 clean: nothing changed. changed: weights of a layer set to 0 and the card renewed. gone: a backend cannot be imported
 any more. fp32: INT8 was asked, and the engine is FP32. after-loss: an engine loses images, then its clock breaks.
-Writes OUT/NIGHT.txt, and OUT/NIGHT.png and OUT/NIGHT-phone.png by Chromium (extra `browser`). Takes about two minutes.
+Writes OUT/NIGHT.txt, and OUT/NIGHT.png and OUT/NIGHT-phone.png by a Chromium on PATH (extra `browser`). Takes about two minutes.
 """
 
 import argparse
@@ -131,11 +131,11 @@ NIGHTS = {"clean": clean, "changed": changed, "gone": gone, "fp32": fp32, "after
 
 
 def photograph(page_file: Path, target: Path) -> None:
-    """Write target.png and target-phone.png. Needs playwright and its Chromium."""
+    """Write target.png and target-phone.png. Needs playwright and a Chromium on PATH."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch()
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         for suffix, (width, height) in (("", PAGE), ("-phone", PHONE)):
             page = browser.new_page(viewport={"width": width, "height": height})
             page.goto(page_file.as_uri())
