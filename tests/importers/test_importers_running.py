@@ -135,6 +135,7 @@ def test_a_truncated_file_is_one_line_and_leaves_nothing(tmp_path, call, cut):
         (["caffe", "a", "b", "--scale=1/0"], "--scale=1/0: expected numbers"),
         (["caffe", "a", "b", "--mean=x,1"], "--mean=x,1: expected numbers"),
         (["caffe", "a", "b", "--input-shape=1,x"], "--input-shape=1,x: expected whole numbers of at least 1"),
+        (["caffe", "a", "b", "--python=/no/such/python"], "--python=/no/such/python: there is no such program"),
         (["caffe", "a", "b", "--name=a-b"], "--name=a-b: use letters"),
     ],
 )

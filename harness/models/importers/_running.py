@@ -60,6 +60,8 @@ def import_model(order: ImportOrder) -> tuple[ModelSpec, tuple[str, ...]]:
     name = order.name or re.sub(r"[^A-Za-z0-9_.]", "_", _path(order.sources[0]).stem)
     if not NAME_PATTERN.match(name):
         raise ConfigError(f"--name={name}: use letters, digits, '_' and '.' only")
+    if shutil.which(order.python) is None:
+        raise ConfigError(f"--python={order.python}: there is no such program")
     model_path, card = order.folder / f"{name}{suffix}", order.folder / f"{name}.toml"
     for path in (model_path, card):
         if path.exists():
