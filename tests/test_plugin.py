@@ -77,7 +77,7 @@ def test_a_backend_asked_for_that_cannot_run_is_one_line(suites):
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ("--backend=opnvino", "did you mean openvino?"),
+        ("--backend=opnvino", "did you mean openvino"),
         ("--model=lenet", "lenet5"),
         ("--dataset=stroke", "strokes"),
         ("--recipe=qdq-minmx", "qdq-minmax"),
