@@ -82,10 +82,19 @@ class Drive:
         if lacking:
             raise ConfigError(f"the plan needs {', '.join(lacking)}, which is nowhere here: shards would wait for ever")
 
-    def run(self, clock: Callable[[], float] = time.monotonic) -> list[int]:
+    def run(
+        self, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
+    ) -> list[int]:
         """Run all shards, and return the numbers of those that no try finished."""
+        idle_since = clock()
         while self._waiting or self._running:
             self._start(clock())
+            if self._running:
+                idle_since = clock()
+            elif clock() - idle_since > self._deadline_s:
+                self._give_up()
+            else:
+                sleep(POLL_S)  # every device that is left over was lost; another may come
             handles = [handle for handle, _ in self._running.values()]
             for ended, answer in self._executor.wait(handles, POLL_S):
                 self._end(next(key for key, (handle, _) in self._running.items() if handle is ended), answer)
@@ -123,6 +132,12 @@ class Drive:
             self.lost.append(number)
         else:
             self._waiting.append(ended.shard)
+
+    def _give_up(self) -> None:
+        for shard in self._waiting:
+            self._echo(f"shard {shard.number}: no {shard.device} for {self._deadline_s:g} s; given up")
+            self.lost.append(shard.number)
+        self._waiting = []
 
     def _look_for_late(self, now: float) -> None:
         for _, one in self._running.values():
