@@ -177,17 +177,21 @@ def read_records(folder: Path) -> Iterator[Record]:
 def previous_run(folder: Path, run: Run, records: Sequence[Record]) -> tuple[Run, list[Record]] | None:
     """Return the newest run beside `folder` that began before `run` and has a case in common with it.
 
-    Runs that cannot be read are passed over: an old damaged one must not cost the new one its report.
+    Runs that cannot be read are passed over: an old damaged one must not cost the new one its report. So are shards and
+    merged runs: they are no run of this machine's own.
     """
     keys = {record.key for record in records}
     for header in sorted(folder.resolve().parent.glob("*/run.json"), reverse=True):
         if header.parent.name == "latest" or header.parent.is_symlink() or header.parent.name == folder.resolve().name:
             continue
         try:
-            other, found = load_run(header.parent)
+            other = load_header(header.parent)
+            if other.started_at >= run.started_at or not other.finished_at or other.shard or other.n_shards:
+                continue
+            found = list(read_records(header.parent))
         except DataError:
             continue
-        if other.started_at < run.started_at and other.finished_at and keys & {record.key for record in found}:
+        if keys & {record.key for record in found}:
             return other, found
     return None
 
