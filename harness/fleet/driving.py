@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.errors import ConfigError, DataError
+from harness.options.commands import words_of
 from harness.store.runs import load_header
 from harness.store.shard_plans import PlannedShard, ShardPlan
 
@@ -172,11 +173,5 @@ def attempts_so_far(report_dir: Path, plan: ShardPlan) -> dict[int, tuple[int, b
 
 def command_of_shard(python: str, number: int, attempt: int, plan_file: Path, report_dir: Path) -> list[str]:
     """Return the command line that runs one try of a shard."""
-    words = [python, "-m", "pytest", "suites/", "-p", "no:cacheprovider"]
-    return [
-        *words,
-        f"--shard={number}",
-        f"--shard-attempt={attempt}",
-        f"--shard-plan={plan_file}",
-        f"--report-dir={report_dir}",
-    ]
+    shard = words_of(shard=number, shard_attempt=attempt, shard_plan=str(plan_file), report_dir=str(report_dir))
+    return [python, "-m", "pytest", "suites/", "-p", "no:cacheprovider", *shard]
