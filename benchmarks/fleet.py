@@ -246,7 +246,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="a real run to resample")
     parser.add_argument("--cases", type=int, default=20_000)
     parser.add_argument("--devices", type=int, default=20)
-    parser.add_argument("--null-nights", type=int, default=1000)
+    parser.add_argument("--null-nights", type=int, default=100)
     parser.add_argument("--nights", type=int, default=365)
     parser.add_argument("--folder", type=Path, help="where to put some GB (default: a temporary folder)")
     options = parser.parse_args()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.errors import ConfigError, DataError
+from harness.options.commands import words_of
 from harness.store.runs import load_header
 from harness.store.shard_plans import PlannedShard, ShardPlan
 
@@ -82,10 +83,19 @@ class Drive:
         if lacking:
             raise ConfigError(f"the plan needs {', '.join(lacking)}, which is nowhere here: shards would wait for ever")
 
-    def run(self, clock: Callable[[], float] = time.monotonic) -> list[int]:
+    def run(
+        self, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
+    ) -> list[int]:
         """Run all shards, and return the numbers of those that no try finished."""
+        idle_since = clock()
         while self._waiting or self._running:
             self._start(clock())
+            if self._running:
+                idle_since = clock()
+            elif clock() - idle_since > self._deadline_s:
+                self._give_up()
+            else:
+                sleep(POLL_S)  # every device that is left over was lost; another may come
             handles = [handle for handle, _ in self._running.values()]
             for ended, answer in self._executor.wait(handles, POLL_S):
                 self._end(next(key for key, (handle, _) in self._running.items() if handle is ended), answer)
@@ -124,6 +134,12 @@ class Drive:
         else:
             self._waiting.append(ended.shard)
 
+    def _give_up(self) -> None:
+        for shard in self._waiting:
+            self._echo(f"shard {shard.number}: no {shard.device} for {self._deadline_s:g} s; given up")
+            self.lost.append(shard.number)
+        self._waiting = []
+
     def _look_for_late(self, now: float) -> None:
         for _, one in self._running.values():
             if not one.is_late and now - one.began > self._deadline_s:
@@ -157,11 +173,5 @@ def attempts_so_far(report_dir: Path, plan: ShardPlan) -> dict[int, tuple[int, b
 
 def command_of_shard(python: str, number: int, attempt: int, plan_file: Path, report_dir: Path) -> list[str]:
     """Return the command line that runs one try of a shard."""
-    words = [python, "-m", "pytest", "suites/", "-p", "no:cacheprovider"]
-    return [
-        *words,
-        f"--shard={number}",
-        f"--shard-attempt={attempt}",
-        f"--shard-plan={plan_file}",
-        f"--report-dir={report_dir}",
-    ]
+    shard = words_of(shard=number, shard_attempt=attempt, shard_plan=str(plan_file), report_dir=str(report_dir))
+    return [python, "-m", "pytest", "suites/", "-p", "no:cacheprovider", *shard]

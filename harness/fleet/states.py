@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.errors import ConfigError, MeasurementError
+from harness.options.commands import words_of
 from harness.records import Record
 from harness.stats import round_medians
 from harness.store.runs import load_run
@@ -75,9 +76,10 @@ def measure(state: State, case: Record, *, metric: str, batch_size: int | None, 
     """
     prepare(state)
     report_dir = folder / "runs"
-    words = [*shlex.split(case.command)[1:], f"--worker-python={state.worker_python}", "--baseline=ignore"]
+    here = words_of(worker_python=state.worker_python, baseline="ignore", report_dir=str(report_dir))
+    words = [*shlex.split(case.command)[1:], *here]
     found = subprocess.run(
-        [sys.executable, "-m", "pytest", *words, f"--report-dir={report_dir}"],
+        [sys.executable, "-m", "pytest", *words],
         cwd=state.checkout,
         env={**os.environ, "PYTHONPATH": str(state.checkout)},  # the harness of that commit, in workers too
         capture_output=True,

@@ -14,6 +14,12 @@ from harness.specs import DEFAULT_RECIPES, Case, Precision
 CASE_FIELDS = {"backends": "backend", "precisions": "precision", "models": "model", "recipes": "recipe"}
 
 
+def words_of(**values: object) -> list[str]:
+    """Return the words of a command line that set some options, by the names of their fields."""
+    rows = {row.field: row for row in all_rows()}
+    return [word for field, value in values.items() for word in rows[field].words(value)]
+
+
 def changed_options(options: HarnessOptions) -> dict[str, str]:
     """Return the options that differ from their defaults: flag -> text."""
     return {row.flag: row.text(value_of(row, options)) for row in all_rows() if is_changed(row, options)}

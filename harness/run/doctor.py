@@ -22,6 +22,7 @@ def doctor_lines(options: HarnessOptions, *, models_dir: Path = Path("models")) 
     lines = [
         f"machine   {environment.machine}",
         f"          {environment.os}, Python {environment.python}, best INT8 instructions: {environment.cpu_isa}",
+        f"          type of device in records and fleet.toml: {environment.device_type}; of a GPU: its name",
         f"telemetry of {', '.join(SILENCED)} is switched off in all workers",
         "versions  " + ", ".join(f"{name} {version}" for name, version in environment.versions.items()),
         "",

@@ -255,7 +255,7 @@ def _header(folder: Path) -> _Header:
 
 def _records(folder: Path, header: _Header, notes: list[str]) -> Iterator[Record]:
     """Yield the records of a run; what was dropped is added to the notes. Raises: DataError."""
-    packed, images, n_found = folder / PACKED, folder / IMAGES, 0
+    packed, images, n_found, torn = folder / PACKED, folder / IMAGES, 0, ""
     shared = SharedArrays(_images(images)) if images.is_file() else SharedArrays()
     is_packed = packed.is_file()
     path = packed if is_packed else folder / RECORDS
@@ -264,21 +264,22 @@ def _records(folder: Path, header: _Header, notes: list[str]) -> Iterator[Record
             for number, line in enumerate(lines, start=1):
                 if not line.strip():
                     continue
-                if not line.endswith(b"\n"):
-                    _torn(f"{path}:{number}", header, notes)
-                    n_found += 1
+                n_found += 1
+                if not line.endswith(b"\n"):  # only the last one can be so
+                    torn = f"{path}:{number}"
                     continue
                 yield _record(line.rstrip(b"\r\n"), f"{path}:{number}", shared, is_sealed=not is_packed)
-                n_found += 1
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: the file is damaged ({error}), run or merge it again") from error
     if header.n_records is not None and header.n_records != n_found:
         raise DataError(
-            f"{path}: {n_found} of {header.n_records} records are there; it is damaged, run the suite again"
+            f"{path}: {n_found - bool(torn)} of {header.n_records} records are there; it is damaged, run the suite again"
         )
+    if torn:
+        _tell_torn(torn, header, notes)
 
 
-def _torn(place: str, header: _Header, notes: list[str]) -> None:
+def _tell_torn(place: str, header: _Header, notes: list[str]) -> None:
     if header.run.finished_at:
         raise DataError(f"{place}: the line is torn; the file is damaged, run the suite again")
     notes.append(f"{place}: the line was torn when the run was killed; it is dropped, its case is not in the records")
@@ -291,12 +292,9 @@ def _record(line: bytes, where: str, shared: SharedArrays, *, is_sealed: bool) -
             if scores is not None:
                 scores.check()
     except DataError as error:
-        told = (
-            str(error)
-            if str(error).startswith(where)
-            else f"{where}: {error}; the file is damaged, run the suite again"
-        )
-        raise DataError(told) from error
+        if str(error).startswith(where):
+            raise
+        raise DataError(f"{where}: {error}; the file is damaged, run the suite again") from error
     return record
 
 
@@ -316,17 +314,21 @@ def previous_run(
 
     Runs that cannot be read are passed over, and named in the notes: an old damaged one must not cost the new one its
     report.
+    Shards and merged runs are passed over too: they are no run of this machine's own.
     """
     keys, notes = {record.key for record in records}, []
     for header in sorted(folder.resolve().parent.glob("*/run.json"), reverse=True):
         if header.parent.name == "latest" or header.parent.is_symlink() or header.parent.name == folder.resolve().name:
             continue
         try:
+            other = load_header(header.parent)
+            if other.started_at >= run.started_at or not other.finished_at or other.shard or other.n_shards:
+                continue
             other, found = load_run(header.parent)
         except DataError as error:
             notes.append(f"an earlier run is left out: {error}")
             continue
-        if other.started_at < run.started_at and other.finished_at and keys & {record.key for record in found}:
+        if keys & {record.key for record in found}:
             return (other, found), tuple(notes)
     return None, tuple(notes)
 

@@ -52,11 +52,14 @@ class Machines:
     def clock(self):
         return self.now
 
+    def sleep(self, seconds):
+        self.now += seconds
+
 
 def drive(machines, tmp_path, **changes):
     lines = []
     values = {"devices": ("small", "large"), "deadline_s": 10.0, "echo": lines.append}
-    lost = Drive(PLAN, machines, tmp_path, **(values | changes)).run(machines.clock)
+    lost = Drive(PLAN, machines, tmp_path, **(values | changes)).run(machines.clock, machines.sleep)
     return lost, lines
 
 
@@ -101,17 +104,35 @@ def test_a_device_that_is_nowhere_is_said_at_once(tmp_path):
     assert {number for number, _ in machines.started} == {0, 1}
 
 
+def test_devices_that_were_lost_are_waited_for_as_long_as_the_deadline(tmp_path):
+    machines = Machines({(0, 1): -1, (1, 1): -1})
+    submit = machines.submit
+
+    def lose(shard, attempt):
+        if shard.device == "small":
+            machines.sizes["small"] = 0  # the node goes down with the first shard that it gets
+        return submit(shard, attempt)
+
+    machines.submit = lose
+    lost, lines = drive(machines, tmp_path)
+    assert lost == [0, 1]
+    assert "shard 1: no small for 10 s; given up" in lines
+    assert machines.now < 60
+
+
 def test_a_driver_goes_on_where_another_ended(tmp_path):
     write_shards(tmp_path, night())
     plan = read_plan(tmp_path / "shards.json")
     half = next((tmp_path / "shards").glob("*3-1"))
     run = shard_run(3, by_shard(night())[3]).run
-    shutil_free = replace(run, id="half", shard=replace(run.shard, plan=plan.digest, attempt=2), finished_at="")
-    RunStore(tmp_path / "shards", shutil_free)
+    half_run = replace(run, id="half", shard=replace(run.shard, plan=plan.digest, attempt=2), finished_at="")
+    RunStore(tmp_path / "shards", half_run)
     (half / "run.json").write_text("{")
     assert attempts_so_far(tmp_path / "shards", plan) == {0: (1, True), 1: (1, True), 2: (1, True), 3: (2, False)}
     machines = Machines()
-    assert Drive(plan, machines, tmp_path / "shards", devices=("small", "large")).run(machines.clock) == []
+    assert (
+        Drive(plan, machines, tmp_path / "shards", devices=("small", "large")).run(machines.clock, machines.sleep) == []
+    )
     assert machines.started == [(3, 3)]
 
 

@@ -134,3 +134,15 @@ def test_a_plan_that_is_none_is_refused(tmp_path, text, says):
 )
 def test_commits_are_compared_as_far_as_both_are_told(one, other, alike):
     assert is_same_commit(one, other) is is_same_commit(other, one) is alike
+
+
+def test_the_doctor_says_the_type_that_the_fleet_s_file_wants(monkeypatch):
+    from harness.machine.environment import collect_environment
+    from harness.options.values import HarnessOptions
+    from harness.run.doctor import doctor_lines
+
+    monkeypatch.setattr("harness.run.doctor.probe_backends", lambda names, options: [])
+    lines = doctor_lines(HarnessOptions(), models_dir=ROOT / "models")
+    assert any(
+        f"type of device in records and fleet.toml: {collect_environment().device_type};" in line for line in lines
+    )

@@ -5,7 +5,7 @@ import shlex
 import pytest
 from option_words import EVERY, NOT_REPEATED, SELECTING, every_word, options_of
 
-from harness.options.commands import changed_options, changed_selection, command_of, selection_of
+from harness.options.commands import changed_options, changed_selection, command_of, selection_of, words_of
 from harness.specs import Case, Precision
 
 CASE = Case(model="own", backend="trt", precision=Precision.INT8, recipe="qdq-entropy", device="cuda:1")
@@ -90,3 +90,11 @@ def test_a_choice_of_cases_is_told_from_other_options(tmp_path):
         assert changed_selection(options)
         assert selection_of(changed_options(options)) != selection_of({})
     assert selection_of({"--device": "cuda:1"}) != selection_of({}) == selection_of({"--threads": "2"})
+
+
+def test_words_are_made_of_fields():
+    assert words_of(shard=3, report_dir="/runs", baseline="ignore") == [
+        "--shard=3",
+        "--report-dir=/runs",
+        "--baseline=ignore",
+    ]

@@ -1,12 +1,13 @@
 """Runs on disk: what is written comes back; damage and newer schemas are named; the link points to the newest."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from render_records import make_run
 
 from harness.errors import ConfigError, DataError
-from harness.records import PackedArray
+from harness.records import PackedArray, ShardOrigin
 from harness.report.rows import rows_from_records
 from harness.report.summary import summary_bytes, summary_from_rows
 from harness.store.runs import RunStore, load_run, previous_run
@@ -114,3 +115,11 @@ def test_the_run_before_is_the_newest_that_shares_a_case(tmp_path):
     assert found[0].id == "a"
     assert len(notes) == 1
     assert "records.jsonl: 0 of 4 records are there" in notes[0]
+
+
+@pytest.mark.parametrize("changes", [{"n_shards": 4}, {"shard": ShardOrigin(plan="d", number=0)}])
+def test_parts_and_wholes_of_a_fleet_s_night_are_no_previous_run(tmp_path, changes):
+    run, records = make_run(3)
+    older = replace(run, id="older", started_at="2020-01-01T00:00:00+00:00", **changes)
+    RunStore(tmp_path, older).finish(older, records, summary=None)
+    assert previous_run(tmp_path / run.id, run, records) == (None, ())
