@@ -4,7 +4,7 @@
 
 clean: nothing changed. changed: weights of a layer set to 0 and the card renewed. gone: a backend cannot be imported
 any more. fp32: INT8 was asked, and the engine is FP32. after-loss: an engine loses images, then its clock breaks.
-Writes OUT/NIGHT.txt, and OUT/NIGHT.png and OUT/NIGHT-phone.png by a Chromium on PATH (extra `browser`). Takes about two minutes.
+Writes OUT/NIGHT.txt, and OUT/NIGHT.png and OUT/NIGHT-phone.png by a Chromium on PATH (extra `browser`). Two minutes.
 """
 
 import argparse

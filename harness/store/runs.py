@@ -273,7 +273,8 @@ def _records(folder: Path, header: _Header, notes: list[str]) -> Iterator[Record
         raise DataError(f"{path}: the file is damaged ({error}), run or merge it again") from error
     if header.n_records is not None and header.n_records != n_found:
         raise DataError(
-            f"{path}: {n_found - bool(torn)} of {header.n_records} records are there; it is damaged, run the suite again"
+            f"{path}: {n_found - bool(torn)} of {header.n_records} records are there; it is damaged, run the suite "
+            "again"
         )
     if torn:
         _tell_torn(torn, header, notes)
