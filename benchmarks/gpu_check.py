@@ -2,7 +2,8 @@
 
     PYTHONPATH=. python benchmarks/gpu_check.py --backend=trt --out=OUT [--mnist-dir=DIR] [--stages=suite,direct,...]
 
-Stages: suite (all bundled models on strokes), again (the same from the engine cache), minmax (mobilenet_digits by
+Stages: suite (all bundled models on strokes), again (the same from the engine cache), int8only
+(TensorRT without its FP16 flag), minmax (mobilenet_digits by
 TensorRT's min-max calibrator), mnist (400 batches of 100 from image 10,000 of the training set, as sampleINT8), direct
 (one process a check, so that a crash costs one check), scoring, resnet. It ends with exit code 1 and names what is
 wrong when a check failed, a case has no result, the second run built an engine again or scoring is too slow. OUT gets
@@ -22,7 +23,7 @@ from gpu_checks import CHECKS
 from gpu_scoring import ROOT, tactic_sources
 
 CPU_BACKENDS = ("ort", "openvino")
-STAGES = ("suite", "again", "minmax", "mnist", "direct", "scoring", "resnet")
+STAGES = ("suite", "again", "int8only", "minmax", "mnist", "direct", "scoring", "resnet")
 CHECK_TIMEOUT_S = 300
 # TensorRT 8.6's entropy calibrator ruins this net (docs/results/h200.md): its run fails, as it should.
 KNOWN_LOSSES = ("mobilenet_digits-trt-int8-trt-entropy2",)
@@ -152,6 +153,16 @@ def run_stage(asked, stage):
         return run_suite(
             asked, "again", f"--recipe={recipes}", "--timing-rounds=6", *(quick or ["--score-images=1000"])
         )
+    if stage == "int8only":
+        if asked.backend != "trt":
+            return {"skipped": "TensorRT only"}
+        held = [
+            "--trt-int8-only",
+            "--recipe=qdq-minmax,trt-entropy2,trt-minmax",
+            "--precision=int8",
+            "--timing-rounds=6",
+        ]
+        return run_suite(asked, "int8only", *held, "--model=lenet5,mobilenet_digits", *quick[:2])
     if stage == "minmax":
         if asked.backend != "trt":
             return {"skipped": "TensorRT only"}

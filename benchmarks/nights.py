@@ -33,6 +33,9 @@ from harness.specs import Precision
 class Shipped(OpenvinoBackend):
     name = "shipped"
 
+    def probe(self):
+        return replace(super().probe(), backend=self.name)
+
     def build(self, artifact, **others):
         if {falls_back} and artifact.precision is Precision.INT8:
             artifact = replace(artifact, onnx_path={source!r})

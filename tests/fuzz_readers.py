@@ -96,8 +96,8 @@ def readers(folder):
     for record in records:
         store.append(record)
     store.finish(run, records, summary=summary_bytes(run, rows_from_records(records)))
-    header, lines, summary = (
-        (store.folder / name).read_bytes() for name in ("run.json", "records.jsonl", "summary.json")
+    header, lines, images, summary = (
+        (store.folder / name).read_bytes() for name in ("run.json", "records.jsonl", "images.json", "summary.json")
     )
     unfinished = {name: value for name, value in json.loads(header).items() if name not in ("digest", "n_records")}
     lone = sealed(json.dumps(unfinished).encode())
@@ -126,9 +126,23 @@ def readers(folder):
         return subject_from_files(found, None)
 
     return {
-        "run.json": Reader(header, lambda p: load_run(p.parent), "run.json", {"records.jsonl": lines}, is_json=True),
-        "records.jsonl": Reader(lines, lambda p: load_run(p.parent), "records.jsonl", {"run.json": header}),
-        "record": Reader(lines.splitlines()[0], read_records, "records.jsonl", {"run.json": lone}, is_json=True),
+        "run.json": Reader(
+            header,
+            lambda p: load_run(p.parent),
+            "run.json",
+            {"records.jsonl": lines, "images.json": images},
+            is_json=True,
+        ),
+        "records.jsonl": Reader(
+            lines, lambda p: load_run(p.parent), "records.jsonl", {"run.json": header, "images.json": images}
+        ),
+        "record": Reader(
+            lines.splitlines()[0],
+            read_records,
+            "records.jsonl",
+            {"run.json": lone, "images.json": images},
+            is_json=True,
+        ),
         "summary.json": Reader(summary, read_summary, "night/summary.json", {}, is_json=True),
         "predictions": Reader(predictions, read_baseline, f"{case_id}.json", {}, is_json=True),
         "times": Reader(

@@ -33,6 +33,9 @@ def probed(name: str, stage: Callable[[str], None]) -> Availability:
         if not isinstance(error, HarnessError):
             reason = f"{type(error).__name__}: {reason}"
         return Availability(backend=name, usable=False, reason=f"error during {step}: {reason}")
+    if found.backend != name:
+        reason = f"its probe answers for {found.backend or 'no name'}; a backend names itself"
+        return Availability(backend=name, usable=False, reason=reason)
     return found
 
 

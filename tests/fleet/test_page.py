@@ -54,7 +54,7 @@ def test_bad_models_come_first_and_a_cell_says_how_many_need_a_look(tmp_path):
     (look,) = page.attention
     assert (look.standing, look.case_id, look.where) == (Standing.REGRESSED, "model4-ort-int8", "shard 10, node")
     assert look.device_type == TYPES["large"].device_type
-    assert "400 images lost" in look.finding
+    assert "400 lost, 0 gained" in look.finding
     assert look.link == "shards/10.html"
     assert look.link in render_fleet(page, run)
 

@@ -81,7 +81,7 @@ def test_the_same_fleet_gives_the_same_plan_and_it_is_read_as_it_was_written(tmp
         ('name = "h100"\n', "", "needs a name"),
         ("NVIDIA H100 80GB HBM3", "AMD EPYC, avx512_vnni, 2 CPUs", "is there twice"),
         ('backend = ["trt"], ', "", "name its backends"),
-        ('["trt"]', '["tvt"]', "--backend=tvt: no backend is called that"),
+        ('["trt"]', '["tvt"]', "--backend=tvt: unknown backend"),
         ("qdq-entropy", "qdq-entropie", "--recipe=qdq-entropie"),
         ("trt_workspace = 256", 'trt_workspace = "much"', "device]] h100: trt_workspace = "),
         ("trt_workspace = 256", "score_images = 300", "images, strict verdicts and baselines are the whole fleet's"),

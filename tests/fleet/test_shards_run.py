@@ -40,7 +40,8 @@ def fleet(pytester):
     pytester.makeconftest('pytest_plugins = ("harness.plugin",)')
     pytester.makeini("[pytest]\naddopts = --report-dir=shards -p no:cacheprovider --import-mode=importlib")
     (pytester.path / "fleet.toml").write_text(FLEET)
-    assert call("plan").exit_code == 0
+    planned = call("plan")
+    assert planned.exit_code == 0, planned.output
     return lambda *args: pytester.runpytest_inprocess("suites/", *args)
 
 

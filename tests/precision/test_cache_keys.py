@@ -32,6 +32,7 @@ OPTIONS = {
     "optimization_level": 1,
     "tactic_sources": ("CUBLAS",),
     "version_compatible": True,
+    "int8_only": True,
     "hardware_compatible": True,
     "profiles": ((1, 2, 4),),
     "plugins": ("lib.so",),

@@ -209,6 +209,14 @@ BACKEND = Backend()
 """
 
 
+def test_a_probe_that_answers_for_another_backend_costs_its_own_alone(tmp_path):
+    (tmp_path / "backends").mkdir()
+    (tmp_path / "backends" / "tells_where.py").write_text(TELLS_WHERE.replace("backend=self.name", 'backend="ort"'))
+    options = HarnessOptions(backends=("tells-where",), models=("mlp",), extension_dirs=(str(tmp_path),))
+    with pytest.raises(BackendUnavailable, match="tells-where cannot run here: its probe answers for ort"):
+        plan_run(options, models_dir=MODELS)
+
+
 @pytest.mark.parametrize("probe", [False, True])
 def test_the_backend_of_a_user_is_imported_in_workers_only(tmp_path, probe):
     (tmp_path / "backends").mkdir()

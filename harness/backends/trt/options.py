@@ -191,7 +191,7 @@ ROWS = (
         field="cutoff",
         kind=FRACTION,
         help="cutoff of the recipe trt-legacy",
-        default="1, sampleINT8's",
+        default="1.0, sampleINT8's",
     ),
 )
 GROUP = OptionGroup(name=NAME, rows=ROWS, read=TrtOptions.of, check=check)
