@@ -47,7 +47,7 @@ def test_a_run_leaves_records_a_summary_and_a_page(suites, pytester):
     result = suites("--backend=fake-honest", "--floor=0")
     result.assert_outcomes(passed=11)
     assert result.ret == 0
-    result.stdout.fnmatch_lines(["backends: fake-honest numpy *", "*mlp*fake-honest*fp32*inconclusive (reference)*"])
+    result.stdout.fnmatch_lines(["backends: fake-honest numpy *", "*mlp*fake-honest*fp32*inconclusive*"])
     run, (record,) = latest(pytester)
     assert record.status is Status.PASSED
     assert record.accuracy.n_images == 300
@@ -165,9 +165,11 @@ def test_an_error_after_a_loss_hides_neither(suites, pytester):
     assert record.status is Status.FAILED
     (reference,) = [verdict for verdict in record.verdicts if verdict.gate == "reference"]
     assert reference.outcome is Outcome.REGRESSED
-    result.stdout.fnmatch_lines(
-        ["1 of 1 case regressed: mlp, fake-loses, fp32: 68 images lost, none gained*clock is broken*"]
+    told = " ".join(result.stdout.str().split())
+    assert re.search(
+        r"mlp-fake-loses-fp32 regressed: top-1 [\d.]+ -> [\d.]+ % \(.*; 68 lost, 0 gained of 300\); then an", told
     )
+    assert "then an error: the clock is broken." in told
 
 
 def test_a_hang_ends_with_a_reason(suites, pytester):

@@ -108,7 +108,7 @@ def test_operators_that_a_device_lacks_are_listed_before_anything_is_built(backe
 def test_a_run_takes_what_the_backend_takes(backend):
     found = backend.probe()
     assert _device(HarnessOptions(device="hetero:cpu"), found) == "hetero:cpu"
-    with pytest.raises(ConfigError, match="--device=cuda:0: openvino has cpu here"):
+    with pytest.raises(ConfigError, match="--device=cuda:0: openvino supports only cpu here"):
         _device(HarnessOptions(device="cuda:0"), found)
 
 

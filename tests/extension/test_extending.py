@@ -19,8 +19,8 @@ from harness.models import load_card
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs" / "extending"
 EXAMPLE = re.compile(r"^```python\n# (?P<path>\S+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
-ROOMS = {room: f"harness/{room}" for room in ("backends", "datasets", "gates", "importers", "tasks")}
-ROOMS["recipes"] = "harness/precision/recipes"
+ROOMS = {room: f"harness/{room}" for room in ("backends", "datasets", "gates", "tasks")}
+ROOMS |= {"recipes": "harness/precision/recipes", "importers": "harness/models/importers"}
 OFFERS = {"backends": "BACKEND", "datasets": "DATASETS", "gates": "GATE", "importers": "IMPORTER"}
 OFFERS |= {"recipes": "RECIPES", "tasks": "TASK"}
 N_IMAGES = 200
