@@ -189,7 +189,7 @@ def verdict_sentence(run: Run, records: Sequence[Record], *, missing: Sequence[s
     ranked = sorted(records, key=lambda record: standing_of(record).rank)
     counts = Counter(standing_of(record) for record in records)
     is_bad = any(counts[standing] for standing in BAD)
-    changed = _changes_of_models(records)
+    changed = _changes_of_models(records, told=finding(ranked[0]) if is_bad else "")
     if is_bad:
         sentence = f"{_bad_sentence(ranked, counts)}{changed}"
     else:
@@ -230,8 +230,11 @@ def has_real_loss(record: Record) -> bool:
     )
 
 
-def _changes_of_models(records: Sequence[Record]) -> str:
-    """Return a sentence on each model whose file is not the baseline's: its change, and its worst case."""
+def _changes_of_models(records: Sequence[Record], *, told: str = "") -> str:
+    """Return a sentence on each model whose file is not the baseline's: its change, and its worst case.
+
+    `told`: a finding that stands before it, and is not told twice.
+    """
     worst: dict[str, tuple[Record, Verdict]] = {}
     for record in records:
         for verdict in record.verdicts:
@@ -239,18 +242,19 @@ def _changes_of_models(records: Sequence[Record]) -> str:
                 before = worst.get(record.case.model)
                 if before is None or _net_loss(verdict) > _net_loss(before[1]):
                     worst[record.case.model] = (record, verdict)
-    return "".join(f" {_change_of_model(record, verdict)}" for record, verdict in worst.values())
+    return "".join(f" {_change_of_model(record, verdict, told)}" for record, verdict in worst.values())
 
 
 def _net_loss(verdict: Verdict) -> int:
     return (verdict.n_lost or 0) - (verdict.n_gained or 0)
 
 
-def _change_of_model(record: Record, verdict: Verdict) -> str:
+def _change_of_model(record: Record, verdict: Verdict, told: str) -> str:
     case = record.case
     where = ", ".join(part for part in (case.backend, case.precision.value, case.variant) if part)
-    told = _counted(record, replace(verdict, is_failure=True))  # without a p-value: the sentence is long enough
-    return f"{case.model} changed ({verdict.model_change}): {told} on {where}."
+    found = _counted(record, replace(verdict, is_failure=True))  # without a p-value: the sentence is long enough
+    changed = f"{case.model} changed ({verdict.model_change})"
+    return f"{changed}." if found == told else f"{changed}: {found} on {where}."
 
 
 def _good_sentence(counts: Counter[Standing], n_records: int, *, n_losses: int = 0, changed: str = "") -> str:

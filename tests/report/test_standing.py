@@ -116,8 +116,7 @@ HELD = record(verdict(Outcome.SAME), model="mlp")
         (
             [record(dataclasses.replace(CHANGED, n_lost=900, is_failure=True), status=Status.FAILED, model="mlp")],
             "mlp-openvino-int8 failed: top-1 99.15 -> 98.88\u00a0% (\u22120.27\u00a0points; 900 lost, 17 gained). "
-            "mlp changed (6ee4 -> a026): top-1 99.15 -> 98.88\u00a0% (\u22120.27\u00a0points; 900 lost, 17 gained) on "
-            "openvino, int8.",
+            "mlp changed (6ee4 -> a026).",
         ),
         (
             [HELD, record(status=Status.UNSUPPORTED), record(verdict(Outcome.IMPROVED))],

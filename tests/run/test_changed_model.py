@@ -71,7 +71,7 @@ def test_a_damaged_model_is_red_and_replaces_its_baseline_only_on_purpose(night,
     code, told = night()
     assert code == 1
     assert "mlp-ort-fp32 regressed: top-1 98." in told
-    assert re.search(r"mlp changed \(\w{4} -> \w{4}\): top-1 98\.\d+ -> \d\d\.\d+", told), told
+    assert re.search(r"mlp changed \(\w{4} -> \w{4}\)\.", told), told
     assert "No regression" not in told
     code, told = night("--update-baselines")
     assert (code, stored.read_bytes() == accepted) == (1, True)
