@@ -222,7 +222,7 @@ def test_the_command_is_copied(open_page):
 
 def test_it_reads_without_scripts(open_page):
     page = open_page(java_script_enabled=False)
-    assert page.locator("h1").inner_text().startswith("1 of 27 cases regressed: lenet5, openvino, int8")
+    assert page.locator("h1").inner_text().startswith("lenet5-openvino-int8 regressed: 14 lost, 0 gained")
     assert page.locator(".matrix tbody tr").count() == 27
     assert not page.locator(".filters").is_visible()
     assert page.locator("#case-lenet5-openvino-int8").is_visible()  # the bad cases stand open
@@ -290,15 +290,28 @@ def test_print_leaves_controls_out_and_words_in(open_page):
     assert len(page.pdf(prefer_css_page_size=True)) > 20_000
 
 
+def test_filters_are_kept_in_the_address(open_page):
+    page = open_page()
+    page.locator("#by-backend").select_option("openvino")
+    page.locator("#find").fill("lenet5")
+    shown = page.locator(".matrix tbody tr:visible").count()
+    assert 0 < shown < 27
+    assert "backend=openvino" in page.url
+    assert "find=lenet5" in page.url
+    page.reload()
+    assert page.locator(".matrix tbody tr:visible").count() == shown
+    assert page.locator("#by-backend").input_value() == "openvino"
+
+
 def test_verdicts_differ_by_shape_and_word(open_page):
     page = open_page()
     tags = page.locator(".legend .tag")
     looks = [
         (tag.inner_text(), tag.evaluate("tag => getComputedStyle(tag, '::before').maskImage")) for tag in tags.all()
     ]
-    assert len(looks) == 9
-    assert len({word for word, _ in looks}) == 9
-    assert len({shape for _, shape in looks}) == 9
+    assert len(looks) == 10
+    assert len({word for word, _ in looks}) == 10
+    assert len({shape for _, shape in looks}) == 10
 
 
 def test_the_matrix_is_a_table_to_assistive_technology(open_page):
