@@ -249,7 +249,8 @@ class _CaseLines:
             return None
         if report.passed:
             return ("passed" if report.when == "call" else "", "", "")
-        return ("skipped" if report.skipped else "failed" if report.when == "call" else "error", "", "")
+        category = "skipped" if report.skipped else "failed" if report.when == "call" else "error"
+        return (category, "", category.upper())  # the word is for the short summary at the end
 
 
 @pytest.fixture(scope="session")

@@ -208,6 +208,7 @@ class Artifact:
     sha256: str
     source_sha256: str
     output_kind: str = "probabilities"
+    exported: dict[str, str] = field(default_factory=dict)  # what the source file says of itself: producer, ...
     tools: dict[str, str] = field(default_factory=dict)  # converter -> version
     weight_bits: int = 32  # 7 = reduced range
     calibration: Calibration | None = None

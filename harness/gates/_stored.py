@@ -82,7 +82,7 @@ def judge_predictions(record: Record, theirs: Subject, *, gate: str) -> Verdict:
     if is_other_isa:
         notes.append("INT8 ran with other CPU instructions or weights: identical predictions are not expected")
     if prepared := changes_of_preparation(ours, theirs):
-        notes.append(f"preprocessing or calibration changed: {', '.join(prepared)}")
+        notes.append(f"preprocessing, export or calibration changed: {', '.join(prepared)}")
     suspects = changes_of_setting(ours, theirs)
     if suspects and (changes.n_changed or has_other_bits):
         notes.append(f"changed since: {', '.join(suspects)}")

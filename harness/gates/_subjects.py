@@ -96,12 +96,13 @@ def subject_from_record(record: Record, name: str) -> Subject:
 
 
 def preparation_of(record: Record) -> dict[str, str]:
-    """Return what was done to images and labels, and what calibrated, by name."""
+    """Return what was done to images and labels, what exported the model, and what calibrated, by name."""
+    known = {**record.preprocessing, **(record.artifact.exported if record.artifact else {})}
     calibration = record.artifact.calibration if record.artifact else None
     if calibration is None and record.engine is not None:
         calibration = record.engine.calibration
     if calibration is None:
-        return record.preprocessing
+        return known
     images = calibration.images
     told = {
         "calibration images": f"{images.dataset}/{images.split} {images.first}..{images.stop - 1} "
@@ -109,7 +110,7 @@ def preparation_of(record: Record) -> dict[str, str]:
         "calibration method": calibration.method,
         RANGES: calibration.ranges_sha256[:8],
     }
-    return {**record.preprocessing, **{name: text for name, text in told.items() if text}}
+    return {**known, **{name: text for name, text in told.items() if text}}
 
 
 def _scores_from_record(record: Record) -> ScoredImages | None:

@@ -85,6 +85,16 @@ def external_files(path: str | Path) -> tuple[str, ...]:
     )
 
 
+def export_facts(model: ModelProto) -> dict[str, str]:
+    """Return what a file says of its making: producer with version, operator set, IR version."""
+    producer = " ".join(part for part in (model.producer_name, model.producer_version) if part)
+    return {
+        "exported by": producer or "unknown",
+        "operator set": str(opset_of(model)),
+        "IR version": str(model.ir_version),
+    }
+
+
 def quantized_nodes(model: ModelProto) -> tuple[str, ...]:
     """Return the nodes that quantize, or compute in integers; () for a file in floating point."""
     return tuple(

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from harness.errors import BackendUnavailable, BuildError, ConfigError, DataError, Unsupported
-from harness.models.onnx_graph import check_model, check_scales, load_model, model_digest, scales_digest
+from harness.models.onnx_graph import check_model, check_scales, export_facts, load_model, model_digest, scales_digest
 from harness.precision.calibration import CheckedCalibration
 from harness.precision.catalog import find_recipe
 from harness.precision.recipe import QDQ, Conversion, ConversionRequest, Recipe
@@ -48,11 +48,11 @@ def prepare_artifact(
     if spec.is_quantized != (recipe == GIVEN_RECIPE):
         raise ConfigError(f"model {spec.name}: recipe {recipe} is not for a file that is {_kind(spec)}")
     started = time.perf_counter_ns()
-    source_sha256 = _checked_digest(spec)
+    source_sha256, exported = _checked_digest(spec), _exported(spec)
     spec, file_sha256 = scored_source(spec, source_sha256=source_sha256, cache_dir=cache_dir)
     if chosen.convert is None:
-        prepare_ns = time.perf_counter_ns() - started
-        return _unchanged(spec, chosen, sha256=file_sha256, source_sha256=source_sha256, prepare_ns=prepare_ns)
+        digests = {"sha256": file_sha256, "source_sha256": source_sha256}
+        return _unchanged(spec, chosen, **digests, exported=exported, prepare_ns=time.perf_counter_ns() - started)
     _check_convertible(chosen, spec)
     if chosen.needs_calibration and calibration is None:
         raise ConfigError(f"model {spec.name}: recipe {recipe} needs calibration images; none were given")
@@ -76,6 +76,7 @@ def prepare_artifact(
         sha256=entry.sha256,
         source_sha256=source_sha256,
         output_kind=spec.output_kind,
+        exported=exported,
         tools=tools,
         weight_bits=bits,
         calibration=_calibration_note(used, calibration_range, entry),
@@ -100,7 +101,13 @@ def _checked_digest(spec: ModelSpec) -> str:
     return found
 
 
-def _unchanged(spec: ModelSpec, recipe: Recipe, *, sha256: str, source_sha256: str, prepare_ns: int) -> Artifact:
+def _exported(spec: ModelSpec) -> dict[str, str]:
+    return export_facts(load_model(spec.onnx_path, with_weights=False)) if spec.is_onnx else {}
+
+
+def _unchanged(
+    spec: ModelSpec, recipe: Recipe, *, sha256: str, source_sha256: str, exported: dict[str, str], prepare_ns: int
+) -> Artifact:
     return Artifact(
         model=spec.name,
         precision=recipe.precision,
@@ -109,6 +116,7 @@ def _unchanged(spec: ModelSpec, recipe: Recipe, *, sha256: str, source_sha256: s
         sha256=sha256,
         source_sha256=source_sha256,
         output_kind=spec.output_kind,
+        exported=exported,
         weight_bits=FP32_BITS,
         prepare_ns=prepare_ns,
     )

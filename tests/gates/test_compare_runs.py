@@ -99,8 +99,22 @@ def test_another_preprocessing_is_named_whatever_came_of_it(lost):
     before, after = pair_with(lost=lost, gained=0)
     now = record_with(after, preprocessing={**CARD, "scale": "0.0078125"})
     (verdict,) = judge(now, record_with(before, preprocessing=CARD))
-    assert "preprocessing or calibration changed: scale 0.00392156863 -> 0.0078125" in verdict.message
+    assert "preprocessing, export or calibration changed: scale 0.00392156863 -> 0.0078125" in verdict.message
     assert verdict.is_failure is (lost == 30)
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "now"),
+    [("exported by", "pytorch 2.2.0", "pytorch 2.3.0"), ("operator set", "13", "17"), ("IR version", "8", "10")],
+)
+def test_another_export_is_named_whatever_came_of_it(name, before, now):
+    def exported(text):
+        record = record_with(accuracy_with(), weight_bits=32)
+        return replace(record, artifact=replace(record.artifact, exported={name: text}))
+
+    (verdict,) = judge(exported(now), exported(before))
+    assert f"preprocessing, export or calibration changed: {name} {before} -> {now}" in verdict.message
+    assert not verdict.is_failure
 
 
 def calibrated(accuracy, **changes):

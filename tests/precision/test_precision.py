@@ -246,6 +246,17 @@ def test_an_old_operator_set_is_raised(tmp_path, prepare):
     assert onnx.load(artifact.onnx_path).opset_import[0].version == 13
 
 
+@pytest.mark.parametrize(("precision", "recipe"), [(Precision.FP32, "none"), (Precision.INT8, "qdq-minmax")])
+def test_what_the_source_says_of_its_export_is_noted(tmp_path, prepare, precision, recipe):
+    path = tmp_path / "exported.onnx"
+    model = onnx.load(onnx_nets.tiny_net(path, softmax=False))
+    model.producer_name, model.producer_version, model.ir_version = "pytorch", "2.3.0", 8
+    model.opset_import[0].version = 11  # quantizing raises it; the record tells of the user's file
+    onnx.save(model, str(path))
+    artifact = prepare(spec_of(path), precision, recipe)
+    assert artifact.exported == {"exported by": "pytorch 2.3.0", "operator set": "11", "IR version": "8"}
+
+
 def test_nothing_to_quantize_is_an_error(tmp_path, prepare):
     nodes = [
         onnx.helper.make_node("Flatten", ["image"], ["f"]),
