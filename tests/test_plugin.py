@@ -361,6 +361,20 @@ def test_a_wrong_gate_is_a_usage_error_before_anything_is_measured(suites, pytes
     assert not (pytester.path / "reports").exists()
 
 
+def test_the_suite_in_readme_runs(suites, pytester):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    pytester.makepyfile(test_mine=code)
+    result = pytester.runpytest_inprocess("test_mine.py", *FAST, "--backend=fake-honest", "--precision=fp32,fp16")
+    result.assert_outcomes(passed=3)  # FP32 is not judged against itself
+
+
+def test_the_short_summary_names_what_failed(suites, pytester):
+    pytester.makepyfile(test_mine="def test_mine(verdict):\n    assert verdict.ok\ndef test_own(): assert False")
+    result = suites("--backend=fake-honest", "--floor=99.9%", "-rf", "-k", "test_accuracy and not against")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["FAILED suites/*"])
+
+
 def test_other_tests_keep_pytest_s_own_lines_beside_ours(suites, pytester):
     pytester.makepyfile(test_mine="def test_own(): pass")
     result = pytester.runpytest_inprocess("test_mine.py", "suites/test_build.py", *FAST, "--backend=fake-honest")

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.gates import preparation_of
+from harness.options.commands import shape_of
 from harness.records import Environment, Record, Run
 from harness.report.format import format_decimals, format_points, moment_from_iso, plural
 from harness.report.rows import Row
 from harness.report.standing import BAD, Standing, has_real_loss
 from harness.store.history import changed_versions
 
+BY_DEFAULT = "by default"
 RANGES = "calibration ranges"  # differ between recipes of one model; a case's verdict names them
 
 
@@ -49,11 +51,14 @@ def machine_facts(run: Run, records: Sequence[Record]) -> list[tuple[str, str]]:
 def version_facts(
     run: Run, records: Sequence[Record], previous: tuple[Run, Sequence[Record]] | None
 ) -> list[tuple[str, str, str]]:
-    """Return (library or model, version, version in the previous run where it differs); changed ones first."""
+    """Return (library, model or option; what it is; what it was in the previous run where that differs).
+
+    What changed comes first.
+    """
     here = _environment_facts(run.environment)
     changed = changed_versions(_environment_facts(previous[0].environment), here) if previous else {}
     if previous:
-        changed |= _changed_models(previous[1], records)
+        changed |= _changed_models(previous[1], records) | _changed_options(previous[0], run)
     rows = [(name, after or "gone", before or "absent") for name, (before, after) in changed.items()]
     shown = run.environment.versions.items()
     return rows + [(name, text, "") for name, text in sorted(shown) if name not in changed]
@@ -63,6 +68,12 @@ def _changed_models(before: Sequence[Record], now: Sequence[Record]) -> dict[str
     """Return what of the models in both runs changed: file, preprocessing, calibration -> (before, now)."""
     old, new = _facts_of_models(before), _facts_of_models(now)
     return {name: (old[name], new[name]) for name in sorted(old.keys() & new.keys()) if old[name] != new[name]}
+
+
+def _changed_options(before: Run, now: Run) -> dict[str, tuple[str, str]]:
+    """Return what else the run was asked for, of what chooses cases or shapes their results: flag -> (before, now)."""
+    changed = changed_versions(shape_of(before.options), shape_of(now.options))
+    return {flag: (old or BY_DEFAULT, new or BY_DEFAULT) for flag, (old, new) in changed.items()}
 
 
 def _facts_of_models(records: Sequence[Record]) -> dict[str, str]:

@@ -359,6 +359,16 @@ def test_recipes_of_one_precision_can_be_told_apart():
     assert "int8 trt-entropy2" in page[page.index("times faster than FP32") - 20_000 :]  # beside its bar
 
 
+def test_other_options_are_among_what_changed_where_they_shape_results():
+    run, records = make_run(3)
+    asked = {"--timing-rounds": "40", "--report-dir": "elsewhere"}
+    before = dataclasses.replace(run, options={"--timing-rounds": "20", "--batch-size": "1,8"})
+    report = build_report(dataclasses.replace(run, options=asked), records, previous=(before, records))
+    changed = {name: (was, now) for name, now, was in report.versions if was}
+    assert changed == {"--timing-rounds": ("20", "40"), "--batch-size": ("1,8", "by default")}
+    assert "Nothing: the same machine" not in render_html(report)
+
+
 def test_a_changed_model_file_is_among_what_changed():
     run, records = make_run(3)
     renewed = [
