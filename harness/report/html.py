@@ -26,7 +26,8 @@ from harness.report.standing import BAD, Standing, outcome_word
 from harness.report.trends import MIN_TREND_RUNS
 
 MAX_BATCHES_SHOWN = 3  # in the matrix; the cases' sections show every batch size
-MAX_ATTENTION = 6
+MAX_ATTENTION = 6  # reasons
+MAX_NAMED = 8  # cases of one reason
 MAX_OPEN = 3  # bad cases whose section stands open from the start
 COMPRESSION = 6
 
@@ -41,6 +42,7 @@ def render_html(report: Report) -> str:
         "details": report.details,
         "standings": list(Standing),
         "attention": report.attention[:MAX_ATTENTION],
+        "max_named": MAX_NAMED,
         "open_anchors": {row.anchor for row in [row for row in rows if row.standing in BAD][:MAX_OPEN]},
         "has_baseline": any(row.against_baseline for row in rows),
         "has_previous": any(row.against_previous for row in rows),

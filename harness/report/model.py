@@ -44,9 +44,14 @@ class Report:
         return tuple(row.record for row in self.rows)
 
     @property
-    def attention(self) -> tuple[Row, ...]:
-        """Return the rows that need a look, worst first."""
-        return tuple(row for row in self.rows if row.standing in NEEDS_A_LOOK)
+    def attention(self) -> tuple[tuple[Row, ...], ...]:
+        """Return the rows that need a look, worst first; rows of one reason stand together."""
+        groups: dict[tuple[Standing, str, str], list[Row]] = {}
+        for row in self.rows:
+            if row.standing in NEEDS_A_LOOK:
+                found = row.finding.replace(row.record.case.id, "ID")
+                groups.setdefault((row.standing, found, row.advice), []).append(row)
+        return tuple(tuple(group) for group in groups.values())
 
 
 def build_report(

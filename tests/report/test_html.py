@@ -369,6 +369,22 @@ def test_other_options_are_among_what_changed_where_they_shape_results():
     assert "Nothing: the same machine" not in render_html(report)
 
 
+def test_cases_of_one_reason_stand_together_in_what_to_look_at():
+    run, records = make_run(12)
+    gone = [
+        dataclasses.replace(found, status=Status.ERROR, reason=f"{found.case.id}: the card is full", verdicts=())
+        for found in records
+        if not found.is_reference
+    ]
+    report = build_report(run, gone)
+    (group,) = report.attention
+    assert len(group) == len(gone)
+    section = render_html(report).split('class="attention"')[1].split("</section>")[0]
+    assert section.count("<li ") == 1
+    assert section.count('<a href="#') == 8
+    assert f"and {len(gone) - 8} more" in section
+
+
 def test_a_changed_model_file_is_among_what_changed():
     run, records = make_run(3)
     renewed = [
