@@ -11,7 +11,7 @@ from harness.errors import BuildError, ConfigError, Unsupported
 from harness.machine.turns import turn_on
 from harness.models.formats import ONNX, model_format
 from harness.precision import CheckedCalibration, prepare_artifact
-from harness.protocols import CalibrationSet, Engine, Images
+from harness.protocols import CalibrationSet, Engine, Images, Progress
 from harness.records import Artifact
 from harness.specs import Case, Precision, batches_of_engine
 from harness.worker.images import calibration_set
@@ -21,9 +21,18 @@ from harness.worker.requests import CaseRequest, Prepared
 class OpenCase:
     """One case with its backend, its calibration images and its engine, until it is closed."""
 
-    def __init__(self, request: CaseRequest, *, stage: Callable[[str], None] = lambda name: None) -> None:
-        """Import the backend and ask whether it can do the case. `stage`: is told what is done from now on."""
-        self.request, self.stage = request, stage
+    def __init__(
+        self,
+        request: CaseRequest,
+        *,
+        stage: Callable[[str], None] = lambda name: None,
+        progress: Progress = lambda done, total: None,
+    ) -> None:
+        """Import the backend and ask whether it can do the case.
+
+        `stage`: is told what is done from now on; `progress`: how many calibration images were read of how many.
+        """
+        self.request, self.stage, self._progress = request, stage, progress
         stage("import")
         self.backend = load_backend(request.case.backend)
         self.support = self.backend.supports(request.case)
@@ -117,14 +126,14 @@ class OpenCase:
     def _calibration_images(self, during: str) -> CalibrationSet:
         if self._calibration is None:
             self._calibration = calibration_set(self.request.model, self.request.data)
-        return _ToldCalibration(self._calibration, self.stage, during)
+        return _ToldCalibration(self._calibration, self.stage, during, self._progress)
 
 
 class _ToldCalibration:
-    """Calibration images that say when they are read, and when whoever reads them goes on with something else."""
+    """Calibration images that say when they are read, how far, and when whoever reads them goes on to other work."""
 
-    def __init__(self, images: CalibrationSet, stage: Callable[[str], None], during: str) -> None:
-        self._images, self._stage, self._during = images, stage, during
+    def __init__(self, images: CalibrationSet, stage: Callable[[str], None], during: str, progress: Progress) -> None:
+        self._images, self._stage, self._during, self._progress = images, stage, during, progress
         self.fingerprint, self.n_images = images.fingerprint, images.n_images
         if hasattr(images, "images"):
             self.images = images.images
@@ -132,7 +141,11 @@ class _ToldCalibration:
     def batches(self, batch_size: int) -> Iterator[Images]:
         """Yield float32[<= batch_size, ...] in data-set order."""
         self._stage("calibrate")
+        n_read = 0
         try:
-            yield from self._images.batches(batch_size)
+            for images in self._images.batches(batch_size):
+                yield images
+                n_read += len(images)
+                self._progress(n_read, self.n_images)
         finally:
             self._stage(self._during)

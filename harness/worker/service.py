@@ -51,7 +51,7 @@ class Service:
 
     def prepare(self, request: CaseRequest, progress: Progress) -> Prepared:
         """Open a case in this worker."""
-        self._open = OpenCase(request, stage=self._stage)
+        self._open = OpenCase(request, stage=self._stage, progress=progress)
         return self._open.prepare()
 
     def score(self, request: CaseRequest, progress: Progress) -> Accuracy:
