@@ -319,7 +319,7 @@ def _hold_to_int8(site: _Site) -> None:
     site.config.set_flag(flags.OBEY_PRECISION_CONSTRAINTS)
     held = {getattr(trt.LayerType, name) for name in HELD_LAYERS if hasattr(trt.LayerType, name)}
     for layer in (site.network.get_layer(k) for k in range(site.network.num_layers)):
-        if layer.type in held:
+        if layer.type in held and hasattr(layer, "precision"):  # TensorRT 11 has none
             layer.precision = trt.DataType.INT8
 
 
