@@ -10,7 +10,7 @@ from harness.records import Record, Run
 from harness.report.across import Across, Overview, across_from_rows, overview_from_rows
 from harness.report.details import FULL_CASES, Detail, details_from_rows
 from harness.report.facts import machine_facts, run_length_s, tone_of_run, version_facts
-from harness.report.rows import Row, batch_sizes, missing_cases, rows_from_records
+from harness.report.rows import Row, batch_sizes, missing_cases, rows_by_reason, rows_from_records
 from harness.report.standing import NEEDS_A_LOOK, Standing, verdict_sentence
 from harness.report.trends import Trends, trends_from_history
 from harness.store.history import History
@@ -46,12 +46,9 @@ class Report:
     @property
     def attention(self) -> tuple[tuple[Row, ...], ...]:
         """Return the rows that need a look, worst first; rows of one reason stand together."""
-        groups: dict[tuple[Standing, str, str], list[Row]] = {}
-        for row in self.rows:
-            if row.standing in NEEDS_A_LOOK:
-                found = row.finding.replace(row.record.case.id, "ID")
-                groups.setdefault((row.standing, found, row.advice), []).append(row)
-        return tuple(tuple(group) for group in groups.values())
+        found = (row for row in self.rows if row.standing in NEEDS_A_LOOK)
+        told = rows_by_reason(found, lambda row: (row.standing.value, row.finding, row.advice))
+        return tuple(group for _, group in told)
 
 
 def build_report(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -155,6 +155,16 @@ def rows_from_records(
         )
         for record in records
     )
+
+
+def rows_by_reason(
+    rows: Iterable[Row], told: Callable[[Row], tuple[str, ...]]
+) -> list[tuple[tuple[str, ...], tuple[Row, ...]]]:
+    """Return (what is told, rows) of those that are told the same, in the rows' order; ID stands for a case's name."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(text.replace(row.record.case.id, "ID") for text in told(row)), []).append(row)
+    return [(key, tuple(group)) for key, group in groups.items()]
 
 
 def missing_cases(run: Run, records: Sequence[Record], previous: tuple[Run, Sequence[Record]] | None) -> list[str]:

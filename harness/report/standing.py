@@ -143,12 +143,6 @@ def deciding_gate(record: Record) -> str:
     return verdict.gate if verdict is not None and standing in explained else ""
 
 
-def case_name(record: Record) -> str:
-    """Return a case in words: "lenet5, openvino, int8"; a recipe or device only when the id shows it."""
-    case = record.case
-    return ", ".join(part for part in (case.model, case.backend, case.precision.value, case.variant) if part)
-
-
 def finding(record: Record) -> str:
     """Return why a case stands where it does: "top-1 99.25 -> 97.25 % (-2.00 points; 40 lost, 0 gained of 2,000)"."""
     verdict = leading_verdict(record)

@@ -25,7 +25,7 @@ from harness.report.format import (
     format_time,
 )
 from harness.report.model import Report
-from harness.report.rows import Change, Row, Timing
+from harness.report.rows import Change, Row, Timing, rows_by_reason
 from harness.report.standing import NEEDS_A_LOOK, Standing, outcome_word
 
 UNBOUNDED_WIDTH = 1_000  # of a log: a row is one line
@@ -235,13 +235,8 @@ def _slower_lines(rows: Sequence[Row]) -> list[str]:
 
 def _reasons(rows: Sequence[Row]) -> list[str]:
     """Return what did not pass and why, in the rows' order; cases of one reason share it."""
-    groups: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        if row.standing in TOLD_BELOW:
-            told = tuple(text.replace(row.record.case.id, "ID") for text in _told(row))
-            groups.setdefault(told, []).append(row)
     lines = []
-    for told, group in groups.items():
+    for told, group in rows_by_reason((row for row in rows if row.standing in TOLD_BELOW), _told):
         # What is told of several cases is told with ID in place of their names.
         word, found, *others = told if len(group) > 1 else _told(group[0])
         lines += [f"{word}: {_named([row.record.case.id for row in group])}: {found}", *others]
