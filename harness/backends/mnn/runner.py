@@ -22,7 +22,6 @@ from harness.records import Layer
 
 INT8_MARK = "DT_INT8"  # in the type that MNN tells of an operator with 8-bit kernels
 ADDED_PARTS = re.compile(r"(?:__matmul_converted|_raster_\d+)+$")  # to the name of the tensor that a node makes
-Callback = Callable[[Any, Any], bool]  # tensors, information on the operator -> whether to go on
 MOVING_OPERATORS = frozenset({"Cast", "ConvertTensor", "FloatToInt8", "Int8ToFloat", "Raster", "Reshape", "Shape"})
 
 

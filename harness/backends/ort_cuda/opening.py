@@ -14,8 +14,6 @@ from harness.backends.ort_cuda.session import CudaSession
 from harness.models.onnx_graph import check_scales, index_nodes, load_model
 from harness.records import Artifact
 
-MakeSession = Callable[[Any], CudaSession]  # of a stream; not opened yet
-
 
 def open_engine(
     make_session: Callable[[Any], CudaSession],

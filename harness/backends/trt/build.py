@@ -19,7 +19,6 @@ from harness.records import Artifact
 from harness.specs import Precision
 
 Profiles = tuple[tuple[int, int, int], ...]
-TOLD_FLAGS = ("FP16", "BF16", "INT8", "OBEY_PRECISION_CONSTRAINTS", "VERSION_COMPATIBLE")
 HELD_LAYERS = ("CONVOLUTION", "DECONVOLUTION", "FULLY_CONNECTED")  # that have INT8 kernels on every GPU that has any
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.errors import DataError
 from harness.specs import ModelSpec
 
 
@@ -52,3 +53,13 @@ class Importer:
     suffix: str = ".onnx"  # of the file that it writes
     required_modules: tuple[str, ...] = ()
     install_hint: str = ""
+
+
+def only_source(request: ImportRequest, takes: str) -> Path:
+    """Return the path of the one file or folder that is to be imported. Raises: DataError."""
+    if len(request.sources) != 1:
+        raise DataError(f"{len(request.sources)} files given; expected one, {takes}")
+    path = Path(request.sources[0])
+    if not path.exists():
+        raise DataError(f"{path}: no such file; expected {takes}")
+    return path

@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 
 from harness.errors import DataError
-from harness.models.importers._importer import Imported, Importer, ImportRequest
+from harness.models.importers._importer import Imported, Importer, ImportRequest, only_source
 from harness.models.importers._tensorflow import (
     INSTALL_HINT,
     MODULES,
@@ -20,11 +20,7 @@ from harness.models.importers.tf import saved_model
 
 def convert(request: ImportRequest) -> Imported:
     """Write the ONNX file of a Keras model. Raises: DataError."""
-    if len(request.sources) != 1:
-        raise DataError(f"{len(request.sources)} files given; expected one, {TAKES}")
-    path = Path(request.sources[0])
-    if not path.exists():
-        raise DataError(f"{path}: no such file; expected {TAKES}")
+    path = only_source(request, TAKES)
     return convert_source(saved_model(path, request) if path.is_dir() else _model(path, request), request)
 
 

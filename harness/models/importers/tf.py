@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import DataError
-from harness.models.importers._importer import Imported, Importer, ImportRequest
+from harness.models.importers._importer import Imported, Importer, ImportRequest, only_source
 from harness.models.importers._tensorflow import (
     INSTALL_HINT,
     MODULES,
@@ -24,11 +24,7 @@ WITHOUT_RESULT = ("Const", "NoOp", "Assert", *FED)
 
 def convert(request: ImportRequest) -> Imported:
     """Write the ONNX file of a SavedModel or a frozen graph. Raises: DataError."""
-    if len(request.sources) != 1:
-        raise DataError(f"{len(request.sources)} files given; expected one, {TAKES}")
-    path = Path(request.sources[0])
-    if not path.exists():
-        raise DataError(f"{path}: no such file; expected {TAKES}")
+    path = only_source(request, TAKES)
     return convert_source(saved_model(path, request) if path.is_dir() else _frozen_graph(path, request), request)
 
 
