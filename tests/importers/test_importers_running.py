@@ -104,6 +104,21 @@ def test_the_card_says_what_was_imported_and_how(tmp_path, call):
     assert {path.name for path in (tmp_path / "a" / "b").iterdir()} == {"digits.onnx", "digits.toml"}
 
 
+@pytest.mark.parametrize("end", ["", "; os.abort()"])
+def test_what_a_framework_leaves_in_the_temporary_folder_goes_with_its_process(tmp_path, call, monkeypatch, end):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    (tmp_path / "ext" / "importers").mkdir(parents=True)
+    what = f"import tempfile; print(tempfile.mkdtemp(prefix='home-')){end}; return Imported()"
+    code = BROKEN.format(what=what, name="leaves", modules="()")
+    (tmp_path / "ext" / "importers" / "leaves.py").write_text(code)
+    (tmp_path / "it.bin").write_bytes(b"x")
+    call("leaves", "it.bin", "-o", "mine", "--extension-dir=ext")
+    assert not list(temporary.iterdir())
+
+
 def test_a_source_that_does_not_tell_its_scale_is_said(tmp_path, call):
     result = call("caffe", *write_lenet(tmp_path), "-o", "mine")
     assert "note: the source does not say how pixels are scaled; the card says 1/255" in result.output

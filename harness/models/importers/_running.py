@@ -85,7 +85,9 @@ def _converted(order: ImportOrder, target: Path) -> Done:
     )
     asked = Order(importer=order.importer, request=request, extension_dirs=order.extension_dirs)
     text = encode_order(asked)
-    end = run_python(CODE, text, limit_s=order.limit_s, python=order.python)
+    with tempfile.TemporaryDirectory(prefix="harness-import-") as scratch:  # frameworks leave files behind
+        own = {"TMPDIR": scratch}
+        end = run_python(CODE, text, limit_s=order.limit_s, python=order.python, environment=own)
     answer = end.answers[-1] if end.answers else {}
     if answer.get("step") == "done":
         return msgspec.convert(answer["done"], type=Done)
