@@ -10,6 +10,7 @@ from render_records import make_baseline, make_run, write_history
 
 from harness.report.html import render_html
 from harness.report.model import build_report
+from harness.report.standing import Standing
 from harness.store.history import load_history
 
 REQUIRED = os.environ.get("HARNESS_REQUIRE_BROWSER") == "1"  # CI sets it: there a missing browser is a failure
@@ -354,3 +355,20 @@ def test_the_table_needs_no_sideways_scroll_on_a_desk(open_page):
     scroller = page.locator(".scroll.cases")
     assert scroller.evaluate("box => box.scrollWidth <= box.clientWidth + 1")
     assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+
+
+@pytest.mark.parametrize("standing", Standing)
+def test_every_outcome_fits_its_column(open_page, standing):
+    page = open_page()
+    cell, tag = page.evaluate(
+        """([word, name]) => {
+            const tag = document.querySelector('.matrix tbody tr .tag');
+            tag.className = tag.className.replace(/s-\\S+/, 's-' + name);
+            tag.lastChild.textContent = word;
+            const range = document.createRange();
+            range.selectNodeContents(tag);
+            return [tag.closest('td, th').getBoundingClientRect().right, range.getBoundingClientRect().right];
+        }""",
+        [standing.word, standing.value],
+    )
+    assert tag <= cell
