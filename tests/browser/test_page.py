@@ -372,3 +372,16 @@ def test_every_outcome_fits_its_column(open_page, standing):
         [standing.word, standing.value],
     )
     assert tag <= cell
+
+
+def test_every_note_fits_its_cell_on_a_small_desk(open_page):
+    page = open_page(viewport={"width": 1280, "height": 800})
+    wide = page.evaluate(
+        """() => [...document.querySelectorAll('.matrix td small')].filter(note => {
+            const range = document.createRange();
+            range.selectNodeContents(note);
+            const [text, cell] = [range, note.closest('td')].map(part => part.getBoundingClientRect());
+            return text.right > cell.right + 1 || text.left < cell.left - 1;
+        }).map(note => note.textContent)"""
+    )
+    assert not wide
