@@ -124,6 +124,21 @@ def variant_of(records, seed):
     ]
 
 
+def moved_to(records: list[Record], *, model: str, cpu: str) -> list[Record]:
+    """The records of one model as those of another, on another CPU; a baseline of predictions serves all CPUs."""
+    return [
+        replace(
+            record,
+            case=replace(record.case, model=model),
+            environment=replace(record.environment, cpu_model=cpu, device_name=cpu),
+            latencies=tuple(
+                replace(x, reference_case=x.reference_case.replace(record.case.model, model)) for x in record.latencies
+            ),
+        )
+        for record in records
+    ]
+
+
 def write_fleet(run: Run, records: list[Record], folder: Path, *, n_cases: int, n_devices: int) -> int:
     """Write the plan and the shards of a fleet, and return the number of its cases."""
     by_model: dict[str, list[Record]] = {}
@@ -138,19 +153,7 @@ def write_fleet(run: Run, records: list[Record], folder: Path, *, n_cases: int, 
     for device in range(n_devices):
         for model in range(n_models):
             name, kind = f"model{model:04}", f"Synthetic CPU {device}"
-            variant = variants[model % len(variants)]  # a baseline of predictions serves all CPUs
-            moved = [
-                replace(
-                    record,
-                    case=replace(record.case, model=name),
-                    environment=replace(record.environment, cpu_model=kind, device_name=kind),
-                    latencies=tuple(
-                        replace(x, reference_case=x.reference_case.replace(record.case.model, name))
-                        for x in record.latencies
-                    ),
-                )
-                for record in variant
-            ]
+            moved = moved_to(variants[model % len(variants)], model=name, cpu=kind)
             shards.append(
                 PlannedShard(
                     number=len(shards),
