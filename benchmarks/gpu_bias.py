@@ -315,6 +315,7 @@ def main():
         with ThreadPoolExecutor(AT_ONCE) as pool:
             answers = list(pool.map(lambda one: run_child(asked, *one[:3], batches=one[3]), planned))
         results["steps"] = answers
+        asked.out.write_text(json.dumps(results, indent=1))
         print(table(answers), flush=True)
     if "profiles" in asked.stages:
         found = []
