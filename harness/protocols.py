@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.records import Artifact, Availability, EngineFacts, Layer, Support, TensorSpec
+from harness.records import Artifact, Availability, EngineFacts, EngineFile, Layer, Support, TensorSpec
 from harness.specs import BuildOptions, Case
 
 Images = NDArray[np.float32]  # float32[N, C, H, W], as the model wants them
@@ -79,6 +79,18 @@ class Timer(Protocol):
 
 
 @runtime_checkable
+class SlowsDown(Protocol):
+    """What a timer may offer beside `Timer`: calls that last longer, so that a gate can be shown what it must see."""
+
+    def slow_down(self, fraction: float) -> None:
+        """Let every call last longer by a fraction of its present time, inside the timed region; 0: as it is.
+
+        Raises: MeasurementError where that cannot be done.
+        """
+        ...
+
+
+@runtime_checkable
 class LowersLaunch(Protocol):
     """What a timer may offer beside `Timer`: to go without what the engine timed in turn with it lacks."""
 
@@ -135,6 +147,18 @@ class LendsBuffers(Protocol):
         """Return float32[n_images, ...] arrays, valid until the engine is closed; none where it has no such memory.
 
         Whoever fills one answers for finite values, and leaves it alone until the outputs of its batches are back.
+        """
+        ...
+
+
+@runtime_checkable
+class LoadsEngines(Protocol):
+    """What a backend may offer beside `Backend`: to load an engine that was built before, here or elsewhere."""
+
+    def load(self, file: EngineFile, artifact: Artifact, *, device: str, options: BuildOptions) -> Engine:
+        """Load an engine from its file; `artifact` is what it was built of.
+
+        Raises: BuildError where the runtime refuses it, with what it needs; BackendUnavailable.
         """
         ...
 

@@ -236,11 +236,20 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineFile:
+    """A built engine in a file that its runtime loads."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineFacts:
     """What a backend says of the engine it built."""
 
     build_ns: int
     engine_bytes: int | None = None
+    file: EngineFile | None = None  # in the engine cache; None where a runtime compiles the model file each time
     device_memory_bytes: int | None = None  # of one execution context, weights apart
     n_contexts: int | None = None  # execution contexts alive at a time, at most, so far
     n_engines: int | None = None  # copies of the engine on the device, weights and all, at most, so far

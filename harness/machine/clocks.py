@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -14,6 +15,8 @@ from harness.errors import MeasurementError
 from harness.protocols import Timer
 
 RESOLUTION_READINGS = 2_000
+SPINS = 200  # empty waits that tell what a wait itself costs
+CALLS_BEFORE_SLOWING = 15
 # Source: CUDA Runtime API, Event Management, cudaEventElapsedTime: "a resolution of approximately 0.5 microseconds".
 CUDA_EVENT_RESOLUTION_NS = 500.0
 MAX_CALLS_PER_SAMPLE = 1_000_000
@@ -36,6 +39,27 @@ def clock_resolution_ns(clock: str = "host", *, now_ns: NowNs = time.perf_counte
     if not steps.size:
         raise MeasurementError(f"the host clock did not move during {RESOLUTION_READINGS} readings")
     return float(steps.min())
+
+
+class Spin:
+    """A busy wait of a set time on the host: what slows a call down on purpose."""
+
+    def __init__(self, wait_ns: float, now_ns: NowNs = time.perf_counter_ns) -> None:
+        """`wait_ns`: how long; what reading the clock costs is part of it."""
+        self._now_ns, self._wait_ns = now_ns, 0.0
+        costs = []
+        for _ in range(SPINS):
+            started = now_ns()
+            self()
+            costs.append(now_ns() - started)
+        self._wait_ns = max(0.0, wait_ns - statistics.median(costs))
+
+    def __call__(self) -> None:
+        """Wait."""
+        now_ns = self._now_ns
+        until = now_ns() + self._wait_ns
+        while now_ns() < until:
+            pass
 
 
 class HostTimer:
@@ -64,6 +88,17 @@ class HostTimer:
             samples[index] = now_ns() - started
         return samples / self.calls_per_sample
 
+    def slow_down(self, fraction: float) -> None:
+        """Let every call last longer by a fraction of its present time; see `protocols.SlowsDown`."""
+        call, self.calls_per_sample = self._call, 1
+        spin = Spin(fraction * float(np.median(self.sample(CALLS_BEFORE_SLOWING))), self._now_ns)
+
+        def slowed() -> None:
+            call()
+            spin()
+
+        self._call = slowed
+
     def enqueue_ns(self) -> float | None:
         """Return None: a call on the host has no queue."""
         return None
@@ -87,6 +122,19 @@ class ReportedTimer:
         call, repeats = self._call, self.calls_per_sample
         sums = (sum(call() for _ in range(repeats)) for _ in range(n_samples))
         return np.fromiter(sums, np.float64, n_samples) / repeats
+
+    def slow_down(self, fraction: float) -> None:
+        """Let every call last longer by a fraction of its present time; see `protocols.SlowsDown`."""
+        call, now_ns = self._call, time.perf_counter_ns
+        spin = Spin(fraction * float(np.median([call() for _ in range(CALLS_BEFORE_SLOWING)])))
+
+        def slowed() -> float:
+            spent_ns = call()
+            started = now_ns()
+            spin()
+            return spent_ns + now_ns() - started
+
+        self._call = slowed
 
     def enqueue_ns(self) -> float | None:
         """Return None: a call on the host has no queue."""

@@ -63,7 +63,7 @@ def time_arms(
     """
     warmups, sizes = [], []
     for timer in timers:
-        warmup, n_samples = _prepare(timer, plan, min_sample_ns, now_ns)
+        warmup, n_samples = prepare_timer(timer, plan, min_sample_ns, now_ns)
         warmups.append(warmup)
         sizes.append(n_samples)
     n_rounds = _rounds_within_budget(timers, sizes, plan)
@@ -74,7 +74,7 @@ def time_arms(
         order = range(len(timers)) if index % 2 == 0 else reversed(range(len(timers)))
         for arm in order:
             starts[arm].append(now_ns() - origin)
-            rounds[arm].append(_sampled(timers[arm], sizes[arm]))
+            rounds[arm].append(checked_samples(timers[arm], sizes[arm]))
     return [(np.stack(rounds[arm]), np.asarray(starts[arm], np.int64), warmups[arm]) for arm in range(len(timers))]
 
 
@@ -95,12 +95,17 @@ def min_sample_ns(clock: str) -> float:
     return CLOCK_RESOLUTIONS_PER_SAMPLE * clock_resolution_ns(clock)
 
 
-def _prepare(timer: Timer, plan: TimingPlan, min_sample_ns: float, now_ns: Callable[[], int]) -> tuple[int, int]:
-    """Warm one timer up, choose its calls per sample, and return (warm-up calls, samples per round)."""
+def prepare_timer(
+    timer: Timer, plan: TimingPlan, min_sample_ns: float, now_ns: Callable[[], int] = time.perf_counter_ns
+) -> tuple[int, int]:
+    """Warm one timer up, choose its calls per sample, and return (warm-up calls, samples per round).
+
+    Raises: MeasurementError.
+    """
     timer.calls_per_sample = 1
     started, calls = now_ns(), 0
     while calls < MIN_WARMUP_CALLS or now_ns() - started < plan.warmup_ns:
-        call_ns = float(_sampled(timer, MIN_WARMUP_CALLS).min())
+        call_ns = float(checked_samples(timer, MIN_WARMUP_CALLS).min())
         calls += MIN_WARMUP_CALLS
     sample_ns = call_ns * calibrate_calls(timer, min_sample_ns)
     n_samples = int(np.clip(plan.round_ns / sample_ns, MIN_SAMPLES_PER_ROUND, MAX_SAMPLES_PER_ROUND))
@@ -110,11 +115,12 @@ def _prepare(timer: Timer, plan: TimingPlan, min_sample_ns: float, now_ns: Calla
 
 
 def _rounds_within_budget(timers: Sequence[Timer], sizes: Sequence[int], plan: TimingPlan) -> int:
-    slowest = max(float(_sampled(t, 1)[0]) * t.calls_per_sample * n for t, n in zip(timers, sizes, strict=True))
+    slowest = max(float(checked_samples(t, 1)[0]) * t.calls_per_sample * n for t, n in zip(timers, sizes, strict=True))
     return int(np.clip(ARM_BUDGET_NS / slowest, min(MIN_ROUNDS, plan.n_rounds), plan.n_rounds))
 
 
-def _sampled(timer: Timer, n_samples: int) -> NDArray[np.float64]:
+def checked_samples(timer: Timer, n_samples: int) -> NDArray[np.float64]:
+    """Return float64[n_samples] [ns per call]. Raises: MeasurementError for a time that is none."""
     samples = timer.sample(n_samples)
     if samples.shape != (n_samples,) or not np.isfinite(samples).all() or (samples <= 0).any():
         raise MeasurementError(

@@ -11,8 +11,8 @@ from harness.errors import BuildError, ConfigError, Unsupported
 from harness.machine.turns import turn_on
 from harness.models.formats import ONNX, model_format
 from harness.precision import CheckedCalibration, prepare_artifact
-from harness.protocols import CalibrationSet, Engine, Images, Progress
-from harness.records import Artifact
+from harness.protocols import CalibrationSet, Engine, Images, LoadsEngines, Progress
+from harness.records import Artifact, EngineFile
 from harness.specs import Case, Precision, batches_of_engine
 from harness.worker.images import calibration_set
 from harness.worker.requests import CaseRequest, Prepared
@@ -87,6 +87,8 @@ class OpenCase:
     def build(self, artifact: Artifact) -> Engine:
         """Build an engine of an artifact, closed with the case. Raises: BuildError, Unsupported."""
         self.stage("build")
+        if self.request.engine_file is not None and artifact == self.request.artifact:
+            return self._loaded(self.request.engine_file, artifact)
         calibration = None
         if artifact.precision is Precision.INT8:
             calibration = CheckedCalibration(self._calibration_images("build"), self.request.model)
@@ -99,6 +101,17 @@ class OpenCase:
                 calibration=calibration,
             )
         )
+        return self._checked(engine)
+
+    def _loaded(self, file: EngineFile, artifact: Artifact) -> Engine:
+        """Load the engine that was asked for by its file. Raises: BuildError, Unsupported."""
+        if not isinstance(self.backend, LoadsEngines):
+            raise Unsupported(f"{self.backend.name} loads no engine from a file")
+        request = self.request
+        engine = self.backend.load(file, artifact, device=request.case.device, options=request.build)
+        return self._checked(self._stack.enter_context(engine))
+
+    def _checked(self, engine: Engine) -> Engine:
         if engine.output.dtype != "float32":
             raise BuildError(
                 f"{self.request.case.id}: output {engine.output.name} is {engine.output.dtype}; expected float32: "

@@ -1,17 +1,20 @@
-"""What backends say of themselves, asked so that a faulty one costs nobody else an answer."""
+"""What backends and model files say of themselves, asked so that a faulty one costs nobody else an answer."""
 
 from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
 from harness.backends import load_backend
 from harness.errors import HarnessError
+from harness.models import inspect_onnx
 from harness.protocols import TakesOptions
 from harness.records import Availability
-from harness.worker.requests import BackendNeeds
+from harness.specs import ModelSpec
+from harness.worker.requests import BackendNeeds, OnnxQuestion
 from harness.worker.swallowed import SWALLOWED
 
 
@@ -51,3 +54,8 @@ def needs_of(name: str) -> BackendNeeds:
         )
     except BaseException as error:
         return BackendNeeds(name=name, error=f"{type(error).__name__}: {' '.join(str(error).split())}")
+
+
+def inspected(question: OnnxQuestion) -> ModelSpec:
+    """Return what an ONNX file says of itself. Raises: DataError, ConfigError."""
+    return inspect_onnx(Path(question.path), **question.overrides)

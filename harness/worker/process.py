@@ -41,6 +41,8 @@ FIRST_STAGE = {
     "prepare": "import",
     "probe": "import",
     "describe": "import",
+    "open_timers": "time",
+    "time_round": "time",
 }
 # The package alone is taken from here, not the folder that it lies in: in an installation that is `site-packages`, and
 # another environment's worker would test this one's runtimes.

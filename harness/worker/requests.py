@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from harness.records import Artifact, EffectivePrecision, EngineFacts, Layer, Support
+from harness.records import Artifact, EffectivePrecision, EngineFacts, EngineFile, Layer, Support
 from harness.specs import BuildOptions, Case, DatasetRequest, ModelSpec, TimingPlan
 
 
@@ -20,6 +20,7 @@ class CaseRequest:
     score_batch: int = 100  # images per batch when scoring
     outputs_path: str = ""  # raw float32[N, K] of the scored images; "" = not kept
     artifact: Artifact | None = None  # use this file and convert nothing
+    engine_file: EngineFile | None = None  # load this engine and build none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,35 @@ class Prepared:
     support: Support
     artifact: Artifact | None = None
     engine: EngineFacts | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimersRequest:
+    """Which timers of an open case to make, and by how much to slow its calls down."""
+
+    case: CaseRequest
+    slowdown: float = 0.0  # added inside the timed region [fraction of a call]: a planted fault
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundRequest:
+    """One round of one timer of an open case."""
+
+    case: CaseRequest
+    batch_size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimerFacts:
+    """How a batch is timed: what must be alike where two times are compared."""
+
+    batch_size: int
+    clock: str
+    launch: str
+    gated: bool
+    window: str
+    calls_per_sample: int
+    samples_per_round: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,21 +6,29 @@ import os
 import time
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from harness.errors import ConfigError, HarnessError
-from harness.models import inspect_onnx
 from harness.protocols import Progress
-from harness.records import Accuracy, Availability, EngineFacts, InvarianceCheck, Latency, OutputsOfSize
+from harness.records import Accuracy, Availability, EngineFacts, InvarianceCheck, Latency, OutputsOfSize, PackedArray
 from harness.specs import ModelSpec
 from harness.worker import measuring
 from harness.worker.opening import OpenCase
-from harness.worker.probing import needs_of, probed
-from harness.worker.requests import BackendNeeds, CaseRequest, LayerReport, OnnxQuestion, Prepared
+from harness.worker.probing import inspected, needs_of, probed
+from harness.worker.requests import (
+    BackendNeeds,
+    CaseRequest,
+    LayerReport,
+    OnnxQuestion,
+    Prepared,
+    RoundRequest,
+    TimerFacts,
+    TimersRequest,
+)
 from harness.worker.swallowed import SWALLOWED
+from harness.worker.timers import OpenTimers
 
 PROGRESS_INTERVAL_NS = 200_000_000
 
@@ -31,6 +39,7 @@ class Service:
     def __init__(self, stage: Callable[[str], None]) -> None:
         """Answer none yet. `stage`: tells the parent what is done from now on, one of STAGE_LIMITS_S."""
         self._open: OpenCase | None = None
+        self._timers: OpenTimers | None = None
         self._stage = stage
 
     def probe(self, names: tuple[str, ...], progress: Progress) -> tuple[Availability, ...]:
@@ -47,7 +56,7 @@ class Service:
 
     def inspect_model(self, question: OnnxQuestion, progress: Progress) -> ModelSpec:
         """Read what an ONNX file says of itself."""
-        return inspect_onnx(Path(question.path), **question.overrides)
+        return inspected(question)
 
     def prepare(self, request: CaseRequest, progress: Progress) -> Prepared:
         """Open a case in this worker."""
@@ -61,6 +70,17 @@ class Service:
     def time(self, request: CaseRequest, progress: Progress) -> tuple[Latency, ...]:
         """Time the open case."""
         return measuring.time_engine(self._opened(request), progress)
+
+    def open_timers(self, request: TimersRequest, progress: Progress) -> tuple[TimerFacts, ...]:
+        """Make and warm the open case's timers, to be sampled round by round."""
+        self._timers = OpenTimers(self._opened(request.case), request)
+        return self._timers.facts
+
+    def time_round(self, request: RoundRequest, progress: Progress) -> PackedArray:
+        """Time one round of one batch size."""
+        if self._timers is None:
+            raise ConfigError(f"{request.case.case.id} has no timers in this worker")
+        return self._timers.round(request.batch_size)
 
     def layers(self, request: CaseRequest, progress: Progress) -> LayerReport:
         """Read the open case's layers back."""
@@ -82,7 +102,7 @@ class Service:
         """Free the open case."""
         if self._open:
             self._open.close()
-        self._open = None
+        self._open = self._timers = None
 
     def _opened(self, request: CaseRequest) -> OpenCase:
         if self._open is None or self._open.request.case != request.case:
@@ -94,6 +114,8 @@ ARGUMENTS: dict[str, Any] = {  # all others take a CaseRequest
     "probe": tuple[str, ...],
     "describe": tuple[str, ...],
     "inspect_model": OnnxQuestion,
+    "open_timers": TimersRequest,
+    "time_round": RoundRequest,
 }
 
 
