@@ -83,8 +83,9 @@ class SlowsDown(Protocol):
     """What a timer may offer beside `Timer`: calls that last longer, so that a gate can be shown what it must see."""
 
     def slow_down(self, fraction: float) -> None:
-        """Let every call last longer by a fraction of its present time, inside the timed region; 0: as it is.
+        """Let every call last longer by a fraction of its present time, inside the timed region.
 
+        A fraction of 0 adds what the wait itself costs: two arms then differ by the wait alone. Once a timer.
         Raises: MeasurementError where that cannot be done.
         """
         ...

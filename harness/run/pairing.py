@@ -32,7 +32,7 @@ class Arm:
     request: CaseRequest
     settings: WorkerSettings
     name: str  # of its log
-    slowdown: float = 0.0  # planted inside the timed region [fraction of a call]
+    slowdown: float | None = None  # planted inside the timed region [fraction of a call]; see protocols.SlowsDown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -37,7 +37,7 @@ class TimersRequest:
     """Which timers of an open case to make, and by how much to slow its calls down."""
 
     case: CaseRequest
-    slowdown: float = 0.0  # added inside the timed region [fraction of a call]: a planted fault
+    slowdown: float | None = None  # added inside the timed region [fraction of a call]; see protocols.SlowsDown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

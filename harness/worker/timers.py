@@ -23,7 +23,7 @@ class OpenTimers:
         for batch_size in plan.batch_sizes:
             images = timing_batch(case.request.model, case.request.data, batch_size)
             timer = case.engine.timer(images, window=plan.window, launch=plan.launch)
-            if request.slowdown:
+            if request.slowdown is not None:
                 if not isinstance(timer, SlowsDown):
                     raise MeasurementError(f"a timer of {case.request.case.backend} cannot be slowed down")
                 timer.slow_down(request.slowdown)

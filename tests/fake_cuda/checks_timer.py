@@ -5,7 +5,7 @@ import pytest
 
 from harness.backends._cuda.device import Gpu
 from harness.backends._cuda.timer import CudaTimer
-from harness.errors import ConfigError
+from harness.errors import ConfigError, MeasurementError
 from harness.machine.clocks import calibrate_calls
 from harness.measure.timing import latency_from_arms, make_timers, time_arms
 from harness.specs import TimingPlan
@@ -143,3 +143,25 @@ def test_a_shape_that_cannot_be_captured_any_more_is_told(build, images, environ
         assert timer.sample(3) == pytest.approx(50_000, rel=1e-4)
         assert (timer.launch, timer.gated) == ("enqueue", True)
         assert "timed without a CUDA graph" in engine.facts.notes[-1]
+
+
+@pytest.mark.parametrize("launch", ["gated_graph", "graph", "gated", "enqueue"])
+def test_a_planted_slowdown_is_as_large_as_asked(build, images, launch):
+    with build() as engine:
+        found = {}
+        for fraction in (0.0, 0.01, 0.5):
+            timer = engine.timer(images(4), window="compute", launch=launch)
+            timer.slow_down(fraction)
+            found[fraction] = float(np.median(timer.sample(5)))
+            timer.close()
+    assert found[0.0] == pytest.approx(51_000)  # the kernel that waits for nothing takes 1 us
+    assert found[0.01] - found[0.0] == pytest.approx(0.01 * 50_000, rel=0.01)
+    assert found[0.5] - found[0.0] == pytest.approx(0.5 * 50_000, rel=0.01)
+
+
+def test_a_card_that_takes_no_kernel_of_ours_says_so(build, images, monkeypatch):
+    monkeypatch.setenv("FAKE_CUDA_MODULE", "no")
+    with build() as engine:
+        timer = engine.timer(images(4), window="compute", launch="auto")
+        with pytest.raises(MeasurementError, match="batch 4 cannot be slowed down: cuModuleLoadData failed"):
+            timer.slow_down(0.01)

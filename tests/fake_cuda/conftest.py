@@ -33,7 +33,7 @@ def no_leak(driver, request):
     """Everything allocated in a test is freed in it, and the context stack is empty again."""
     # PyCUDA frees streams and events with their last reference, which a failed call's frames may hold past the end of
     # the context: then they go with it.
-    kinds = (0, 1, 4) if importlib.util.find_spec("pycuda") else range(5)
+    kinds = (0, 1, 4, 5) if importlib.util.find_spec("pycuda") else range(6)
     before = [driver.fake_live(kind) for kind in kinds]
     yield
     if request.node.get_closest_marker("loses_the_device"):

@@ -3,7 +3,7 @@
    Streams are queues that nothing works off by itself. FAKE_CUDA_MODE=lazy (default) runs, at each synchronization,
    only what that synchronization needs, so a missing dependency between streams shows as stale data; eager runs
    everything as soon as it may, so a buffer reused too early shows as overwritten data. The clock is virtual: a copy
-   takes 10 us, a kernel 50 us, a wait for the host 1 ms, nothing else takes time. Live objects are counted, so a leak can be asserted. */
+   takes 10 us, a kernel 50 us (one that spins 1 us and 1 ns a cycle), a wait for the host 1 ms, nothing else takes time. Live objects are counted, so a leak can be asserted. */
 #include <dlfcn.h>
 #include <math.h>
 #include <stdint.h>
@@ -18,7 +18,7 @@ typedef int R;
 typedef uint64_t P;
 enum { OK = 0, INVALID = 1, OOM = 2, NO_DEVICE = 100, NO_CONTEXT = 201, CAPTURE = 900, INVALIDATED = 901,
        NOT_SUPPORTED = 801, NOT_READY = 600, STUCK = 702, FAULT = 700 };
-enum { COPY, KERNEL, RECORD, WAIT_EVENT, WAIT_VALUE };
+enum { SPIN, COPY, KERNEL, RECORD, WAIT_EVENT, WAIT_VALUE };
 
 typedef struct { int64_t recorded, done; double at_us; } Event;
 typedef struct { int kind; void *to; const void *from; size_t bytes; Event *event; int64_t ticket; volatile uint32_t *word;
@@ -27,10 +27,10 @@ typedef struct { Op *ops; size_t n, room; } List;
 typedef struct Stream { List queue; size_t head; List *capture; int broken; double clock_us; struct Stream *next; } Stream;
 
 static Stream *streams;
-static int depth, live[5];            /* memory, pinned, events, streams, graphs */
+static int depth, live[6];            /* memory, pinned, events, streams, graphs, modules */
 static int64_t calls[4];              /* kernels run, graph launches, captures, waits on a value */
 static uintptr_t contexts[256];
-enum { MEMORY, PINNED, EVENTS, STREAMS, GRAPHS };
+enum { MEMORY, PINNED, EVENTS, STREAMS, GRAPHS, MODULES };
 
 static int flag(const char *name, const char *value) { const char *v = getenv(name); return v && !strcmp(v, value); }
 static void push_op(List *list, Op op) {
@@ -38,6 +38,7 @@ static void push_op(List *list, Op op) {
   list->ops[list->n++] = op;
 }
 static void run(Op *op, Stream *s) {
+  if (op->kind == SPIN) s->clock_us += 1 + op->bytes / 1e3;
   if (op->kind == COPY) { memcpy(op->to, op->from, op->bytes); s->clock_us += 10; }
   if (op->kind == KERNEL) {  /* out[i, c] = (c + 1) * mean(in[i]) + c; NaN if the context's shape has changed since */
     const float *in = op->from; float *out = op->to;
@@ -192,6 +193,17 @@ E R cuGraphLaunch(List *x, Stream *s) {
 E R cuGraphDestroy(List *g) { free(g->ops); free(g); live[GRAPHS]--; return OK; }
 E R cuGraphExecDestroy(List *x) { return cuGraphDestroy(x); }
 
+/* The only kernel of a module is taken for one that spins for as many cycles as its first parameter says. */
+E R cuModuleLoadData(void **m, const void *image) {
+  if (!depth) return NO_CONTEXT;
+  if (flag("FAKE_CUDA_MODULE", "no")) return NOT_SUPPORTED;
+  *m = malloc(1); live[MODULES]++; return OK; }
+E R cuModuleUnload(void *m) { free(m); live[MODULES]--; return OK; }
+E R cuModuleGetFunction(void **f, void *m, const char *name) { *f = m; return OK; }
+E R cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
+                   Stream *s, void **parameters, void **extra) {
+  return put(s, (Op){.kind = SPIN, .bytes = *(uint64_t *)parameters[0]}); }
+
 /* For the tests: put a kernel on a stream, count what lives, count what ran. */
 E R fake_kernel(Stream *s, P in, P out, int n, int m, int k, const volatile int *shape) {
   return put(s, (Op){.kind = KERNEL, .from = (void *)(uintptr_t)in, .to = (void *)(uintptr_t)out, .n = n, .m = m, .k = k,
@@ -216,16 +228,16 @@ S(cuCtxDisablePeerAccess) S(cuCtxEnablePeerAccess) S(cuCtxGetCacheConfig) S(cuCt
 S(cuCtxSetCacheConfig) S(cuCtxSetLimit) S(cuCtxSetSharedMemConfig) S(cuDeviceCanAccessPeer) S(cuDeviceGetByPCIBusId)
 S(cuFuncGetAttribute) S(cuFuncSetAttribute) S(cuFuncSetBlockShape) S(cuFuncSetCacheConfig) S(cuFuncSetSharedSize)
 S(cuIpcCloseMemHandle) S(cuIpcGetEventHandle) S(cuIpcGetMemHandle) S(cuIpcOpenEventHandle) S(cuIpcOpenMemHandle_v2)
-S(cuLaunch) S(cuLaunchGrid) S(cuLaunchGridAsync) S(cuLaunchKernel) S(cuLinkAddData_v2) S(cuLinkAddFile_v2)
+S(cuLaunch) S(cuLaunchGrid) S(cuLaunchGridAsync) S(cuLinkAddData_v2) S(cuLinkAddFile_v2)
 S(cuLinkComplete) S(cuLinkCreate_v2) S(cuLinkDestroy) S(cuMemAllocManaged) S(cuMemAllocPitch_v2)
 S(cuMemGetAddressRange_v2) S(cuMemHostGetFlags) S(cuMemHostRegister_v2) S(cuMemHostUnregister) S(cuMemcpy2DAsync_v2)
 S(cuMemcpy2DUnaligned_v2) S(cuMemcpy2D_v2) S(cuMemcpy3DAsync_v2) S(cuMemcpy3DPeer) S(cuMemcpy3DPeerAsync)
 S(cuMemcpy3D_v2) S(cuMemcpyAtoA_v2) S(cuMemcpyAtoD_v2) S(cuMemcpyAtoH_v2) S(cuMemcpyDtoA_v2) S(cuMemcpyDtoDAsync_v2)
 S(cuMemcpyDtoD_v2) S(cuMemcpyHtoA_v2) S(cuMemcpyPeer) S(cuMemcpyPeerAsync) S(cuMemsetD16Async) S(cuMemsetD16_v2)
 S(cuMemsetD2D16Async) S(cuMemsetD2D16_v2) S(cuMemsetD2D32Async) S(cuMemsetD2D32_v2) S(cuMemsetD2D8Async)
-S(cuMemsetD2D8_v2) S(cuMemsetD32Async) S(cuMemsetD32_v2) S(cuMemsetD8Async) S(cuMemsetD8_v2) S(cuModuleGetFunction)
-S(cuModuleGetGlobal_v2) S(cuModuleGetSurfRef) S(cuModuleGetTexRef) S(cuModuleLoad) S(cuModuleLoadData)
-S(cuModuleLoadDataEx) S(cuModuleUnload) S(cuParamSetSize) S(cuParamSetTexRef) S(cuParamSetf) S(cuParamSeti)
+S(cuMemsetD2D8_v2) S(cuMemsetD32Async) S(cuMemsetD32_v2) S(cuMemsetD8Async) S(cuMemsetD8_v2)
+S(cuModuleGetGlobal_v2) S(cuModuleGetSurfRef) S(cuModuleGetTexRef) S(cuModuleLoad)
+S(cuModuleLoadDataEx) S(cuParamSetSize) S(cuParamSetTexRef) S(cuParamSetf) S(cuParamSeti)
 S(cuParamSetv) S(cuProfilerInitialize) S(cuProfilerStart) S(cuProfilerStop) S(cuStreamAttachMemAsync)
 S(cuSurfRefGetArray) S(cuSurfRefSetArray) S(cuTexRefCreate) S(cuTexRefDestroy) S(cuTexRefGetAddressMode)
 S(cuTexRefGetAddress_v2) S(cuTexRefGetArray) S(cuTexRefGetFilterMode) S(cuTexRefGetFlags) S(cuTexRefGetFormat)

@@ -35,7 +35,7 @@ class NotCapturable(CudaError):
     """The work put on a stream could not be captured as a graph."""
 
 
-def _checked(call: str, result: tuple[Any, ...]) -> Any:
+def checked(call: str, result: tuple[Any, ...]) -> Any:
     """Return the values of a cuda-bindings call, one bare, several as a tuple."""
     if int(result[0]) != 0:
         raise CudaError(f"{call} failed: {getattr(result[0], 'name', result[0])}")
@@ -46,49 +46,49 @@ class _Allocation:
     """Device memory of the stand-in, as `pycuda.driver.DeviceAllocation`."""
 
     def __init__(self, api: Any, n_bytes: int) -> None:
-        self._api, self._address = api, int(_checked("cuMemAlloc", api.cuMemAlloc(n_bytes)))
+        self._api, self._address = api, int(checked("cuMemAlloc", api.cuMemAlloc(n_bytes)))
 
     def __int__(self) -> int:
         return self._address
 
     def free(self) -> None:
-        _checked("cuMemFree", self._api.cuMemFree(self._address))
+        checked("cuMemFree", self._api.cuMemFree(self._address))
 
 
 class _Stream:
     """A stream of the stand-in, as `pycuda.driver.Stream`."""
 
     def __init__(self, api: Any, flags: int) -> None:
-        self._api, self._stream = api, _checked("cuStreamCreate", api.cuStreamCreate(flags))
+        self._api, self._stream = api, checked("cuStreamCreate", api.cuStreamCreate(flags))
         self.handle = int(self._stream)
 
     def synchronize(self) -> None:
-        _checked("cuStreamSynchronize", self._api.cuStreamSynchronize(self._stream))
+        checked("cuStreamSynchronize", self._api.cuStreamSynchronize(self._stream))
 
     def wait_for_event(self, event: _Event) -> None:
-        _checked("cuStreamWaitEvent", self._api.cuStreamWaitEvent(self._stream, event.event, 0))
+        checked("cuStreamWaitEvent", self._api.cuStreamWaitEvent(self._stream, event.event, 0))
 
     def free(self) -> None:
-        _checked("cuStreamDestroy", self._api.cuStreamDestroy(self._stream))
+        checked("cuStreamDestroy", self._api.cuStreamDestroy(self._stream))
 
 
 class _Event:
     """An event of the stand-in, as `pycuda.driver.Event`."""
 
     def __init__(self, api: Any) -> None:
-        self._api, self.event = api, _checked("cuEventCreate", api.cuEventCreate(0))
+        self._api, self.event = api, checked("cuEventCreate", api.cuEventCreate(0))
 
     def record(self, stream: _Stream) -> None:
-        _checked("cuEventRecord", self._api.cuEventRecord(self.event, stream.handle))
+        checked("cuEventRecord", self._api.cuEventRecord(self.event, stream.handle))
 
     def synchronize(self) -> None:
-        _checked("cuEventSynchronize", self._api.cuEventSynchronize(self.event))
+        checked("cuEventSynchronize", self._api.cuEventSynchronize(self.event))
 
     def time_since(self, start: _Event) -> float:
-        return float(_checked("cuEventElapsedTime", self._api.cuEventElapsedTime(start.event, self.event)))
+        return float(checked("cuEventElapsedTime", self._api.cuEventElapsedTime(start.event, self.event)))
 
     def free(self) -> None:
-        _checked("cuEventDestroy", self._api.cuEventDestroy(self.event))
+        checked("cuEventDestroy", self._api.cuEventDestroy(self.event))
 
 
 class _BindingsDriver:
@@ -99,18 +99,18 @@ class _BindingsDriver:
 
     def retain(self, index: int) -> tuple[str, str, Callable[[], None]]:
         api = self._api
-        _checked("cuInit", api.cuInit(0))
-        device = _checked("cuDeviceGet", api.cuDeviceGet(index))
-        name = _checked("cuDeviceGetName", api.cuDeviceGetName(256, device)).split(b"\0")[0].decode()
+        checked("cuInit", api.cuInit(0))
+        device = checked("cuDeviceGet", api.cuDeviceGet(index))
+        name = checked("cuDeviceGetName", api.cuDeviceGetName(256, device)).split(b"\0")[0].decode()
         part = api.CUdevice_attribute
         kinds = (part.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, part.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)
-        capability = ".".join(str(_checked("cuDeviceGetAttribute", api.cuDeviceGetAttribute(k, device))) for k in kinds)
-        context = _checked("cuDevicePrimaryCtxRetain", api.cuDevicePrimaryCtxRetain(device))
-        _checked("cuCtxPushCurrent", api.cuCtxPushCurrent(context))
+        capability = ".".join(str(checked("cuDeviceGetAttribute", api.cuDeviceGetAttribute(k, device))) for k in kinds)
+        context = checked("cuDevicePrimaryCtxRetain", api.cuDevicePrimaryCtxRetain(device))
+        checked("cuCtxPushCurrent", api.cuCtxPushCurrent(context))
 
         def release() -> None:
-            _checked("cuCtxPopCurrent", api.cuCtxPopCurrent())
-            _checked("cuDevicePrimaryCtxRelease", api.cuDevicePrimaryCtxRelease(device))
+            checked("cuCtxPopCurrent", api.cuCtxPopCurrent())
+            checked("cuDevicePrimaryCtxRelease", api.cuDevicePrimaryCtxRelease(device))
 
         return name, capability, release
 
@@ -124,20 +124,20 @@ class _BindingsDriver:
         return _Event(self._api)
 
     def pagelocked(self, n_bytes: int, flags: int) -> tuple[NDArray[np.uint8], Callable[[], None]]:
-        address = int(_checked("cuMemHostAlloc", self._api.cuMemHostAlloc(n_bytes, flags)))
+        address = int(checked("cuMemHostAlloc", self._api.cuMemHostAlloc(n_bytes, flags)))
         raw = (ctypes.c_uint8 * n_bytes).from_address(address)
-        return np.ctypeslib.as_array(raw), lambda: _checked("cuMemFreeHost", self._api.cuMemFreeHost(address))
+        return np.ctypeslib.as_array(raw), lambda: checked("cuMemFreeHost", self._api.cuMemFreeHost(address))
 
     def memcpy_htod_async(self, target: int, source: NDArray[Any], stream: _Stream) -> None:
         result = self._api.cuMemcpyHtoDAsync(int(target), source.ctypes.data, source.nbytes, stream.handle)
-        _checked("cuMemcpyHtoDAsync", result)
+        checked("cuMemcpyHtoDAsync", result)
 
     def memcpy_dtoh_async(self, target: NDArray[Any], source: int, stream: _Stream) -> None:
         result = self._api.cuMemcpyDtoHAsync(target.ctypes.data, int(source), target.nbytes, stream.handle)
-        _checked("cuMemcpyDtoHAsync", result)
+        checked("cuMemcpyDtoHAsync", result)
 
     def synchronize(self) -> None:
-        _checked("cuCtxSynchronize", self._api.cuCtxSynchronize())
+        checked("cuCtxSynchronize", self._api.cuCtxSynchronize())
 
 
 # PyCUDA's contexts form a stack per thread, and only its top can be popped: all users of a device in a thread share one
@@ -208,16 +208,16 @@ class Gpu:
 
     def stream(self) -> Any:
         """Create a stream that does not wait for the default stream; has `handle` and `synchronize()`."""
-        return self._own(self._driver.Stream(STREAM_NON_BLOCKING))
+        return self.own(self._driver.Stream(STREAM_NON_BLOCKING))
 
     def event(self) -> Any:
         """Create a timing event; has `record(stream)`, `synchronize()` and `time_since(start)` [ms]."""
-        return self._own(self._driver.Event())
+        return self.own(self._driver.Event())
 
     def device_memory(self, n_bytes: int) -> Any:
         """Allocate device memory; `int()` of it is its address. Raises: CudaError that names the bytes."""
         try:
-            return self._own(self._driver.mem_alloc(max(1, int(n_bytes))))
+            return self.own(self._driver.mem_alloc(max(1, int(n_bytes))))
         except self.errors as error:
             raise CudaError(f"{int(n_bytes):,} bytes of device memory could not be had: {error}") from error
 
@@ -273,7 +273,8 @@ class Gpu:
                 owned.free()
             del owned  # PyCUDA frees streams and events when the last reference goes
 
-    def _own(self, thing: Any) -> Any:
+    def own(self, thing: Any) -> Any:
+        """Keep what must go before the context does; it is freed by its `free` where it has one."""
         self._owned.append(thing)
         return thing
 
@@ -320,15 +321,15 @@ class Graph:
         try:
             graph = self._captured(gpu, work)
             try:
-                self._exec = _checked("cuGraphInstantiate", self._api.cuGraphInstantiate(graph, 0))
+                self._exec = checked("cuGraphInstantiate", self._api.cuGraphInstantiate(graph, 0))
             finally:
-                _checked("cuGraphDestroy", self._api.cuGraphDestroy(graph))
+                checked("cuGraphDestroy", self._api.cuGraphDestroy(graph))
         except failures as error:
             raise NotCapturable(f"CUDA graph capture: {error}") from error
 
     def _captured(self, gpu: Gpu, work: Callable[[], object]) -> Any:
         mode = self._api.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-        _checked("cuStreamBeginCapture", self._api.cuStreamBeginCapture(self._stream, mode))
+        checked("cuStreamBeginCapture", self._api.cuStreamBeginCapture(self._stream, mode))
         is_done = False
         try:
             work()
@@ -337,7 +338,7 @@ class Graph:
             status, graph = self._api.cuStreamEndCapture(self._stream)
             if not is_done and int(status) == 0:
                 self._api.cuGraphDestroy(graph)
-        return _checked("cuStreamEndCapture", (status, graph))
+        return checked("cuStreamEndCapture", (status, graph))
 
     def launch(self) -> None:
         """Enqueue the graph on the stream it was captured from."""
@@ -348,7 +349,7 @@ class Graph:
     def close(self) -> None:
         """Destroy the graph; the work launched so far must be done. A second call does nothing."""
         if self._exec is not None:
-            _checked("cuGraphExecDestroy", self._api.cuGraphExecDestroy(self._exec))
+            checked("cuGraphExecDestroy", self._api.cuGraphExecDestroy(self._exec))
             self._exec = None
 
 
@@ -366,7 +367,7 @@ class Gate:
         self._api, self._stream = gpu.api, gpu.api.CUstream(stream.handle)
         self._word = gpu.pinned((1,), np.uint32, mapped=True)
         self._word[0] = 0
-        pointer = _checked("cuMemHostGetDevicePointer", gpu.api.cuMemHostGetDevicePointer(self._word.ctypes.data, 0))
+        pointer = checked("cuMemHostGetDevicePointer", gpu.api.cuMemHostGetDevicePointer(self._word.ctypes.data, 0))
         self._address = gpu.api.CUdeviceptr(int(pointer))
         self._reached = int(gpu.api.CUstreamWaitValue_flags.CU_STREAM_WAIT_VALUE_GEQ)
         self._ticket, self.timeout_s = 0, timeout_s

@@ -58,6 +58,22 @@ class Launcher:
             self.gate = None
             self._say("timed without a gate: the engine timed in turn with it has none")
 
+    def append(self, more: Callable[[], object]) -> None:
+        """Put more work behind each call; a graph is captured anew."""
+        call = self.work
+
+        def both() -> None:
+            call()
+            more()
+
+        self.work, self._generation = both, -1
+        self.ready()
+
+    def recapture(self) -> None:
+        """Capture the work anew: what it puts on the stream has changed."""
+        self._generation = -1
+        self.ready()
+
     def launch_once(self) -> Callable[[], object]:
         return self.graph.launch if self.graph else self.work
 

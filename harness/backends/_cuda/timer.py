@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.backends._cuda.device import EventPool, Gpu
+from harness.backends._cuda.device import CudaError, EventPool, Gpu
 from harness.backends._cuda.launcher import Launcher
 from harness.backends._cuda.ring import Slot
+from harness.backends._cuda.spin import Spin
 from harness.errors import ConfigError, MeasurementError
 
 WINDOWS = ("compute", "h2d", "d2h", "end_to_end")
@@ -24,6 +25,8 @@ LAUNCHES = ("auto", "enqueue", "graph", "gated", "gated_graph")
 # A stream's queue holds about 1000 entries; an enqueue into a full queue blocks, and a gate would then never open.
 GATED_QUEUE_ENTRIES = 256
 N_ENQUEUES = 32  # calls whose host time is taken
+SAMPLES_BEFORE_SLOWING = 50
+CALIBRATION_CYCLES = 200_000  # about 0.1 ms: so long that its time tells how long a cycle is
 
 
 def work_of_window(window: str, run: Callable[[], object], *, gpu: Gpu, slot: Slot, label: str) -> Callable[[], object]:
@@ -122,6 +125,26 @@ class CudaTimer:
     def lower(self, *, graph: bool, gate: bool) -> None:
         """Go without the graph or the gate that this timer has; see `protocols.LowersLaunch`."""
         self._launcher.lower(graph=graph, gate=gate)
+
+    def slow_down(self, fraction: float) -> None:
+        """Let every call last longer by a fraction of its present time; see `protocols.SlowsDown`.
+
+        A kernel that spins follows each call, in the graph where there is one. Raises: MeasurementError.
+        """
+        failures: tuple[type[BaseException], ...] = (CudaError, *self._gpu.errors)
+        try:
+            self.calls_per_sample = 1
+            base_ns = float(np.median(self.sample(SAMPLES_BEFORE_SLOWING)))
+            spin = Spin(self._gpu)
+            self._launcher.append(lambda: spin.enqueue(self._launcher.stream))
+            ends = []
+            for spin.cycles in (0, CALIBRATION_CYCLES):
+                self._launcher.recapture()
+                ends.append(float(np.median(self.sample(SAMPLES_BEFORE_SLOWING))))
+            spin.cycles = round(fraction * base_ns * CALIBRATION_CYCLES / (ends[1] - ends[0]))
+            self._launcher.recapture()
+        except failures as error:
+            raise MeasurementError(f"batch {self.batch_size} cannot be slowed down: {error}") from error
 
     def sample(self, n_samples: int) -> NDArray[np.float64]:
         """Return float64[n_samples]: ns per call. Raises: MeasurementError when the device fails."""
