@@ -182,7 +182,7 @@ def test_flags_and_options_are_read_back(build, small):
     assert options["flags"] == "FP16|INT8"
     assert options["tf32"] == "off"
     assert options["tactic_sources"] == "JIT_CONVOLUTIONS"
-    assert options["profiles"] == "1..4 (opt 4)"
+    assert options["profiles"] == "1..1 (opt 1), 1..4 (opt 4)"
 
 
 def test_int8_without_the_fp16_flag(build, small):

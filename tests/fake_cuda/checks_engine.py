@@ -9,6 +9,8 @@ import pytest
 from harness.backends._cuda.device import CudaError
 from harness.backends._cuda.ring import N_SLOTS
 from harness.errors import BuildError, ConfigError, MeasurementError
+from harness.records import EngineFile
+from harness.specs import BuildOptions
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
@@ -62,10 +64,46 @@ def test_what_tensorrt_logs_while_it_runs_is_in_the_facts(build, images):
         assert engine.facts.log_errors == ("late error",)
 
 
+def test_every_batch_size_has_a_profile_tuned_for_it(build, images, expected):
+    with build(batch_sizes=(1, 4, 2)) as engine:
+        assert engine.facts.options["profiles"] == "1..1 (opt 1), 2..2 (opt 2), 1..4 (opt 4)"
+        assert [engine._lanes.pick(n).best for n in (1, 2, 3, 4)] == [1, 2, 4, 4]
+        for n in (1, 2, 3, 4):
+            assert np.allclose(engine.infer(images(n)), expected(images(n)), rtol=1e-5)
+
+
+def test_one_inference_stays_on_the_stream_that_is_timed(build, images, driver):
+    """A context that has run on another stream was 5 % slower on its own for good."""
+    with build() as engine:
+        engine.infer(images(1))
+        slot = engine._ring.slots[0]
+        assert slot.stream is slot.compute is engine._compute
+        assert len({id(slot.compute) for slot in engine._ring.slots}) == N_SLOTS
+
+
+def test_an_engine_is_loaded_from_the_file_that_was_kept(build, backend, make_artifact, images, expected, tmp_path):
+    with build() as engine:
+        file = engine.facts.file
+    with build() as engine:
+        assert engine.facts.file == file  # from the cache, too
+    kept = tmp_path / "kept.plan"
+    kept.write_bytes(Path(file.path).read_bytes())
+    kept_file, options = EngineFile(path=str(kept), sha256=file.sha256), BuildOptions()
+    with backend.load(kept_file, make_artifact(), device="cuda:0", options=options) as engine:
+        assert np.allclose(engine.infer(images(4)), expected(images(4)), rtol=1e-5)
+        assert engine.facts.file == kept_file
+    kept.write_bytes(b"other bytes")
+    with pytest.raises(BuildError, match=r"kept.plan is not the one of sha256"):
+        backend.load(kept_file, make_artifact(), device="cuda:0", options=options)
+    kept.unlink()
+    with pytest.raises(BuildError, match=r"kept.plan cannot be read \(No such file"):
+        backend.load(kept_file, make_artifact(), device="cuda:0", options=options)
+
+
 @pytest.mark.parametrize(("shares", "n_engines"), [("no", N_SLOTS), ("yes", 1)])
 def test_the_contexts_that_were_made_are_counted(build, images, environment, shares, n_engines):
     environment("FAKE_TRT_SHARES", shares)
-    with build() as engine:
+    with build(batch_sizes=(4,)) as engine:
         assert (engine.facts.n_contexts, engine.facts.n_engines) == (1, 1)
         list(engine.infer_stream(images(4, seed=k) for k in range(12)))
         assert (engine.facts.n_contexts, engine.facts.n_engines) == (N_SLOTS, n_engines)
@@ -75,7 +113,7 @@ def test_the_contexts_that_were_made_are_counted(build, images, environment, sha
 
 def test_contexts_given_up_again_were_made(build, images, environment):
     environment("FAKE_TRT_CONTEXTS", "3")
-    with build() as engine:
+    with build(batch_sizes=(4,)) as engine:
         list(engine.infer_stream(images(4, seed=k) for k in range(12)))
         assert engine.facts.n_contexts == 3
 
@@ -110,7 +148,7 @@ def test_every_slot_has_a_context_of_its_own(build, images, expected, environmen
     environment("FAKE_TRT_SHARES", shares)
     engines, contexts = len(fake_tensorrt.engines_made), len(fake_tensorrt.contexts_made)
     batches = [images(4, seed=k) for k in range(9)]
-    with build() as engine:
+    with build(batch_sizes=(4,)) as engine:
         outputs = list(engine.infer_stream(batches))
         list(engine.infer_stream(batches))
         assert len(fake_tensorrt.engines_made) - engines == n_engines
@@ -139,7 +177,7 @@ def test_without_memory_for_contexts_the_slots_take_turns(build, images, expecte
     environment("FAKE_TRT_CONTEXTS", str(n_contexts))
     environment("FAKE_TRT_SHARES", shares)
     batches = [images(4, seed=k) for k in range(9)] + [images(2)]
-    with build() as engine:
+    with build(batch_sizes=(4,)) as engine:
         for _ in range(2):
             outputs = list(engine.infer_stream(batches))
             assert all(np.allclose(o, expected(b), rtol=1e-5) for o, b in zip(outputs, batches, strict=True))
@@ -255,7 +293,7 @@ def test_an_error_of_the_data_reaches_the_caller(build, images):
         (lambda x: x.astype(np.float64), "float64"),
         (lambda x: x[:, :, :8], "shape"),
         (lambda x: np.where(x > 0.9999, np.nan, x), "NaN"),
-        (lambda x: np.concatenate([x, x]), "batch 8 lies outside the engine's profiles \\(1..4\\)"),
+        (lambda x: np.concatenate([x, x]), "batch 8 lies outside the engine's profiles \\(1..1, 1..4\\)"),
     ],
 )
 def test_bad_input_is_refused(build, images, where, spoil, says):

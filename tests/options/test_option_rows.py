@@ -101,7 +101,7 @@ def test_the_help_states_unit_and_default():
     text = {action.option_strings[0]: action.help for action in parser_of_options()._actions}
     assert text["--batch-size"] == "batch sizes to time [images]; comma list (default: 1,100)"
     assert text["--worker-timeout"].endswith("[s] (default: 600, and 1800 while it builds)")
-    assert text["--trt-profile"].endswith("[images]; repeatable (default: one from the batch sizes)")
+    assert text["--trt-profile"].endswith("[images]; repeatable (default: one a batch size, tuned for it)")
     assert text["--rebuild"].endswith("(default: no)")
     assert all("(default: " in help_text for flag, help_text in text.items() if flag != "-h")
 

@@ -8,11 +8,11 @@ from harness.backends._cuda.device import CudaError, Gpu, device_index
 from harness.backends.trt.api import VENDOR_RECIPES, TrtApi, load_api, traits_of
 from harness.backends.trt.build import Plan
 from harness.backends.trt.builder import Builder
-from harness.backends.trt.loading import load_engine
+from harness.backends.trt.loading import load_engine, load_file
 from harness.backends.trt.options import TrtOptions
 from harness.backends.trt.probe import probe_backend
 from harness.protocols import CalibrationSet, Engine
-from harness.records import Artifact, Availability, Support
+from harness.records import Artifact, Availability, EngineFile, Support
 from harness.specs import BuildOptions, Case, Precision
 
 CUDA_MODULES = ("pycuda.driver", "cuda.bindings")
@@ -89,6 +89,21 @@ class TrtBackend:
             return load_engine(builder, calibration, gpu)
         except BaseException:
             with contextlib.suppress(CudaError):  # that the context is broken too must not hide what broke it
+                gpu.close()
+            raise
+
+    def load(self, file: EngineFile, artifact: Artifact, *, device: str, options: BuildOptions) -> Engine:
+        """Load a plan from its file; see `protocols.LoadsEngines`.
+
+        Raises: BuildError; BackendUnavailable, ConfigError as `build`.
+        """
+        index = device_index(device)
+        builder = Builder(self.name, self.api(), artifact, (1,), options)
+        gpu = Gpu(index)
+        try:
+            return load_file(builder, file, gpu)
+        except BaseException:
+            with contextlib.suppress(CudaError):  # as above
                 gpu.close()
             raise
 

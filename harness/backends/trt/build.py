@@ -37,12 +37,14 @@ class Plan:
 
 
 def choose_profiles(batch_sizes: tuple[int, ...], asked: Profiles) -> Profiles:
-    """Return (min, opt, max) batches: those asked for, or one from 1 to the largest, tuned for the largest.
+    """Return (min, opt, max) batches: those asked for, or one a batch size, each tuned for it alone.
 
-    The smallest is 1 because the last batch of a data set may be any size. Raises: BuildError for a batch size that no
+    One that was tuned for a large batch may run a small one at half its speed (docs/latency.md). That of the largest
+    reaches down to 1, because the last batch of a data set may be any size. Raises: BuildError for a batch size that no
     profile takes.
     """
-    profiles = asked or ((1, max(batch_sizes), max(batch_sizes)),)
+    *small, largest = sorted(set(batch_sizes))
+    profiles = asked or (*((size, size, size) for size in small), (1, largest, largest))
     for batch in batch_sizes:
         if not any(low <= batch <= high for low, _, high in profiles):
             raise BuildError(f"batch {batch} lies in no profile ({describe_profiles(profiles)}); add one that takes it")

@@ -82,7 +82,7 @@ class TrtEngine(CudaEngine):
     def _make_ring(self) -> Ring:
         largest = self._lanes.largest_batch
         try:
-            slots = [self._make_slot(largest, stream=self._gpu.stream(), index=index) for index in range(N_SLOTS)]
+            slots = [self._make_slot(largest, stream=self._slot_stream(index), index=index) for index in range(N_SLOTS)]
         except self._gpu.errors as error:
             raise BuildError(f"{self._label}: buffers of batch {largest}: {error}") from error
         return Ring(
@@ -94,6 +94,13 @@ class TrtEngine(CudaEngine):
             note=self._note,
             can_capture=self._can_capture(),
         )
+
+    def _slot_stream(self, index: int) -> Any:
+        """Return the stream of a slot. The first's is the one that is timed on, and `infer` uses that slot alone.
+
+        A context that has run on another stream may be 5 % slower on its own for good (docs/latency.md).
+        """
+        return self._compute if index == 0 and self._lanes.overlaps else self._gpu.stream()
 
     def _make_slot(self, n_images: int, *, stream: Any = None, index: int = 0) -> Slot:
         in_shape = (n_images, *(size or 0 for size in self.input.shape[1:]))

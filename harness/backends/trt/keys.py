@@ -13,7 +13,7 @@ from harness.store.cache import sha256_of_file
 OPTION_PREFIX = "option."
 # Of what the adapter makes of an artifact and its options: flags, profiles, network, calibrator. Raise it with every
 # change that lets the same request build another plan or calibration table; those stored before are then never used.
-PLAN_REVISION = 3
+PLAN_REVISION = 4
 PLAN_NOTES = ("build_ns", "calibration_batch", "notes", "log_errors")  # kept beside a plan, with its options
 
 

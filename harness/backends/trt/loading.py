@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 from harness.backends._cuda.device import Gpu
+from harness.backends.trt.build import Plan, load_plugins
 from harness.backends.trt.builder import Builder
 from harness.backends.trt.engine import TrtEngine
 from harness.backends.trt.facts import facts_of_engine
 from harness.backends.trt.keys import PLAN_NOTES, meta_of_plan, plan_from_meta
 from harness.backends.trt.loaded import LoadedPlan, PlanRefused
+from harness.errors import BuildError
 from harness.protocols import CalibrationSet
+from harness.records import EngineFile
 
 
 def load_engine(builder: Builder, calibration: CalibrationSet | None, gpu: Gpu) -> TrtEngine:
@@ -20,32 +24,52 @@ def load_engine(builder: Builder, calibration: CalibrationSet | None, gpu: Gpu) 
     builder.check(calibration)
     key, cache = builder.plan_key(gpu, calibration), builder.caches.of("plans")
     with nullcontext() if cache is None else cache.building(key):
-        engine, refused = _from_cache(builder, key, gpu)
+        engine, refused, file = _from_cache(builder, key, gpu)
         state = "hit"
         if engine is None:
             plan = builder.build(calibration, gpu)
             if cache is not None:
-                cache.put(key, plan.data, name=f"{builder.label}.plan", meta=meta_of_plan(plan))
+                entry = cache.put(key, plan.data, name=f"{builder.label}.plan", meta=meta_of_plan(plan))
+                file = EngineFile(path=entry.path, sha256=entry.sha256)
             engine = TrtEngine(LoadedPlan(builder.api, plan, label=builder.label), gpu, label=builder.label)
             state = "none" if cache is None else "rebuilt" if refused or builder.caches.rebuild else "miss"
     note = builder.calibrating.note(calibration, engine.loaded.plan.calibration_batch)
     facts = facts_of_engine(engine.loaded, gpu, builder.artifact, builder.trt, state=state)
-    engine.facts = replace(facts, calibration=note, warnings=(*refused, *facts.warnings))
+    engine.facts = replace(facts, file=file, calibration=note, warnings=(*refused, *facts.warnings))
     return engine
 
 
-def _from_cache(builder: Builder, key: dict[str, object], gpu: Gpu) -> tuple[TrtEngine | None, tuple[str, ...]]:
-    """Return the engine of a good cached plan, or None and what was wrong with a bad one."""
+def load_file(builder: Builder, file: EngineFile, gpu: Gpu) -> TrtEngine:
+    """Return the engine of a plan in a file. Raises: BuildError for one that is not what was named, or is refused."""
+    load_plugins(builder.api, builder.trt.plugins)
+    try:
+        data = Path(file.path).read_bytes()
+    except OSError as error:
+        raise BuildError(f"{builder.label}: engine {file.path} cannot be read ({error.strerror})") from error
+    if hashlib.sha256(data).hexdigest() != file.sha256:
+        raise BuildError(f"{builder.label}: engine {file.path} is not the one of sha256 {file.sha256[:16]}")
+    plan = Plan(data=data, build_ns=0)
+    engine = TrtEngine(LoadedPlan(builder.api, plan, label=builder.label), gpu, label=builder.label)
+    facts = facts_of_engine(engine.loaded, gpu, builder.artifact, builder.trt, state="none")
+    engine.facts = replace(facts, file=file)
+    return engine
+
+
+def _from_cache(
+    builder: Builder, key: dict[str, object], gpu: Gpu
+) -> tuple[TrtEngine | None, tuple[str, ...], EngineFile | None]:
+    """Return the engine of a good cached plan and its file, or None and what was wrong with a bad one."""
     cache = builder.caches.of("plans")
     if cache is None or builder.caches.rebuild:
-        return None, ()
+        return None, (), None
     looked = cache.lookup(key, needs=PLAN_NOTES)
     if looked.state == "damaged":
-        return None, (f"the cached plan was damaged and is built anew: {looked.reason}",)
+        return None, (f"the cached plan was damaged and is built anew: {looked.reason}",), None
     if looked.entry is None:
-        return None, ()
+        return None, (), None
     plan = plan_from_meta(looked.entry.meta, Path(looked.entry.path).read_bytes())
     try:
-        return TrtEngine(LoadedPlan(builder.api, plan, label=builder.label), gpu, label=builder.label), ()
+        engine = TrtEngine(LoadedPlan(builder.api, plan, label=builder.label), gpu, label=builder.label)
     except PlanRefused as error:
-        return None, (f"the cached plan was refused and is built anew: {error}",)
+        return None, (f"the cached plan was refused and is built anew: {error}",), None
+    return engine, (), EngineFile(path=looked.entry.path, sha256=looked.entry.sha256)

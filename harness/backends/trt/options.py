@@ -32,7 +32,7 @@ class TrtOptions:
     int8_only: bool = False  # INT8 without the FP16 flag, and convolutions held to INT8
     version_compatible: bool = False
     hardware_compatible: bool = False
-    profiles: tuple[Profile, ...] = ()  # (min, opt, max) batch of each profile; () = one from batch sizes
+    profiles: tuple[Profile, ...] = ()  # (min, opt, max) batch of each profile; () = one a batch size
     plugins: tuple[str, ...] = ()  # shared libraries to load before parsing
     ranges_file: str | None = None  # per-tensor dynamic ranges for the recipe trt-ranges (JSON: tensor -> amax)
     quantile: float | None = None  # recipe trt-legacy
@@ -159,7 +159,7 @@ ROWS = (
         kind=PROFILE,
         help="optimization profile by batch size",
         unit="images",
-        default="one from the batch sizes",
+        default="one a batch size, tuned for it",
         repeated=True,
     ),
     _row(
