@@ -165,6 +165,13 @@ class LoadsEngines(Protocol):
 
 
 @runtime_checkable
+class TimedAfresh(Protocol):
+    """What a backend may offer beside `Backend`: the word that what its process did before changes its times."""
+
+    is_timed_afresh: bool  # its engines are timed in a process that has built and run nothing
+
+
+@runtime_checkable
 class BoundsBatches(Protocol):
     """What a backend may offer beside `Backend`: engines whose batch sizes have bounds inside their range."""
 

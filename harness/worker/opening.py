@@ -11,7 +11,7 @@ from harness.errors import BuildError, ConfigError, Unsupported
 from harness.machine.turns import turn_on
 from harness.models.formats import ONNX, model_format
 from harness.precision import CheckedCalibration, prepare_artifact
-from harness.protocols import CalibrationSet, Engine, Images, LoadsEngines, Progress
+from harness.protocols import CalibrationSet, Engine, Images, LoadsEngines, Progress, TimedAfresh
 from harness.records import Artifact, EngineFile
 from harness.specs import Case, Precision, batches_of_engine
 from harness.worker.images import calibration_set
@@ -66,7 +66,8 @@ class OpenCase:
         except Unsupported as error:  # an operator without a kernel: only the build meets the model
             self.support = replace(self.support, supported=False, reason=str(error))
             return Prepared(support=self.support)
-        return Prepared(support=self.support, artifact=artifact, engine=self._engine.facts)
+        is_afresh = isinstance(self.backend, TimedAfresh) and self.backend.is_timed_afresh
+        return Prepared(support=self.support, artifact=artifact, engine=self._engine.facts, is_timed_afresh=is_afresh)
 
     def artifact(self, case: Case) -> Artifact:
         """Return the prepared ONNX file of a case of this model."""
@@ -83,6 +84,13 @@ class OpenCase:
             rebuild=request.build.rebuild,
             calibration_range=request.data.calibration if needs_images and not request.model.timing_only else None,
         )
+
+    def build_reference(self) -> None:
+        """Build FP32 of the case, if it is another, and close it: what is timed beside it is then in the cache."""
+        asked = self.request.case
+        reference = asked.source_on(asked.backend, asked.device)
+        if asked != reference:
+            self.build(self.artifact(reference)).close()
 
     def build(self, artifact: Artifact) -> Engine:
         """Build an engine of an artifact, closed with the case. Raises: BuildError, Unsupported."""

@@ -41,6 +41,7 @@ FIRST_STAGE = {
     "prepare": "import",
     "probe": "import",
     "describe": "import",
+    "build_reference": "build",
     "open_timers": "time",
     "time_round": "time",
 }

@@ -30,6 +30,7 @@ class Prepared:
     support: Support
     artifact: Artifact | None = None
     engine: EngineFacts | None = None
+    is_timed_afresh: bool = False  # in a process that has built and run nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

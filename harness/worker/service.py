@@ -71,6 +71,10 @@ class Service:
         """Time the open case."""
         return measuring.time_engine(self._opened(request), progress)
 
+    def build_reference(self, request: CaseRequest, progress: Progress) -> None:
+        """Leave FP32 of the open case in the cache."""
+        self._opened(request).build_reference()
+
     def open_timers(self, request: TimersRequest, progress: Progress) -> tuple[TimerFacts, ...]:
         """Make and warm the open case's timers, to be sampled round by round."""
         self._timers = OpenTimers(self._opened(request.case), request)

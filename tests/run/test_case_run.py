@@ -23,9 +23,11 @@ FAKES = str(Path(__file__).parents[1] / "fakes")
 
 @pytest.fixture
 def case(bundled, tmp_path, request):
-    backend = getattr(request, "param", "fake-tells")
+    backend, precision, recipe = getattr(request, "param", "fake-tells"), Precision.FP32, "none"
+    if not isinstance(backend, str):
+        backend, precision, recipe = backend
     request = CaseRequest(
-        case=Case(model="mlp", backend=backend, precision=Precision.FP32, recipe="none"),
+        case=Case(model="mlp", backend=backend, precision=precision, recipe=recipe),
         model=bundled("mlp"),
         data=DatasetRequest(score_images=150),
         build=BuildOptions(cache_dir=str(tmp_path / "cache")),

@@ -20,6 +20,7 @@ class OrtCudaBackend:
     """Builds ONNX Runtime sessions on a GPU. Implements `protocols.Backend`."""
 
     name = "ort-cuda"
+    is_timed_afresh = True
     install_hint = INSTALL_HINT
     required_modules = MODULES
     traits = TRAITS

@@ -19,6 +19,7 @@ class OrtTrtBackend:
     """Builds ONNX Runtime sessions on TensorRT. Implements `protocols.Backend`."""
 
     name = "ort-trt"
+    is_timed_afresh = True
     required_modules = MODULES
     install_hint = "pip install 'nn-engine-harness[ort-trt]'"
     traits = Traits(
