@@ -374,6 +374,46 @@ class Latency:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Replay:
+    """The accepted engine timed again tonight, in turn with tonight's, at one batch size: pairs of fresh processes."""
+
+    batch_size: int
+    alpha: float  # false-alarm rate of this comparison: the night's, shared among all that are judged
+    control_sha256: str = ""  # of the accepted engine's file
+    control_versions: dict[str, str] = field(default_factory=dict)  # of the runtime that ran it
+    log_ratios: PackedArray | None = None  # float64[pairs]: log(tonight's engine / the accepted one)
+    candidate_ns: PackedArray | None = None  # float64[pairs]: median of each process of tonight's engine
+    control_ns: PackedArray | None = None  # float64[pairs]: and of the accepted one
+    reason: str = ""  # why it could not be timed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimingSpread:
+    """How far times of one case at one batch size scatter on this type of device: what its calibration measured."""
+
+    batch_size: int
+    times_sd: float  # of the logarithm of a process's median, nights and builds apart
+    times_n: int  # processes that it comes from
+    pairs_sd: float  # of log ratios of pairs of processes
+    pairs_n: int
+    smallest_slowdown: float  # the smallest accepted slowdown that this supports [fraction]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimingBasis:
+    """What a latency verdict on this type of device rests on."""
+
+    calibrated_at: str = ""  # UTC, ISO 8601; "": this type of device was not calibrated
+    spreads: tuple[TimingSpread, ...] = ()
+    planted_slower: float | None = None  # log ratio of tonight's engine with a slowdown planted in it
+    planted_faster: float | None = None  # and with one planted in the engine it was compared with
+
+    def of_batch(self, batch_size: int) -> TimingSpread | None:
+        """Return what is known of a batch size."""
+        return next((spread for spread in self.spreads if spread.batch_size == batch_size), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InvarianceCheck:
     """How far the outputs of the same images moved between arrangements in batches."""
 
@@ -562,6 +602,8 @@ class Record:
     invariance: tuple[InvarianceCheck, ...] = ()
     sizes: tuple[SizeCheck, ...] = ()  # where the outputs depend on the batch: which batch sizes are right
     latencies: tuple[Latency, ...] = ()
+    replays: tuple[Replay, ...] = ()  # of batch sizes that looked slower than accepted
+    timing_basis: TimingBasis = field(default_factory=TimingBasis)
     flags: tuple[str, ...] = ()  # scored_on_training_images, precision_not_as_asked, expects_int8_loss, ...
     error: str = ""  # what stopped it; one line
     unsupported: str = ""  # why the device cannot do it

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
-from harness.errors import MeasurementError
 from harness.gates._accuracy import incomparable
 from harness.gates._images import shared_images
-from harness.gates._paired import changes_between, judge_identity, judge_margin, percent
+from harness.gates._paired import changes_between, judge_identity, judge_margin
 from harness.gates._subjects import (
-    RoundMedians,
     Subject,
     accuracy_differences,
+    changes_of_machine,
     changes_of_options,
     changes_of_preparation,
     changes_of_setting,
@@ -22,9 +19,9 @@ from harness.gates._subjects import (
     model_change,
     subject_from_record,
 )
+from harness.gates._times import TimesContext, accepted_slowdown, judge_times
 from harness.records import Outcome, Record, Verdict
-from harness.specs import Case, Tolerance
-from harness.stats import Ratio, ratio_of_runs
+from harness.specs import Case
 
 
 def no_baseline(case: Case, *, stored_in: str, gate: str, what: str = "baseline") -> Verdict:
@@ -101,67 +98,34 @@ def judge_latencies(record: Record, theirs: Subject, *, gate: str) -> tuple[Verd
     Raises: MeasurementError for times that are not numbers.
     """
     ours = subject_from_record(record, "this run")
-    different, changed = machine_differences(ours, theirs), changes_of_options(ours, theirs)
+    different, options = machine_differences(ours, theirs), changes_of_options(ours, theirs)
+    model = model_change(ours, theirs)
+    changed = (*((f"the model {model}",) if model else ()), *changes_of_setting(ours, theirs), *options)
     stored = {latency.batch_size: latency for latency in theirs.latencies}
+    replays = {replay.batch_size: replay for replay in record.replays}
     verdicts = []
     for latency in ours.latencies:
         before = stored.get(latency.batch_size)
         if before is None:
             verdicts.append(_no_times(latency.batch_size, theirs, gate=gate))
             continue
-        verdict = judge_latency(
-            latency, before, tolerance=record.tolerance, against=theirs.name, different=different, gate=gate
+        context = TimesContext(
+            against=theirs.name,
+            margin=accepted_slowdown(record, latency.batch_size),
+            alpha=record.tolerance.alpha,
+            basis=record.timing_basis,
+            replay=replays.get(latency.batch_size),
+            changed=changed,
+            changed_machine=changes_of_machine(ours, theirs),
+            is_same_engine=bool(ours.engine_sha256) and ours.engine_sha256 == theirs.engine_sha256,
+            different=different,
+            gate=gate,
         )
-        if model := model_change(ours, theirs):
+        verdict = judge_times(latency, before, context)
+        if model:
             verdict = replace(verdict, message=f"{verdict.message}; model changed: {model}", model_change=model)
-        verdicts.append(_with_options(verdict, changed))
+        verdicts.append(_with_options(verdict, options))
     return tuple(verdicts)
-
-
-def judge_latency(
-    ours: RoundMedians,
-    theirs: RoundMedians,
-    *,
-    tolerance: Tolerance,
-    against: str,
-    different: tuple[str, ...] = (),
-    gate: str = "latency",
-) -> Verdict:
-    """Judge a latency against an earlier run's, as a ratio with an interval over whole rounds.
-
-    REGRESSED only with `tolerance.max_slowdown` and an interval wholly beyond it. `different`: what of the machines
-    forbids the comparison. The interval does not know how nights or processes differ.
-    Raises: MeasurementError for times that are not positive numbers, or a max_slowdown that is not a number.
-    """
-    different += _clock_differences(ours, theirs)
-    if different:
-        advice = "times are compared only on the same device, with the same clock, window and launch"
-        return incomparable(gate, different, against=against, advice=advice)
-    ratio = ratio_of_runs(np.asarray(ours.medians_ns), np.asarray(theirs.medians_ns), 1 - 2 * tolerance.alpha)
-    outcome, code, advice = _latency_outcome(ratio, tolerance.max_slowdown)
-    limit = "" if tolerance.max_slowdown is None else f"; accepted: {percent(tolerance.max_slowdown)} slower"
-    return Verdict(
-        gate=gate,
-        outcome=outcome,
-        code=code,
-        message=f"batch {ours.batch_size}: {_speed_text(ratio)} than {against}{limit}",
-        advice=advice,
-        is_failure=outcome is Outcome.REGRESSED,
-        value=float(np.median(ours.medians_ns)),
-        baseline_value=float(np.median(theirs.medians_ns)),
-        change_low=None if ratio.low is None else ratio.low - 1,
-        change_high=None if ratio.high is None else ratio.high - 1,
-    )
-
-
-def _speed_text(ratio: Ratio) -> str:
-    """Return "16.1 % slower (9.1 to 22.0 %, 20 rounds)"."""
-    change = 100 * (ratio.value - 1)
-    word, sign = ("slower", 1) if change >= 0 else ("faster", -1)
-    if ratio.low is None or ratio.high is None:
-        return f"{abs(change):.1f} % {word} (no interval from {ratio.n_rounds} rounds)"
-    low, high = sorted(sign * 100 * (bound - 1) for bound in (ratio.low, ratio.high))
-    return f"{abs(change):.1f} % {word} ({low:.1f} to {high:.1f} %, {ratio.n_rounds} rounds)"
 
 
 def _with_options(verdict: Verdict, changed: tuple[str, ...]) -> Verdict:
@@ -214,28 +178,3 @@ def _no_times(batch_size: int, theirs: Subject, *, gate: str) -> Verdict:
         message=f"batch {batch_size}: {theirs.name} holds no times of it",
         advice=f"time the batch sizes that it holds, or: {accept}" if theirs.is_baseline else "",
     )
-
-
-def _clock_differences(ours: RoundMedians, theirs: RoundMedians) -> tuple[str, ...]:
-    pairs = [
-        (name, getattr(ours, name), getattr(theirs, name))
-        for name in ("batch_size", "clock", "launch", "gated", "window")
-    ]
-    return tuple(f"{name.replace('_', ' ')} {a} and {b}" for name, a, b in pairs if a != b)
-
-
-def _latency_outcome(ratio: Ratio, max_slowdown: float | None) -> tuple[Outcome, str, str]:
-    if max_slowdown is not None and not max_slowdown >= 0:
-        raise MeasurementError(f"max_slowdown {max_slowdown} is not a ratio less one of at least 0")
-    if ratio.low is None or ratio.high is None:
-        return Outcome.INCONCLUSIVE, "too_few_rounds", "time more rounds"
-    limit = 1 + (max_slowdown or 0.0)
-    if ratio.high < 1:
-        return Outcome.IMPROVED, "faster", ""
-    if ratio.low > limit:
-        if max_slowdown is None:
-            return Outcome.INCONCLUSIVE, "slower_not_gated", "not gated; set --max-slowdown=5%"
-        return Outcome.REGRESSED, "slower", "repeat in a fresh process before believing it: speeds of machines wander"
-    if ratio.high <= limit or max_slowdown is None:
-        return Outcome.SAME, "same_speed", ""
-    return Outcome.INCONCLUSIVE, "speed_unclear", "time more rounds, or a quieter machine"

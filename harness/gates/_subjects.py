@@ -61,8 +61,9 @@ class Subject:
     source_sha256: str
     artifact_sha256: str
     weight_bits: int
-    engine_digest: str
+    engine_digest: str  # of the layers that ran
     versions: dict[str, str]
+    engine_sha256: str = ""  # of the engine's file, or of the model file that a runtime compiles
     options: dict[str, str] = field(default_factory=dict)  # of the engine, as read back
     preparation: dict[str, str] = field(default_factory=dict)  # of images, labels and calibration
     scores: ScoredImages | None = None  # None for a model that is only timed, and for a baseline of times alone
@@ -87,12 +88,20 @@ def subject_from_record(record: Record, name: str) -> Subject:
         weight_bits=artifact.weight_bits if artifact else 0,
         engine_digest=engine_digest(record),
         versions={**record.environment.versions, **(engine.versions if engine else {})},
+        engine_sha256=engine_sha256_of(record),
         options=engine.options if engine else {},
         preparation=preparation_of(record),
         scores=_scores_from_record(record),
         latencies=tuple(round_medians_from_latency(latency) for latency in record.latencies),
         effective_precision=record.effective_precision,
     )
+
+
+def engine_sha256_of(record: Record) -> str:
+    """Return the digest of an engine's bytes: its file's, or the model file's where the runtime compiles that."""
+    if record.engine is not None and record.engine.file is not None:
+        return record.engine.file.sha256
+    return record.artifact.sha256 if record.artifact is not None else ""
 
 
 def preparation_of(record: Record) -> dict[str, str]:
@@ -221,11 +230,18 @@ def changes_of_preparation(ours: Subject, theirs: Subject) -> tuple[str, ...]:
     return tuple(f"{n} {before[n]} -> {now[n]}" for n in sorted(before.keys() & now.keys()) if before[n] != now[n])
 
 
-def changes_of_setting(ours: Subject, theirs: Subject) -> tuple[str, ...]:
-    """Return what else changed between two comparable subjects: the suspects, theirs -> ours."""
+def changes_of_versions(ours: Subject, theirs: Subject) -> tuple[str, ...]:
+    """Return which libraries have other versions, theirs -> ours."""
     names = sorted(ours.versions.keys() & theirs.versions.keys())
-    found = [f"{n} {theirs.versions[n]} -> {ours.versions[n]}" for n in names if ours.versions[n] != theirs.versions[n]]
-    a, b = ours.environment, theirs.environment
+    return tuple(
+        f"{n} {theirs.versions[n]} -> {ours.versions[n]}" for n in names if ours.versions[n] != theirs.versions[n]
+    )
+
+
+def changes_of_machine(ours: Subject, theirs: Subject) -> tuple[str, ...]:
+    """Return what changed that any engine would feel: CPU instructions, device, driver, CUDA, theirs -> ours."""
+    found = []
+    a, b = ours.environment, theirs.timed_on or theirs.environment
     if ours.case.device == CPU and a.cpu_isa != b.cpu_isa:
         found.append(f"CPU instructions {b.cpu_isa} -> {a.cpu_isa}")
     if (a.device_name or a.cpu_model) != (b.device_name or b.cpu_model):
@@ -233,6 +249,12 @@ def changes_of_setting(ours: Subject, theirs: Subject) -> tuple[str, ...]:
     for name, now, before in (("driver", a.driver, b.driver), ("CUDA", a.cuda_version, b.cuda_version)):
         if now and before and now != before:  # "" in records of before the field, and without a GPU
             found.append(f"{name} {before} -> {now}")
+    return tuple(found)
+
+
+def changes_of_setting(ours: Subject, theirs: Subject) -> tuple[str, ...]:
+    """Return what else changed between two comparable subjects: the suspects, theirs -> ours."""
+    found = [*changes_of_versions(ours, theirs), *changes_of_machine(ours, theirs)]
     if ours.weight_bits != theirs.weight_bits:
         found.append(f"weights {theirs.weight_bits} -> {ours.weight_bits} bits")
     if ours.artifact_sha256 != theirs.artifact_sha256 and not model_change(ours, theirs):

@@ -26,5 +26,6 @@ GATE = Gate(
     judge=judge,
     order=70,
     in_family=True,
+    family="times",
     reads_baseline=True,
 )

@@ -74,6 +74,7 @@ class EngineState:
     versions: dict[str, str] = field(default_factory=dict)
     options: dict[str, str] = field(default_factory=dict)
     preparation: dict[str, str] = field(default_factory=dict)  # of images, labels and calibration
+    engine_sha256: str = ""  # of the engine's bytes: what tonight's is timed against
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +120,7 @@ def subject_from_files(predictions: PredictionsBaseline | None, times: TimesBase
         weight_bits=engine.weight_bits,
         engine_digest=engine.digest,
         versions={**accepted.environment.versions, **engine.versions},
+        engine_sha256=(times or first).engine.engine_sha256,
         options=engine.options,
         preparation=engine.preparation,
         scores=_scored_images(predictions.scores) if predictions else None,
@@ -185,6 +187,7 @@ def _engine_state(record: Record) -> EngineState:
         versions=record.engine.versions if record.engine else {},
         options=subject.options,
         preparation=subject.preparation,
+        engine_sha256=subject.engine_sha256,
     )
 
 
