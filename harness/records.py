@@ -30,6 +30,7 @@ BITS_A_BYTE = 8
 MAX_NAME = 40  # characters of a foreign name in a message
 CPU = "cpu"  # the device that is no accelerator
 NOT_AS_SCORED = "not_as_scored"  # of a latency: the timed engine's outputs are not those that were scored
+INJECTED = (0.0, 0.01, 0.02, 0.05)  # slowdowns that a calibration injects into the timed region [fraction]
 TIMED_OTHERWISE = "reference_timed_otherwise"  # of a latency: one arm as a graph or gated, the other not
 
 
@@ -624,6 +625,81 @@ class Record:
     def key(self) -> RecordKey:
         """Return what this case is matched by across runs and machines."""
         return RecordKey(self.environment.device_type, self.case.id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseSamples:
+    """What one night's calibration measured of one case at one batch size, in processes of its own."""
+
+    case_id: str
+    batch_size: int
+    builds: tuple[int, ...]  # of every process: the number of the engine's build
+    medians_ns: tuple[float, ...]  # of every process
+    round_cvs: tuple[float, ...]  # of every process: scatter of its rounds' medians [fraction]
+    log_ratios: tuple[tuple[float, ...], ...]  # of injected slowdowns, as INJECTED has them: one number a pair
+
+    def __post_init__(self) -> None:
+        if not len(self.builds) == len(self.medians_ns) == len(self.round_cvs):
+            raise DataError(f"{self.case_id}: builds, medians and rounds are of unlike numbers of processes")
+        if len(self.log_ratios) != len(INJECTED):
+            raise DataError(f"{self.case_id}: {len(self.log_ratios)} injected slowdowns; expected {len(INJECTED)}")
+        if not all(math.isfinite(time) and time > 0 for time in self.medians_ns):
+            raise DataError(f"{self.case_id}: a time is not positive")
+        if not all(math.isfinite(ratio) for ratios in self.log_ratios for ratio in ratios):
+            raise DataError(f"{self.case_id}: a ratio is not a number")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationNight:
+    """One night's calibration of a type of device."""
+
+    measured_at: str  # UTC, ISO 8601
+    driver: str
+    versions: dict[str, str]  # library -> version
+    cases: tuple[CaseSamples, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caught:
+    """How often a rule called a case slower [comparisons]."""
+
+    slowdown: float  # that was injected into the timed region [fraction]; 0: none
+    n_tried: int  # comparisons that share no process: 16 pairs each
+    n_called: int
+    n_resampled: int  # comparisons drawn anew from all pairs of the case
+    n_resampled_called: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseSpread:
+    """How far the times of one case at one batch size scatter on a type of device; derived from `CaseSamples`.
+
+    Scatters are standard deviations of logarithms, so fractions of the time; None where there is too little to tell.
+    """
+
+    case_id: str
+    batch_size: int
+    n_processes: int
+    n_builds: int
+    n_nights: int
+    n_pairs: int
+    round_cv: float
+    process_cv: float  # of the median of a process
+    build_cv: float | None
+    night_cv: float | None
+    paired_cv: float  # of the ratio of two processes that took turns
+    smallest_slowdown: float  # the smallest accepted slowdown that this case supports [fraction]
+    caught: tuple[Caught, ...]  # as INJECTED has them, at the accepted slowdown of the calibration
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimingCalibration:
+    """What a type of device can tell of times: its nights of calibration, and the rule they were judged by."""
+
+    device_type: str
+    max_slowdown: float  # the accepted slowdown that false alarms and power are stated for [fraction]
+    alpha: float
+    nights: tuple[CalibrationNight, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,14 @@ from harness.errors import ConfigError
 from harness.gates import _between, _judging
 from harness.gates._accuracy import check_accuracy
 from harness.gates._between import CaseVerdicts, RunComparison
+from harness.gates._calibrated import (
+    case_spreads,
+    caught_together,
+    look_spread,
+    most_false_alarms,
+    smallest_slowdown,
+    spread_of_pairs,
+)
 from harness.gates._gate import Candidate, Evidence, Gate, GateAnswer, JudgeOptions, Together, answer_of
 from harness.gates._judging import Baselines
 from harness.gates._subjects import (
@@ -43,6 +51,8 @@ __all__ = [
     "Together",
     "answer_of",
     "baseline_gates",
+    "case_spreads",
+    "caught_together",
     "check_accuracy",
     "compare_runs",
     "digests_from_packed",
@@ -50,7 +60,11 @@ __all__ = [
     "find_gate",
     "judge_records",
     "list_gates",
+    "look_spread",
+    "most_false_alarms",
     "preparation_of",
+    "smallest_slowdown",
+    "spread_of_pairs",
     "subject_from_record",
 ]
 

@@ -72,11 +72,11 @@ class PairsJudged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Look:
-    """Location and scale of the first pairs, trimmed alike."""
+    """Location and scale of the first `n` pairs of some comparisons, trimmed alike: float64[comparisons]."""
 
     n: int
-    mean: float
-    sd: float
+    mean: NDArray[np.float64]
+    sd: NDArray[np.float64]
     df: int
 
 
@@ -117,10 +117,10 @@ def judge_pairs(
     n_used = min(int(values.size), LOOKS[-1])
     outcome, next_look = PairsOutcome.OPEN, next((n for n in LOOKS if n > n_used), None)
     for n in (n for n in LOOKS if n <= n_used):
-        look, level = _look(values[:n]), alpha * spent(n)
-        p_value = min(p_value, _upper_p(look, limit) / spent(n))
-        low = look.mean - _half_width(look, level)
-        high = look.mean + _half_width(_moderated(look, spread), level)
+        look = _look(values[None, :n])
+        p_value = min(p_value, float(_upper_p(look, limit)[0]) / spent(n))
+        lows, highs = _ends(look, alpha * spent(n), spread)
+        low, high = float(lows[0]), float(highs[0])
         outcome = _outcome(low, high, limit, is_last=n == LOOKS[-1])
         if outcome is not PairsOutcome.OPEN:
             n_used, next_look = n, None
@@ -128,7 +128,7 @@ def judge_pairs(
     used = values[:n_used]
     return PairsJudged(
         outcome=outcome,
-        ratio=math.exp(_look(used).mean) if used.size else None,
+        ratio=math.exp(float(_look(used[None]).mean[0])) if used.size else None,
         low=None if low is None else math.exp(low),
         high=None if high is None else math.exp(high),
         p_value=p_value,
@@ -136,6 +136,29 @@ def judge_pairs(
         next_look=next_look,
         detectable=_detectable(used, spread, margin=margin, alpha=alpha),
     )
+
+
+def judge_comparisons(
+    log_ratios: NDArray[np.float64], *, margin: float, alpha: float, spread: Spread | None = None
+) -> tuple[list[PairsOutcome], NDArray[np.int64]]:
+    """Return the outcomes of many comparisons by the rule of `judge_pairs`, and how many pairs each of them used.
+
+    log_ratios: float64[comparisons, 16]. For measuring the rule itself.
+    Raises: MeasurementError as `judge_pairs`, and for another number of pairs.
+    """
+    check_level(alpha, "alpha")
+    if log_ratios.ndim != 2 or log_ratios.shape[1] != LOOKS[-1]:
+        raise MeasurementError(f"comparisons of shape {log_ratios.shape}; expected [comparisons, {LOOKS[-1]}]")
+    limit = _log_margin(margin)
+    finite_samples(log_ratios)
+    outcomes = [PairsOutcome.OPEN] * len(log_ratios)
+    n_pairs = np.full(len(log_ratios), LOOKS[-1], np.int64)
+    for n in LOOKS:
+        lows, highs = _ends(_look(log_ratios[:, :n]), alpha * spent(n), spread)
+        for index, (low, high) in enumerate(zip(lows.tolist(), highs.tolist(), strict=True)):
+            if outcomes[index] is PairsOutcome.OPEN:
+                outcomes[index], n_pairs[index] = _outcome(low, high, limit, is_last=n == LOOKS[-1]), n
+    return outcomes, n_pairs
 
 
 def detectable_slowdown(spread: Spread, *, margin: float, alpha: float) -> float:
@@ -164,8 +187,7 @@ def pairs_spread(log_ratios: NDArray[np.float64]) -> Spread:
     values = finite_samples(log_ratios)
     if values.size < 2:
         raise MeasurementError(f"a spread needs 2 or more pairs, not {values.size}")
-    look = _look(values)
-    return Spread(sd=look.sd, n=int(values.size))
+    return Spread(sd=float(_look(values[None]).sd[0]), n=int(values.size))
 
 
 def spent(n: int) -> float:
@@ -189,13 +211,16 @@ def _n_kept(n: int) -> int:
 
 
 def _look(values: NDArray[np.float64]) -> _Look:
-    """Return the trimmed mean, and the standard deviation that its error follows (winsorized, Yuen 1974)."""
-    n = int(values.size)
-    ordered, trimmed, kept = np.sort(values), n // PAIRS_PER_TRIM, _n_kept(n)
-    winsorized = np.clip(ordered, ordered[trimmed], ordered[n - trimmed - 1])
-    sd = float(winsorized.std(ddof=1)) * n / kept if n > 1 else 0.0
-    mean = float(ordered[trimmed : n - trimmed].mean())
-    return _Look(n=n, mean=mean, sd=max(sd, MIN_SD), df=kept - 1)
+    """Return the trimmed mean, and the standard deviation that its error follows (winsorized, Yuen 1974).
+
+    values: float64[comparisons, pairs].
+    """
+    n = int(values.shape[-1])
+    ordered, trimmed, kept = np.sort(values, axis=-1), n // PAIRS_PER_TRIM, _n_kept(n)
+    winsorized = np.clip(ordered, ordered[:, [trimmed]], ordered[:, [n - trimmed - 1]])
+    sd = winsorized.std(axis=-1, ddof=1) * n / kept if n > 1 else np.zeros(len(values))
+    mean = ordered[:, trimmed : n - trimmed].mean(axis=-1)
+    return _Look(n=n, mean=mean, sd=np.maximum(sd, MIN_SD), df=kept - 1)
 
 
 def _moderated(look: _Look, spread: Spread | None) -> _Look:
@@ -204,23 +229,28 @@ def _moderated(look: _Look, spread: Spread | None) -> _Look:
         return look
     prior = min(spread.n - 1, MAX_PRIOR_DF)
     variance = (prior * spread.sd**2 + look.df * look.sd**2) / (prior + look.df)
-    return _Look(n=look.n, mean=look.mean, sd=max(math.sqrt(variance), MIN_SD), df=prior + look.df)
+    return _Look(n=look.n, mean=look.mean, sd=np.maximum(np.sqrt(variance), MIN_SD), df=prior + look.df)
 
 
-def _half_width(look: _Look, level: float) -> float:
-    return _t_quantile(level, look.df) * look.sd / math.sqrt(look.n)
+def _ends(look: _Look, level: float, spread: Spread | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the ends of the interval: the lower of tonight's pairs alone, the upper with the calibrated spread."""
+    return look.mean - _half_width(look, level), look.mean + _half_width(_moderated(look, spread), level)
 
 
-def _upper_p(look: _Look, limit: float) -> float:
+def _half_width(look: _Look, level: float) -> NDArray[np.float64]:
+    return np.asarray(_t_quantile(level, look.df) * look.sd / math.sqrt(look.n), np.float64)
+
+
+def _upper_p(look: _Look, limit: float) -> NDArray[np.float64]:
     from scipy import special
 
-    return float(special.stdtr(look.df, -(look.mean - limit) / (look.sd / math.sqrt(look.n))))
+    return np.asarray(special.stdtr(look.df, -(look.mean - limit) / (look.sd / math.sqrt(look.n))), np.float64)
 
 
 def _detectable(used: NDArray[np.float64], spread: Spread | None, *, margin: float, alpha: float) -> float | None:
     if used.size >= LOOKS[0]:
-        look = _moderated(_look(used), spread)
-        return detectable_slowdown(Spread(sd=look.sd, n=look.n), margin=margin, alpha=alpha)
+        look = _moderated(_look(used[None]), spread)
+        return detectable_slowdown(Spread(sd=float(look.sd[0]), n=look.n), margin=margin, alpha=alpha)
     return None if spread is None else detectable_slowdown(spread, margin=margin, alpha=alpha)
 
 

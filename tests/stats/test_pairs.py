@@ -11,6 +11,7 @@ from harness.stats.pairs import (
     PairsOutcome,
     Spread,
     detectable_slowdown,
+    judge_comparisons,
     judge_pairs,
     log_ratio,
     pairs_spread,
@@ -33,7 +34,7 @@ def judged(ratios: np.ndarray, **changes: object):
 def rates(draw, *, margin: float = MARGIN, alpha: float = 0.02, n: int = 2_000, spread: Spread | None = None) -> dict:
     """Return the share of every outcome over `n` sets of pairs that `draw(rng)` gives."""
     rng = np.random.default_rng(1)
-    outcomes = [judge_pairs(draw(rng), margin=margin, alpha=alpha, spread=spread).outcome for _ in range(n)]
+    outcomes, _ = judge_comparisons(np.stack([draw(rng) for _ in range(n)]), margin=margin, alpha=alpha, spread=spread)
     return {outcome: outcomes.count(outcome) / n for outcome in PairsOutcome}
 
 
@@ -191,6 +192,17 @@ def test_equal_pairs_have_the_resolution_of_clocks_not_none():
     assert verdict.high > verdict.low
 
 
+def test_many_comparisons_are_judged_like_each_of_them():
+    rng = np.random.default_rng(2)
+    ratios = rng.normal(0, 0.001, (40, 16)) + rng.choice([-0.02, 0, 0.005, 0.007, 0.02], (40, 1))
+    for spread in (None, Spread(sd=0.001, n=20)):
+        outcomes, n_pairs = judge_comparisons(ratios, margin=MARGIN, alpha=ALPHA, spread=spread)
+        alone = [judged(row, spread=spread) for row in ratios]
+        assert outcomes == [verdict.outcome for verdict in alone]
+        assert n_pairs.tolist() == [verdict.n_pairs for verdict in alone]
+        assert len(set(outcomes)) == 4
+
+
 def test_the_spread_of_pairs_forgets_one_wild_pair():
     rng = np.random.default_rng(3)
     ratios = rng.normal(0, 0.001, 24)
@@ -234,6 +246,7 @@ def test_a_log_ratio_is_the_median_over_interleaved_rounds():
         lambda: Spread(sd=-1.0, n=5),
         lambda: Spread(sd=0.1, n=1),
         lambda: pairs_spread(np.zeros(1)),
+        lambda: judge_comparisons(np.zeros((2, 15)), margin=MARGIN, alpha=ALPHA),
         lambda: log_ratio(np.ones(3), np.ones(4)),
         lambda: log_ratio(np.zeros(3), np.ones(3)),
     ],
