@@ -19,10 +19,10 @@ from harness.options.tolerances import value_from_text
 from harness.options.values import HarnessOptions
 from harness.report.files import report_of_run, write_reports
 from harness.report.terminal import comparison_lines
-from harness.run.cases import utc_now
+from harness.run.accepting import accepted_lines
 from harness.run.doctor import doctor_lines
 from harness.run.stored import load_judged_run, refuse_unfinished
-from harness.store.baselines import BaselineStore, baseline_lines, replaced_lines
+from harness.store.baselines import BaselineStore, baseline_lines
 from harness.store.selecting import prune_baselines as prune_stored
 
 app = typer.Typer(
@@ -256,6 +256,9 @@ def accept_baselines(
     ] = None,
     by: Annotated[str, typer.Option(help="Who accepts it.")] = "",
     folder: Annotated[Path, typer.Option("--baseline-dir", help="Stored baselines.")] = BASELINES,
+    engine_cache: Annotated[
+        str, typer.Option(help="Where accepted engines are kept (default: the user's cache).")
+    ] = "",
 ) -> None:
     """Make a run's cases the baselines of later runs.
 
@@ -263,13 +266,10 @@ def accept_baselines(
     """
     found, records = load_judged_run(run_folder(run))
     refuse_unfinished(found)
-    written = BaselineStore(folder).accept(
-        records, case_ids=case or (), accepted_by=by or getpass.getuser(), accepted_at=utc_now()
-    )
-    for line in replaced_lines(records, written):
+    for line in accepted_lines(
+        BaselineStore(folder), records, case_ids=case or (), by=by or getpass.getuser(), engine_cache=engine_cache
+    ):
         typer.echo(line)
-    for path in written:
-        typer.echo(f"wrote {path}")
 
 
 @baseline_app.command("diff")

@@ -22,6 +22,7 @@ from harness.gates._calibrated import (
     most_false_alarms,
     smallest_slowdown,
     spread_of_pairs,
+    timing_basis,
 )
 from harness.gates._gate import Candidate, Evidence, Gate, GateAnswer, JudgeOptions, Together, answer_of
 from harness.gates._judging import Baselines
@@ -29,11 +30,13 @@ from harness.gates._subjects import (
     RoundMedians,
     ScoredImages,
     Subject,
+    changes_of_versions,
     digests_from_packed,
     engine_digest,
     preparation_of,
     subject_from_record,
 )
+from harness.gates._times import accepted_slowdown, wants_replay
 from harness.records import Record
 
 __all__ = [
@@ -49,10 +52,12 @@ __all__ = [
     "ScoredImages",
     "Subject",
     "Together",
+    "accepted_slowdown",
     "answer_of",
     "baseline_gates",
     "case_spreads",
     "caught_together",
+    "changes_of_versions",
     "check_accuracy",
     "compare_runs",
     "digests_from_packed",
@@ -66,6 +71,8 @@ __all__ = [
     "smallest_slowdown",
     "spread_of_pairs",
     "subject_from_record",
+    "timing_basis",
+    "wants_replay",
 ]
 
 

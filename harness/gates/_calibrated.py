@@ -7,7 +7,15 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.records import INJECTED, CaseSamples, CaseSpread, Caught, TimingCalibration
+from harness.records import (
+    INJECTED,
+    CaseSamples,
+    CaseSpread,
+    Caught,
+    TimingBasis,
+    TimingCalibration,
+    TimingSpread,
+)
 from harness.stats import clopper_pearson_interval
 from harness.stats.components import TimedProcess, VarianceComponents, variance_components
 from harness.stats.looking import LookSpread
@@ -50,6 +58,28 @@ def smallest_slowdown(calibration: TimingCalibration, case_id: str, batch_size: 
     """Return the smallest accepted slowdown that a case supports here [fraction], None where it was not calibrated."""
     pairs = spread_of_pairs(calibration, case_id, batch_size)
     return None if pairs is None else smallest_margin(pairs, alpha=calibration.alpha)
+
+
+def timing_basis(calibration: TimingCalibration | None, case_id: str) -> TimingBasis:
+    """Return what latency verdicts on a case rest on: nothing where its type of device was not calibrated."""
+    if calibration is None:
+        return TimingBasis()
+    sizes = sorted({case.batch_size for night in calibration.nights for case in night.cases if case.case_id == case_id})
+    spreads = []
+    for size in sizes:
+        look, smallest = look_spread(calibration, case_id, size), smallest_slowdown(calibration, case_id, size)
+        if look is not None and smallest is not None:
+            spreads.append(
+                TimingSpread(
+                    batch_size=size,
+                    times_sd=look.times.sd,
+                    times_n=look.times.n,
+                    pairs_sd=look.pairs.sd,
+                    pairs_n=look.pairs.n,
+                    smallest_slowdown=smallest,
+                )
+            )
+    return TimingBasis(calibrated_at=calibration.nights[-1].measured_at, spreads=tuple(spreads))
 
 
 def case_spreads(calibration: TimingCalibration) -> tuple[CaseSpread, ...]:

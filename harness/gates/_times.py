@@ -182,7 +182,8 @@ def _look_spread(known: TimingSpread | None) -> LookSpread | None:
     if known is None:
         return None
     times, pairs = Spread(sd=known.times_sd, n=known.times_n), Spread(sd=known.pairs_sd, n=known.pairs_n)
-    return LookSpread(times=times, pairs=pairs)
+    # Of ratios to FP32 between nights little is known; pairs scatter alike. Too small a value costs pairs, no alarms.
+    return LookSpread(times=times, relative=pairs, pairs=pairs)
 
 
 def _pairs_spread(known: TimingSpread | None) -> Spread | None:
@@ -271,7 +272,8 @@ def _by_machine(told: _Told, drift: Looked, pairs: PairsJudged) -> Verdict:
     if context.changed_machine:
         note = f"{by}; cause: {', '.join(context.changed_machine)}"
         advice = "both engines are slower since that change; accept it by name, or take it back"
-        return told.verdict(Outcome.REGRESSED, "slower_by_change", note, advice=advice, found=pairs)
+        verdict = told.verdict(Outcome.REGRESSED, "slower_by_change", note, advice=advice, found=pairs)
+        return replace(verdict, p_value=drift.p_value, p_test=LOOK_TEST)
     if context.is_same_engine and not context.changed:
         advice = "same engine, runtime, driver and options: look at clocks, temperature and other processes"
         return told.verdict(Outcome.INCONCLUSIVE, "machine", f"{by}; cause: the machine", advice=advice, found=pairs)

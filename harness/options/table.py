@@ -266,6 +266,14 @@ MEASURING = (
         help="interpreter of the workers, for example of a venv with another runtime version",
         default="this one",
     ),
+    _measure(
+        flag="--control-python",
+        field="control_python",
+        kind=NAME_OR_PATH,
+        metavar="PATH",
+        help="interpreter that runs accepted engines where the runtime's version has changed since",
+        default="none: such times are not confirmed",
+    ),
 )
 
 _verdict = partial(Option, section="Verdicts")

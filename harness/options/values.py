@@ -57,6 +57,7 @@ class HarnessOptions:
     timeout_s: float | None = None  # longest silence of a worker [s]; None = as `specs.STAGE_LIMITS_S` says
     stage_timeouts: tuple[tuple[str, float], ...] = ()  # (stage, longest silence [s])
     worker_python: str = sys.executable
+    control_python: str = ""  # runs accepted engines where the runtime's version has changed since
     settings: dict[str, dict[str, object]] = field(default_factory=dict)  # of the groups with rows; only what differs
     backend_options: tuple[tuple[str, str, str], ...] = ()  # (backend, name, value) of backends without rows
     set_in_file: frozenset[str] = field(default=frozenset(), compare=False)  # flags that harness.toml sets

@@ -8,7 +8,9 @@ from harness.gates import Candidate, list_gates
 from harness.options.values import HarnessOptions
 from harness.records import Outcome, Record, Status
 from harness.run.cases import utc_now
+from harness.run.settings import cache_folder
 from harness.store.baselines import BaselineStore, failed_against_baseline, replaced_lines
+from harness.store.controls import ControlStore
 
 MAX_NAMED = 3
 
@@ -26,10 +28,25 @@ def baseline_notes(
     Raises: BaselineError for a damaged file, ConfigError when the folder cannot be written.
     """
     if options.writes_baselines:
-        notes = _written(store, records, clean=clean, accepts_regressions=options.accept_regressions)
+        controls = ControlStore(cache_folder(options.engine_cache))
+        notes = _written(store, controls, records, clean=clean, accepts_regressions=options.accept_regressions)
     else:
         notes = _missing(records)
     return notes
+
+
+def accepted_lines(
+    store: BaselineStore, records: Sequence[Record], *, case_ids: Sequence[str], by: str, engine_cache: str
+) -> list[str]:
+    """Make cases of a stored run the baselines on purpose, keep their engines, and return what to say of it.
+
+    Raises: BaselineError for a case that cannot be accepted; ConfigError for one that the run does not have.
+    """
+    written = store.accept(records, case_ids=case_ids, accepted_by=by, accepted_at=utc_now())
+    timed = [record for record in records if not record.is_reference and record.latencies]
+    accepted = [record for record in timed if store.times_path(record) in written]
+    lines = [*replaced_lines(records, written), *(f"wrote {path}" for path in written)]
+    return [*lines, *kept_engines(ControlStore(cache_folder(engine_cache)), accepted)]
 
 
 def is_complete(record: Record) -> bool:
@@ -54,14 +71,31 @@ def only_regressions(records: Sequence[Record]) -> bool:
     )
 
 
-def _written(store: BaselineStore, records: Sequence[Record], *, clean: bool, accepts_regressions: bool) -> list[str]:
+def kept_engines(controls: ControlStore, records: Sequence[Record]) -> list[str]:
+    """Keep the engines of accepted records, and say of which none could be kept: those are not timed again."""
+    lost = {record.case.id: why for record in records if record.latencies and (why := controls.keep(record))}
+    if not lost:
+        return []
+    name, why = next(iter(lost.items()))
+    return [f"baselines: the engines of {len(lost)} cases were not kept, so they cannot be timed again ({name}: {why})"]
+
+
+def _written(
+    store: BaselineStore,
+    controls: ControlStore,
+    records: Sequence[Record],
+    *,
+    clean: bool,
+    accepts_regressions: bool,
+) -> list[str]:
     whole = [record for record in records if is_complete(record)]
     for record in whole:
         store.queue(record, accepted_by="pytest --update-baselines", accepted_at=utc_now())
     written = store.flush(is_clean=clean)
     if clean:
+        kept = kept_engines(controls, whole)
         replaced = [f"baselines: replaced {line}" for line in replaced_lines(records, written)]
-        notes = [*replaced, f"baselines: wrote those of {len(whole)} cases"]
+        notes = [*replaced, f"baselines: wrote those of {len(whole)} cases", *kept]
     else:
         notes = ["baselines: none written, run not clean"]
         if not accepts_regressions and only_regressions(records):

@@ -28,6 +28,7 @@ from harness.records import (
     SizeCheck,
 )
 from harness.run.case_worker import CaseWorker, WorkerSettings
+from harness.run.pairing import Arm
 from harness.run.resuming import known_of
 from harness.specs import Case, ModelSpec, Precision, Tolerance
 from harness.worker.requests import CaseRequest, LayerReport, Prepared
@@ -76,6 +77,10 @@ class _Measured:
     def case(self) -> Case:
         """The case."""
         return self._request.case
+
+    def arm(self) -> Arm:
+        """Return how its engine can be timed again, in a process of its own."""
+        return Arm(request=self._request, settings=self._worker.settings, name=self._worker.name)
 
     @property
     def model(self) -> ModelSpec:

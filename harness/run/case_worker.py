@@ -33,7 +33,7 @@ class CaseWorker:
 
     def __init__(self, request: CaseRequest, *, name: str, settings: WorkerSettings) -> None:
         self.facts: EngineFacts | None = None  # of the engine, as told last
-        self._request, self._name, self._settings = request, name, settings
+        self._request, self.name, self.settings = request, name, settings
         self._worker: Worker | None = None
         self._was_prepared = False
 
@@ -70,11 +70,11 @@ class CaseWorker:
     def _started(self) -> Worker:
         if self._worker is None:
             self._worker = Worker(
-                log_path=self._settings.log_dir / f"{self._name}.log",
-                python=self._settings.python,
-                extension_dirs=self._settings.extension_dirs,
+                log_path=self.settings.log_dir / f"{self.name}.log",
+                python=self.settings.python,
+                extension_dirs=self.settings.extension_dirs,
                 label=self._request.case.id,
-                limits=self._settings.limits,
+                limits=self.settings.limits,
             )
             if self._was_prepared:  # its worker was closed, and with it the engine
                 self._worker.call("prepare", self._request, Prepared)

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-import platformdirs
-
 from harness.options.commands import command_of
 from harness.options.values import HarnessOptions
 from harness.protocols import Progress
@@ -16,7 +14,7 @@ from harness.records import CPU, Artifact, Record
 from harness.run.case import CaseRun
 from harness.run.expected import ExpectedCases
 from harness.run.plan import Plan
-from harness.run.settings import Environments, tolerances_of, worker_settings
+from harness.run.settings import Environments, cache_folder, tolerances_of, worker_settings
 from harness.specs import BuildOptions, Case
 from harness.worker.requests import CaseRequest
 
@@ -91,6 +89,11 @@ class Cases:
             requires_precision=options.require_precision,
         )
 
+    @property
+    def planned(self) -> tuple[Case, ...]:
+        """Return the cases of the run's plan, in order."""
+        return self._plan.cases
+
     def records(self, *, with_absent: bool = False) -> list[Record]:
         """Return the records of all cases that were opened, in the order they ran, then those of FP32 references.
 
@@ -121,7 +124,7 @@ class Cases:
             data=options.data,
             build=BuildOptions(
                 num_threads=options.num_threads,
-                cache_dir=options.engine_cache or platformdirs.user_cache_dir("nn-engine-harness"),
+                cache_dir=cache_folder(options.engine_cache),
                 rebuild=options.rebuild,
                 settings=options.build_settings,
             ),

@@ -16,23 +16,24 @@ from harness.records import Record
 from harness.run.case import CaseRun
 from harness.run.cases import Cases
 from harness.run.comparing import Comparing
-from harness.run.plan import Plan
+from harness.run.replaying import Replaying
 from harness.specs import Case
 from harness.store.baselines import BaselineStore
 
+LATENCY = "latency"  # the gate that stored times are judged by
 COMPARISONS = frozenset({"fp32", "reference", "emulation"})  # need nothing more of a scored case's own worker
 
 
 class Judging:
     """The verdicts of one run."""
 
-    def __init__(self, cases: Cases, plan: Plan, options: HarnessOptions, *, gates: Iterable[str]) -> None:
+    def __init__(self, cases: Cases, options: HarnessOptions, *, gates: Iterable[str]) -> None:
         """Begin with none. `gates`: those that a selected test asks for; no other is judged, nor measured for."""
-        self._cases, self._plan, self._options = cases, plan, options
+        self._cases, self._options = cases, options
         self.baselines = BaselineStore(Path(options.baseline_dir))
         self._gates = tuple(find_gate(name) for name in dict.fromkeys(gates))
         self._misses = any(gate.judges_absent for gate in self._gates)
-        self._comparing = Comparing(cases, options)
+        self._comparing, self._replaying = Comparing(cases, options), Replaying(options)
         self._records: list[Record] | None = None  # judged, all together
         self._error: Exception | None = None
 
@@ -87,7 +88,7 @@ class Judging:
         if self._records is not None:
             return
         try:
-            for case in self._plan.cases:
+            for case in self._cases.planned:
                 self._compare(self._cases.open(case))
             self._records = self._judged_all()
         except Exception as error:  # kept for every other case: none may pass because judging broke at the first
@@ -104,6 +105,10 @@ class Judging:
                     run = self._cases.opened[record.case.id]
                     run.failure = run.failure or errors[record.key]
             records = self._cases.records(with_absent=self._misses) if errors else records
+        if LATENCY in {gate.name for gate in self._gates} and baselines:
+            records = self._replaying.added_to(
+                records, baselines, {case_id: run.arm() for case_id, run in self._cases.opened.items()}
+            )
         return self._judged(records, baselines, self._gates)
 
     def _judged(self, records: list[Record], baselines: Baselines, gates: Iterable[Gate]) -> list[Record]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ class Arm:
     request: CaseRequest
     settings: WorkerSettings
     name: str  # of its log
+    versions: dict[str, str] = field(default_factory=dict)  # that its runtime must have
     slowdown: float | None = None  # planted inside the timed region [fraction of a call]; see protocols.SlowsDown
 
 
@@ -105,12 +106,21 @@ def _open(arm: Arm) -> Iterator[_OpenArm]:
         prepared = worker.call("prepare", request, Prepared)
         if not prepared.support.supported:
             raise Unsupported(f"{request.case.id}: {prepared.support.reason}")
+        _check_versions(arm, prepared)
         asked = TimersRequest(case=request, slowdown=arm.slowdown)
         yield _OpenArm(worker, request, worker.call("open_timers", asked, tuple[TimerFacts, ...]))
         if not worker.is_lost:
             worker.call("close", request, type(None))
     finally:
         worker.close(politely=not INTERRUPTS.name)
+
+
+def _check_versions(arm: Arm, prepared: Prepared) -> None:
+    """Refuse a process in which another runtime was found than was asked for. Raises: MeasurementError."""
+    found = prepared.engine.versions if prepared.engine is not None else {}
+    for library, version in arm.versions.items():
+        if found.get(library, version) != version:
+            raise MeasurementError(f"{arm.settings.python} runs {library} {found[library]}, not {version}")
 
 
 def _check_alike(ours: _OpenArm, theirs: _OpenArm) -> None:

@@ -39,7 +39,7 @@ class RunSession:
         self.run, self._store = begun.run, begun.store
         folder, environments = begun.store.folder, begun.environments
         self._cases = Cases(options, plan, folder=folder, environments=environments, progress=progress, kept=begun.kept)
-        self._judging = Judging(self._cases, plan, options, gates=gates)
+        self._judging = Judging(self._cases, options, gates=gates)
         self._written = {name: self._cases.record_of(run) for name, run in self._cases.opened.items()}
         self._ended: Ended | None = None  # its report is made once
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import platformdirs
+
 from harness.backends import list_backends
 from harness.machine.environment import collect_environment, cpu_model
 from harness.options.tolerances import ToleranceTable, load_tolerances
@@ -14,6 +16,11 @@ from harness.protocols import Progress
 from harness.records import CPU, Environment
 from harness.run.case_worker import WorkerSettings
 from harness.run.plan import Plan
+
+
+def cache_folder(engine_cache: str) -> str:
+    """Return where artifacts and engines are kept; "" asks for the user's cache."""
+    return engine_cache or platformdirs.user_cache_dir("nn-engine-harness")
 
 
 def worker_settings(options: HarnessOptions, folder: Path, progress: Callable[[str], Progress]) -> WorkerSettings:

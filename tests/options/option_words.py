@@ -36,6 +36,7 @@ EVERY = {
     "--worker-timeout": (["--worker-timeout=30"], 30),
     "--stage-timeout": (["--stage-timeout=build=3000", "--stage-timeout=score=5.5"], ["build=3000", "score=5.5"]),
     "--worker-python": (["--worker-python=/venv/bin/python"], "/venv/bin/python"),
+    "--control-python": (["--control-python=/old/bin/python"], "/old/bin/python"),
     "--strict-verdicts": (["--strict-verdicts"], True),
     "--floor": (["--floor=98%"], None),
     "--max-drop": (["--max-drop=57%"], None),

@@ -1,0 +1,215 @@
+"""The accepted engine timed again tonight: suspects of the cheap look are confirmed, or cleared, by pairs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import HarnessError
+from harness.gates import Subject, accepted_slowdown, changes_of_versions, subject_from_record, wants_replay
+from harness.options.values import HarnessOptions
+from harness.records import PackedArray, Record, RecordKey, Replay, TimingBasis, TimingSpread
+from harness.run.calibrated import TimingBases
+from harness.run.pairing import Arm, PairTimes, time_pair
+from harness.run.settings import cache_folder
+from harness.stats import round_medians
+from harness.stats.pairs import LOOKS, Spread, judge_pairs, log_ratio
+from harness.store.controls import Control, ControlStore
+
+ROUNDS_A_PAIR = 10  # of each process
+BUDGET_NS = 110_000_000_000  # of one case's pairs: a suspect is decided within two minutes, or undecided
+PLANTED = 0.25  # slowdown [fraction]: far beyond what noise makes of one pair
+ROUNDS_OF_PLANTED = 6
+
+
+class Replaying:
+    """Measures what latency verdicts need beside stored times, once a case."""
+
+    def __init__(self, options: HarnessOptions) -> None:
+        self._options = options
+        self._bases = TimingBases(options.baseline_dir)
+        self._controls = ControlStore(cache_folder(options.engine_cache))
+        self._replays: dict[str, tuple[Replay, ...]] = {}  # by case id
+        self._planted: dict[str, tuple[float | None, float | None]] = {}  # by device
+
+    def added_to(
+        self, records: Sequence[Record], baselines: Mapping[RecordKey, Subject], arms: Mapping[str, Arm]
+    ) -> list[Record]:
+        """Return records with what their latency gates need.
+
+        `arms`: tonight's engine of every case that was timed, by case id; others are left as they are.
+        """
+        records = [
+            replace(record, timing_basis=self._bases.of(record)) if record.latencies else record for record in records
+        ]
+        gated = {
+            record.case.id: sizes
+            for record in records
+            if record.case.id in arms and (sizes := _gated_sizes(record, baselines.get(record.key)))
+        }
+        n_comparisons = max(1, sum(len(sizes) for sizes in gated.values()))
+        return [
+            self._with_evidence(record, baselines[record.key], arms[record.case.id], gated, n_comparisons)
+            if record.case.id in gated
+            else record
+            for record in records
+        ]
+
+    def _with_evidence(
+        self, record: Record, stored: Subject, arm: Arm, gated: Mapping[str, Sequence[int]], n_comparisons: int
+    ) -> Record:
+        case_id = record.case.id
+        if case_id not in self._replays:
+            suspects = _suspects(record, stored, gated[case_id])
+            alpha = record.tolerance.alpha / n_comparisons
+            self._replays[case_id] = self._replayed(record, stored, arm, suspects, alpha) if suspects else ()
+        return replace(record, timing_basis=self._with_planted(record, arm), replays=self._replays[case_id])
+
+    # -- pairs
+
+    def _replayed(
+        self, record: Record, stored: Subject, arm: Arm, sizes: Sequence[int], alpha: float
+    ) -> tuple[Replay, ...]:
+        """Time pairs until every suspected batch size is decided; what hinders it becomes the reason."""
+        control = self._controls.find(stored.engine_sha256)
+        if isinstance(control, str):
+            return tuple(Replay(batch_size=size, alpha=alpha, reason=control) for size in sizes)
+        ours = subject_from_record(record, "this run")
+        known = record.engine.versions if record.engine is not None else {}
+        changed = [text for text in changes_of_versions(ours, stored) if text.split(" ")[0] in known]
+        if changed and not self._options.control_python:
+            reason = f"runtime changed: {', '.join(changed)}"
+            return tuple(Replay(batch_size=size, alpha=alpha, reason=reason) for size in sizes)
+        versions = {name: stored.versions[name] for name in known if name in stored.versions}
+        arms = _arm_of_tonight(record, arm, sizes), self._control_arm(arm, control, sizes, versions)
+        times, reason = _pairs(record, arms, alpha)
+        if reason:
+            return tuple(Replay(batch_size=size, alpha=alpha, reason=reason) for size in sizes)
+        return tuple(
+            Replay(
+                batch_size=size,
+                alpha=alpha,
+                control_sha256=stored.engine_sha256,
+                control_versions=versions,
+                log_ratios=PackedArray.of(_log_ratios(times, index)),
+                candidate_ns=PackedArray.of(_medians([pair[index].candidate_ns for pair in times])),
+                control_ns=PackedArray.of(_medians([pair[index].control_ns for pair in times])),
+            )
+            for index, size in enumerate(sizes)
+        )
+
+    def _control_arm(self, arm: Arm, control: Control, sizes: Sequence[int], versions: dict[str, str]) -> Arm:
+        request = replace(
+            arm.request,
+            artifact=control.artifact,
+            engine_file=control.engine_file,
+            timing=replace(arm.request.timing, batch_sizes=tuple(sizes)),
+            outputs_path="",
+        )
+        python = self._options.control_python or arm.settings.python
+        settings = replace(arm.settings, python=python)
+        return Arm(request=request, settings=settings, name=f"{arm.name}-control", versions=versions)
+
+    # -- the gate's own check
+
+    def _with_planted(self, record: Record, arm: Arm) -> TimingBasis:
+        """Return what the record's verdicts rest on, with tonight's planted slowdowns of its device."""
+        device = record.case.device
+        if device not in self._planted:
+            size = min(latency.batch_size for latency in record.latencies)
+            plain = _arm_of_tonight(record, arm, (size,))
+            slowed = replace(plain, name=f"{arm.name}-slowed", slowdown=PLANTED)
+            plain = replace(plain, name=f"{arm.name}-plain", slowdown=0.0)
+            self._planted[device] = (_planted(slowed, plain), _planted(plain, slowed))
+        slower, faster = self._planted[device]
+        return replace(record.timing_basis, planted_slower=slower, planted_faster=faster)
+
+
+def _pairs(record: Record, arms: tuple[Arm, Arm], alpha: float) -> tuple[list[tuple[PairTimes, ...]], str]:
+    """Time pairs until every batch size is decided or time is up; return them, and what ended it early."""
+    times: list[tuple[PairTimes, ...]] = []
+    started = time.monotonic_ns()
+    while len(times) < LOOKS[-1] and time.monotonic_ns() - started < BUDGET_NS:
+        if len(times) in LOOKS and _all_decided(record, times, alpha):
+            break
+        try:
+            times.append(time_pair(*arms, n_rounds=ROUNDS_A_PAIR, candidate_first=len(times) % 2 == 0))
+        except HarnessError as error:
+            return [], str(error)
+    return times, ""
+
+
+def _planted(candidate: Arm, control: Arm) -> float | None:
+    """Return the log ratio of one pair, None where this engine's timers cannot be slowed down."""
+    try:
+        (times,) = time_pair(candidate, control, n_rounds=ROUNDS_OF_PLANTED)
+    except HarnessError:
+        return None
+    return log_ratio(times.candidate_ns, times.control_ns)
+
+
+def _arm_of_tonight(record: Record, arm: Arm, sizes: Sequence[int]) -> Arm:
+    file = record.engine.file if record.engine is not None else None
+    request = replace(
+        arm.request,
+        artifact=record.artifact,
+        engine_file=file,
+        timing=replace(arm.request.timing, batch_sizes=tuple(sizes)),
+        outputs_path="",
+    )
+    return replace(arm, request=request, name=f"{arm.name}-again")
+
+
+def _gated_sizes(record: Record, stored: Subject | None) -> list[int]:
+    """Return the batch sizes whose time is judged against a stored one under a limit."""
+    if stored is None or record.error or record.artifact is None:
+        return []
+    timed = {latency.batch_size for latency in stored.latencies}
+    sizes = (latency.batch_size for latency in record.latencies)
+    return [size for size in sizes if size in timed and accepted_slowdown(record, size) is not None]
+
+
+def _suspects(record: Record, stored: Subject, sizes: Sequence[int]) -> list[int]:
+    ours = {latency.batch_size: latency for latency in subject_from_record(record, "this run").latencies}
+    theirs = {latency.batch_size: latency for latency in stored.latencies}
+    return [
+        size
+        for size in sizes
+        if wants_replay(
+            ours[size],
+            theirs[size],
+            margin=accepted_slowdown(record, size) or 0.0,
+            alpha=record.tolerance.alpha,
+            basis=record.timing_basis,
+        )
+    ]
+
+
+def _all_decided(record: Record, times: Sequence[tuple[PairTimes, ...]], alpha: float) -> bool:
+    for index, pair in enumerate(times[0]):
+        size = pair.batch_size
+        judged = judge_pairs(
+            _log_ratios(times, index),
+            margin=accepted_slowdown(record, size) or 0.0,
+            alpha=alpha,
+            spread=_spread(record.timing_basis.of_batch(size)),
+        )
+        if not judged.is_final:
+            return False
+    return True
+
+
+def _spread(known: TimingSpread | None) -> Spread | None:
+    return None if known is None else Spread(sd=known.pairs_sd, n=known.pairs_n)
+
+
+def _log_ratios(times: Sequence[tuple[PairTimes, ...]], index: int) -> NDArray[np.float64]:
+    return np.asarray([log_ratio(pair[index].candidate_ns, pair[index].control_ns) for pair in times], np.float64)
+
+
+def _medians(rounds: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    return np.asarray([float(np.median(round_medians(one))) for one in rounds], np.float64)
