@@ -50,7 +50,7 @@ def test_a_planted_slowdown_is_on_the_right_side(arm_of, candidate_first):
     for times in time_pair(slowed, plain, n_rounds=4, candidate_first=candidate_first):
         assert len(times.candidate_ns) == len(times.control_ns) == 4
         ratios = np.median(times.candidate_ns, axis=1) / np.median(times.control_ns, axis=1)
-        assert math.log(np.median(ratios)) > math.log(1.3)  # a double, less what a busy machine takes away
+        assert math.log(np.median(ratios)) > math.log(2)  # five times, less what a busy machine takes away
 
 
 def test_both_processes_leave_a_log_of_their_own(arm_of, tmp_path):
@@ -73,9 +73,9 @@ def test_an_arm_that_cannot_run_says_why(arm_of):
 
 def test_one_pair_of_processes_is_timed_as_it_is_and_slowed(arm_of):
     candidate, control = arm_of("candidate", batch_sizes=(4,)), arm_of("control", batch_sizes=(4,))
-    plain, slowed = time_slowed_pair(candidate, control, (1.0,), n_rounds=4)
+    plain, slowed = time_slowed_pair(candidate, control, (4.0,), n_rounds=4)
     ratios = [
         math.log(np.median(np.median(times.candidate_ns, axis=1) / np.median(times.control_ns, axis=1)))
         for (times,) in (plain, slowed)
     ]
-    assert ratios[1] - ratios[0] > math.log(1.3)
+    assert ratios[1] - ratios[0] > math.log(2)
