@@ -24,6 +24,7 @@ WINDOWS = ("compute", "h2d", "d2h", "end_to_end")
 LAUNCHES = ("auto", "enqueue", "graph", "gated", "gated_graph")
 # A stream's queue holds about 1000 entries; an enqueue into a full queue blocks, and a gate would then never open.
 GATED_QUEUE_ENTRIES = 256
+NS_PER_MS = 1e6
 N_ENQUEUES = 32  # calls whose host time is taken
 SAMPLES_BEFORE_SLOWING = 50
 CALIBRATION_CYCLES = 200_000  # about 0.1 ms: so long that its time tells how long a cycle is
@@ -48,7 +49,7 @@ def work_of_window(window: str, run: Callable[[], object], *, gpu: Gpu, slot: Sl
 
     works = dict(zip(WINDOWS, (run, copy_in, copy_out, end_to_end), strict=True))
     if window not in works:
-        raise ConfigError(f"{label}: window {window!r} is none of {', '.join(works)}")
+        raise ConfigError(f"{label}: window {window!r} is none of {', '.join(works)}, host")
     return works[window]
 
 
@@ -167,7 +168,35 @@ class CudaTimer:
             spans = [end.time_since(start) for start, end in pairs]
         except self._gpu.errors as error:
             raise MeasurementError(f"timing batch {self.batch_size} failed on the device: {error}") from error
-        return np.asarray(spans, np.float64) * (1e6 / calls)
+        return np.asarray(spans, np.float64) * (NS_PER_MS / calls)
+
+    def empty_ns(self, n: int) -> NDArray[np.float64]:
+        """Return float64[n]: the time between two events with nothing between them, on an open stream [ns]."""
+        self._launcher.ready()
+        pairs, stream = self._pool.pairs(n), self._launcher.stream
+        for start, end in pairs:
+            start.record(stream)
+            end.record(stream)
+        stream.synchronize()
+        return np.asarray([end.time_since(start) for start, end in pairs], np.float64) * NS_PER_MS
+
+    def drift(self, span_ns: int) -> float:
+        """Return the rate of the events' clock over the host's, less one, while the engine runs for `span_ns`.
+
+        What an event takes to be seen by the host, some 10 us, is all that is wrong of it: 1e-4 of 100 ms.
+        """
+        self._launcher.ready()
+        launch, stream = self._launcher.launch_once(), self._launcher.stream
+        ((start, end),) = self._pool.pairs(1)
+        start.record(stream)
+        stream.synchronize()
+        began = time.perf_counter_ns()
+        while time.perf_counter_ns() - began < span_ns:
+            launch()
+            stream.synchronize()
+        end.record(stream)
+        stream.synchronize()
+        return float(end.time_since(start)) * NS_PER_MS / (time.perf_counter_ns() - began) - 1
 
     def enqueue_ns(self) -> float | None:
         """Return the median host time of enqueueing one call plainly [ns], however this timer launches.
