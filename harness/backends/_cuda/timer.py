@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.backends._cuda import event_clock
 from harness.backends._cuda.device import CudaError, EventPool, Gpu
 from harness.backends._cuda.launcher import Launcher
 from harness.backends._cuda.ring import Slot
@@ -24,7 +25,6 @@ WINDOWS = ("compute", "h2d", "d2h", "end_to_end")
 LAUNCHES = ("auto", "enqueue", "graph", "gated", "gated_graph")
 # A stream's queue holds about 1000 entries; an enqueue into a full queue blocks, and a gate would then never open.
 GATED_QUEUE_ENTRIES = 256
-NS_PER_MS = 1e6
 N_ENQUEUES = 32  # calls whose host time is taken
 SAMPLES_BEFORE_SLOWING = 50
 CALIBRATION_CYCLES = 200_000  # about 0.1 ms: so long that its time tells how long a cycle is
@@ -168,35 +168,17 @@ class CudaTimer:
             spans = [end.time_since(start) for start, end in pairs]
         except self._gpu.errors as error:
             raise MeasurementError(f"timing batch {self.batch_size} failed on the device: {error}") from error
-        return np.asarray(spans, np.float64) * (NS_PER_MS / calls)
+        return np.asarray(spans, np.float64) * (event_clock.NS_PER_MS / calls)
 
     def empty_ns(self, n: int) -> NDArray[np.float64]:
-        """Return float64[n]: the time between two events with nothing between them, on an open stream [ns]."""
+        """Return what the clock says of nothing; see `protocols.AuditsClock`."""
         self._launcher.ready()
-        pairs, stream = self._pool.pairs(n), self._launcher.stream
-        for start, end in pairs:
-            start.record(stream)
-            end.record(stream)
-        stream.synchronize()
-        return np.asarray([end.time_since(start) for start, end in pairs], np.float64) * NS_PER_MS
+        return event_clock.empty_ns(self._pool, self._launcher.stream, n)
 
     def drift(self, span_ns: int) -> float:
-        """Return the rate of the events' clock over the host's, less one, while the engine runs for `span_ns`.
-
-        What an event takes to be seen by the host, some 10 us, is all that is wrong of it: 1e-4 of 100 ms.
-        """
+        """Return the clock's rate over the host's, less one."""
         self._launcher.ready()
-        launch, stream = self._launcher.launch_once(), self._launcher.stream
-        ((start, end),) = self._pool.pairs(1)
-        start.record(stream)
-        stream.synchronize()
-        began = time.perf_counter_ns()
-        while time.perf_counter_ns() - began < span_ns:
-            launch()
-            stream.synchronize()
-        end.record(stream)
-        stream.synchronize()
-        return float(end.time_since(start)) * NS_PER_MS / (time.perf_counter_ns() - began) - 1
+        return event_clock.drift(self._pool, self._launcher.stream, self._launcher.launch_once(), span_ns)
 
     def enqueue_ns(self) -> float | None:
         """Return the median host time of enqueueing one call plainly [ns], however this timer launches.
