@@ -381,7 +381,7 @@ class Conditions:
     stolen: float | None = None  # CPU time that the hypervisor gave to others [fraction of all CPUs' time]
     others: float | None = None  # CPU time of other processes [fraction of all CPUs' time]
     load: float | None = None  # of one minute, at the end
-    spinning: dict[str, str] = field(default_factory=dict)  # settings read back that let idle threads spin
+    spinning: tuple[str, ...] = ()  # settings read back that let idle threads spin, as NAME=value
     card: CardConditions | None = None
 
 

@@ -79,14 +79,14 @@ def load_average() -> float | None:
         return None
 
 
-def spinning_settings(options: Mapping[str, str], environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return the settings that let idle threads spin: an engine's options as read back, and variables."""
-    found = {name: value for name, value in options.items() if name.endswith(SPINNING_OPTION) and value != "0"}
+def spinning_settings(options: Mapping[str, str], environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """Return the settings that let idle threads spin, NAME=value: an engine's options as read back, and variables."""
+    found = [f"{name}={value}" for name, value in options.items() if name.endswith(SPINNING_OPTION) and value != "0"]
     for name, quiet in SPINNING_VARIABLES.items():
         value = environment.get(name, "").strip().lower()
         if value and value not in quiet:
-            found[name] = value
-    return found
+            found.append(f"{name}={value}")
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,10 +103,10 @@ class Watch:
     """Looks at the machine before, between and after the rounds of one timing; never while a clock runs."""
 
     def __init__(
-        self, card: Card | None = None, *, spinning: Mapping[str, str] | None = None, sources: Sources | None = None
+        self, card: Card | None = None, *, spinning: tuple[str, ...] = (), sources: Sources | None = None
     ) -> None:
         self.card = card
-        self._spinning, self._sources = dict(spinning or {}), sources or Sources()
+        self._spinning, self._sources = spinning, sources or Sources()
         self._family = family_of(os.getpid())
         self._before: CpuTimes | None = None
         self._readings: list[CardReading] = []

@@ -65,8 +65,7 @@ def _machine_line(seen: Conditions) -> str:
         parts.append(f"{format_fraction(seen.stolen, n=1000)} stolen")
     if seen.load is not None:
         parts.append(f"load {seen.load:.1f}")
-    parts += [f"{name}={value}" for name, value in seen.spinning.items()]
-    return ", ".join(parts)
+    return ", ".join([*parts, *seen.spinning])
 
 
 def _card_line(card: CardConditions) -> str:

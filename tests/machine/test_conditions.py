@@ -70,7 +70,7 @@ def test_what_cannot_be_told_is_none(times):
         ({"stolen": 0.005}, ()),
         ({"others": 0.3}, ("busy_machine",)),
         ({"others": 0.2}, ()),
-        ({"spinning": {"OMP_WAIT_POLICY": "active"}}, ("spinning_threads",)),
+        ({"spinning": ("OMP_WAIT_POLICY=active",)}, ("spinning_threads",)),
         ({"card": CardConditions(uuid="GPU-1")}, ()),
         ({"card": CardConditions(uuid="GPU-1", n_other_processes=0)}, ()),
         ({"card": CardConditions(uuid="GPU-1", n_other_processes=2)}, ("shared_gpu",)),
@@ -84,11 +84,11 @@ def test_doubts_of_a_machine_have_names(changes, flags):
 @pytest.mark.parametrize(
     ("options", "environment", "found"),
     [
-        ({"session.intra_op.allow_spinning": "0"}, {}, {}),
-        ({"session.intra_op.allow_spinning": "1"}, {}, {"session.intra_op.allow_spinning": "1"}),
-        ({}, {"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "active"}),
-        ({}, {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": ""}, {}),
-        ({}, {"KMP_BLOCKTIME": "200"}, {"KMP_BLOCKTIME": "200"}),
+        ({"session.intra_op.allow_spinning": "0"}, {}, ()),
+        ({"session.intra_op.allow_spinning": "1"}, {}, ("session.intra_op.allow_spinning=1",)),
+        ({}, {"OMP_WAIT_POLICY": "ACTIVE"}, ("OMP_WAIT_POLICY=active",)),
+        ({}, {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": ""}, ()),
+        ({}, {"KMP_BLOCKTIME": "200"}, ("KMP_BLOCKTIME=200",)),
     ],
 )
 def test_settings_that_let_threads_spin_are_read_back(options, environment, found):

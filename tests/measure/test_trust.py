@@ -178,7 +178,7 @@ def test_a_latency_carries_what_was_seen(monkeypatch):
     audit = ClockAudit(clock="host", quantum_ns=10.0, empty_ns=20.0, drift=0.0)
     monkeypatch.setitem(latency_module._AUDITS, "host", audit)
     sources = conditions.Sources(cpu=lambda family: None, allowed=lambda: 1, load=lambda: 0.5, n_cpus=2)
-    watch = conditions.Watch(FakeCard([SLOWED] + [FINE] * 20), sources=sources, spinning={"OMP_WAIT_POLICY": "active"})
+    watch = conditions.Watch(FakeCard([SLOWED] + [FINE] * 20), sources=sources, spinning=("OMP_WAIT_POLICY=active",))
     work = Work(Clock(), lambda n: 10_000 + n % 7)
     plan = TimingPlan(n_rounds=8, round_ns=100_000, warmup_ns=0)
     found = latency_of_timers([work], plan, watch)

@@ -33,7 +33,7 @@ CARD = CardConditions(
     n_other_processes=1,
 )
 SEEN = Conditions(
-    n_cpus=4, n_cpus_allowed=2, stolen=0.013, others=0.3, load=1.25, spinning={"OMP_WAIT_POLICY": "active"}, card=CARD
+    n_cpus=4, n_cpus_allowed=2, stolen=0.013, others=0.3, load=1.25, spinning=("OMP_WAIT_POLICY=active",), card=CARD
 )
 AUDIT = ClockAudit(
     clock="cuda_event", quantum_ns=32.0, empty_ns=1_900.0, drift=-3e-5, against="host", span_ns=100_000_000
@@ -80,6 +80,12 @@ def test_all_that_is_known_is_told_on_the_page(changed):
     page = render_html(build_report(run, records))
     for line in trust_lines(records[0].latencies[0]):
         assert line.replace("'", "&#39;") in page
+
+
+def test_a_latency_with_all_of_it_may_be_looked_up(changed):
+    """Baselines and gates remember what they made of a latency."""
+    _, records = changed(**TRUST)
+    assert len({latency for latency in records[0].latencies}) == len(records[0].latencies)
 
 
 def test_what_is_not_known_is_not_told(changed):
