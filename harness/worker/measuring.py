@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from harness.measure.invariance import accepted_gap, check_invariance, largest_gap, outputs_in_batches
+from harness.measure.latency import measure_latency
 from harness.measure.scoring import score_engine
-from harness.measure.timing import check_clocks, latency_from_arms, make_timers, min_sample_ns, time_arms
 from harness.precision.effective import effective_precision
 from harness.protocols import BoundsBatches, Images, Progress
 from harness.records import NOT_AS_SCORED, Accuracy, InvarianceCheck, Latency, OutputsOfSize, PackedArray
@@ -58,10 +58,7 @@ def time_engine(case: OpenCase, progress: Progress) -> tuple[Latency, ...]:
         for index, batch_size in enumerate(plan.batch_sizes):
             images = timing_batch(request.model, request.data, batch_size)
             with case.turn(partial(progress, index, len(plan.batch_sizes))):
-                timers = make_timers(engines, images, window=plan.window, launch=plan.launch)
-                arms = time_arms(timers, plan, min_sample_ns=min_sample_ns(timers[0].clock))
-            check_clocks(timers, arms)
-            latency = latency_from_arms(timers, arms, reference_case=reference.id)
+                latency = measure_latency(engines, images, plan, device=asked.device, reference_case=reference.id)
             is_as_scored = _is_as_scored(case, images)  # after the clock: what `infer` leaves would be timed too
             latencies.append(latency if is_as_scored else replace(latency, flags=(*latency.flags, NOT_AS_SCORED)))
             progress(index + 1, len(plan.batch_sizes))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.backends._cuda import event_clock
 from harness.backends._cuda.device import CudaError, EventPool, Gpu
 from harness.backends._cuda.launcher import Launcher
 from harness.backends._cuda.ring import Slot
@@ -48,7 +49,7 @@ def work_of_window(window: str, run: Callable[[], object], *, gpu: Gpu, slot: Sl
 
     works = dict(zip(WINDOWS, (run, copy_in, copy_out, end_to_end), strict=True))
     if window not in works:
-        raise ConfigError(f"{label}: window {window!r} is none of {', '.join(works)}")
+        raise ConfigError(f"{label}: window {window!r} is none of {', '.join(works)}, host")
     return works[window]
 
 
@@ -167,7 +168,17 @@ class CudaTimer:
             spans = [end.time_since(start) for start, end in pairs]
         except self._gpu.errors as error:
             raise MeasurementError(f"timing batch {self.batch_size} failed on the device: {error}") from error
-        return np.asarray(spans, np.float64) * (1e6 / calls)
+        return np.asarray(spans, np.float64) * (event_clock.NS_PER_MS / calls)
+
+    def empty_ns(self, n: int) -> NDArray[np.float64]:
+        """Return what the clock says of nothing; see `protocols.AuditsClock`."""
+        self._launcher.ready()
+        return event_clock.empty_ns(self._pool, self._launcher.stream, n)
+
+    def drift(self, span_ns: int) -> float:
+        """Return the clock's rate over the host's, less one."""
+        self._launcher.ready()
+        return event_clock.drift(self._pool, self._launcher.stream, self._launcher.launch_once(), span_ns)
 
     def enqueue_ns(self) -> float | None:
         """Return the median host time of enqueueing one call plainly [ns], however this timer launches.
