@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from harness.errors import DataError
 from harness.specs import Case, ImageRange, Precision, Tolerance
 
-RECORD_SCHEMA = 2
+RECORD_SCHEMA = 3
 BLOCK_IMAGES = 100  # of a data set, that share a digest: ranges are compared on the blocks they share
 ZLIB_LEVEL = 1  # margins and times hardly shrink: level 6 gains 1 % of their bytes for three times the time
 MANY_TIES = 0.005  # of the scored images; as much as a loss that is accepted by default
