@@ -103,6 +103,19 @@ class LowersLaunch(Protocol):
         ...
 
 
+@runtime_checkable
+class KeepsOutputs(Protocol):
+    """What a timer may offer beside `Timer`: what its timed calls compute, to be held against what was scored."""
+
+    def outputs(self) -> Outputs | None:
+        """Return float32[N, K] of the timed batch as the last call left it; None where the window computes nothing.
+
+        Reads the timer's own buffers and runs no inference. Where it can, it then spoils them with NaN, so that the
+        next reading shows what the calls between the two wrote.
+        """
+        ...
+
+
 class Engine(Protocol):
     """A built engine; owned by one thread, closed by whoever built it."""
 

@@ -29,7 +29,6 @@ NUMBERS = "biuf"  # kinds of NumPy's types that may be packed
 BITS_A_BYTE = 8
 MAX_NAME = 40  # characters of a foreign name in a message
 CPU = "cpu"  # the device that is no accelerator
-NOT_AS_SCORED = "not_as_scored"  # of a latency: the timed engine's outputs are not those that were scored
 INJECTED = (0.0, 0.01, 0.02, 0.05)  # slowdowns that a calibration injects into the timed region [fraction]
 TIMED_OTHERWISE = "reference_timed_otherwise"  # of a latency: one arm as a graph or gated, the other not
 
@@ -367,6 +366,7 @@ class Latency:
     reference_gated: bool = False
     images_per_s: float | None = None
     flags: tuple[str, ...] = ()  # enqueue_bound, reference_timed_otherwise, drift, ...
+    void: str = ""  # why it is no time of this engine: its outputs were wrong; "" = it counts
 
     @property
     def paired_rounds_ns(self) -> PackedArray | None:
@@ -620,6 +620,16 @@ class Record:
     reason: str = ""  # why not passed; one line
     loss_split: LossSplit | None = None
     verdicts: tuple[Verdict, ...] = ()
+    times_void: str = ""  # why none of its times counts: what it scored regressed
+
+    @property
+    def valid_latencies(self) -> tuple[Latency, ...]:
+        """Return the latencies that count: of outputs that were right."""
+        return tuple(latency for latency in self.latencies if not self.void_of(latency))
+
+    def void_of(self, latency: Latency) -> str:
+        """Return why a latency of this case does not count, "" where it does."""
+        return latency.void or self.times_void
 
     @property
     def key(self) -> RecordKey:

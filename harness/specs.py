@@ -151,6 +151,11 @@ class Case:
         return "-".join(part for part in (self.model, self.backend, self.precision.value, self.variant) if part)
 
     @property
+    def has_cast_weights(self) -> bool:
+        """Tell whether its file holds weights of its precision, or a runtime makes them so."""
+        return self.recipe != BF16_RUNTIME_RECIPE
+
+    @property
     def is_source(self) -> bool:
         """Tell whether this is the model's own file, converted in nothing: FP32, or INT8 as given."""
         return self.precision is Precision.FP32 or self.recipe == GIVEN_RECIPE

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import MeasurementError
-from harness.protocols import Timer
+from harness.protocols import Outputs, Timer
 
 RESOLUTION_READINGS = 2_000
 SPINS = 200  # empty waits that tell what a wait itself costs
@@ -62,6 +62,21 @@ class Spin:
             pass
 
 
+def no_outputs() -> None:
+    """Keep nothing: what a timer's calls compute is not known."""
+
+
+def outputs_of(buffer: Outputs) -> Callable[[], Outputs]:
+    """Return how the outputs in a timer's buffer are read: copied, and the buffer spoiled with NaN."""
+
+    def outputs() -> Outputs:
+        found: Outputs = buffer.copy()
+        buffer.fill(np.nan)
+        return found
+
+    return outputs
+
+
 class HostTimer:
     """Times a call by the wall clock around it. Implements `protocols.Timer`."""
 
@@ -70,11 +85,19 @@ class HostTimer:
     gated = False
 
     def __init__(
-        self, call: Callable[[], object], *, batch_size: int, window: str, now_ns: NowNs = time.perf_counter_ns
+        self,
+        call: Callable[[], object],
+        *,
+        batch_size: int,
+        window: str,
+        outputs: Callable[[], Outputs | None] = no_outputs,
+        now_ns: NowNs = time.perf_counter_ns,
     ) -> None:
+        """`outputs`: as `protocols.KeepsOutputs` has it."""
         self.batch_size = batch_size
         self.window = window
         self.calls_per_sample = 1
+        self.outputs = outputs
         self._call, self._now_ns = call, now_ns
 
     def sample(self, n_samples: int) -> NDArray[np.float64]:
@@ -111,10 +134,19 @@ class ReportedTimer:
     launch = "call"
     gated = False
 
-    def __init__(self, call: Callable[[], float], *, batch_size: int, window: str) -> None:
+    def __init__(
+        self,
+        call: Callable[[], float],
+        *,
+        batch_size: int,
+        window: str,
+        outputs: Callable[[], Outputs | None] = no_outputs,
+    ) -> None:
+        """`outputs`: as `protocols.KeepsOutputs` has it."""
         self.batch_size = batch_size
         self.window = window
         self.calls_per_sample = 1
+        self.outputs = outputs
         self._call = call  # runs once and returns its own duration [ns]
 
     def sample(self, n_samples: int) -> NDArray[np.float64]:

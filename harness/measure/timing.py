@@ -52,12 +52,17 @@ def _are_alike(timers: Sequence[Timer]) -> bool:
 
 
 def time_arms(
-    timers: Sequence[Timer], plan: TimingPlan, *, min_sample_ns: float, now_ns: Callable[[], int] = time.perf_counter_ns
+    timers: Sequence[Timer],
+    plan: TimingPlan,
+    *,
+    min_sample_ns: float,
+    warmed_up: Callable[[], object] = lambda: None,
+    now_ns: Callable[[], int] = time.perf_counter_ns,
 ) -> list[tuple[NDArray[np.float64], NDArray[np.int64], int]]:
     """Time one or two engines in turn, round by round, the order alternating (A B, B A, ...).
 
     Two speed states of a machine that last for seconds hit neighbouring rounds alike, so a ratio of rounds is some
-    20 times steadier than a ratio of two medians taken one after the other.
+    20 times steadier than a ratio of two medians taken one after the other. `warmed_up` is called before the rounds.
     Returns per timer: float64[rounds, samples] ns per call, int64[rounds] start of each round [ns since the first],
     and the number of warm-up calls. Raises: MeasurementError for a sample that is not positive.
     """
@@ -66,6 +71,7 @@ def time_arms(
         warmup, n_samples = prepare_timer(timer, plan, min_sample_ns, now_ns)
         warmups.append(warmup)
         sizes.append(n_samples)
+    warmed_up()
     n_rounds = _rounds_within_budget(timers, sizes, plan)
     rounds: list[list[NDArray[np.float64]]] = [[] for _ in timers]
     starts: list[list[int]] = [[] for _ in timers]

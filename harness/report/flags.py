@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.records import NOT_AS_SCORED, TIMED_OTHERWISE, Latency
+from harness.records import TIMED_OTHERWISE, Latency
 
 ENQUEUE_BOUND = "enqueue_bound"
 # What bears on the meaning of a time or a speed-up, so that the terminal tells it too.
@@ -14,7 +14,6 @@ FLAGS = {
     "expects_int8_loss": "the model's card expects a loss in INT8",
     ENQUEUE_BOUND: "a plain enqueue takes the host nearly as long as the device needs, or longer",
     TIMED_OTHERWISE: "FP32 was timed in another way: their ratio is no speed-up",
-    NOT_AS_SCORED: "the outputs of the timed engine are not those that were scored",
     "drift": "the latency moved during the run",
     "noisy": "the rounds scatter widely: the machine was not quiet",
 }

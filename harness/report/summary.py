@@ -92,6 +92,7 @@ def _latency_summary(timing: Timing) -> dict[str, Any]:
         "window": latency.window,
         "enqueue_ns": latency.enqueue_ns,
         "flags": list(latency.flags),
+        "problem": timing.problem,
         "speedup": ratio.value if ratio else None,
         "speedup_low": ratio.low if ratio else None,
         "speedup_high": ratio.high if ratio else None,

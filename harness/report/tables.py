@@ -106,6 +106,7 @@ COLUMNS = {
     "window": "string",
     "enqueue_ns": "float64",
     "latency_flags": "string",
+    "latency_problem": "string",
     "build_ns": "Int64",
     "engine_bytes": "Int64",
     "device_memory_bytes": "Int64",
@@ -201,6 +202,7 @@ def _timing_entry(timing: Timing) -> dict[str, Any]:
         "window": latency.window,
         "enqueue_ns": latency.enqueue_ns,
         "latency_flags": " ".join(latency.flags) or None,
+        "latency_problem": timing.problem or None,
     }
     if summary is not None:
         entry |= {f"{name}_ns": getattr(summary, name) for name in ("p50", "p90", "p99")}

@@ -6,12 +6,13 @@ import atexit
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
 from harness.backends._cuda.device import Gpu
 from harness.backends._cuda.ring import Ring, Slot
-from harness.backends._cuda.timer import CudaTimer, work_of_window
+from harness.backends._cuda.timer import CudaTimer, outputs_on_device, work_of_window
 from harness.errors import MeasurementError
 from harness.protocols import Images, Outputs
 from harness.records import EngineFacts
@@ -139,6 +140,7 @@ class CudaEngine(KeepsFacts, ABC):
                 entries_per_call=timed.entries_per_call,
                 can_capture=timed.can_capture,
                 note=self._note,
+                read_outputs=partial(outputs_on_device, self._gpu, slot),
             )
         except self._gpu.errors as error:
             raise self._failed(f"timing batch {len(images)} failed on the device", error) from error

@@ -19,8 +19,10 @@ from harness.backends._cuda.launcher import Launcher
 from harness.backends._cuda.ring import Slot
 from harness.backends._cuda.spin import Spin
 from harness.errors import ConfigError, MeasurementError
+from harness.protocols import Outputs
 
 WINDOWS = ("compute", "h2d", "d2h", "end_to_end")
+COMPUTING = ("compute", "end_to_end")
 LAUNCHES = ("auto", "enqueue", "graph", "gated", "gated_graph")
 # A stream's queue holds about 1000 entries; an enqueue into a full queue blocks, and a gate would then never open.
 GATED_QUEUE_ENTRIES = 256
@@ -52,6 +54,17 @@ def work_of_window(window: str, run: Callable[[], object], *, gpu: Gpu, slot: Sl
     return works[window]
 
 
+def outputs_on_device(gpu: Gpu, slot: Slot) -> Outputs:
+    """Return what lies in a slot's output on the device, and spoil it there with NaN; on its compute stream."""
+    gpu.copy_out(slot.host_out, slot.device_out, slot.compute)
+    slot.compute.synchronize()
+    found: Outputs = slot.host_out.astype(np.float32)
+    slot.host_out.fill(np.nan)
+    gpu.copy_in(slot.device_out, slot.host_out, slot.compute)
+    slot.compute.synchronize()
+    return found
+
+
 class CudaTimer:
     """Times one call on one stream with pairs of CUDA events.
 
@@ -75,6 +88,7 @@ class CudaTimer:
         entries_per_call: int,
         can_capture: bool = True,
         note: Callable[[str], None] = lambda text: None,
+        read_outputs: Callable[[], Outputs] | None = None,
     ) -> None:
         if window not in WINDOWS:
             raise ConfigError(f"window {window!r} is none of {', '.join(WINDOWS)}")
@@ -82,7 +96,7 @@ class CudaTimer:
             raise ConfigError(f"launch {launch!r} is none of {', '.join(LAUNCHES)}")
         self._gpu = gpu
         self.batch_size, self.window = batch_size, window
-        self._calls = 1
+        self._calls, self._read_outputs = 1, read_outputs if window in COMPUTING else None
         self._entries_per_call = max(1, entries_per_call)
         self._pool = EventPool(gpu)
         self._launcher = Launcher(gpu, stream, work=work, bind=bind, note=note)
@@ -168,6 +182,15 @@ class CudaTimer:
         except self._gpu.errors as error:
             raise MeasurementError(f"timing batch {self.batch_size} failed on the device: {error}") from error
         return np.asarray(spans, np.float64) * (1e6 / calls)
+
+    def outputs(self) -> Outputs | None:
+        """Return what the last call computed; see `protocols.KeepsOutputs`. Raises: MeasurementError."""
+        if self._read_outputs is None:
+            return None
+        try:
+            return self._read_outputs()
+        except self._gpu.errors as error:
+            raise MeasurementError(f"reading batch {self.batch_size} back failed on the device: {error}") from error
 
     def enqueue_ns(self) -> float | None:
         """Return the median host time of enqueueing one call plainly [ns], however this timer launches.

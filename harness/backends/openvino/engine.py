@@ -18,7 +18,7 @@ from harness.backends.openvino.compiled import NS_PER_MS, CompiledModels, reason
 from harness.backends.openvino.facts import facts_of_models
 from harness.backends.openvino.layers import layer_from_rt_info, layer_times_ns, rt_info_texts
 from harness.errors import MeasurementError
-from harness.machine.clocks import HostTimer, ReportedTimer
+from harness.machine.clocks import HostTimer, ReportedTimer, outputs_of
 from harness.models.onnx_graph import NodeIndex
 from harness.protocols import Images, Outputs, Timer
 from harness.records import Layer
@@ -88,8 +88,8 @@ class OpenvinoEngine:
             return bound_out.copy()
 
         if window == "compute":
-            return ReportedTimer(compute, batch_size=size, window=window)
-        return HostTimer(end_to_end, batch_size=size, window=window)
+            return ReportedTimer(compute, batch_size=size, window=window, outputs=outputs_of(bound_out))
+        return HostTimer(end_to_end, batch_size=size, window=window, outputs=outputs_of(bound_out))
 
     def layers(self) -> tuple[Layer, ...]:
         """Return the layers of the largest engine as they ran, with median times of a profiled engine of its own."""
