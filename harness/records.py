@@ -415,6 +415,32 @@ class TimingBasis:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ThroughputLevel:
+    """What one level of concurrency reached."""
+
+    concurrency: int  # inferences at once
+    images_per_s: float  # median over rounds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Throughput:
+    """Images a second at the best of several levels of concurrency, and each inference's time under that load.
+
+    Every context's outputs were held against the scored ones.
+    """
+
+    batch_size: int
+    concurrency: int  # inferences at once, at the best level
+    how: str  # in words: what runs at once
+    clock: str  # host
+    window: str  # compute: batches lie in place
+    rounds_images_per_s: PackedArray  # float64[rounds]
+    latencies_ns: PackedArray  # float64[runs, or evenly chosen ones]: each inference under that load
+    n_runs: int
+    levels: tuple[ThroughputLevel, ...] = ()  # all that were tried, ascending
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InvarianceCheck:
     """How far the outputs of the same images moved between arrangements in batches."""
 
@@ -605,6 +631,7 @@ class Record:
     latencies: tuple[Latency, ...] = ()
     replays: tuple[Replay, ...] = ()  # of batch sizes that looked slower than accepted
     timing_basis: TimingBasis = field(default_factory=TimingBasis)
+    throughput: tuple[Throughput, ...] = ()  # one a batch size
     flags: tuple[str, ...] = ()  # scored_on_training_images, precision_not_as_asked, expects_int8_loss, ...
     error: str = ""  # what stopped it; one line
     unsupported: str = ""  # why the device cannot do it

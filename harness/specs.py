@@ -265,10 +265,14 @@ class TimingPlan:
     n_rounds: int = 20
     round_ns: int = 20_000_000  # time spent in one round of one engine [ns]
     warmup_ns: int = 50_000_000  # and at least 3 calls [ns]
+    throughput: bool = False  # whether several inferences at once are measured too
+    concurrency: tuple[int, ...] = ()  # how many at once; () = 1, 2, 4, ... as many as there are CPUs
 
     def __post_init__(self) -> None:
         if not self.batch_sizes or any(n < 1 for n in self.batch_sizes):
             raise ConfigError(f"--batch-size: {self.batch_sizes} must be whole numbers of at least 1")
+        if any(n < 1 for n in self.concurrency):
+            raise ConfigError(f"--concurrency: {self.concurrency} must be whole numbers of at least 1")
 
 
 def batches_of_engine(model: ModelSpec, timing: TimingPlan, score_batch: int) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -75,6 +76,14 @@ def outputs_of(buffer: Outputs) -> Callable[[], Outputs]:
         return found
 
     return outputs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoundContext:
+    """A call on buffers of its own, and what it writes there. Implements `protocols.Context`."""
+
+    run: Callable[[], object]
+    outputs: Callable[[], Outputs | None]
 
 
 class HostTimer:

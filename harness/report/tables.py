@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError
 from harness.records import Record
+from harness.report.load import throughput_entry
 from harness.report.rows import Change, Row, Timing
 
 if TYPE_CHECKING:
@@ -107,6 +108,14 @@ COLUMNS = {
     "enqueue_ns": "float64",
     "latency_flags": "string",
     "latency_problem": "string",
+    "throughput_images_per_s": "float64",
+    "throughput_low_images_per_s": "float64",
+    "throughput_high_images_per_s": "float64",
+    "throughput_concurrency": "Int64",
+    "throughput_p50_ns": "float64",
+    "throughput_p99_ns": "float64",
+    "throughput_clock": "string",
+    "throughput_window": "string",
     "build_ns": "Int64",
     "engine_bytes": "Int64",
     "device_memory_bytes": "Int64",
@@ -149,6 +158,7 @@ def _entry(row: Row, timing: Timing | None) -> dict[str, Any]:
         **_accuracy_entry(row),
         **_engine_entry(record),
         **(_timing_entry(timing) if timing else {}),
+        **(throughput_entry(record, timing.latency.batch_size) if timing else {}),
     }
 
 

@@ -24,6 +24,7 @@ from harness.report.format import (
     format_ratio,
     format_time,
 )
+from harness.report.load import throughput_line
 from harness.report.model import Report
 from harness.report.rows import Change, Row, Timing, rows_by_reason
 from harness.report.standing import NEEDS_A_LOOK, Standing, outcome_word
@@ -203,6 +204,7 @@ def _explanations(rows: Sequence[Row]) -> list[str]:
         )
     lines += _flag_lines(rows)
     lines += _slower_lines(rows)
+    lines += [line for row in rows if (line := throughput_line(row.record))]
     lines += [f"note {row.record.case.id}: {text}" for row in rows for text in row.warnings]
     return [*lines, *_reasons(rows)]
 

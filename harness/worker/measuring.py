@@ -12,10 +12,10 @@ from harness.measure.timing import check_clocks, latency_from_arms, make_timers,
 from harness.precision.effective import effective_precision
 from harness.protocols import BoundsBatches, Images, Progress
 from harness.records import Accuracy, InvarianceCheck, Latency, OutputsOfSize, PackedArray
-from harness.worker.as_scored import AFTER, BEFORE, AsScored
+from harness.worker.as_scored import AFTER, BEFORE, AsScored, throughput_of
 from harness.worker.images import scored_dataset, timing_batch
 from harness.worker.opening import OpenCase
-from harness.worker.requests import LayerReport
+from harness.worker.requests import LayerReport, ThroughputReport
 
 INVARIANCE_IMAGES = 16
 
@@ -74,6 +74,11 @@ def time_engine(case: OpenCase, progress: Progress) -> tuple[Latency, ...]:
         for engine in closing:
             engine.close()
     return tuple(replace(one, void=outputs.void) for one, (outputs, _) in zip(latencies, looked_at, strict=True))
+
+
+def throughput(case: OpenCase, progress: Progress) -> ThroughputReport:
+    """Run several inferences at once."""
+    return throughput_of(case, progress)
 
 
 def read_layers(case: OpenCase) -> LayerReport:

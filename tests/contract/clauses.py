@@ -1,5 +1,6 @@
 """What every backend promises, one function a clause; each takes a backend and a folder of nets."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from harness.errors import BuildError, ConfigError, DataError, MeasurementError
 from harness.precision.effective import effective_precision
-from harness.protocols import KeepsOutputs
+from harness.protocols import KeepsOutputs, RunsConcurrently
 from harness.specs import BuildOptions, Case, Precision
 
 BATCHES = (1, 4)
@@ -254,6 +255,21 @@ def timer_shows_what_it_computes(backend, nets):
                 timer.sample(2)
                 if isinstance(timer, KeepsOutputs) and (outputs := timer.outputs()) is not None:
                     np.testing.assert_allclose(outputs, engine.infer(images), rtol=1e-3, atol=1e-5)
+
+
+def contexts_give_the_outputs_of_infer(backend, nets):
+    images = onnx_nets.images(N)
+    with build(backend, nets) as engine:
+        if not isinstance(engine, RunsConcurrently):
+            return
+        assert engine.concurrency
+        contexts = engine.contexts(images, 2)
+        with ThreadPoolExecutor(2) as pool:
+            for _ in range(20):
+                list(pool.map(lambda context: context.run(), contexts))
+        for context in contexts:
+            if (outputs := context.outputs()) is not None:
+                np.testing.assert_allclose(outputs, engine.infer(images), rtol=1e-3, atol=1e-5)
 
 
 def unknown_window_refused(backend, nets):

@@ -8,7 +8,7 @@ from onnx.reference import ReferenceEvaluator
 
 from harness.backends._inputs import check_images
 from harness.errors import BuildError, ConfigError, MeasurementError
-from harness.machine.clocks import HostTimer
+from harness.machine.clocks import BoundContext, HostTimer
 from harness.models.onnx_graph import check_scales, index_nodes, load_model
 from harness.records import Availability, EngineFacts, Layer, Support, TensorSpec
 
@@ -109,6 +109,13 @@ class FakeEngine:
     def infer_stream(self, batches):
         outputs = [self.infer(images) for images in batches]
         return iter(outputs[::-1] if self.fault == "stream_keeps_order" else outputs)
+
+    concurrency = "threads"
+
+    def contexts(self, images, n_contexts):
+        is_mixed = self.fault == "contexts_give_the_outputs_of_infer"
+        outputs = (lambda: self.infer(images)[::-1]) if is_mixed else (lambda: self.infer(images))
+        return [BoundContext(run=lambda: self.infer(images), outputs=outputs) for _ in range(n_contexts)]
 
     def timer(self, images, *, window, launch):
         if window not in ("compute", "end_to_end") and self.fault != "unknown_window_refused":
