@@ -86,6 +86,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for line in (
         "accuracy: scores images",
         "latency: times inference",
+        "throughput: runs several inferences at once; only with --throughput",
         "build: builds engines and reads back what they run in",
         "invariance: checks that neighbours, slot and batch size do not matter",
         f"gate(name): what `verdict` answers, for the cases it applies to: {', '.join(g.name for g in list_gates())}",
@@ -122,6 +123,8 @@ def _wanted(case: Case, definition: pytest.Item, state: _State) -> bool:
     if state.plan is None or state.options is None:
         return False
     model = state.plan.models[case.model]
+    if definition.get_closest_marker("throughput") and not state.options.timing.throughput:
+        return False
     try:
         gate = _gate(definition)
     except ConfigError as error:

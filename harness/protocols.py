@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Protocol, runtime_checkable
 
@@ -116,6 +116,19 @@ class AuditsClock(Protocol):
         ...
 
 
+@runtime_checkable
+class KeepsOutputs(Protocol):
+    """What a timer may offer beside `Timer`: what its timed calls compute, to be held against what was scored."""
+
+    def outputs(self) -> Outputs | None:
+        """Return float32[N, K] of the timed batch as the last call left it; None where the window computes nothing.
+
+        Reads the timer's own buffers and runs no inference. Where it can, it then spoils them with NaN, so that the
+        next reading shows what the calls between the two wrote.
+        """
+        ...
+
+
 class Engine(Protocol):
     """A built engine; owned by one thread, closed by whoever built it."""
 
@@ -151,6 +164,29 @@ class Engine(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+class Context(Protocol):
+    """One of several executions of an engine that may run at once, with a batch in place."""
+
+    def run(self) -> object:
+        """Run the batch and wait for it, without Python's lock; one thread a context. Raises: MeasurementError."""
+        ...
+
+    def outputs(self) -> Outputs | None:
+        """Return float32[N, K] of the last run; as `KeepsOutputs` has it."""
+        ...
+
+
+@runtime_checkable
+class RunsConcurrently(Protocol):
+    """What an engine may offer beside `Engine`: several inferences at once."""
+
+    concurrency: str  # how they run, in words: "requests of one model with a stream each"
+
+    def contexts(self, images: Images, n_contexts: int) -> Sequence[Context]:
+        """Return contexts that hold a batch each, valid until the engine is closed. Raises: MeasurementError."""
+        ...
 
 
 @runtime_checkable

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from harness.errors import DataError
 from harness.specs import Case, ImageRange, Precision, Tolerance
 
-RECORD_SCHEMA = 2
+RECORD_SCHEMA = 3
 BLOCK_IMAGES = 100  # of a data set, that share a digest: ranges are compared on the blocks they share
 ZLIB_LEVEL = 1  # margins and times hardly shrink: level 6 gains 1 % of their bytes for three times the time
 MANY_TIES = 0.005  # of the scored images; as much as a loss that is accepted by default
@@ -29,7 +29,6 @@ NUMBERS = "biuf"  # kinds of NumPy's types that may be packed
 BITS_A_BYTE = 8
 MAX_NAME = 40  # characters of a foreign name in a message
 CPU = "cpu"  # the device that is no accelerator
-NOT_AS_SCORED = "not_as_scored"  # of a latency: the timed engine's outputs are not those that were scored
 INJECTED = (0.0, 0.01, 0.02, 0.05)  # slowdowns that a calibration injects into the timed region [fraction]
 TIMED_OTHERWISE = "reference_timed_otherwise"  # of a latency: one arm as a graph or gated, the other not
 
@@ -430,6 +429,7 @@ class Latency:
     audit: ClockAudit | None = None
     conditions: Conditions | None = None
     energy: Energy | None = None
+    void: str = ""  # why it is no time of this engine: its outputs were wrong; "" = it counts
 
     @property
     def cores_used(self) -> float | None:
@@ -490,6 +490,32 @@ class TimingBasis:
     def of_batch(self, batch_size: int) -> TimingSpread | None:
         """Return what is known of a batch size."""
         return next((spread for spread in self.spreads if spread.batch_size == batch_size), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThroughputLevel:
+    """What one level of concurrency reached."""
+
+    concurrency: int  # inferences at once
+    images_per_s: float  # median over rounds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Throughput:
+    """Images a second at the best of several levels of concurrency, and each inference's time under that load.
+
+    Every context's outputs were held against the scored ones.
+    """
+
+    batch_size: int
+    concurrency: int  # inferences at once, at the best level
+    how: str  # in words: what runs at once
+    clock: str  # host
+    window: str  # compute: batches lie in place
+    rounds_images_per_s: PackedArray  # float64[rounds]
+    latencies_ns: PackedArray  # float64[runs, or evenly chosen ones]: each inference under that load
+    n_runs: int
+    levels: tuple[ThroughputLevel, ...] = ()  # all that were tried, ascending
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -683,6 +709,7 @@ class Record:
     latencies: tuple[Latency, ...] = ()
     replays: tuple[Replay, ...] = ()  # of batch sizes that looked slower than accepted
     timing_basis: TimingBasis = field(default_factory=TimingBasis)
+    throughput: tuple[Throughput, ...] = ()  # one a batch size
     flags: tuple[str, ...] = ()  # scored_on_training_images, precision_not_as_asked, expects_int8_loss, ...
     error: str = ""  # what stopped it; one line
     unsupported: str = ""  # why the device cannot do it
@@ -698,6 +725,16 @@ class Record:
     reason: str = ""  # why not passed; one line
     loss_split: LossSplit | None = None
     verdicts: tuple[Verdict, ...] = ()
+    times_void: str = ""  # why none of its times counts: what it scored regressed
+
+    @property
+    def valid_latencies(self) -> tuple[Latency, ...]:
+        """Return the latencies that count: of outputs that were right."""
+        return tuple(latency for latency in self.latencies if not self.void_of(latency))
+
+    def void_of(self, latency: Latency) -> str:
+        """Return why a latency of this case does not count, "" where it does."""
+        return latency.void or self.times_void
 
     @property
     def key(self) -> RecordKey:

@@ -151,6 +151,11 @@ class Case:
         return "-".join(part for part in (self.model, self.backend, self.precision.value, self.variant) if part)
 
     @property
+    def has_cast_weights(self) -> bool:
+        """Tell whether its file holds weights of its precision, or a runtime makes them so."""
+        return self.recipe != BF16_RUNTIME_RECIPE
+
+    @property
     def is_source(self) -> bool:
         """Tell whether this is the model's own file, converted in nothing: FP32, or INT8 as given."""
         return self.precision is Precision.FP32 or self.recipe == GIVEN_RECIPE
@@ -261,12 +266,16 @@ class TimingPlan:
     round_ns: int = 20_000_000  # time spent in one round of one engine [ns]
     warmup_ns: int = 50_000_000  # and at least 3 calls; up to three times as long where times still move [ns]
     energy_loops: int = 0  # loops of 0.3 s per engine and batch size that energy is taken over; 0 = not taken
+    throughput: bool = False  # whether several inferences at once are measured too
+    concurrency: tuple[int, ...] = ()  # how many at once; () = 1, 2, 4, ... as many as there are CPUs
 
     def __post_init__(self) -> None:
         if not self.batch_sizes or any(n < 1 for n in self.batch_sizes):
             raise ConfigError(f"--batch-size: {self.batch_sizes} must be whole numbers of at least 1")
         if self.energy_loops < 0:
             raise ConfigError(f"--energy-loops={self.energy_loops}: expected 0 or more loops")
+        if any(n < 1 for n in self.concurrency):
+            raise ConfigError(f"--concurrency: {self.concurrency} must be whole numbers of at least 1")
 
 
 def batches_of_engine(model: ModelSpec, timing: TimingPlan, score_batch: int) -> tuple[int, ...]:

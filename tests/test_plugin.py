@@ -43,6 +43,20 @@ def latest(pytester):
     return run, [record for record in records if not record.is_reference]
 
 
+def test_throughput_is_measured_where_it_is_asked_for(suites, pytester):
+    pytest.importorskip("onnxruntime")
+    asked = ("-k", "throughput", "--throughput", "--concurrency=2", "--backend=ort,fake-honest")
+    result = suites(*asked)
+    result.assert_outcomes(passed=1, skipped=1)
+    records = {record.case.backend: record for record in latest(pytester)[1]}
+    assert records["fake-honest"].throughput == ()
+    assert [(one.batch_size, one.concurrency) for one in records["ort"].throughput] == [(1, 2), (8, 2)]
+    assert (
+        "2 inferences at once (threads over one session)" in (pytester.path / "reports/latest/index.html").read_text()
+    )
+    result.stdout.fnmatch_lines(["throughput mlp-ort-fp32: batch 1 * images/s (2 at once)*"])
+
+
 def test_a_run_leaves_records_a_summary_and_a_page(suites, pytester):
     result = suites("--backend=fake-honest", "--floor=0")
     result.assert_outcomes(passed=11)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +15,7 @@ from harness.protocols import Dataset
 from harness.records import BLOCK_IMAGES
 
 BLOCK_DIGEST_BYTES = 8
-IMAGE_DIGEST_BYTES = 12  # two of a million unlike images share one with a chance of 1e-17
+WORD_BYTES = 8
 CHUNK_IMAGES = 1000  # images read at once while hashing: bounds memory, changes no digest
 
 
@@ -33,76 +36,150 @@ def check_range(first: int, stop: int, *, name: str, split: str, n_images: int) 
     )
 
 
+@dataclass(slots=True)
+class Piece:
+    """Some or all images of a block of BLOCK_IMAGES, in parts as they came: what is digested at once."""
+
+    place: int  # of its first image in the range
+    first: int  # id of that image
+    parts: list[tuple[NDArray[np.generic], NDArray[np.int64]]]  # pixels and labels, contiguous and little-endian
+    n_images: int = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Tell whether it is a whole block."""
+        return self.n_images == BLOCK_IMAGES
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Images as they came, and the blocks that they complete."""
+
+    place: int  # of the first image in the range
+    pixels: NDArray[np.generic]
+    pieces: list[Piece]
+
+
 class RangeFingerprint:
     """A sha256 over the ids, labels and pixels of consecutive images; the same however they are chunked.
 
-    Beside it, a short digest of every whole block of BLOCK_IMAGES images whose first id is a multiple of BLOCK_IMAGES:
-    two ranges that overlap can be compared on the blocks they share.
+    Pixels are digested once, a block of BLOCK_IMAGES images (its first id a multiple of BLOCK_IMAGES) at a time, and
+    the whole is a digest of those digests. So two ranges that overlap can be compared on the blocks they share, and
+    several threads can digest one range: `cut` in order, `digest` in any.
     """
 
     def __init__(self) -> None:
-        self._blocks: list[int] = []
-        self._block = hashlib.blake2b(digest_size=BLOCK_DIGEST_BYTES)
-        self._block_labels: list[int] = []
-        self._ids, self._labels, self._pixels = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
         self._layout: tuple[str, tuple[int, ...]] | None = None
-        self._places: dict[bytes, int] = {}  # digest of an image -> its first place in the range
-        self._repeats: list[tuple[int, int]] = []
-        self._n_images = 0
+        self._n_images, self._following = 0, 0
+        self._open: Piece | None = None  # of a block that is not complete yet
+        self._digests: dict[int, tuple[bytes, bool]] = {}  # of a piece by its place, and whether it is a whole block
+        self._looks: dict[int, NDArray[np.uint64]] = {}  # of the images of a cut, by its place
 
     def update(self, first: int, pixels: NDArray[np.generic], labels: NDArray[np.int64]) -> None:
         """Add images first.. (any shape and dtype) and their labels: int64[N].
 
-        Raises: DataError when counts differ, or images change their shape or dtype on the way.
+        Raises: DataError when counts differ, or images do not follow the last ones or change their shape or dtype.
         """
+        self.digest(self.cut(first, pixels, labels))
+
+    def cut(self, first: int, pixels: NDArray[np.generic], labels: NDArray[np.int64]) -> Cut:
+        """Part images first.. into blocks; the beginning of a block waits for the rest. Raises: as `update`."""
         if len(pixels) != len(labels):
             raise DataError(f"{len(pixels)} images came with {len(labels)} labels")
         layout = (pixels.dtype.newbyteorder("<").str, pixels.shape[1:])
         if self._layout not in (None, layout):
             raise DataError(f"images from {first} on are {layout}; those before were {self._layout}")
+        if self._layout is not None and first != self._following:
+            raise DataError(f"images from {first} on came where image {self._following} should follow")
         self._layout = layout
-        self._ids.update(np.arange(first, first + len(labels), dtype="<i8").data)
-        self._labels.update(np.ascontiguousarray(labels, "<i8").data)
-        little = np.ascontiguousarray(pixels, layout[0])
-        self._pixels.update(little.data)
-        self._update_blocks(first, little, labels)
-        self._note_repeats(little)
+        little, numbers = np.ascontiguousarray(pixels, layout[0]), np.ascontiguousarray(labels, "<i8")
+        cut = Cut(self._n_images, little, [])
+        start = 0
+        while start < len(numbers):
+            stop = min(len(numbers), start + BLOCK_IMAGES - (first + start) % BLOCK_IMAGES)
+            if self._open is None:
+                self._open = Piece(self._n_images + start, first + start, [])
+            self._open.parts.append((little[start:stop], numbers[start:stop]))
+            self._open.n_images += stop - start
+            if (first + stop) % BLOCK_IMAGES == 0:
+                cut.pieces.append(self._open)
+                self._open = None
+            start = stop
+        self._n_images += len(numbers)
+        self._following = first + len(numbers)
+        return cut
 
-    def repeats(self) -> NDArray[np.int64]:
-        """Return int64[R, 2]: the place in the range of an image whose pixels came before, and where they did."""
-        return np.asarray(self._repeats, np.int64).reshape(-1, 2)
+    def digest(self, cut: Cut) -> None:
+        """Digest what was cut. Threads may do so side by side."""
+        for piece in cut.pieces:
+            self._digests[piece.place] = self._digest_of(piece), piece.is_whole
+        self._looks[cut.place] = _looks(cut.pixels)
+
+    def repeats(self, read: Callable[[int], NDArray[np.generic]]) -> NDArray[np.int64]:
+        """Return int64[R, 2]: the place in the range of an image whose pixels came before, and where they did.
+
+        `read(place)` returns the pixels of one image again: those that look alike are compared.
+        """
+        looks = np.concatenate([np.empty(0, np.uint64), *(self._looks[place] for place in sorted(self._looks))])
+        ascending = np.sort(looks)
+        is_alike = ascending[1:] == ascending[:-1]
+        if not is_alike.any():
+            return np.empty((0, 2), np.int64)
+        places = np.flatnonzero(np.isin(looks, ascending[1:][is_alike]))
+        places = places[np.argsort(looks[places], kind="stable")]
+        groups = np.split(places, np.flatnonzero(np.diff(looks[places])) + 1)
+        repeats = [pair for group in groups for pair in _repeats_among(group.tolist(), read)]
+        return np.asarray(sorted(repeats), np.int64).reshape(-1, 2)
 
     def block_digests(self) -> NDArray[np.uint64]:
         """Return uint64[blocks]: the digest of every whole block so far, in order."""
-        return np.asarray(self._blocks, np.uint64)
-
-    def _note_repeats(self, pixels: NDArray[np.generic]) -> None:
-        for image in pixels:
-            digest = hashlib.blake2b(image.data, digest_size=IMAGE_DIGEST_BYTES).digest()
-            place = self._places.setdefault(digest, self._n_images)
-            if place != self._n_images:
-                self._repeats.append((self._n_images, place))
-            self._n_images += 1
-
-    def _update_blocks(self, first: int, pixels: NDArray[np.generic], labels: NDArray[np.int64]) -> None:
-        # Images before the first whole block belong to none.
-        start = 0 if self._block_labels else -first % BLOCK_IMAGES
-        while start < len(labels):
-            stop = min(len(labels), start + BLOCK_IMAGES - len(self._block_labels))
-            self._block.update(pixels[start:stop].data)
-            self._block_labels += labels[start:stop].tolist()
-            if len(self._block_labels) == BLOCK_IMAGES:
-                self._block.update(repr((first + stop, self._layout, self._block_labels)).encode())
-                self._blocks.append(int.from_bytes(self._block.digest(), "little"))
-                self._block, self._block_labels = hashlib.blake2b(digest_size=BLOCK_DIGEST_BYTES), []
-            start = stop
+        whole = (digest for _, (digest, is_whole) in sorted(self._digests.items()) if is_whole)
+        return np.asarray([int.from_bytes(digest[:BLOCK_DIGEST_BYTES], "little") for digest in whole], np.uint64)
 
     def hexdigest(self) -> str:
         """Return the digest of all images so far: 64 hex digits."""
-        total = hashlib.sha256(repr(self._layout).encode())
-        for part in (self._ids, self._labels, self._pixels):
-            total.update(part.digest())
+        total = hashlib.sha256(repr((self._layout, self._n_images)).encode())
+        for _, (digest, _) in sorted(self._digests.items()):
+            total.update(digest)
+        if self._open is not None:
+            total.update(self._digest_of(self._open))
         return total.hexdigest()
+
+    def _digest_of(self, piece: Piece) -> bytes:
+        digest = hashlib.sha256(repr((piece.first, piece.n_images, self._layout)).encode())
+        for _, labels in piece.parts:
+            digest.update(labels.data)
+        for pixels, _ in piece.parts:
+            digest.update(pixels.data)
+        return digest.digest()
+
+
+def _looks(images: NDArray[np.generic]) -> NDArray[np.uint64]:
+    """Return uint64[N]: a number of each image, equal for equal images; where others share one, pixels decide.
+
+    It costs a tenth of a digest. Source: multilinear hashing, Carter and Wegman 1979, modulo 2**64.
+    """
+    rows = images.reshape(len(images), -1).view(np.uint8)
+    n_words, n_odd = divmod(rows.shape[1], WORD_BYTES)
+    weights = _weights(n_words + n_odd)
+    words, odd = rows[:, n_odd:].view(np.uint64), rows[:, :n_odd].astype(np.uint64)
+    looks: NDArray[np.uint64] = np.einsum("ij,j->i", words, weights[n_odd:])
+    looks += np.einsum("ij,j->i", odd, weights[:n_odd])
+    return looks
+
+
+@lru_cache(maxsize=8)
+def _weights(n_words: int) -> NDArray[np.uint64]:
+    weights: NDArray[np.uint64] = np.random.default_rng(0).integers(0, 2**64, n_words, np.uint64)
+    weights |= np.uint64(1)
+    return weights
+
+
+def _repeats_among(places: list[int], read: Callable[[int], NDArray[np.generic]]) -> list[tuple[int, int]]:
+    """Return the images among some, in order, that have the pixels of an earlier one, each with the first such."""
+    kinds: dict[bytes, int] = {}
+    firsts = [(place, kinds.setdefault(np.ascontiguousarray(read(place)).tobytes(), place)) for place in places]
+    return [(place, first) for place, first in firsts if place != first]
 
 
 def fingerprint_range(dataset: Dataset, first: int, stop: int) -> str:

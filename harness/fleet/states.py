@@ -104,7 +104,7 @@ def value_of(records: Sequence[Record], case: Record, *, metric: str, batch_size
         if record.accuracy is None:
             raise MeasurementError(f"{case.case.id} was not scored: {record.error or record.unsupported}")
         return record.accuracy.top1
-    for latency in record.latencies:
+    for latency in record.valid_latencies:
         if batch_size in (None, latency.batch_size):
             return float(np.median(round_medians(latency.rounds_ns.array())))
     raise MeasurementError(f"{case.case.id} was not timed: {record.error or record.unsupported or batch_size}")

@@ -70,6 +70,8 @@ class Gate:
     is_exact: bool = False  # judged by the exact test, whose p-value has a smallest possible value
     reads_baseline: bool = False  # --baseline decides whether it is asked, and whether a missing baseline fails
     judges_absent: bool = False  # it judges cases that did not run, or cannot on this device; no other gate does
+    judges_outputs: bool = False  # REGRESSED by it, no time of the case counts
+    judges_times: bool = False  # it judges times, and has nothing to say where none counts
     judges_alone: bool = False  # of one that reads a baseline: it is asked under --baseline=ignore too
 
     def __post_init__(self) -> None:

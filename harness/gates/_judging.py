@@ -10,6 +10,7 @@ from harness.gates._accuracy import loss_split
 from harness.gates._family import apply_rules, holm, smallest_p_of
 from harness.gates._gate import Candidate, Evidence, Gate, JudgeOptions, Together
 from harness.gates._subjects import Subject
+from harness.gates._void import without_times
 from harness.records import LossSplit, Record, RecordKey, Status, Verdict
 from harness.specs import REFERENCE_BACKEND
 
@@ -25,13 +26,14 @@ def judge_records(
     outside the run. Pure: the same records, baselines and options give the same verdicts, in the run and years later.
     """
     asked = [gate for gate in gates if options.asks(gate)]
+    records = [replace(record, times_void="") for record in records]
     bench = _Bench(records)
     found = [_judge(record, bench, baselines.get(record.key), options, asked) for record in records]
     joint, error = _on_many(found, asked)
     if error:
         found = [replace(one, error=one.error or error) for one in found]
     verdicts = _judged_together(found, joint, options, asked)
-    return [_judged(one, given) for one, given in zip(found, verdicts, strict=True)]
+    return [_judged(one, given, asked) for one, given in zip(found, verdicts, strict=True)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,9 +174,11 @@ def _adjusted(
     return [(places, verdict) for (places, _, _), verdict in zip(members, verdicts, strict=True)]
 
 
-def _judged(found: _Found, verdicts: tuple[Verdict, ...]) -> Record:
+def _judged(found: _Found, verdicts: tuple[Verdict, ...], gates: Sequence[Gate]) -> Record:
+    times_void, verdicts = without_times(found.record, verdicts, gates)
     status, reason = _ending(found, verdicts)
-    return replace(found.record, verdicts=verdicts, loss_split=found.loss_split, status=status, reason=reason)
+    record = replace(found.record, times_void=times_void, loss_split=found.loss_split)
+    return replace(record, verdicts=verdicts, status=status, reason=reason)
 
 
 def _ending(found: _Found, verdicts: Sequence[Verdict]) -> tuple[Status, str]:
@@ -185,6 +189,8 @@ def _ending(found: _Found, verdicts: Sequence[Verdict]) -> tuple[Status, str]:
         return Status.FAILED, f"{failing.message}; then an error: {error}" if error else failing.message
     if error:
         return Status.ERROR, error
+    if void := next((latency for latency in record.latencies if latency.void), None):  # whichever gates were asked
+        return Status.FAILED, f"batch {void.batch_size}: the time is void: {void.void}"
     if record.unsupported or record.absent:
         told = next((verdict.message for verdict in verdicts), "")  # of a case with a baseline
         return (Status.ABSENT, told) if told else (Status.UNSUPPORTED, record.unsupported or record.absent)

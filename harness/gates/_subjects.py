@@ -92,7 +92,7 @@ def subject_from_record(record: Record, name: str) -> Subject:
         options=engine.options if engine else {},
         preparation=preparation_of(record),
         scores=_scores_from_record(record),
-        latencies=tuple(round_medians_from_latency(latency) for latency in record.latencies),
+        latencies=tuple(round_medians_from_latency(latency) for latency in record.valid_latencies),
         effective_precision=record.effective_precision,
     )
 

@@ -27,4 +27,5 @@ GATE = Gate(
     in_family=True,
     is_exact=True,
     reads_baseline=True,
+    judges_outputs=True,
 )

@@ -69,4 +69,5 @@ GATE = Gate(
     applies=lambda candidate: candidate.is_source and not candidate.timing_only,
     judge=judge,
     order=5,
+    judges_outputs=True,
 )

@@ -23,4 +23,5 @@ GATE = Gate(
     applies=lambda candidate: not candidate.timing_only,
     judge=judge,
     order=10,
+    judges_outputs=True,
 )

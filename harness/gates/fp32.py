@@ -27,4 +27,5 @@ GATE = Gate(
     judge=judge,
     order=30,
     in_family=True,
+    judges_outputs=True,
 )

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.gates._gate import Evidence, Gate
-from harness.records import NOT_AS_SCORED, InvarianceCheck, Latency, Outcome, SizeCheck, Verdict
+from harness.records import InvarianceCheck, Latency, Outcome, SizeCheck, Verdict
 
 
 def judge(evidence: Evidence) -> tuple[Verdict, ...]:
-    """Judge every arrangement that was tried, and every timed batch whose outputs are not those that were scored."""
+    """Judge every arrangement that was tried, and every timed batch whose outputs were not those that were scored."""
     record = evidence.record
     advice = _advice(record.sizes)
     return (
         *(_judge(check, advice) for check in record.invariance),
-        *(_timed_otherwise(latency) for latency in record.latencies if NOT_AS_SCORED in latency.flags),
+        *(_timed_otherwise(latency) for latency in record.latencies if latency.void),
     )
 
 
@@ -52,8 +52,8 @@ def _timed_otherwise(latency: Latency) -> Verdict:
     return Verdict(
         gate=GATE.name,
         outcome=Outcome.REGRESSED,
-        code=NOT_AS_SCORED,
-        message=f"batch {latency.batch_size}: the outputs of the timed engine are not those that were scored",
+        code="not_as_scored",
+        message=f"batch {latency.batch_size}: {latency.void}",
         advice="its time is that of a wrong result",
         is_failure=True,
     )

@@ -112,4 +112,5 @@ GATE = Gate(
     in_family=True,
     family="baseline",
     reads_baseline=True,
+    judges_outputs=True,
 )

@@ -23,4 +23,5 @@ GATE = Gate(
     judge=judge,
     order=50,
     in_family=True,
+    judges_outputs=True,
 )

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from harness.gates._gate import Evidence, Gate
 from harness.gates._stored import judge_latencies, no_baseline
+from harness.gates._void import void_verdicts
 from harness.records import Verdict
 
 
 def judge(evidence: Evidence) -> tuple[Verdict, ...]:
     """Judge the time of every batch size; one verdict each."""
     record = evidence.record
-    if not record.latencies:
-        return ()
+    void = void_verdicts(record, gate=GATE.name)
+    if not record.valid_latencies:
+        return void
     if evidence.stored is None or not evidence.stored.latencies:
         what = f"times on this type of device ({record.environment.device_type})"
-        return (no_baseline(record.case, stored_in=evidence.stored_in, gate=GATE.name, what=what),)
-    return judge_latencies(record, evidence.stored, gate=GATE.name)
+        return (*void, no_baseline(record.case, stored_in=evidence.stored_in, gate=GATE.name, what=what))
+    return (*void, *judge_latencies(record, evidence.stored, gate=GATE.name))
 
 
 GATE = Gate(
@@ -28,4 +30,5 @@ GATE = Gate(
     in_family=True,
     family="times",
     reads_baseline=True,
+    judges_times=True,
 )

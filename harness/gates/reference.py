@@ -34,4 +34,5 @@ GATE = Gate(
     judge=judge,
     order=40,
     in_family=True,
+    judges_outputs=True,
 )

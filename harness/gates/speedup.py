@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.gates._gate import Evidence, Gate
+from harness.gates._void import void_verdicts
 from harness.records import Latency, Outcome, Verdict
 from harness.stats import ratio_of_rounds
 
@@ -10,7 +11,8 @@ from harness.stats import ratio_of_rounds
 def judge(evidence: Evidence) -> tuple[Verdict, ...]:
     """Judge every batch size; one verdict each."""
     record = evidence.record
-    return tuple(_judge(latency, record.tolerance.min_speedup) for latency in record.latencies)
+    judged = (_judge(latency, record.tolerance.min_speedup) for latency in record.valid_latencies)
+    return (*void_verdicts(record, gate=GATE.name), *judged)
 
 
 def _judge(latency: Latency, asked: float | None) -> Verdict:
@@ -60,4 +62,5 @@ GATE = Gate(
     applies=lambda candidate: not candidate.is_source,
     judge=judge,
     order=75,
+    judges_times=True,
 )

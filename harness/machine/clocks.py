@@ -6,13 +6,14 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import MeasurementError
-from harness.protocols import Timer
+from harness.protocols import Outputs, Timer
 
 RESOLUTION_READINGS = 2_000
 SPINS = 200  # empty waits that tell what a wait itself costs
@@ -80,6 +81,29 @@ def host_drift(span_ns: int, *, now_ns: NowNs = time.perf_counter_ns, other_ns: 
     return (end - start) / (other_end - other_start) - 1
 
 
+def no_outputs() -> None:
+    """Keep nothing: what a timer's calls compute is not known."""
+
+
+def outputs_of(buffer: Outputs) -> Callable[[], Outputs]:
+    """Return how the outputs in a timer's buffer are read: copied, and the buffer spoiled with NaN."""
+
+    def outputs() -> Outputs:
+        found: Outputs = buffer.copy()
+        buffer.fill(np.nan)
+        return found
+
+    return outputs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoundContext:
+    """A call on buffers of its own, and what it writes there. Implements `protocols.Context`."""
+
+    run: Callable[[], object]
+    outputs: Callable[[], Outputs | None]
+
+
 class HostTimer:
     """Times a call by the wall clock around it. Implements `protocols.Timer`."""
 
@@ -88,11 +112,19 @@ class HostTimer:
     gated = False
 
     def __init__(
-        self, call: Callable[[], object], *, batch_size: int, window: str, now_ns: NowNs = time.perf_counter_ns
+        self,
+        call: Callable[[], object],
+        *,
+        batch_size: int,
+        window: str,
+        outputs: Callable[[], Outputs | None] = no_outputs,
+        now_ns: NowNs = time.perf_counter_ns,
     ) -> None:
+        """`outputs`: as `protocols.KeepsOutputs` has it."""
         self.batch_size = batch_size
         self.window = window
         self.calls_per_sample = 1
+        self.outputs = outputs
         self._call, self._now_ns = call, now_ns
 
     def sample(self, n_samples: int) -> NDArray[np.float64]:
@@ -138,10 +170,19 @@ class ReportedTimer:
     launch = "call"
     gated = False
 
-    def __init__(self, call: Callable[[], float], *, batch_size: int, window: str) -> None:
+    def __init__(
+        self,
+        call: Callable[[], float],
+        *,
+        batch_size: int,
+        window: str,
+        outputs: Callable[[], Outputs | None] = no_outputs,
+    ) -> None:
+        """`outputs`: as `protocols.KeepsOutputs` has it."""
         self.batch_size = batch_size
         self.window = window
         self.calls_per_sample = 1
+        self.outputs = outputs
         self._call = call  # runs once and returns its own duration [ns]
 
     def sample(self, n_samples: int) -> NDArray[np.float64]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from harness.machine.clock_audit import N_EMPTY, audited, clock_flags, quantum_ns
@@ -17,24 +17,54 @@ from harness.specs import TimingPlan
 _AUDITS: dict[str, ClockAudit] = {}  # by clock; of this process, before its first timing
 
 
+Look = Callable[[Timer], object]
+
+
+def no_look(timer: Timer) -> None:
+    """Look at nothing."""
+
+
 def measure_latency(
-    engines: Sequence[Engine], images: Images, plan: TimingPlan, *, device: str, reference_case: str = ""
+    engines: Sequence[Engine],
+    images: Images,
+    plan: TimingPlan,
+    *,
+    device: str,
+    reference_case: str = "",
+    before: Look = no_look,
+    after: Look = no_look,
 ) -> Latency:
     """Time one or two engines in turn on a batch, by an audited clock on a watched machine; then take their energy.
 
-    `device`: cpu or cuda:0, which is watched too. Raises: ConfigError for a window or launch that an engine lacks,
+    `device`: cpu or cuda:0, which is watched too. `before`, `after`: are shown the first engine's timer when it is warm
+    and when it was timed. Raises: ConfigError for a window or launch that an engine lacks,
     MeasurementError for a clock that stands still or gives other than positive times.
     """
     timers = make_timers(engines, images, window=plan.window, launch=plan.launch)
     watch = Watch(card_of(device), spinning=spinning_settings(engines[0].facts.options))
-    return latency_of_timers(timers, plan, watch, reference_case=reference_case)
+    return latency_of_timers(timers, plan, watch, reference_case=reference_case, before=before, after=after)
 
 
-def latency_of_timers(timers: Sequence[Timer], plan: TimingPlan, watch: Watch, *, reference_case: str = "") -> Latency:
+def latency_of_timers(
+    timers: Sequence[Timer],
+    plan: TimingPlan,
+    watch: Watch,
+    *,
+    reference_case: str = "",
+    before: Look = no_look,
+    after: Look = no_look,
+) -> Latency:
     """Time one or two timers in turn; see `measure_latency`."""
     audit = audit_of(timers[0])
-    arms = time_arms(timers, plan, min_sample_ns=min_sample_ns(timers[0].clock), watch=watch)
+    arms = time_arms(
+        timers,
+        plan,
+        min_sample_ns=min_sample_ns(timers[0].clock),
+        watch=watch,
+        warmed_up=lambda: before(timers[0]),
+    )
     seen = watch.seen()
+    after(timers[0])
     check_clocks(timers, arms)
     latency = latency_from_arms(timers, arms, reference_case=reference_case)
     doubts = condition_flags(seen)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Generator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +28,17 @@ CHUNK_IMAGES = 1_000  # read and preprocessed at once
 MAX_CHUNK_BYTES = 16 << 20  # so that chunks of large images stay small; a chunk holds at least one batch
 WHITE = 255
 N_BUFFERS = 3  # of a chunk each: one read, one running, one whose last batches are still in flight
+N_WAITING = 2  # chunks that wait for their digest, or their ranks, before the engine does
+# One thread beside the engine's where there are few CPUs: more take turns with the engine on its own. Where there are
+# many, sha256 in one thread has half the rate of the fastest engines.
+MANY_CPUS, FEW_HELPERS, MANY_HELPERS = 4, 1, 4
 
 
 class _Reader:
     """Batches of a range, with labels kept until their outputs come back.
 
-    One thread reads and preprocesses the next chunk and another digests the last one while the engine runs this one:
-    a fast engine would otherwise wait for sha256. Chunks lie in a few buffers, the engine's own where it offers some;
+    Helpers read and preprocess the next chunk and digest the last ones while the engine runs this one: a fast engine
+    would otherwise wait for sha256. Chunks lie in a few buffers, the engine's own where it offers some;
     a buffer is filled again once the outputs of all its images are back.
     """
 
@@ -48,34 +54,38 @@ class _Reader:
         self._free = self._buffers(engine)
         self._lent: deque[tuple[int, Images]] = deque()  # first image after the buffer's, buffer
 
-    def batches(self) -> Generator[Images, None, None]:
-        """Yield batches; a batch stays as it is until its outputs are back."""
+    def batches(self, helpers: Executor) -> Generator[Images, None, None]:
+        """Yield batches; a batch stays as it is until its outputs are back. `helpers`: threads."""
         starts = range(self._images.first, self._images.stop, self._chunk_images)
-        with ThreadPoolExecutor(max_workers=1) as reader, ThreadPoolExecutor(max_workers=1) as digester:
-            pending = reader.submit(self._chunk, starts[0], self._buffer(starts[0], starts[0]))
-            digested: Future[None] | None = None
-            for index, first in enumerate(starts):
-                inputs, classes, stored = pending.result()
-                if digested is not None:
-                    digested.result()
-                digested = digester.submit(self.fingerprint.update, first, *stored)
-                if index + 1 < len(starts):
-                    following = starts[index + 1]
-                    pending = reader.submit(self._chunk, following, self._buffer(following, first))
-                for start in range(0, len(inputs), self._batch_size):
-                    batch = inputs[start : start + self._batch_size]
-                    self.waiting.append((first + start, classes[start : start + self._batch_size]))
-                    yield _padded(batch, self._spec.max_batch)
-            if digested is not None:
-                digested.result()
+        digested: deque[Future[None]] = deque()
+        pending = helpers.submit(self._chunk, starts[0], self._buffer(starts[0], starts[0]))
+        for index, first in enumerate(starts):
+            inputs, classes, stored = pending.result()
+            if index + 1 < len(starts):
+                following = starts[index + 1]
+                pending = helpers.submit(self._chunk, following, self._buffer(following, first))
+            digested.append(helpers.submit(self.fingerprint.digest, self.fingerprint.cut(first, *stored)))
+            if len(digested) > N_WAITING:
+                digested.popleft().result()
+            for start in range(0, len(inputs), self._batch_size):
+                batch = inputs[start : start + self._batch_size]
+                self.waiting.append((first + start, classes[start : start + self._batch_size]))
+                yield _padded(batch, self._spec.max_batch)
+        for one in digested:
+            one.result()
+
+    def repeats(self) -> NDArray[np.int64]:
+        """Return int64[R, 2]: the place of an image that came before, and the place where it did."""
+        first = self._images.first
+        return self.fingerprint.repeats(lambda place: self._dataset.read(first + place, first + place + 1)[0])
 
     def _buffers(self, engine: Engine | None) -> deque[Images]:
         if isinstance(engine, LendsBuffers):
             lent = engine.host_buffers(N_BUFFERS, self._chunk_images)
             if lent:
                 return deque(lent)
-        shape = (self._chunk_images, *self._spec.input_shape)
-        return deque(np.empty(shape, np.float32) for _ in range(N_BUFFERS))
+        # One block, of which the system hands out large pages: three would cost mlp a tenth of its time in page faults.
+        return deque(np.empty((N_BUFFERS, self._chunk_images, *self._spec.input_shape), np.float32))
 
     def _buffer(self, first: int, unread: int) -> Images | None:
         """Return a buffer for the chunk from image `first` on, None while all are in use.
@@ -162,13 +172,14 @@ def score_engine(
         raise MeasurementError(f"a scoring batch of {batch_size} images is no batch; at least 1 is needed")
     size = spec.max_batch or min(batch_size, images.n_images)
     reader = _Reader(dataset, spec, images, size, engine)
-    scores = _Scores(spec)
     started = time.perf_counter_ns()
     with ExitStack() as stack:
+        helpers, ranker = _threads(stack)
+        scores = _Scores(spec, ranker)
         file = stack.enter_context(outputs_path.open("wb")) if outputs_path else None
         done = 0
         # Closed here on an error, not with its traceback: threads may not write into an engine's memory after it ends.
-        batches = stack.enter_context(closing(reader.batches()))
+        batches = stack.enter_context(closing(reader.batches(helpers)))
         stream = engine.infer_stream(batches)
         if isinstance(stream, Generator):
             stack.enter_context(closing(stream))
@@ -180,26 +191,79 @@ def score_engine(
                 file.write(np.ascontiguousarray(own, "<f4").data)
             done += len(classes)
             progress(done, images.n_images)
-    if done != images.n_images:
-        raise MeasurementError(f"model {spec.name}: {done} of {images.n_images} images came back from the engine")
-    return scores.accuracy(
+        if done != images.n_images:
+            raise MeasurementError(f"model {spec.name}: {done} of {images.n_images} images came back from the engine")
+        ranked = scores.ranked()
+    return _accuracy(ranked, scores.hexdigest(), spec, images, reader, started_ns=started, batch_size=size)
+
+
+def _threads(stack: ExitStack) -> tuple[Executor, Executor]:
+    """Return the helpers and the one thread that ranks, which is theirs where there are few CPUs."""
+    n_helpers = MANY_HELPERS if (os.cpu_count() or 1) >= MANY_CPUS else FEW_HELPERS
+    helpers = stack.enter_context(ThreadPoolExecutor(max_workers=n_helpers))
+    return helpers, helpers if n_helpers == 1 else stack.enter_context(ThreadPoolExecutor(max_workers=1))
+
+
+def _accuracy(
+    parts: list[_Ranked],
+    outputs_sha256: str,
+    spec: ModelSpec,
+    images: ImageRange,
+    reader: _Reader,
+    *,
+    started_ns: int,
+    batch_size: int,
+) -> Accuracy:
+    """Return what was scored."""
+    small = np.uint8 if spec.num_classes <= np.iinfo(np.uint8).max + 1 else np.uint16
+    tops, repeats = [part.top for part in parts], reader.repeats()
+    return Accuracy(
         images=images,
-        fingerprint=reader.fingerprint,
-        score_ns=time.perf_counter_ns() - started,
-        batch_size=size,
+        fingerprint=reader.fingerprint.hexdigest(),
+        num_classes=spec.num_classes,
+        labels=PackedArray.of(np.concatenate([part.classes for part in parts]).astype(small)),
+        predictions=PackedArray.of(np.concatenate([top.predictions for top in tops]).astype(small)),
+        top1_hits=PackedArray.of(np.packbits(np.concatenate([top.top1 for top in tops]))),
+        top5_hits=PackedArray.of(np.packbits(np.concatenate([top.top5 for top in tops]))),
+        margins=PackedArray.of(np.concatenate([top.margins for top in tops])),
+        n_ties_top1=sum(top.n_ties_top1 for top in tops),
+        n_ties_top5=sum(top.n_ties_top5 for top in tops),
+        outputs_sha256=outputs_sha256,
+        top1_hits_last=_packed_hits_last(tops),
+        repeats=PackedArray.of(repeats) if repeats.size else None,
+        block_digests=PackedArray.of(reader.fingerprint.block_digests()),
+        n_trained_on=sum(images.overlap(seen) for seen in spec.trained_on),
+        score_ns=time.perf_counter_ns() - started_ns,
+        batch_size=batch_size,
     )
 
 
-class _Scores:
-    """Ranks outputs a chunk at a time: at small batches NumPy's fixed cost a call would rival a fast engine."""
+def _packed_hits_last(tops: list[TopK]) -> PackedArray | None:
+    if all(top.top1_last is None for top in tops):
+        return None
+    return PackedArray.of(
+        np.packbits(np.concatenate([top.top1 if top.top1_last is None else top.top1_last for top in tops]))
+    )
 
-    def __init__(self, spec: ModelSpec) -> None:
-        self._spec, self._task = spec, find_task(spec.task)
+
+@dataclass(frozen=True, slots=True)
+class _Ranked:
+    top: TopK
+    classes: NDArray[np.int64]
+
+
+class _Scores:
+    """Ranks outputs a chunk at a time, in a thread: NumPy's fixed cost a call would rival a fast engine."""
+
+    def __init__(self, spec: ModelSpec, ranker: Executor) -> None:
+        """`ranker`: one thread, so that outputs are digested in order."""
+        self._spec, self._task, self._ranker = spec, find_task(spec.task), ranker
         self._digest = hashlib.sha256()
         self._outputs: list[NDArray[np.float32]] = []
         self._classes: list[NDArray[np.int64]] = []
         self._n_waiting, self._first = 0, 0
-        self._parts: list[tuple[TopK, NDArray[np.int64]]] = []
+        self._parts: deque[Future[_Ranked]] = deque()
+        self._ranked: list[_Ranked] = []
 
     def add(self, first: int, outputs: NDArray[np.float32], classes: NDArray[np.int64]) -> None:
         """Add the outputs of images first.. Raises: MeasurementError for another dtype or shape, NaN and +inf."""
@@ -219,49 +283,31 @@ class _Scores:
         self._classes.append(classes)
         self._n_waiting += len(classes)
         if self._n_waiting >= CHUNK_IMAGES:
-            self._rank()
+            self._submit()
 
-    def _rank(self) -> None:
-        if not self._outputs:
-            return
-        outputs, classes = np.concatenate(self._outputs), np.concatenate(self._classes)
-        _check_outputs(outputs, self._spec, self._first)
-        self._digest.update(np.ascontiguousarray(outputs, "<f4").data)
-        self._parts.append((self._task.score(outputs, classes), classes))
+    def ranked(self) -> list[_Ranked]:
+        """Return the ranks of all outputs. Raises: MeasurementError for NaN and +inf."""
+        if self._n_waiting:
+            self._submit()
+        while self._parts:
+            self._ranked.append(self._parts.popleft().result())
+        return self._ranked
+
+    def hexdigest(self) -> str:
+        """Return the sha256 of the outputs that were ranked."""
+        return self._digest.hexdigest()
+
+    def _submit(self) -> None:
+        self._parts.append(self._ranker.submit(self._rank, self._outputs, self._classes, self._first))
         self._outputs, self._classes, self._n_waiting = [], [], 0
+        if len(self._parts) > N_WAITING:
+            self._ranked.append(self._parts.popleft().result())
 
-    def accuracy(
-        self, *, images: ImageRange, fingerprint: RangeFingerprint, score_ns: int, batch_size: int
-    ) -> Accuracy:
-        """Return what was scored."""
-        self._rank()
-        parts, spec = self._parts, self._spec
-        small = np.uint8 if spec.num_classes <= np.iinfo(np.uint8).max + 1 else np.uint16
-        return Accuracy(
-            images=images,
-            fingerprint=fingerprint.hexdigest(),
-            num_classes=spec.num_classes,
-            labels=PackedArray.of(np.concatenate([classes for _, classes in parts]).astype(small)),
-            predictions=PackedArray.of(np.concatenate([top.predictions for top, _ in parts]).astype(small)),
-            top1_hits=PackedArray.of(np.packbits(np.concatenate([top.top1 for top, _ in parts]))),
-            top5_hits=PackedArray.of(np.packbits(np.concatenate([top.top5 for top, _ in parts]))),
-            margins=PackedArray.of(np.concatenate([top.margins for top, _ in parts])),
-            n_ties_top1=sum(top.n_ties_top1 for top, _ in parts),
-            n_ties_top5=sum(top.n_ties_top5 for top, _ in parts),
-            outputs_sha256=self._digest.hexdigest(),
-            top1_hits_last=self._packed_hits_last(),
-            repeats=PackedArray.of(repeats) if (repeats := fingerprint.repeats()).size else None,
-            block_digests=PackedArray.of(fingerprint.block_digests()),
-            n_trained_on=sum(images.overlap(seen) for seen in spec.trained_on),
-            score_ns=score_ns,
-            batch_size=batch_size,
-        )
-
-    def _packed_hits_last(self) -> PackedArray | None:
-        if all(top.top1_last is None for top, _ in self._parts):
-            return None
-        hits = [top.top1 if top.top1_last is None else top.top1_last for top, _ in self._parts]
-        return PackedArray.of(np.packbits(np.concatenate(hits)))
+    def _rank(self, parts: list[NDArray[np.float32]], classes_of_parts: list[NDArray[np.int64]], first: int) -> _Ranked:
+        outputs, classes = np.concatenate(parts), np.concatenate(classes_of_parts)
+        _check_outputs(outputs, self._spec, first)
+        self._digest.update(np.ascontiguousarray(outputs, "<f4").data)
+        return _Ranked(self._task.score(outputs, classes), classes)
 
 
 def _check_outputs(outputs: NDArray[np.float32], spec: ModelSpec, first: int) -> None:

@@ -70,6 +70,7 @@ def time_arms(
     plan: TimingPlan,
     *,
     min_sample_ns: float,
+    warmed_up: Callable[[], object] = lambda: None,
     now_ns: Callable[[], int] = time.perf_counter_ns,
     cpu_now_ns: Callable[[], int] = time.process_time_ns,
     watch: Watch | None = None,
@@ -78,11 +79,13 @@ def time_arms(
 
     Two speed states of a machine that last for seconds hit neighbouring rounds alike, so a ratio of rounds is some
     20 times steadier than a ratio of two medians taken one after the other. The watch looks at the machine between
-    rounds; a round that the card was throttled in is dropped of all arms, while enough are left.
+    rounds; a round that the card was throttled in is dropped of all arms, while enough are left. `warmed_up` is
+    called before the rounds.
     Raises: MeasurementError for a sample that is not positive.
     """
     prepared = [prepare_timer(timer, plan, min_sample_ns, now_ns) for timer in timers]
     sizes = [n_samples for _, n_samples in prepared]
+    warmed_up()
     n_rounds = _rounds_within_budget(timers, sizes, plan)
     rounds: list[list[NDArray[np.float64]]] = [[] for _ in timers]
     starts: list[list[int]] = [[] for _ in timers]

@@ -242,6 +242,21 @@ MEASURING = (
         default="0, not taken",
     ),
     _measure(
+        flag="--throughput",
+        field="timing.throughput",
+        kind=SWITCH,
+        help="measure images/s with several inferences at once, too",
+    ),
+    _measure(
+        flag="--concurrency",
+        field="timing.concurrency",
+        kind=WHOLE,
+        metavar="N,N",
+        help="inferences at once that --throughput tries",
+        default="1, 2, 4, ... up to the CPUs / --threads",
+        listed=True,
+    ),
+    _measure(
         flag="--threads",
         field="num_threads",
         kind=WHOLE,

@@ -15,6 +15,7 @@ from harness.records import Accuracy, EngineFacts, Flip, Layer, PackedArray, Rec
 from harness.report.charts import rounds_chart
 from harness.report.flags import flag_text
 from harness.report.format import MISSING, format_bytes, format_count, format_time, is_number, plural
+from harness.report.load import throughput_facts
 from harness.report.png import data_uri_from_pixels
 from harness.report.rows import Row, Timing, unpacked
 from harness.stats import ConfusionMove, confusion_matrix, largest_confusion_moves
@@ -90,6 +91,7 @@ class Detail:
     gained: tuple[FlipView, ...] = ()
     n_flips_left_out: int = 0
     timings: tuple[TimingView, ...] = ()
+    throughput: tuple[tuple[str, str], ...] = ()
     layers: tuple[LayerView, ...] = ()
     n_layers_left_out: int = 0
     build: tuple[tuple[str, str], ...] = ()
@@ -127,6 +129,7 @@ def _detail(row: Row, *, is_full: bool, is_inline: bool) -> Detail:
         gained=tuple(view for view in views if view.flip.gained),
         n_flips_left_out=len(record.flips) - len(flips),
         timings=tuple(_timing_view(timing, is_drawn=is_full or not index) for index, timing in enumerate(row.timings)),
+        throughput=throughput_facts(record),
         layers=shown,
         n_layers_left_out=len(layers) - len(shown),
         build=_build_facts(record, row.previous),

@@ -13,7 +13,7 @@ from harness.machine.conditions import (
     THROTTLED,
 )
 from harness.measure.warm_up import NOT_STEADY
-from harness.records import NOT_AS_SCORED, TIMED_OTHERWISE, Latency
+from harness.records import TIMED_OTHERWISE, Latency
 
 ENQUEUE_BOUND = "enqueue_bound"
 # What bears on the meaning of a time or a speed-up, so that the terminal tells it too.
@@ -25,7 +25,6 @@ FLAGS = {
     "expects_int8_loss": "the model's card expects a loss in INT8",
     ENQUEUE_BOUND: "a plain enqueue takes the host nearly as long as the device needs, or longer",
     TIMED_OTHERWISE: "FP32 was timed in another way: their ratio is no speed-up",
-    NOT_AS_SCORED: "the outputs of the timed engine are not those that were scored",
     "drift": "the latency moved during the run",
     "noisy": "the rounds scatter widely: the machine was not quiet",
     NOT_STEADY: "calls still got faster or slower when the time for warming up was spent",

@@ -265,7 +265,7 @@ def _row(record: Record, *, anchor: str, reference: Record | None, previous: Rec
         or _change_told(record, FP32.name, against="FP32"),
         against_baseline=_change_told(record, BASELINE.name, against="the baseline"),
         against_previous=_change_since(record, previous, against=previous_name),
-        timings=tuple(_timing(latency, previous) for latency in record.latencies),
+        timings=tuple(_timing(latency, record, previous) for latency in record.latencies),
         previous=previous,
         reference=reference,
     )
@@ -310,8 +310,10 @@ def _reference_of(record: Record, by_key: dict[RecordKey, Record]) -> Record | N
     return next((by_key[key] for key in keys if key in by_key), None)
 
 
-def _timing(latency: Latency, previous: Record | None) -> Timing:
-    earlier = next((x for x in previous.latencies if _same_protocol(x, latency)), None) if previous else None
+def _timing(latency: Latency, record: Record, previous: Record | None) -> Timing:
+    if void := record.void_of(latency):
+        return Timing(latency=latency, summary=None, problem=f"void: {void}")
+    earlier = next((x for x in previous.valid_latencies if _same_protocol(x, latency)), None) if previous else None
     try:
         rounds = latency.rounds_ns.array()
         summary = summarize_latency(rounds)

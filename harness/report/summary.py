@@ -98,6 +98,7 @@ def _latency_summary(timing: Timing) -> dict[str, Any]:
         "cores_used": latency.cores_used,
         "n_discarded_rounds": latency.n_discarded_rounds,
         "energy_mj_per_image": latency.energy_mj_per_image,
+        "problem": timing.problem,
         "speedup": ratio.value if ratio else None,
         "speedup_low": ratio.low if ratio else None,
         "speedup_high": ratio.high if ratio else None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError
 from harness.records import Latency, Record
+from harness.report.load import throughput_entry
 from harness.report.rows import Change, Row, Timing
 
 if TYPE_CHECKING:
@@ -126,6 +127,15 @@ COLUMNS = {
     "energy_low_mj_per_image": "float64",
     "energy_high_mj_per_image": "float64",
     "energy_saving": "float64",
+    "latency_problem": "string",
+    "throughput_images_per_s": "float64",
+    "throughput_low_images_per_s": "float64",
+    "throughput_high_images_per_s": "float64",
+    "throughput_concurrency": "Int64",
+    "throughput_p50_ns": "float64",
+    "throughput_p99_ns": "float64",
+    "throughput_clock": "string",
+    "throughput_window": "string",
     "build_ns": "Int64",
     "engine_bytes": "Int64",
     "device_memory_bytes": "Int64",
@@ -168,6 +178,7 @@ def _entry(row: Row, timing: Timing | None) -> dict[str, Any]:
         **_accuracy_entry(row),
         **_engine_entry(record),
         **(_timing_entry(timing) if timing else {}),
+        **(throughput_entry(record, timing.latency.batch_size) if timing else {}),
     }
 
 
@@ -222,6 +233,7 @@ def _timing_entry(timing: Timing) -> dict[str, Any]:
         "enqueue_ns": latency.enqueue_ns,
         "latency_flags": " ".join(latency.flags) or None,
         **_trust_entry(latency),
+        "latency_problem": timing.problem or None,
     }
     if summary is not None:
         for name in ("p50", "p90", "p99"):

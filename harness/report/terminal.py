@@ -26,6 +26,7 @@ from harness.report.format import (
     format_time,
     plural,
 )
+from harness.report.load import throughput_line
 from harness.report.model import Report
 from harness.report.rows import Change, Row, Timing, rows_by_reason, timing_modes
 from harness.report.standing import NEEDS_A_LOOK, Standing, outcome_word
@@ -213,6 +214,7 @@ def _explanations(rows: Sequence[Row]) -> list[str]:
         )
     lines += _flag_lines(rows)
     lines += _slower_lines(rows)
+    lines += [line for row in rows if (line := throughput_line(row.record))]
     lines += [f"note {row.record.case.id}: {text}" for row in rows for text in row.warnings]
     return [*lines, *_reasons(rows)]
 

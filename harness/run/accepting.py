@@ -53,7 +53,7 @@ def is_complete(record: Record) -> bool:
     """Tell whether a record has all that a baseline is for; half a one would make the next run blind."""
     if record.status is not Status.PASSED and not failed_against_baseline(record):
         return False
-    if not record.latencies:
+    if not record.latencies or any(latency.void for latency in record.latencies):
         return False
     if record.timing_only:
         return True

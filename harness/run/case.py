@@ -31,7 +31,7 @@ from harness.run.case_worker import CaseWorker, WorkerSettings
 from harness.run.pairing import Arm
 from harness.run.resuming import known_of
 from harness.specs import Case, ModelSpec, Precision, Tolerance
-from harness.worker.requests import CaseRequest, LayerReport, Prepared
+from harness.worker.requests import CaseRequest, LayerReport, Prepared, ThroughputReport
 
 T = TypeVar("T")
 
@@ -121,8 +121,17 @@ class _Measured:
                 return latency
         raise MeasurementError(f"{self.case.id}: batch {batch_size} was not timed")
 
+    def throughput(self) -> ThroughputReport:
+        """Measure several inferences at once, their outputs held against those that are scored."""
+        if not self.model.timing_only:
+            self.accuracy()
+        self.prepare()
+        return self._ask("throughput", ThroughputReport)
+
     def layers(self) -> LayerReport:
         """Read back what ran. The last thing to ask: profiling disturbs what is timed after it."""
+        if self._request.timing.throughput:
+            self.throughput()
         self.prepare()
         return self._ask("layers", LayerReport)
 
@@ -220,6 +229,7 @@ def _measured(answers: Mapping[str, object]) -> dict[str, Any]:
     """Return what a worker answered as fields of a Record."""
     prepared = cast(Prepared | None, answers.get("prepare"))
     layers = cast(LayerReport | None, answers.get("layers"))
+    throughput = cast(ThroughputReport | None, answers.get("throughput"))
     return {
         "artifact": prepared.artifact if prepared else None,
         "unsupported": prepared.support.reason if prepared and not prepared.support.supported else "",
@@ -228,6 +238,7 @@ def _measured(answers: Mapping[str, object]) -> dict[str, Any]:
         "accuracy": answers.get("score"),
         "invariance": answers.get("invariance", ()),
         "latencies": answers.get("time", ()),
+        "throughput": throughput.found if throughput else (),
     }
 
 

@@ -13,7 +13,7 @@ from harness.records import Environment, Record, Run, Support
 from harness.run.plan import Plan
 from harness.store.cache import sha256_of_file
 from harness.store.runs import find_unfinished, load_run
-from harness.worker.requests import LayerReport, Prepared
+from harness.worker.requests import LayerReport, Prepared, ThroughputReport
 
 # What must be alike, or one run would hold the times of two.
 SAME = ("device_type", "versions", "python", "os", "driver", "cuda_version")
@@ -85,6 +85,8 @@ def known_of(record: Record, outputs: Path) -> Known | None:
         answers["score"] = record.accuracy
     if record.latencies:
         answers["time"] = record.latencies
+    if record.throughput:
+        answers["throughput"] = ThroughputReport(found=record.throughput)
     if record.effective_precision is not None:
         answers["layers"] = LayerReport(layers=record.layers, effective_precision=record.effective_precision)
     if record.invariance:

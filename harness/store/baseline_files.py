@@ -18,7 +18,7 @@ from harness.records import EffectivePrecision, Environment, PackedArray, Record
 from harness.specs import Case, ImageRange
 from harness.store.sealed import Damaged, check_digest, decoded, sealed, values_of
 
-BASELINE_SCHEMA = 2
+BASELINE_SCHEMA = 3
 PREDICTIONS, TIMES = "predictions", "times"
 MARGIN_QUANTILES = (0.01, 0.1, 0.5)
 

@@ -195,7 +195,7 @@ class BaselineStore:
         return (self.times_path(record),) if path is None else (path, self.times_path(record))
 
     def _files_of(self, record: Record, *, accepted_by: str, accepted_at: str) -> dict[Path, Baseline]:
-        if record.artifact is None or (record.accuracy is None and not record.latencies):
+        if record.artifact is None or (record.accuracy is None and not record.valid_latencies):
             raise BaselineError(
                 f"{record.case.id}: nothing was measured ({record.status}); a baseline needs scores or times"
             )
@@ -203,7 +203,7 @@ class BaselineStore:
         path = self.predictions_path(record)
         if path is not None:
             files[path] = predictions_from_record(record, accepted_by=accepted_by, accepted_at=accepted_at)
-        if record.latencies:
+        if record.valid_latencies:
             times = times_from_record(record, accepted_by=accepted_by, accepted_at=accepted_at)
             files[self.times_path(record)] = times
         return files
@@ -237,7 +237,7 @@ class KeptBaselines(Mapping[RecordKey, Subject]):
 def is_measured(record: Record) -> bool:
     """Tell whether a record has something to accept or to compare."""
     has_ended = record.status in (Status.PASSED, Status.FAILED)
-    return has_ended and (record.accuracy is not None or bool(record.latencies))
+    return has_ended and (record.accuracy is not None or bool(record.valid_latencies))
 
 
 def write_file(path: Path, data: bytes) -> None:

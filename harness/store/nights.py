@@ -77,7 +77,7 @@ def values_of(record: Record) -> tuple[Value, ...]:
                 fingerprint=accuracy.fingerprint,
             )
         )
-    for latency in record.latencies:
+    for latency in record.valid_latencies:
         try:
             p50 = float(np.median(round_medians(latency.rounds_ns.array())))
         except MeasurementError:

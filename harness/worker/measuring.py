@@ -6,21 +6,18 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from harness.measure.invariance import accepted_gap, check_invariance, largest_gap, outputs_in_batches
+from harness.measure.invariance import check_invariance, outputs_in_batches
 from harness.measure.latency import measure_latency
 from harness.measure.scoring import score_engine
 from harness.precision.effective import effective_precision
 from harness.protocols import BoundsBatches, Images, Progress
-from harness.records import NOT_AS_SCORED, Accuracy, InvarianceCheck, Latency, OutputsOfSize, PackedArray
-from harness.specs import BF16_RUNTIME_RECIPE
+from harness.records import Accuracy, InvarianceCheck, Latency, OutputsOfSize, PackedArray
+from harness.worker.as_scored import AFTER, BEFORE, AsScored, throughput_of
 from harness.worker.images import scored_dataset, timing_batch
 from harness.worker.opening import OpenCase
-from harness.worker.requests import LayerReport
+from harness.worker.requests import LayerReport, ThroughputReport
 
 INVARIANCE_IMAGES = 16
-COMPARED_IMAGES = 16  # of a timed batch, with their scored outputs
 
 
 def score(case: OpenCase, progress: Progress) -> Accuracy:
@@ -53,26 +50,41 @@ def time_engine(case: OpenCase, progress: Progress) -> tuple[Latency, ...]:
         engines.append(case.build(case.artifact(reference)))
         closing.append(engines[-1])
         case.stage("time")
-    latencies = []
+    latencies, looked_at = [], []
     try:
         for index, batch_size in enumerate(plan.batch_sizes):
             images = timing_batch(request.model, request.data, batch_size)
             with case.turn(partial(progress, index, len(plan.batch_sizes))):
-                latency = measure_latency(engines, images, plan, device=asked.device, reference_case=reference.id)
-            is_as_scored = _is_as_scored(case, images)  # after the clock: what `infer` leaves would be timed too
-            latencies.append(latency if is_as_scored else replace(latency, flags=(*latency.flags, NOT_AS_SCORED)))
+                outputs = AsScored(request, batch_size)
+                latency = measure_latency(
+                    engines,
+                    images,
+                    plan,
+                    device=asked.device,
+                    reference_case=reference.id,
+                    before=partial(outputs.look, when=BEFORE),
+                    after=partial(outputs.look, when=AFTER),
+                )
+            looked_at.append((outputs, images))
+            latencies.append(latency)
             progress(index + 1, len(plan.batch_sizes))
+        for outputs, images in looked_at:  # after the clock: what `infer` leaves would be timed too
+            outputs.run(case.engine, images)
     finally:
         for engine in closing:
             engine.close()
-    return tuple(latencies)
+    return tuple(replace(one, void=outputs.void) for one, (outputs, _) in zip(latencies, looked_at, strict=True))
+
+
+def throughput(case: OpenCase, progress: Progress) -> ThroughputReport:
+    """Run several inferences at once."""
+    return throughput_of(case, progress)
 
 
 def read_layers(case: OpenCase) -> LayerReport:
     """Read back what ran. Call it last: profiling disturbs what is timed after it."""
-    asked = case.request.case
-    layers = case.engine.layers()
-    effective = effective_precision(layers, asked.precision, has_cast_weights=asked.recipe != BF16_RUNTIME_RECIPE)
+    asked, layers = case.request.case, case.engine.layers()
+    effective = effective_precision(layers, asked.precision, has_cast_weights=asked.has_cast_weights)
     return LayerReport(layers=layers, effective_precision=effective)
 
 
@@ -101,17 +113,3 @@ def _tried(case: OpenCase) -> tuple[Images, tuple[int, ...]]:
     # Where a backend names the bounds of what its engine takes, those are the sizes to try; else small ones as well.
     small = set() if own else {1, min(2, largest), min(INVARIANCE_IMAGES, largest)}
     return images, tuple(sorted(small | bounds))
-
-
-def _is_as_scored(case: OpenCase, images: Images) -> bool:
-    """Tell whether the engine gives a timed batch the outputs that were scored; True where nothing was."""
-    request, path = case.request, Path(case.request.outputs_path)
-    width = request.model.num_classes
-    if not request.outputs_path or not path.is_file():
-        return True
-    scored = np.memmap(path, "<f4", "r") if path.stat().st_size else np.empty(0, np.float32)
-    if scored.size != request.data.scored.n_images * width:  # scoring ended early
-        return True
-    expected = scored.reshape(-1, width)[np.arange(min(len(images), COMPARED_IMAGES)) % (scored.size // width)]
-    found = case.engine.infer(images)[:COMPARED_IMAGES]
-    return largest_gap(found, expected) <= accepted_gap(expected, request.case.precision)

@@ -44,6 +44,7 @@ FIRST_STAGE = {
     "build_reference": "build",
     "open_timers": "time",
     "time_round": "time",
+    "throughput": "time",
 }
 # The package alone is taken from here, not the folder that it lies in: in an installation that is `site-packages`, and
 # another environment's worker would test this one's runtimes.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from harness.records import Artifact, EffectivePrecision, EngineFacts, EngineFile, Layer, Support
+from harness.records import Artifact, EffectivePrecision, EngineFacts, EngineFile, Layer, Support, Throughput
 from harness.specs import BuildOptions, Case, DatasetRequest, ModelSpec, TimingPlan
 
 
@@ -68,6 +68,14 @@ class LayerReport:
 
     layers: tuple[Layer, ...]
     effective_precision: EffectivePrecision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThroughputReport:
+    """The throughput of every timed batch size, or why there is none."""
+
+    found: tuple[Throughput, ...] = ()
+    why_not: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

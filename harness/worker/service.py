@@ -24,6 +24,7 @@ from harness.worker.requests import (
     OnnxQuestion,
     Prepared,
     RoundRequest,
+    ThroughputReport,
     TimerFacts,
     TimersRequest,
 )
@@ -85,6 +86,10 @@ class Service:
         if self._timers is None:
             raise ConfigError(f"{request.case.case.id} has no timers in this worker")
         return self._timers.round(request.batch_size)
+
+    def throughput(self, request: CaseRequest, progress: Progress) -> ThroughputReport:
+        """Run several inferences of the open case at once."""
+        return measuring.throughput(self._opened(request), progress)
 
     def layers(self, request: CaseRequest, progress: Progress) -> LayerReport:
         """Read the open case's layers back."""

@@ -1,5 +1,6 @@
 """What every backend promises, one function a clause; each takes a backend and a folder of nets."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from harness.errors import BuildError, ConfigError, DataError, MeasurementError
 from harness.precision.effective import effective_precision
+from harness.protocols import KeepsOutputs, RunsConcurrently
 from harness.specs import BuildOptions, Case, Precision
 
 BATCHES = (1, 4)
@@ -242,6 +244,32 @@ def timer_says_what_it_times(backend, nets):
             timer = engine.timer(onnx_nets.images(N), window=window, launch="auto")
             assert (timer.batch_size, timer.window, timer.calls_per_sample) == (N, window, 1)
             assert timer.clock in ("host", "cuda_event")
+
+
+def timer_shows_what_it_computes(backend, nets):
+    images = onnx_nets.images(N)
+    with build(backend, nets) as engine:
+        for window in ("compute", "end_to_end"):
+            timer = engine.timer(images, window=window, launch="auto")
+            for _ in range(2):
+                timer.sample(2)
+                if isinstance(timer, KeepsOutputs) and (outputs := timer.outputs()) is not None:
+                    np.testing.assert_allclose(outputs, engine.infer(images), rtol=1e-3, atol=1e-5)
+
+
+def contexts_give_the_outputs_of_infer(backend, nets):
+    images = onnx_nets.images(N)
+    with build(backend, nets) as engine:
+        if not isinstance(engine, RunsConcurrently):
+            return
+        assert engine.concurrency
+        contexts = engine.contexts(images, 2)
+        with ThreadPoolExecutor(2) as pool:
+            for _ in range(20):
+                list(pool.map(lambda context: context.run(), contexts))
+        for context in contexts:
+            if (outputs := context.outputs()) is not None:
+                np.testing.assert_allclose(outputs, engine.infer(images), rtol=1e-3, atol=1e-5)
 
 
 def unknown_window_refused(backend, nets):

@@ -8,7 +8,7 @@ from onnx.reference import ReferenceEvaluator
 
 from harness.backends._inputs import check_images
 from harness.errors import BuildError, ConfigError, MeasurementError
-from harness.machine.clocks import HostTimer
+from harness.machine.clocks import BoundContext, HostTimer
 from harness.models.onnx_graph import check_scales, index_nodes, load_model
 from harness.records import Availability, EngineFacts, Layer, Support, TensorSpec
 
@@ -110,6 +110,13 @@ class FakeEngine:
         outputs = [self.infer(images) for images in batches]
         return iter(outputs[::-1] if self.fault == "stream_keeps_order" else outputs)
 
+    concurrency = "threads"
+
+    def contexts(self, images, n_contexts):
+        is_mixed = self.fault == "contexts_give_the_outputs_of_infer"
+        outputs = (lambda: self.infer(images)[::-1]) if is_mixed else (lambda: self.infer(images))
+        return [BoundContext(run=lambda: self.infer(images), outputs=outputs) for _ in range(n_contexts)]
+
     def timer(self, images, *, window, launch):
         if window not in ("compute", "end_to_end") and self.fault != "unknown_window_refused":
             raise ConfigError(f"no window {window!r}")
@@ -118,6 +125,8 @@ class FakeEngine:
             timer.sample = lambda n: np.ones(n - 1)
         if self.fault == "timer_is_positive":
             timer.sample = np.zeros
+        if self.fault == "timer_shows_what_it_computes":
+            timer.outputs = lambda: self.infer(images)[::-1]
         if self.fault == "timer_says_what_it_times":
             timer.window = "compute" if window == "end_to_end" else "end_to_end"
         return timer

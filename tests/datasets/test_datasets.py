@@ -132,3 +132,72 @@ def test_fingerprint_of_a_range_past_the_end():
 @pytest.mark.parametrize(("first", "stop"), [(0, 0), (0, 10), (9, 10), (10, 10)])
 def test_ranges_inside_are_fine(first, stop):
     check_range(first, stop, name="n", split="s", n_images=10)
+
+
+def fingerprint_of(pixels, *, first=0, chunk=64):
+    fingerprint = RangeFingerprint()
+    for start in range(0, len(pixels), chunk):
+        part = pixels[start : start + chunk]
+        fingerprint.update(first + start, part, np.zeros(len(part), np.int64))
+    return fingerprint
+
+
+def test_blocks_may_be_digested_in_any_order():
+    ordered, shuffled = RangeFingerprint(), RangeFingerprint()
+    parts = [(first, *Rows().read(first, min(first + 130, 730))) for first in range(70, 730, 130)]
+    for part in parts:
+        ordered.update(*part)
+    for cut in reversed([shuffled.cut(*part) for part in parts]):
+        shuffled.digest(cut)
+    assert shuffled.hexdigest() == ordered.hexdigest()
+    assert shuffled.block_digests().tolist() == ordered.block_digests().tolist()
+    assert ordered.block_digests().size == 6, "100..699: the first and the last images are in no whole block"
+
+
+def test_ranges_that_overlap_share_the_digests_of_whole_blocks():
+    pixels, _ = Rows().read(0, 1000)
+    here, there = fingerprint_of(pixels[30:800], first=30), fingerprint_of(pixels[200:], first=200, chunk=1000)
+    assert here.block_digests()[1:].tolist() == there.block_digests()[:6].tolist()
+    pixels[650] ^= 1
+    changed = fingerprint_of(pixels[200:], first=200)
+    assert np.flatnonzero(changed.block_digests() != there.block_digests()).tolist() == [4]
+
+
+def test_images_that_do_not_follow_are_refused():
+    fingerprint = RangeFingerprint()
+    fingerprint.update(0, *Rows().read(0, 10))
+    with pytest.raises(DataError, match="from 20 on came where image 10 should follow"):
+        fingerprint.update(20, *Rows().read(20, 30))
+
+
+@pytest.mark.parametrize("shape", [(3,), (8,), (2, 5), (28, 28)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_repeats_are_found_by_their_pixels(shape, dtype):
+    generator = np.random.default_rng(3)
+    pixels = generator.integers(0, 255, (300, *shape), np.uint8).astype(dtype)
+    pixels[[50, 120, 299]] = pixels[7]
+    firsts = {}
+    expected = [
+        (place, first)
+        for place, image in enumerate(pixels)
+        if (first := firsts.setdefault(image.tobytes(), place)) != place
+    ]
+    assert {(50, 7), (120, 7), (299, 7)} <= set(expected)
+    found = fingerprint_of(pixels).repeats(lambda place: pixels[place])
+    assert found.tolist() == [list(pair) for pair in expected]
+
+
+def test_images_that_only_look_alike_are_no_repeats(monkeypatch):
+    pixels, _ = Rows().read(0, 300)  # 0..250, then 0..48 again
+    monkeypatch.setattr("harness.datasets._ranges._looks", lambda images: np.zeros(len(images), np.uint64))
+    found = fingerprint_of(pixels).repeats(lambda place: pixels[place])
+    assert found.tolist() == [[place, place - 251] for place in range(251, 300)]
+
+
+def test_images_of_one_pixel_less_look_unlike():
+    pixels = np.random.default_rng(5).integers(0, 256, (3000, 28, 28), np.uint8)
+    pixels[1500:] = pixels[:1500]
+    pixels[1500:, 14, 13] ^= 1
+    asked = []
+    assert not fingerprint_of(pixels).repeats(lambda place: asked.append(place) or pixels[place]).size
+    assert not asked, "none had to be read again"

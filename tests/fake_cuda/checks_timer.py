@@ -208,3 +208,20 @@ def test_a_card_that_takes_no_kernel_of_ours_says_so(build, images, monkeypatch)
         timer = engine.timer(images(4), window="compute", launch="auto")
         with pytest.raises(MeasurementError, match="batch 4 cannot be slowed down: cuModuleLoadData failed"):
             timer.slow_down(0.01)
+
+
+@pytest.mark.parametrize("window", ["compute", "end_to_end"])
+def test_outputs_are_read_back_from_the_timers_own_buffers(build, images, window):
+    with build() as engine:
+        timer = engine.timer(images(4), window=window, launch="auto")
+        expected = engine.infer(images(4))
+        for _ in range(2):  # spoiled with NaN in between: the second reading shows what the calls since wrote
+            timer.sample(2)
+            np.testing.assert_array_equal(timer.outputs(), expected)
+        assert np.isnan(timer.outputs()).all()
+
+
+@pytest.mark.parametrize("window", ["h2d", "d2h"])
+def test_a_window_of_copies_has_no_outputs(build, images, window):
+    with build() as engine:
+        assert engine.timer(images(4), window=window, launch="auto").outputs() is None

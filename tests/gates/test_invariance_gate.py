@@ -6,7 +6,7 @@ import pytest
 from comparison_records import accuracy_with, latency_with, record_with
 
 from harness.gates import JudgeOptions, judge_records
-from harness.records import NOT_AS_SCORED, InvarianceCheck, SizeCheck, Status
+from harness.records import InvarianceCheck, SizeCheck, Status
 
 LEAK = InvarianceCheck(
     name="batch_size",
@@ -54,7 +54,7 @@ def test_what_holds_needs_no_advice():
 
 
 def test_a_timed_engine_that_gives_other_outputs_than_were_scored_fails():
-    good, bad = latency_with(), latency_with(batch_size=8, flags=(NOT_AS_SCORED,))
+    good, bad = latency_with(), latency_with(batch_size=8, void="its outputs are not those that were scored")
     (verdict,) = verdicts(latencies=(good, bad))
-    assert (verdict.code, verdict.is_failure) == (NOT_AS_SCORED, True)
-    assert verdict.message == "batch 8: the outputs of the timed engine are not those that were scored"
+    assert (verdict.code, verdict.is_failure) == ("not_as_scored", True)
+    assert verdict.message == "batch 8: its outputs are not those that were scored"

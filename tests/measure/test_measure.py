@@ -174,7 +174,7 @@ def test_a_fault_of_the_digest_reaches_the_caller(spec, monkeypatch):
     def fail(*arguments):
         raise DataError("images change on the way")
 
-    monkeypatch.setattr("harness.datasets.RangeFingerprint.update", fail)
+    monkeypatch.setattr("harness.datasets.RangeFingerprint.digest", fail)
     for n_images in (57, 3000):
         with pytest.raises(DataError, match="change on the way"):
             score_engine(LinearEngine(), Images(n=n_images), spec, window(0, n_images), batch_size=10)

@@ -9,10 +9,11 @@ import pytest
 
 from harness.errors import MeasurementError, Unsupported
 from harness.protocols import no_progress
+from harness.records import PackedArray, Support
 from harness.run.case_worker import WorkerSettings
 from harness.run.pairing import Arm, time_pair, time_slowed_pair
 from harness.specs import BuildOptions, Case, DatasetRequest, Precision, StageLimits, TimingPlan
-from harness.worker.requests import CaseRequest
+from harness.worker.requests import CaseRequest, Prepared, TimerFacts
 
 FAKES = str(Path(__file__).parents[1] / "fakes")
 
@@ -44,13 +45,60 @@ def arm_of(bundled, tmp_path):
     return make
 
 
+@pytest.fixture
+def fake_workers(monkeypatch):
+    """Processes that take 100 ns a call, and longer by what is planted in them; the order of their rounds is kept."""
+    order = []
+
+    class FakeWorker:
+        is_lost = False
+
+        def __init__(self, *, label, **settings):
+            self.label, self.slowdown = label, 0.0
+
+        def call(self, name, value, kind):
+            if name == "prepare":
+                return Prepared(support=Support(supported=True))
+            if name == "open_timers":
+                self.slowdown = value.slowdown or 0.0
+                return tuple(facts_of(size) for size in value.case.timing.batch_sizes)
+            if name == "time_round":
+                order.append(self.label.split("(")[1][:-1])
+                return PackedArray.of(np.full(3, 100.0 * (1 + self.slowdown)))
+            return None
+
+        def close(self, *, politely):
+            pass
+
+    def facts_of(size):
+        return TimerFacts(
+            batch_size=size,
+            clock="host",
+            launch="call",
+            gated=False,
+            window="compute",
+            calls_per_sample=1,
+            samples_per_round=3,
+        )
+
+    monkeypatch.setattr("harness.run.pairing.Worker", FakeWorker)
+    return order
+
+
 @pytest.mark.parametrize("candidate_first", [True, False])
-def test_a_planted_slowdown_is_on_the_right_side(arm_of, candidate_first):
-    slowed, plain = arm_of("candidate", slowdown=1.0), arm_of("control", slowdown=0.0)
+def test_a_planted_slowdown_is_on_the_right_side(arm_of, fake_workers, candidate_first):
+    slowed, plain = arm_of("candidate", slowdown=0.5), arm_of("control", slowdown=0.0)
     for times in time_pair(slowed, plain, n_rounds=4, candidate_first=candidate_first):
-        assert len(times.candidate_ns) == len(times.control_ns) == 4
-        ratios = np.median(times.candidate_ns, axis=1) / np.median(times.control_ns, axis=1)
-        assert math.log(np.median(ratios)) > math.log(2)  # five times, less what a busy machine takes away
+        assert times.candidate_ns.shape == times.control_ns.shape == (4, 3)
+        assert times.candidate_ns == pytest.approx(1.5 * times.control_ns)
+
+
+def test_rounds_alternate_and_so_does_who_is_first(arm_of, fake_workers):
+    time_pair(arm_of("A", batch_sizes=(1,)), arm_of("B", batch_sizes=(1,)), n_rounds=3)
+    assert fake_workers == ["B", "A", "A", "B", "B", "A", "A", "B"]  # the first of each is not kept
+    fake_workers.clear()
+    time_pair(arm_of("A", batch_sizes=(1,)), arm_of("B", batch_sizes=(1,)), n_rounds=3, candidate_first=False)
+    assert fake_workers == ["A", "B", "B", "A", "A", "B", "B", "A"]
 
 
 def test_both_processes_leave_a_log_of_their_own(arm_of, tmp_path):
@@ -71,7 +119,7 @@ def test_an_arm_that_cannot_run_says_why(arm_of):
         time_pair(arm_of("candidate"), arm_of("control", backend="fake-lacks"), n_rounds=1)
 
 
-def test_one_pair_of_processes_is_timed_as_it_is_and_slowed(arm_of):
+def test_one_pair_of_processes_is_timed_as_it_is_and_slowed(arm_of, fake_workers):
     candidate, control = arm_of("candidate", batch_sizes=(4,)), arm_of("control", batch_sizes=(4,))
     plain, slowed = time_slowed_pair(candidate, control, (4.0,), n_rounds=4)
     ratios = [

@@ -206,7 +206,7 @@ def test_a_newer_schema_is_refused(store):
     path = written(store, record)
     document = {**json.loads(path.read_text()), "schema": BASELINE_SCHEMA + 1}
     path.write_text(json.dumps(document))
-    with pytest.raises(BaselineError, match="this harness reads 2; upgrade the harness"):
+    with pytest.raises(BaselineError, match=f"this harness reads {BASELINE_SCHEMA}; upgrade the harness"):
         store.load(record)
 
 

@@ -7,7 +7,7 @@ import pytest
 from render_records import make_run
 
 from harness.errors import ConfigError, DataError
-from harness.records import PackedArray, ShardOrigin
+from harness.records import RECORD_SCHEMA, PackedArray, ShardOrigin
 from harness.report.rows import rows_from_records
 from harness.report.summary import summary_bytes, summary_from_rows
 from harness.store.runs import RunStore, load_run, previous_run
@@ -56,7 +56,7 @@ def test_another_schema_is_refused_in_one_line(stored, schema, advice):
     folder, _, _ = stored
     header = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps({**header, "schema": schema}))
-    with pytest.raises(DataError, match=f"run.json: schema {schema}; this harness reads 2; {advice}$"):
+    with pytest.raises(DataError, match=f"run.json: schema {schema}; this harness reads {RECORD_SCHEMA}; {advice}$"):
         load_run(folder)
 
 

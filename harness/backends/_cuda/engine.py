@@ -14,7 +14,7 @@ from harness.backends._cuda.device import Gpu
 from harness.backends._cuda.host_timer import WINDOW as HOST_WINDOW
 from harness.backends._cuda.host_timer import CudaHostTimer
 from harness.backends._cuda.ring import Ring, Slot
-from harness.backends._cuda.timer import CudaTimer, work_of_window
+from harness.backends._cuda.timer import CudaTimer, outputs_on_device, work_of_window
 from harness.errors import MeasurementError
 from harness.protocols import Images, Outputs
 from harness.records import EngineFacts
@@ -146,6 +146,7 @@ class CudaEngine(KeepsFacts, ABC):
                 launch=timed.launch,
                 can_capture=timed.can_capture,
                 note=self._note,
+                read_outputs=partial(outputs_on_device, self._gpu, slot),
             )
         except self._gpu.errors as error:
             raise self._failed(f"timing batch {len(images)} failed on the device", error) from error

@@ -13,7 +13,7 @@ from harness.backends._cuda.launcher import Launcher
 from harness.backends._cuda.ring import Slot
 from harness.errors import ConfigError, MeasurementError
 from harness.machine.clocks import HostTimer
-from harness.protocols import Images
+from harness.protocols import Images, Outputs
 
 WINDOW = "host"
 LAUNCHES = ("auto", "enqueue", "graph")  # a gate would hold the very call that is waited for
@@ -39,10 +39,11 @@ class CudaHostTimer(HostTimer):
         launch: str,
         can_capture: bool = True,
         note: Callable[[str], None] = lambda text: None,
+        read_outputs: Callable[[], Outputs],
     ) -> None:
         if launch not in LAUNCHES:
             raise ConfigError(f"launch {launch!r} with the window {WINDOW} is none of {', '.join(LAUNCHES)}")
-        super().__init__(self._call_and_wait, batch_size=batch_size, window=WINDOW)
+        super().__init__(self._call_and_wait, batch_size=batch_size, window=WINDOW, outputs=read_outputs)
         self._gpu, self._slot, self._images = gpu, slot, images.copy()
         self._launcher = Launcher(gpu, stream, work=work, bind=bind, note=note)
         try:

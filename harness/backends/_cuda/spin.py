@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from typing import Any
 
 from harness.backends._cuda.device import CudaError, Gpu, checked
+from harness.backends._cuda.launcher import Launcher
 
 # One thread that reads the SM's cycle counter until enough have passed. The driver compiles it for the card at hand.
 PTX = b"""
@@ -26,6 +28,25 @@ again:
     ret;
 }
 \0"""
+
+
+SAMPLES = 50  # that a time is the median of while an engine is slowed down
+CALIBRATION_CYCLES = 200_000  # about 0.1 ms: so long that its time tells how long a cycle is
+
+
+def slow_down(gpu: Gpu, launcher: Launcher, time_ns: Callable[[], float], fraction: float) -> None:
+    """Let every call of a launcher be followed by a wait of a fraction of its present time.
+
+    `time_ns`: times one call, the wait in it. Raises: CudaError, MeasurementError.
+    """
+    base_ns, spin = time_ns(), Spin(gpu)
+    launcher.append(lambda: spin.enqueue(launcher.stream))
+    ends = []
+    for spin.cycles in (0, CALIBRATION_CYCLES):
+        launcher.recapture()
+        ends.append(time_ns())
+    spin.cycles = round(fraction * base_ns * CALIBRATION_CYCLES / (ends[1] - ends[0]))
+    launcher.recapture()
 
 
 class Spin:

@@ -18,16 +18,16 @@ from harness.backends._cuda import event_clock
 from harness.backends._cuda.device import CudaError, EventPool, Gpu
 from harness.backends._cuda.launcher import Launcher
 from harness.backends._cuda.ring import Slot
-from harness.backends._cuda.spin import Spin
+from harness.backends._cuda.spin import SAMPLES, slow_down
 from harness.errors import ConfigError, MeasurementError
+from harness.protocols import Outputs
 
 WINDOWS = ("compute", "h2d", "d2h", "end_to_end")
+COMPUTING = ("compute", "end_to_end")
 LAUNCHES = ("auto", "enqueue", "graph", "gated", "gated_graph")
 # A stream's queue holds about 1000 entries; an enqueue into a full queue blocks, and a gate would then never open.
 GATED_QUEUE_ENTRIES = 256
 N_ENQUEUES = 32  # calls whose host time is taken
-SAMPLES_BEFORE_SLOWING = 50
-CALIBRATION_CYCLES = 200_000  # about 0.1 ms: so long that its time tells how long a cycle is
 
 
 def work_of_window(window: str, run: Callable[[], object], *, gpu: Gpu, slot: Slot, label: str) -> Callable[[], object]:
@@ -53,6 +53,17 @@ def work_of_window(window: str, run: Callable[[], object], *, gpu: Gpu, slot: Sl
     return works[window]
 
 
+def outputs_on_device(gpu: Gpu, slot: Slot) -> Outputs:
+    """Return what lies in a slot's output on the device, and spoil it there with NaN; on its compute stream."""
+    gpu.copy_out(slot.host_out, slot.device_out, slot.compute)
+    slot.compute.synchronize()
+    found: Outputs = slot.host_out.astype(np.float32)
+    slot.host_out.fill(np.nan)
+    gpu.copy_in(slot.device_out, slot.host_out, slot.compute)
+    slot.compute.synchronize()
+    return found
+
+
 class CudaTimer:
     """Times one call on one stream with pairs of CUDA events.
 
@@ -76,6 +87,7 @@ class CudaTimer:
         entries_per_call: int,
         can_capture: bool = True,
         note: Callable[[str], None] = lambda text: None,
+        read_outputs: Callable[[], Outputs] | None = None,
     ) -> None:
         if window not in WINDOWS:
             raise ConfigError(f"window {window!r} is none of {', '.join(WINDOWS)}")
@@ -83,7 +95,7 @@ class CudaTimer:
             raise ConfigError(f"launch {launch!r} is none of {', '.join(LAUNCHES)}")
         self._gpu = gpu
         self.batch_size, self.window = batch_size, window
-        self._calls = 1
+        self._calls, self._read_outputs = 1, read_outputs if window in COMPUTING else None
         self._entries_per_call = max(1, entries_per_call)
         self._pool = EventPool(gpu)
         self._launcher = Launcher(gpu, stream, work=work, bind=bind, note=note)
@@ -128,22 +140,11 @@ class CudaTimer:
         self._launcher.lower(graph=graph, gate=gate)
 
     def slow_down(self, fraction: float) -> None:
-        """Let every call last longer by a fraction of its present time; see `protocols.SlowsDown`.
-
-        A kernel that spins follows each call, in the graph where there is one. Raises: MeasurementError.
-        """
+        """Let a kernel that spins follow each call; see `protocols.SlowsDown`. Raises: MeasurementError."""
         failures: tuple[type[BaseException], ...] = (CudaError, *self._gpu.errors)
+        self.calls_per_sample = 1
         try:
-            self.calls_per_sample = 1
-            base_ns = float(np.median(self.sample(SAMPLES_BEFORE_SLOWING)))
-            spin = Spin(self._gpu)
-            self._launcher.append(lambda: spin.enqueue(self._launcher.stream))
-            ends = []
-            for spin.cycles in (0, CALIBRATION_CYCLES):
-                self._launcher.recapture()
-                ends.append(float(np.median(self.sample(SAMPLES_BEFORE_SLOWING))))
-            spin.cycles = round(fraction * base_ns * CALIBRATION_CYCLES / (ends[1] - ends[0]))
-            self._launcher.recapture()
+            slow_down(self._gpu, self._launcher, lambda: float(np.median(self.sample(SAMPLES))), fraction)
         except failures as error:
             raise MeasurementError(f"batch {self.batch_size} cannot be slowed down: {error}") from error
 
@@ -179,6 +180,15 @@ class CudaTimer:
         """Return the clock's rate over the host's, less one."""
         self._launcher.ready()
         return event_clock.drift(self._pool, self._launcher.stream, self._launcher.launch_once(), span_ns)
+
+    def outputs(self) -> Outputs | None:
+        """Return what the last call computed; see `protocols.KeepsOutputs`. Raises: MeasurementError."""
+        if self._read_outputs is None:
+            return None
+        try:
+            return self._read_outputs()
+        except self._gpu.errors as error:
+            raise MeasurementError(f"reading batch {self.batch_size} back failed on the device: {error}") from error
 
     def enqueue_ns(self) -> float | None:
         """Return the median host time of enqueueing one call plainly [ns], however this timer launches.

@@ -57,6 +57,12 @@ class CompiledModels:
             self._requests[key] = self._compiled[key].create_infer_request()
         return self._requests[key]
 
+    def of_streams(self, n_streams: int) -> dict[str, object]:
+        """Return what a model is compiled with that runs several requests at once, each on as many threads as one."""
+        threads = self.config.get("INFERENCE_NUM_THREADS")
+        streams: dict[str, object] = {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": n_streams}
+        return streams if threads is None else {**streams, "INFERENCE_NUM_THREADS": int(str(threads)) * n_streams}
+
     def compile(self, size: int | None, **extra: object) -> Any:
         """Compile for one batch size; None keeps the batch free. Raises: BuildError."""
         model = self._read()

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
@@ -18,14 +20,16 @@ from harness.backends.openvino.compiled import NS_PER_MS, CompiledModels, reason
 from harness.backends.openvino.facts import facts_of_models
 from harness.backends.openvino.layers import layer_from_rt_info, layer_times_ns, rt_info_texts
 from harness.errors import MeasurementError
-from harness.machine.clocks import HostTimer, ReportedTimer
+from harness.machine.clocks import BoundContext, HostTimer, ReportedTimer, outputs_of
 from harness.models.onnx_graph import NodeIndex
 from harness.protocols import Images, Outputs, Timer
 from harness.records import Layer
 
 
 class OpenvinoEngine:
-    """Compiled models of one artifact, by batch size. Implements `protocols.Engine`."""
+    """Compiled models of one artifact, by batch size. Implements `protocols.Engine`, `RunsConcurrently`."""
+
+    concurrency = "requests of one model compiled for throughput, a stream each"
 
     def __init__(
         self, open_models: Callable[[], CompiledModels], *, label: str, batch_sizes: tuple[int, ...], nodes: NodeIndex
@@ -70,13 +74,7 @@ class OpenvinoEngine:
         check_timer_request(window, launch, self._label)
         expected = self.infer(images)
         size = len(images)
-        request = self._models.of_size(size).create_infer_request()
-        bound_in, bound_out = np.array(images, order="C"), np.empty_like(expected, order="C")
-        request.set_input_tensor(self._models.ov.Tensor(bound_in, shared_memory=True))
-        request.set_output_tensor(self._models.ov.Tensor(bound_out, shared_memory=True))
-        request.infer()
-        if not np.allclose(bound_out, expected, rtol=1e-3, atol=1e-5, equal_nan=True):
-            raise MeasurementError(f"{self._label}: output of the bound request differs from infer(); not timed")
+        request, bound_in, bound_out = self._bound(self._models.of_size(size), images, expected)
 
         def compute(_keep: object = (bound_in, bound_out)) -> float:
             request.infer()
@@ -88,8 +86,21 @@ class OpenvinoEngine:
             return bound_out.copy()
 
         if window == "compute":
-            return ReportedTimer(compute, batch_size=size, window=window)
-        return HostTimer(end_to_end, batch_size=size, window=window)
+            return ReportedTimer(compute, batch_size=size, window=window, outputs=outputs_of(bound_out))
+        return HostTimer(end_to_end, batch_size=size, window=window, outputs=outputs_of(bound_out))
+
+    def contexts(self, images: Images, n_contexts: int) -> tuple[BoundContext, ...]:
+        """Compile the model with so many streams, and bind a batch to a request of each.
+
+        Raises: BuildError, MeasurementError.
+        """
+        expected, size = self.infer(images), len(images)
+        model = self._models.compile(size, **self._models.of_streams(n_contexts))
+        bound = (self._bound(model, images, expected) for _ in range(n_contexts))
+        return tuple(
+            BoundContext(run=partial(_run_bound, request, bound_in), outputs=outputs_of(bound_out))
+            for request, bound_in, bound_out in bound
+        )
 
     def layers(self) -> tuple[Layer, ...]:
         """Return the layers of the largest engine as they ran, with median times of a profiled engine of its own."""
@@ -117,6 +128,22 @@ class OpenvinoEngine:
     ) -> None:
         self.close()
 
+    def _bound(self, model: Any, images: Images, expected: Outputs) -> tuple[Any, Images, Outputs]:
+        """Return a request of a model, and the buffers that it is bound to. Raises: MeasurementError."""
+        request = model.create_infer_request()
+        bound_in, bound_out = np.array(images, order="C"), np.empty_like(expected, order="C")
+        request.set_input_tensor(self._models.ov.Tensor(bound_in, shared_memory=True))
+        request.set_output_tensor(self._models.ov.Tensor(bound_out, shared_memory=True))
+        request.infer()
+        if not np.allclose(bound_out, expected, rtol=1e-3, atol=1e-5, equal_nan=True):
+            raise MeasurementError(f"{self._label}: output of the bound request differs from infer(); not timed")
+        return request, bound_in, bound_out
+
     def _opened(self) -> None:
         if self._models.core is None:
             raise MeasurementError(f"{self._label}: the engine is closed; build it again")
+
+
+def _run_bound(request: Any, keep: Images) -> None:
+    """Run a request; `keep`: the memory that it reads."""
+    request.infer()

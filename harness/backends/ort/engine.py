@@ -18,7 +18,7 @@ from harness.backends._inputs import check_images, check_output_shape, timing_im
 from harness.backends.ort.profile import layers_from_profile
 from harness.backends.ort.runtime import session_error, single_tensors, vendor_errors
 from harness.errors import BuildError, MeasurementError
-from harness.machine.clocks import HostTimer
+from harness.machine.clocks import BoundContext, HostTimer, outputs_of
 from harness.models.onnx_graph import NodeIndex, load_model, one_line
 from harness.protocols import Images, Outputs, Timer
 from harness.records import Artifact, EngineFacts, Layer
@@ -28,7 +28,9 @@ PROVIDER = "CPUExecutionProvider"
 
 
 class OrtEngine:
-    """One session. Implements `protocols.Engine`."""
+    """One session. Implements `protocols.Engine` and `protocols.RunsConcurrently`."""
+
+    concurrency = "threads over one session"
 
     def __init__(
         self,
@@ -77,9 +79,13 @@ class OrtEngine:
     def timer(self, images: Images, *, window: str, launch: str) -> Timer:
         """Bind a batch and its output, and return a timer. Raises: ConfigError, MeasurementError."""
         check_timer_request(window, launch, self._label)
-        expected = self.infer(images)
-        call = self._bound_call(images, expected, copies=window == "end_to_end")
-        return HostTimer(call, batch_size=len(images), window=window)
+        call, bound_out = self._bound_call(images, self.infer(images), copies=window == "end_to_end")
+        return HostTimer(call, batch_size=len(images), window=window, outputs=outputs_of(bound_out))
+
+    def contexts(self, images: Images, n_contexts: int) -> tuple[BoundContext, ...]:
+        """Bind a batch to buffers of their own for every thread; the session is one. Raises: MeasurementError."""
+        bound = [self._bound_call(images, self.infer(images), copies=False) for _ in range(n_contexts)]
+        return tuple(BoundContext(run=call, outputs=outputs_of(buffer)) for call, buffer in bound)
 
     def layers(self) -> tuple[Layer, ...]:
         """Return the kernels that ran and their median times, from a profiled session of its own."""
@@ -137,8 +143,8 @@ class OrtEngine:
             raise BuildError(f"{self._label}: asked for {PROVIDER}, ONNX Runtime took {session.get_providers()}")
         return session
 
-    def _bound_call(self, images: Images, expected: Outputs, *, copies: bool) -> Callable[[], object]:
-        """Return a call on buffers bound beforehand; with `copies`, images go in and a fresh output comes out."""
+    def _bound_call(self, images: Images, expected: Outputs, *, copies: bool) -> tuple[Callable[[], object], Outputs]:
+        """Return a call on buffers bound beforehand, and the output's; `copies`: images go in, a fresh output out."""
         session = self._opened()
         bound_in, bound_out = np.array(images, order="C"), np.empty_like(expected, order="C")
         binding = session.io_binding()
@@ -160,7 +166,7 @@ class OrtEngine:
             run(binding)
             return bound_out.copy()
 
-        return end_to_end if copies else compute
+        return end_to_end if copies else compute, bound_out
 
     def _run_for_profile(self, session: Any, images: Images) -> int:
         """Run for about a second and return how often."""
