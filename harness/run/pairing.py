@@ -70,10 +70,14 @@ def time_slowed_pair(
     The control beside a slowed candidate is slowed by nothing in the same way. Raises: as `time_pair`.
     """
     order = (candidate, control) if candidate_first else (control, candidate)
-    with ExitStack() as stack, turn_on(candidate.request.case.device, waiting=INTERRUPTS.check):
+    with ExitStack() as stack:
         opened = {id(arm): stack.enter_context(_open(arm)) for arm in order}
         ours, theirs = opened[id(candidate)], opened[id(control)]
         arms = tuple(opened[id(arm)] for arm in order)
+        # Other pairs of this device may open their engines meanwhile; none of them times.
+        stack.enter_context(turn_on(candidate.request.case.device, waiting=INTERRUPTS.check))
+        for arm in arms:
+            arm.make_timers()
         found = [_rounds_in_turn(ours, theirs, arms, n_rounds)]
         for index, slowdown in enumerate(slowdowns):
             ours.slow_down(slowdown)
@@ -102,15 +106,21 @@ def _rounds_in_turn(
 
 
 class _OpenArm:
-    """A process with the timers of one engine."""
+    """A process with one engine, and its timers once they are made."""
 
-    def __init__(self, worker: Worker, request: CaseRequest, facts: tuple[TimerFacts, ...]) -> None:
-        self._worker, self._request, self.facts = worker, request, facts
+    def __init__(self, worker: Worker, arm: Arm) -> None:
+        self._worker, self._request, self._slowdown = worker, arm.request, arm.slowdown
+        self.facts: tuple[TimerFacts, ...] = ()
+
+    def make_timers(self) -> None:
+        """Make the timers and warm them up."""
+        asked = TimersRequest(case=self._request, slowdown=self._slowdown)
+        self.facts = self._worker.call("open_timers", asked, tuple[TimerFacts, ...])
 
     def slow_down(self, fraction: float) -> None:
         """Make the timers anew, with every call slowed down."""
-        asked = TimersRequest(case=self._request, slowdown=fraction)
-        self.facts = self._worker.call("open_timers", asked, tuple[TimerFacts, ...])
+        self._slowdown = fraction
+        self.make_timers()
 
     def round(self, batch_size: int) -> NDArray[np.float64]:
         packed = self._worker.call("time_round", RoundRequest(case=self._request, batch_size=batch_size), PackedArray)
@@ -132,8 +142,7 @@ def _open(arm: Arm) -> Iterator[_OpenArm]:
         if not prepared.support.supported:
             raise Unsupported(f"{request.case.id}: {prepared.support.reason}")
         _check_versions(arm, prepared)
-        asked = TimersRequest(case=request, slowdown=arm.slowdown)
-        yield _OpenArm(worker, request, worker.call("open_timers", asked, tuple[TimerFacts, ...]))
+        yield _OpenArm(worker, arm)
         if not worker.is_lost:
             worker.call("close", request, type(None))
     finally:
