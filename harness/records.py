@@ -251,6 +251,7 @@ class EngineFacts:
     engine_bytes: int | None = None
     file: EngineFile | None = None  # in the engine cache; None where a runtime compiles the model file each time
     device_memory_bytes: int | None = None  # of one execution context, weights apart
+    host_peak_bytes: int | None = None  # resident memory of its worker, runtime and images and all, at most, so far
     n_contexts: int | None = None  # execution contexts alive at a time, at most, so far
     n_engines: int | None = None  # copies of the engine on the device, weights and all, at most, so far
     cache: str = "none"  # none, miss, hit, rebuilt (a damaged or foreign entry)

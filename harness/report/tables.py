@@ -119,6 +119,7 @@ COLUMNS = {
     "build_ns": "Int64",
     "engine_bytes": "Int64",
     "device_memory_bytes": "Int64",
+    "host_peak_bytes": "Int64",
     "n_contexts": "Int64",
     "artifact_sha256": "string",
     "recorded_at": "string",
@@ -198,6 +199,7 @@ def _engine_entry(record: Record) -> dict[str, Any]:
         "build_ns": engine.build_ns,
         "engine_bytes": engine.engine_bytes,
         "device_memory_bytes": engine.device_memory_bytes,
+        "host_peak_bytes": engine.host_peak_bytes,
         "n_contexts": engine.n_contexts,
     }
 
