@@ -116,6 +116,19 @@ class KeepsOutputs(Protocol):
         ...
 
 
+@runtime_checkable
+class AuditsClock(Protocol):
+    """What a timer may offer beside `Timer`: a look at its own clock."""
+
+    def empty_ns(self, n: int) -> NDArray[np.float64]:
+        """Return float64[n]: what the clock says of nothing at all [ns]."""
+        ...
+
+    def drift(self, span_ns: int) -> float:
+        """Return the clock's rate over that of another one, less one, watched for at least span_ns."""
+        ...
+
+
 class Engine(Protocol):
     """A built engine; owned by one thread, closed by whoever built it."""
 

@@ -347,6 +347,63 @@ class Accuracy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClockAudit:
+    """What a worker found of a timer's clock before it timed anything."""
+
+    clock: str  # host or cuda_event
+    quantum_ns: float  # the smallest step between two times that it gives
+    empty_ns: float  # what it says of nothing at all: the median of empty measurements
+    drift: float | None = None  # its rate over that of another clock, less one [fraction]
+    against: str = ""  # the other clock: monotonic_raw or host
+    span_ns: int = 0  # how long the two were compared
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardConditions:
+    """A GPU while it was timed, as NVML says it; None is what it does not say."""
+
+    uuid: str
+    n_readings: int = 0
+    sm_clock_mhz: float | None = None  # median of the readings, one a round
+    sm_clock_low_mhz: float | None = None
+    temperature_c: float | None = None  # the highest
+    power_w: float | None = None  # median
+    throttle_reasons: tuple[str, ...] = ()  # every reason seen: sw_power_cap, hw_thermal_slowdown, ...
+    n_other_processes: int | None = None  # with a context on it, at the end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """What else the machine did while rounds were timed; None is what the system does not say."""
+
+    n_cpus: int
+    n_cpus_allowed: int  # that this process may run on
+    stolen: float | None = None  # CPU time that the hypervisor gave to others [fraction of all CPUs' time]
+    others: float | None = None  # CPU time of other processes [fraction of all CPUs' time]
+    load: float | None = None  # of one minute, at the end
+    spinning: tuple[str, ...] = ()  # settings read back that let idle threads spin, as NAME=value
+    card: CardConditions | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Energy:
+    """Energy of a whole GPU per image while it ran one engine back to back, and FP32 in turn with it."""
+
+    source: str  # counter, or power (the mean of readings times the time)
+    mj_per_image: tuple[float, ...]  # one a loop [mJ]
+    reference_mj_per_image: tuple[float, ...] = ()  # of FP32, one a loop
+    loop_ns: int = 0  # how long a loop lasted, at least
+
+    @property
+    def saving(self) -> tuple[float, float, float] | None:
+        """Return FP32's energy over this engine's, loop by loop: median, smallest and largest ratio; None without."""
+        if not self.reference_mj_per_image:
+            return None
+        ratios = [theirs / ours for ours, theirs in zip(self.mj_per_image, self.reference_mj_per_image, strict=True)]
+        return float(np.median(ratios)), min(ratios), max(ratios)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Latency:
     """Rounds of samples of one engine at one batch size, and of its FP32 reference interleaved with it."""
 
@@ -357,7 +414,7 @@ class Latency:
     clock: str  # host or cuda_event
     launch: str  # call, enqueue or graph
     gated: bool
-    window: str  # compute, h2d, d2h or end_to_end
+    window: str  # compute, h2d, d2h, end_to_end or host
     started_ns: PackedArray | None = None  # int64[rounds]: start of each round since the first [ns]
     enqueue_ns: float | None = None  # host time of one plain enqueue, whatever `launch` is
     reference_rounds_ns: PackedArray | None = None  # float64[rounds, samples of FP32 in turn with ours]
@@ -368,6 +425,27 @@ class Latency:
     images_per_s: float | None = None
     flags: tuple[str, ...] = ()  # enqueue_bound, reference_timed_otherwise, drift, ...
     void: str = ""  # why it is no time of this engine: its outputs were wrong; "" = it counts
+    cpu_ns: float | None = None  # CPU time of the process per call, of all its threads, over the timed rounds
+    wall_ns: float | None = None  # host time per call over the same rounds
+    n_discarded_rounds: int = 0  # that the card was throttled in; of both arms
+    audit: ClockAudit | None = None
+    conditions: Conditions | None = None
+    energy: Energy | None = None
+
+    @property
+    def cores_used(self) -> float | None:
+        """Return how many CPU cores the process kept busy while calls ran; None where that is not known."""
+        return self.cpu_ns / self.wall_ns if self.cpu_ns is not None and self.wall_ns else None
+
+    @property
+    def resolution_ns(self) -> float:
+        """Return the smallest difference of two times per call that the clock tells [ns]; 0 where it is not known."""
+        return self.audit.quantum_ns / self.calls_per_sample if self.audit else 0.0
+
+    @property
+    def energy_mj_per_image(self) -> float | None:
+        """Return the median energy of an image over the loops [mJ]; None where the card does not tell it."""
+        return float(np.median(self.energy.mj_per_image)) if self.energy else None
 
     @property
     def paired_rounds_ns(self) -> PackedArray | None:

@@ -260,11 +260,12 @@ class TimingPlan:
     """How often to run, and what the clock sees."""
 
     batch_sizes: tuple[int, ...] = (1, 100)
-    window: str = "compute"  # compute or end_to_end
+    window: str = "compute"  # compute or end_to_end; on CUDA devices also host, h2d and d2h
     launch: str = "auto"  # auto, enqueue, graph, gated, gated_graph (the last four on CUDA devices)
     n_rounds: int = 20
     round_ns: int = 20_000_000  # time spent in one round of one engine [ns]
-    warmup_ns: int = 50_000_000  # and at least 3 calls [ns]
+    warmup_ns: int = 50_000_000  # and at least 3 calls; up to three times as long where times still move [ns]
+    energy_loops: int = 0  # loops of 0.3 s per engine and batch size that energy is taken over; 0 = not taken
     throughput: bool = False  # whether several inferences at once are measured too
     concurrency: tuple[int, ...] = ()  # how many at once; () = 1, 2, 4, ... as many as there are CPUs
 
@@ -273,6 +274,8 @@ class TimingPlan:
             raise ConfigError(f"--batch-size: {self.batch_sizes} must be whole numbers of at least 1")
         if any(n < 1 for n in self.concurrency):
             raise ConfigError(f"--concurrency: {self.concurrency} must be whole numbers of at least 1")
+        if self.energy_loops < 0:
+            raise ConfigError(f"--energy-loops={self.energy_loops}: expected 0 or more loops")
 
 
 def batches_of_engine(model: ModelSpec, timing: TimingPlan, score_batch: int) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,9 +10,10 @@ from render_records import make_run
 from typer.testing import CliRunner
 
 from harness.cli import app
-from harness.records import PackedArray, Status
+from harness.records import INJECTED, CalibrationNight, CaseSamples, PackedArray, Status, TimingCalibration
 from harness.store.baselines import BaselineStore
 from harness.store.runs import RunStore
+from harness.store.timing_calibrations import load_calibration
 
 
 @pytest.fixture
@@ -129,3 +131,38 @@ def test_help_names_every_command():
     text = call("--help").output
     for command in ("doctor", "report", "compare", "plan", "fleet", "merge", "history", "tidy", "bisect", "baseline"):
         assert command in text
+
+
+def test_a_calibration_is_told_and_stored_and_the_next_night_joins_it(tmp_path, monkeypatch):
+    dates = iter(("2026-11-26", "2026-11-27"))
+
+    def measured(options, plan, asked, *, folder, echo):
+        echo("pair 1 of 4: mlp-ort-fp32")
+        samples = CaseSamples(
+            case_id="mlp-ort-fp32",
+            batch_size=1,
+            builds=(0, 0) * asked.n_pairs,
+            medians_ns=(1e5, 1.01e5) * asked.n_pairs,
+            round_cvs=(0.01, 0.01) * asked.n_pairs,
+            log_ratios=((0.001, -0.001) * (asked.n_pairs // 2),) * len(INJECTED),
+        )
+        night = CalibrationNight(measured_at=f"{next(dates)}T01:00:00+00:00", driver="", versions={}, cases=(samples,))
+        assert options.timing.batch_sizes == (1,)
+        return (TimingCalibration(device_type="a CPU", max_slowdown=0.03, alpha=asked.alpha, nights=(night,)),)
+
+    monkeypatch.setattr("harness.cli.calibrating.plan_run", lambda *given, **named: SimpleNamespace(cases=(1,)))
+    monkeypatch.setattr("harness.cli.calibrating.calibrate", measured)
+    for n_nights in (1, 2):
+        result = call("calibrate", "--batch-size", 1, "--pairs", 4, "--baseline-dir", tmp_path)
+        assert result.exit_code == 0, result.output
+        assert "False alarms are not measured" in result.output  # 4 pairs are no comparison
+        stored = load_calibration(tmp_path, "a CPU")
+        assert len(stored.nights) == n_nights
+        assert str(tmp_path / "calibrations" / "a-cpu.json") in result.output.replace("\n", "")
+
+
+@pytest.mark.parametrize("word", ["--precision=fp7", "--max-slowdown=x"])
+def test_a_calibration_refuses_what_it_does_not_know(word):
+    result = call("calibrate", word)
+    assert result.exit_code == 2
+    assert result.output.count("\n") == 1

@@ -61,9 +61,10 @@ def check_device(backend: str, device: str) -> None:
 def check_timer_request(window: str, launch: str, engine: str) -> None:
     """Refuse a window or launch that a CPU engine lacks. Raises: ConfigError."""
     if window not in WINDOWS or launch not in LAUNCHES:
+        more = "; end_to_end is what host is on a GPU" if window == "host" else ""
         raise ConfigError(
             f"{engine}: a CPU engine has no window {window!r} with launch {launch!r}; "
-            f"windows are {' and '.join(WINDOWS)}, launch is auto"
+            f"windows are {' and '.join(WINDOWS)}, launch is auto{more}"
         )
 
 

@@ -123,7 +123,8 @@ def judge_latencies(record: Record, theirs: Subject, *, gate: str) -> tuple[Verd
         )
         verdict = judge_times(latency, before, context)
         if model:
-            verdict = replace(verdict, message=f"{verdict.message}; model changed: {model}", model_change=model)
+            told = "" if "changed since: " in verdict.message else f"; model changed: {model}"
+            verdict = replace(verdict, message=f"{verdict.message}{told}", model_change=model)
         verdicts.append(_with_options(verdict, options))
     return tuple(verdicts)
 

@@ -86,6 +86,24 @@ class BoundContext:
     outputs: Callable[[], Outputs | None]
 
 
+def raw_ns() -> int:
+    """Return the monotonic time that nothing disciplines [ns]; the plain one where the system has no other."""
+    clock = getattr(time, "CLOCK_MONOTONIC_RAW", None)
+    return time.monotonic_ns() if clock is None else time.clock_gettime_ns(clock)
+
+
+def host_drift(span_ns: int, *, now_ns: NowNs = time.perf_counter_ns, other_ns: NowNs = raw_ns) -> float:
+    """Return the rate of a host clock over that of another, less one; both are read for `span_ns` [ns].
+
+    The other is read before and after each reading of the first, and the closest of a few such readings counts.
+    """
+    start, other_start = _together(now_ns, other_ns)
+    while other_ns() - other_start < span_ns:
+        pass
+    end, other_end = _together(now_ns, other_ns)
+    return (end - start) / (other_end - other_start) - 1
+
+
 class HostTimer:
     """Times a call by the wall clock around it. Implements `protocols.Timer`."""
 
@@ -134,6 +152,15 @@ class HostTimer:
     def enqueue_ns(self) -> float | None:
         """Return None: a call on the host has no queue."""
         return None
+
+    def empty_ns(self, n: int) -> NDArray[np.float64]:
+        """Return float64[n]: the time between two readings with nothing between them [ns]."""
+        readings = np.fromiter((self._now_ns() for _ in range(n + 1)), np.float64, n + 1)
+        return np.asarray(np.diff(readings), np.float64)
+
+    def drift(self, span_ns: int) -> float:
+        """Return the clock's rate over that of the monotonic raw clock, less one."""
+        return host_drift(span_ns, now_ns=self._now_ns)
 
 
 class ReportedTimer:
@@ -207,3 +234,12 @@ def calibrate_calls(timer: Timer | _Sampled, min_ns: float, *, n_probes: int = 3
         )
     timer.calls_per_sample = calls
     return timer.calls_per_sample
+
+
+def _together(now_ns: NowNs, other_ns: NowNs) -> tuple[int, int]:
+    """Return two clocks' readings of one moment."""
+    best = (float("inf"), 0, 0)
+    for _ in range(5):
+        before, reading, after = other_ns(), now_ns(), other_ns()
+        best = min(best, (after - before, reading, (before + after) // 2))
+    return best[1], best[2]

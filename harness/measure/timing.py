@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import MeasurementError
 from harness.machine.clocks import calibrate_calls, clock_resolution_ns
+from harness.machine.conditions import THROTTLED, Watch
+from harness.measure.warm_up import NOT_STEADY, WarmUp, checked_samples, warm_up
 from harness.protocols import Engine, Images, LowersLaunch, Timer
 from harness.records import TIMED_OTHERWISE, Latency, PackedArray
 from harness.specs import TimingPlan
 
-MIN_WARMUP_CALLS = 3  # OpenVINO's first call of a shape is 10-60 times slower, its second still 2 times
 MIN_SAMPLES_PER_ROUND = 3
 MAX_SAMPLES_PER_ROUND = 200
 MIN_ROUNDS = 6  # below 6 a median has no 95 % interval
@@ -28,6 +30,8 @@ N_LOWERINGS = 3  # from a gated graph to a plain enqueue there are no more steps
 DRIFT_SHARE = 0.05
 NOISY_ROUNDS_CV = 0.10
 MIN_CLOCK_SAMPLES = 20  # so many alike to the last digit are no times
+BEFORE, AFTER = "before timing", "after timing"
+Look = Callable[[Timer, str], None]  # at what a timer's calls computed, BEFORE and AFTER
 
 
 def make_timers(engines: Sequence[Engine], images: Images, *, window: str, launch: str) -> list[Timer]:
@@ -51,6 +55,22 @@ def _are_alike(timers: Sequence[Timer]) -> bool:
     return len({(timer.launch, timer.gated) for timer in timers}) < 2
 
 
+def no_look(timer: Timer, when: str) -> None:
+    """Look at nothing."""
+
+
+class ArmRounds(NamedTuple):
+    """What `time_arms` found of one timer. The first three are what a caller needs to make one by hand."""
+
+    rounds_ns: NDArray[np.float64]  # float64[rounds, samples]: ns per call
+    starts_ns: NDArray[np.int64]  # int64[rounds]: start of each round since the first [ns]
+    warmup_calls: int
+    flags: tuple[str, ...] = ()  # not_steady, throttled
+    n_discarded: int = 0  # rounds
+    cpu_ns: float | None = None  # CPU time of the process per call, all threads
+    wall_ns: float | None = None  # host time per call
+
+
 def time_arms(
     timers: Sequence[Timer],
     plan: TimingPlan,
@@ -58,35 +78,65 @@ def time_arms(
     min_sample_ns: float,
     warmed_up: Callable[[], object] = lambda: None,
     now_ns: Callable[[], int] = time.perf_counter_ns,
-) -> list[tuple[NDArray[np.float64], NDArray[np.int64], int]]:
+    cpu_now_ns: Callable[[], int] = time.process_time_ns,
+    watch: Watch | None = None,
+) -> list[ArmRounds]:
     """Time one or two engines in turn, round by round, the order alternating (A B, B A, ...).
 
     Two speed states of a machine that last for seconds hit neighbouring rounds alike, so a ratio of rounds is some
-    20 times steadier than a ratio of two medians taken one after the other. `warmed_up` is called before the rounds.
-    Returns per timer: float64[rounds, samples] ns per call, int64[rounds] start of each round [ns since the first],
-    and the number of warm-up calls. Raises: MeasurementError for a sample that is not positive.
+    20 times steadier than a ratio of two medians taken one after the other. The watch looks at the machine between
+    rounds; a round that the card was throttled in is dropped of all arms, while enough are left. `warmed_up` is
+    called before the rounds.
+    Raises: MeasurementError for a sample that is not positive.
     """
-    warmups, sizes = [], []
-    for timer in timers:
-        warmup, n_samples = prepare_timer(timer, plan, min_sample_ns, now_ns)
-        warmups.append(warmup)
-        sizes.append(n_samples)
+    prepared = [prepare_timer(timer, plan, min_sample_ns, now_ns) for timer in timers]
+    sizes = [n_samples for _, n_samples in prepared]
     warmed_up()
     n_rounds = _rounds_within_budget(timers, sizes, plan)
     rounds: list[list[NDArray[np.float64]]] = [[] for _ in timers]
     starts: list[list[int]] = [[] for _ in timers]
+    spent_cpu, spent = [0 for _ in timers], [0 for _ in timers]
+    if watch is not None:
+        watch.begin()
     origin = now_ns()
     for index in range(n_rounds):
         order = range(len(timers)) if index % 2 == 0 else reversed(range(len(timers)))
         for arm in order:
-            starts[arm].append(now_ns() - origin)
+            cpu, started = cpu_now_ns(), now_ns()
             rounds[arm].append(checked_samples(timers[arm], sizes[arm]))
-    return [(np.stack(rounds[arm]), np.asarray(starts[arm], np.int64), warmups[arm]) for arm in range(len(timers))]
+            spent[arm] += now_ns() - started
+            spent_cpu[arm] += cpu_now_ns() - cpu
+            starts[arm].append(started - origin)
+        if watch is not None:
+            watch.after_round()
+    kept, flags = _kept_rounds(n_rounds, watch.slowed_rounds() if watch is not None else (), plan)
+    n_calls = [n_rounds * size * timer.calls_per_sample for size, timer in zip(sizes, timers, strict=True)]
+    return [
+        ArmRounds(
+            rounds_ns=np.stack(rounds[arm])[kept],
+            starts_ns=np.asarray(starts[arm], np.int64)[kept],
+            warmup_calls=warmed.n_calls,
+            flags=flags if warmed.is_steady else (NOT_STEADY, *flags),
+            n_discarded=n_rounds - len(kept),
+            cpu_ns=spent_cpu[arm] / n_calls[arm],
+            wall_ns=spent[arm] / n_calls[arm],
+        )
+        for arm, (warmed, _) in enumerate(prepared)
+    ]
 
 
-def check_clocks(timers: Sequence[Timer], arms: Sequence[tuple[NDArray[np.float64], object, object]]) -> None:
+def _kept_rounds(n_rounds: int, slowed: Sequence[int], plan: TimingPlan) -> tuple[list[int], tuple[str, ...]]:
+    """Return the rounds that count; all of them, flagged, where too few would be left for an interval."""
+    kept = [index for index in range(n_rounds) if index not in slowed]
+    if len(kept) < min(MIN_ROUNDS, plan.n_rounds, n_rounds):
+        return list(range(n_rounds)), (THROTTLED,)
+    return kept, ()
+
+
+def check_clocks(timers: Sequence[Timer], arms: Sequence[ArmRounds]) -> None:
     """Refuse what `time_arms` measured by a clock that gave one and the same time. Raises: MeasurementError."""
-    for timer, (samples, *_) in zip(timers, arms, strict=True):
+    for timer, arm in zip(timers, arms, strict=True):
+        samples = arm.rounds_ns
         if samples.size >= MIN_CLOCK_SAMPLES and np.ptp(samples) == 0:
             raise MeasurementError(
                 f"the {timer.clock} clock gave {samples.flat[0]:g} ns for each of {samples.size} samples of batch "
@@ -103,21 +153,17 @@ def min_sample_ns(clock: str) -> float:
 
 def prepare_timer(
     timer: Timer, plan: TimingPlan, min_sample_ns: float, now_ns: Callable[[], int] = time.perf_counter_ns
-) -> tuple[int, int]:
-    """Warm one timer up, choose its calls per sample, and return (warm-up calls, samples per round).
+) -> tuple[WarmUp, int]:
+    """Warm one timer up, choose its calls per sample, and return (how it was warmed up, samples per round).
 
     Raises: MeasurementError.
     """
-    timer.calls_per_sample = 1
-    started, calls = now_ns(), 0
-    while calls < MIN_WARMUP_CALLS or now_ns() - started < plan.warmup_ns:
-        call_ns = float(checked_samples(timer, MIN_WARMUP_CALLS).min())
-        calls += MIN_WARMUP_CALLS
-    sample_ns = call_ns * calibrate_calls(timer, min_sample_ns)
+    warmed = warm_up(timer, plan, now_ns)
+    sample_ns = warmed.call_ns * calibrate_calls(timer, min_sample_ns)
     n_samples = int(np.clip(plan.round_ns / sample_ns, MIN_SAMPLES_PER_ROUND, MAX_SAMPLES_PER_ROUND))
     if n_samples * plan.n_rounds * sample_ns > ARM_BUDGET_NS:
         n_samples = max(1, int(ARM_BUDGET_NS / (plan.n_rounds * sample_ns)))
-    return calls, n_samples
+    return warmed, n_samples
 
 
 def _rounds_within_budget(timers: Sequence[Timer], sizes: Sequence[int], plan: TimingPlan) -> int:
@@ -125,25 +171,15 @@ def _rounds_within_budget(timers: Sequence[Timer], sizes: Sequence[int], plan: T
     return int(np.clip(ARM_BUDGET_NS / slowest, min(MIN_ROUNDS, plan.n_rounds), plan.n_rounds))
 
 
-def checked_samples(timer: Timer, n_samples: int) -> NDArray[np.float64]:
-    """Return float64[n_samples] [ns per call]. Raises: MeasurementError for a time that is none."""
-    samples = timer.sample(n_samples)
-    if samples.shape != (n_samples,) or not np.isfinite(samples).all() or (samples <= 0).any():
-        raise MeasurementError(
-            f"the {timer.clock} clock gave {samples[:3]} ns for {n_samples} samples of batch {timer.batch_size}; "
-            "expected as many positive times as were asked for"
-        )
-    return samples
-
-
 def latency_from_arms(
     timers: Sequence[Timer],
-    arms: Sequence[tuple[NDArray[np.float64], NDArray[np.int64], int]],
+    arms: Sequence[ArmRounds],
     *,
     reference_case: str = "",
 ) -> Latency:
     """Join what `time_arms` measured of an engine and, if there are two timers, of its FP32 reference."""
-    timer, (rounds, starts, warmup_calls) = timers[0], arms[0]
+    timer, arm = timers[0], arms[0]
+    rounds = arm.rounds_ns
     enqueue_ns = timer.enqueue_ns()
     median = float(np.median(rounds))
     two = len(timers) > 1
@@ -151,20 +187,24 @@ def latency_from_arms(
         batch_size=timer.batch_size,
         rounds_ns=PackedArray.of(rounds),
         calls_per_sample=timer.calls_per_sample,
-        warmup_calls=warmup_calls,
+        warmup_calls=arm.warmup_calls,
         clock=timer.clock,
         launch=timer.launch,
         gated=timer.gated,
         window=timer.window,
-        started_ns=PackedArray.of(starts),
+        started_ns=PackedArray.of(arm.starts_ns),
         enqueue_ns=enqueue_ns,
-        reference_rounds_ns=PackedArray.of(arms[1][0]) if two else None,
+        reference_rounds_ns=PackedArray.of(arms[1].rounds_ns) if two else None,
         reference_case=reference_case if two else "",
         reference_calls_per_sample=timers[1].calls_per_sample if two else 0,
         reference_launch=timers[1].launch if two else "",
         reference_gated=timers[1].gated if two else False,
         images_per_s=timer.batch_size * 1e9 / median,
+        cpu_ns=arm.cpu_ns,
+        wall_ns=arm.wall_ns,
+        n_discarded_rounds=arm.n_discarded,
         flags=(
+            *dict.fromkeys(flag for each in arms for flag in each.flags),  # of either: both are in the ratio
             *(() if _are_alike(timers) else (TIMED_OTHERWISE,)),
             *_latency_flags(rounds, None if timer.window in COPY_WINDOWS else enqueue_ns, median),
         ),

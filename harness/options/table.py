@@ -28,7 +28,7 @@ from harness.options.values import BASELINE_MODES, HarnessOptions
 from harness.specs import STAGE_LIMITS_S, Precision
 
 SPLITS = ("train", "test")
-WINDOWS = ("compute", "end_to_end", "h2d", "d2h")
+WINDOWS = ("compute", "end_to_end", "host", "h2d", "d2h")
 LAUNCHES = ("auto", "enqueue", "graph", "gated", "gated_graph")
 PRECISION = Kind(name="a precision", metavar="NAMES", parse=Precision)
 
@@ -247,6 +247,14 @@ MEASURING = (
         help="inferences at once that --throughput tries",
         default="1, 2, 4, ... up to the CPUs / --threads",
         listed=True,
+    ),
+    _measure(
+        flag="--energy-loops",
+        field="timing.energy_loops",
+        kind=WHOLE,
+        help="loops of 0.3 s per engine and batch size over which a GPU's energy per image is taken, in turn with FP32",
+        unit="loops",
+        default="0, not taken",
     ),
     _measure(
         flag="--threads",

@@ -52,7 +52,8 @@ def rounds_chart(latency: Latency, summary: LatencySummary) -> Markup:
     for arm in reversed(arms):
         parts.append(_histogram(arm, scale))
         parts.append(_round_marks(arm, xs, scale))
-    median = format_time(summary.p50, low_ns=summary.p50_low, high_ns=summary.p50_high)
+    step = latency.resolution_ns
+    median = format_time(summary.p50, low_ns=summary.p50_low, high_ns=summary.p50_high, resolution_ns=step)
     label = f"{summary.n_rounds} rounds, median {median}"
     return Markup(
         f'<svg class="rounds" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'

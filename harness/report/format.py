@@ -54,23 +54,49 @@ def format_number(value: float | None, *, half_width: float = 0.0, signed: bool 
     return format_decimals(value, decimals_from_width(half_width, value), signed=signed)
 
 
-def format_time(value_ns: float | None, *, low_ns: float | None = None, high_ns: float | None = None) -> str:
-    """Return a duration in ns, µs, ms or s; an interval around it sets the digits."""
+def format_time(
+    value_ns: float | None, *, low_ns: float | None = None, high_ns: float | None = None, resolution_ns: float = 0.0
+) -> str:
+    """Return a duration in ns, µs, ms or s; an interval around it and the clock's resolution set the digits."""
     if value_ns is None or not math.isfinite(value_ns):
         return _not_finite(value_ns)
+    if 0 < value_ns < resolution_ns:
+        return f"below {format_time(resolution_ns)}"
     divisor, unit = _time_unit(value_ns)
-    half_width = _half_width(low_ns, high_ns) / divisor
-    return format_number(value_ns / divisor, half_width=half_width) + NO_BREAK + unit
+    decimals = _time_decimals(value_ns, low_ns, high_ns, resolution_ns)
+    return format_decimals(value_ns / divisor, decimals) + NO_BREAK + unit
 
 
-def format_time_interval(value_ns: float | None, low_ns: float | None, high_ns: float | None) -> str:
+def format_time_interval(
+    value_ns: float | None, low_ns: float | None, high_ns: float | None, *, resolution_ns: float = 0.0
+) -> str:
     """Return an interval of a duration in the unit of its value: "20.1 to 20.6 µs"."""
     if value_ns is None or low_ns is None or high_ns is None or not math.isfinite(value_ns + low_ns + high_ns):
         return MISSING
     divisor, unit = _time_unit(value_ns)
-    decimals = decimals_from_width(_half_width(low_ns, high_ns) / divisor, value_ns / divisor)
+    decimals = _time_decimals(value_ns, low_ns, high_ns, resolution_ns)
     low, high = (format_decimals(end / divisor, decimals) for end in (low_ns, high_ns))
     return f"{low} to {high}{NO_BREAK}{unit}"
+
+
+def format_quantile(
+    value_ns: float | None, low_ns: float | None, high_ns: float | None, *, resolution_ns: float = 0.0
+) -> str:
+    """Return a quantile of times with its interval, "61.2 µs (58.0–70.1)"; without an interval there is no quantile."""
+    interval = format_time_interval(value_ns, low_ns, high_ns, resolution_ns=resolution_ns)
+    if interval == MISSING:
+        return MISSING
+    value = format_time(value_ns, low_ns=low_ns, high_ns=high_ns, resolution_ns=resolution_ns)
+    return f"{value} ({interval.rpartition(NO_BREAK)[0].replace(' to ', '–')})"
+
+
+def _time_decimals(value_ns: float, low_ns: float | None, high_ns: float | None, resolution_ns: float) -> int:
+    """Return the decimals of a time in its unit: of its interval, and none below what the clock resolves."""
+    divisor = _time_unit(value_ns)[0]
+    decimals = decimals_from_width(_half_width(low_ns, high_ns) / divisor, value_ns / divisor)
+    if not resolution_ns > 0:
+        return decimals
+    return min(decimals, math.floor(-math.log10(resolution_ns / divisor)))
 
 
 def format_fraction(value: float | None, *, n: int | None = None) -> str:

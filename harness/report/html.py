@@ -21,9 +21,10 @@ from harness.report.details import Detail
 from harness.report.flags import latency_flag_text
 from harness.report.model import Report
 from harness.report.plots import format_metric, metric_name
-from harness.report.rows import Change, Row
+from harness.report.rows import Change, Row, timing_modes
 from harness.report.standing import BAD, Standing, outcome_word
 from harness.report.trends import MIN_TREND_RUNS
+from harness.report.trust import trust_lines
 
 MAX_BATCHES_SHOWN = 3  # in the matrix; the cases' sections show every batch size
 MAX_ATTENTION = 6  # reasons
@@ -48,6 +49,7 @@ def render_html(report: Report) -> str:
         "has_previous": any(row.against_previous for row in rows),
         "batches": sizes if len(sizes) <= MAX_BATCHES_SHOWN else [sizes[0], sizes[len(sizes) // 2], sizes[-1]],
         "choices": _choices(rows),
+        "modes": timing_modes(rows),
         **_stored_sections(report.details),
     }
     text = _environment().get_template("page.html.j2").render(context)
@@ -90,6 +92,7 @@ def _environment() -> jinja2.Environment:
     environment.filters |= {
         "metric_name": metric_name,
         "latency_flag_text": latency_flag_text,
+        "trust_lines": trust_lines,
         "outcome_word": outcome_word,
     }
     environment.globals |= {

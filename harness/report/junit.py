@@ -29,6 +29,7 @@ def junit_properties(row: Row) -> list[tuple[str, str]]:
         if timing.summary is not None:
             summary = timing.summary
             pairs += [
+                (f"timed_{batch}", timing.mode),
                 (f"p50_ns_{batch}", summary.p50),
                 (f"p90_ns_{batch}", summary.p90),
                 (f"p99_ns_{batch}", summary.p99),

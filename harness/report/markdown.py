@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 
 from harness.records import Run
@@ -15,6 +14,7 @@ from harness.report.format import (
     format_fraction_interval,
     format_length,
     format_points,
+    format_quantile,
     format_ratio,
     format_ratio_interval,
     format_time,
@@ -23,7 +23,7 @@ from harness.report.format import (
 )
 from harness.report.model import Report
 from harness.report.plots import format_metric, metric_name
-from harness.report.rows import Change, Row
+from harness.report.rows import Change, Row, timing_modes
 from harness.report.standing import BAD, NEEDS_A_LOOK, Standing
 from harness.report.trends import Trends
 
@@ -137,10 +137,10 @@ def _table(report: Report, rows: Sequence[Row]) -> list[str]:
 
 def _timing_modes(rows: Sequence[Row]) -> list[str]:
     """Say by what clock and how the times of the table were taken; the same batch is never timed in two ways."""
-    modes = Counter(mode for row in rows for mode in {timing.mode for timing in row.timings})
+    modes = timing_modes(rows)
     if len(modes) < 2:
-        return [f"Times by {escape_markdown(mode)}." for mode in modes] + [""] * len(modes)
-    told = "; ".join(f"{escape_markdown(mode)} ({plural(n, 'case')})" for mode, n in modes.items())
+        return [f"Times by {escape_markdown(mode)}." for mode, _ in modes] + [""] * len(modes)
+    told = "; ".join(f"{escape_markdown(mode)} ({plural(n, 'case')})" for mode, n in modes)
     return [f"Times by {told}.", ""]
 
 
@@ -185,7 +185,9 @@ def _timing_cells(row: Row, size: int) -> list[str]:
         speed_up = format_ratio(ratio.value, low=ratio.low, high=ratio.high)
         if ratio.has_interval:
             speed_up += f" ({format_ratio_interval(ratio.value, ratio.low, ratio.high, short=True)})"
-    return [format_time(times.p50, low_ns=times.p50_low, high_ns=times.p50_high), format_time(times.p99), speed_up]
+    step = timing.latency.resolution_ns
+    p50 = format_time(times.p50, low_ns=times.p50_low, high_ns=times.p50_high, resolution_ns=step)
+    return [p50, format_quantile(times.p99, times.p99_low, times.p99_high, resolution_ns=step), speed_up]
 
 
 def _change(change: Change | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -190,6 +191,11 @@ def _selection(run: Run) -> tuple[object, ...]:
         if before in PYTEST_SELECTORS or word.startswith(("-k", "-m", "--deselect")) or "::" in word
     ]
     return selection_of(run.options), tuple(chosen)
+
+
+def timing_modes(rows: Iterable[Row]) -> list[tuple[str, int]]:
+    """Return by what clock and how times were taken, and in how many cases, the most usual first."""
+    return Counter(mode for row in rows for mode in {timing.mode for timing in row.timings}).most_common()
 
 
 def batch_sizes(rows: Sequence[Row]) -> list[int]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError
-from harness.records import Record
+from harness.records import Latency, Record
 from harness.report.load import throughput_entry
 from harness.report.rows import Change, Row, Timing
 
@@ -95,7 +95,11 @@ COLUMNS = {
     "p50_low_ns": "float64",
     "p50_high_ns": "float64",
     "p90_ns": "float64",
+    "p90_low_ns": "float64",
+    "p90_high_ns": "float64",
     "p99_ns": "float64",
+    "p99_low_ns": "float64",
+    "p99_high_ns": "float64",
     "n_samples": "Int64",
     "n_rounds": "Int64",
     "speed_up": "float64",
@@ -116,6 +120,22 @@ COLUMNS = {
     "throughput_p99_ns": "float64",
     "throughput_clock": "string",
     "throughput_window": "string",
+    "cpu_ns": "float64",
+    "cores_used": "float64",
+    "clock_quantum_ns": "float64",
+    "clock_empty_ns": "float64",
+    "clock_drift": "float64",
+    "n_discarded_rounds": "Int64",
+    "stolen_cpu": "float64",
+    "others_cpu": "float64",
+    "card_uuid": "string",
+    "sm_clock_mhz": "float64",
+    "temperature_c": "float64",
+    "power_w": "float64",
+    "energy_mj_per_image": "float64",
+    "energy_low_mj_per_image": "float64",
+    "energy_high_mj_per_image": "float64",
+    "energy_saving": "float64",
     "build_ns": "Int64",
     "engine_bytes": "Int64",
     "device_memory_bytes": "Int64",
@@ -215,13 +235,40 @@ def _timing_entry(timing: Timing) -> dict[str, Any]:
         "enqueue_ns": latency.enqueue_ns,
         "latency_flags": " ".join(latency.flags) or None,
         "latency_problem": timing.problem or None,
+        **_trust_entry(latency),
     }
     if summary is not None:
-        entry |= {f"{name}_ns": getattr(summary, name) for name in ("p50", "p90", "p99")}
-        entry |= {"p50_low_ns": summary.p50_low, "p50_high_ns": summary.p50_high}
+        for name in ("p50", "p90", "p99"):
+            entry |= {f"{part}_ns": getattr(summary, part) for part in (name, f"{name}_low", f"{name}_high")}
         entry |= {"n_samples": summary.n_samples, "n_rounds": summary.n_rounds}
     if ratio is not None:
         entry |= {"speed_up": ratio.value, "speed_up_low": ratio.low, "speed_up_high": ratio.high}
+    return entry
+
+
+def _trust_entry(latency: Latency) -> dict[str, Any]:
+    """Return what bears on whether a time can be believed, and what it costs."""
+    audit, seen, energy = latency.audit, latency.conditions, latency.energy
+    card = seen.card if seen else None
+    entry: dict[str, Any] = {
+        "cpu_ns": latency.cpu_ns,
+        "cores_used": latency.cores_used,
+        "n_discarded_rounds": latency.n_discarded_rounds,
+    }
+    if audit is not None:
+        entry |= {"clock_quantum_ns": audit.quantum_ns, "clock_empty_ns": audit.empty_ns, "clock_drift": audit.drift}
+    if seen is not None:
+        entry |= {"stolen_cpu": seen.stolen, "others_cpu": seen.others}
+    if card is not None:
+        names = ("sm_clock_mhz", "temperature_c", "power_w")
+        entry |= {"card_uuid": card.uuid, **{name: getattr(card, name) for name in names}}
+    if energy is not None:
+        entry |= {
+            "energy_mj_per_image": latency.energy_mj_per_image,
+            "energy_low_mj_per_image": min(energy.mj_per_image),
+            "energy_high_mj_per_image": max(energy.mj_per_image),
+            "energy_saving": energy.saving[0] if energy.saving else None,
+        }
     return entry
 
 

@@ -21,12 +21,14 @@ from harness.report.format import (
     format_fraction,
     format_fraction_interval,
     format_lost_gained,
+    format_quantile,
     format_ratio,
     format_time,
+    plural,
 )
 from harness.report.load import throughput_line
 from harness.report.model import Report
-from harness.report.rows import Change, Row, Timing, rows_by_reason
+from harness.report.rows import Change, Row, Timing, rows_by_reason, timing_modes
 from harness.report.standing import NEEDS_A_LOOK, Standing, outcome_word
 
 UNBOUNDED_WIDTH = 1_000  # of a log: a row is one line
@@ -170,12 +172,16 @@ def _p50(timing: Timing | None) -> str:
     if timing is None or timing.summary is None:
         return MISSING
     times = timing.summary
-    p50 = format_time(times.p50, low_ns=times.p50_low, high_ns=times.p50_high)
+    step = timing.latency.resolution_ns
+    p50 = format_time(times.p50, low_ns=times.p50_low, high_ns=times.p50_high, resolution_ns=step)
     return p50 + (FLAGGED if ENQUEUE_BOUND in timing.latency.flags else "")
 
 
 def _p99(timing: Timing | None) -> str:
-    return MISSING if timing is None or timing.summary is None else format_time(timing.summary.p99)
+    if timing is None or timing.summary is None:
+        return MISSING
+    times = timing.summary
+    return format_quantile(times.p99, times.p99_low, times.p99_high, resolution_ns=timing.latency.resolution_ns)
 
 
 def _speed_up(timing: Timing | None) -> str:
@@ -198,6 +204,10 @@ def _explanations(rows: Sequence[Row]) -> list[str]:
         lines.append("† scored (in part) on images the model was trained on: no measure of how well it generalises")
     lines += [f"* {note}" for note in sorted({row.why_not_as_asked for row in rows} - {""})]
     if any(row.timings for row in rows):
+        modes = timing_modes(rows)
+        several = len(modes) > 1
+        told = "; ".join(f"{mode} ({plural(n, 'case')})" if several else mode for mode, n in modes)
+        lines.append(f"times by {told}")
         lines.append(
             "vs FP32, vs baseline: images lost/gained; speed-up: over FP32 of the same backend, interleaved with it; "
             "~ not significant (interval includes 1×)"

@@ -15,7 +15,7 @@ from harness.run.case import CaseRun
 from harness.run.expected import ExpectedCases
 from harness.run.plan import Plan
 from harness.run.settings import Environments, cache_folder, tolerances_of, worker_settings
-from harness.specs import BuildOptions, Case
+from harness.specs import BuildOptions, Case, ModelSpec
 from harness.worker.requests import CaseRequest
 
 EMULATION_BACKEND = "ort-emulation"
@@ -118,25 +118,29 @@ class Cases:
     def _case_run(self, case: Case, *, artifact: Artifact | None = None) -> CaseRun:
         options, model = self._options, self._plan.models[case.model]
         name = case.id if artifact is None else f"{case.id}-{artifact.sha256[:8]}"
-        request = CaseRequest(
-            case=case,
-            model=model,
-            data=options.data,
-            build=BuildOptions(
-                num_threads=options.num_threads,
-                cache_dir=cache_folder(options.engine_cache),
-                rebuild=options.rebuild,
-                settings=options.build_settings,
-            ),
-            timing=options.timing,
-            score_batch=options.score_batch,
-            outputs_path=str(self._folder.absolute() / "outputs" / f"{name}.f32"),
-            artifact=artifact,
-        )
+        outputs = str(self._folder.absolute() / "outputs" / f"{name}.f32")
+        request = replace(case_request(case, model, options), outputs_path=outputs, artifact=artifact)
         given = {name: getattr(options, name) for name in ("floor", "max_drop", "max_slowdown", "alpha")}
         tolerance = self._tolerances.tolerance_for(case, model, options.data.name, command_line=given)
         kept = self._kept.get(case.id) if artifact is None else None
         return CaseRun(request, name=name, tolerance=tolerance, settings=self._settings, kept=kept)
+
+
+def case_request(case: Case, model: ModelSpec, options: HarnessOptions) -> CaseRequest:
+    """Return what a worker is told of a case whose outputs are not kept."""
+    return CaseRequest(
+        case=case,
+        model=model,
+        data=options.data,
+        build=BuildOptions(
+            num_threads=options.num_threads,
+            cache_dir=cache_folder(options.engine_cache),
+            rebuild=options.rebuild,
+            settings=options.build_settings,
+        ),
+        timing=options.timing,
+        score_batch=options.score_batch,
+    )
 
 
 def _scored(run: CaseRun) -> CaseRun:

@@ -7,7 +7,7 @@ process times at a time; the parent hands the turn over.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
@@ -58,26 +58,46 @@ def time_pair(candidate: Arm, control: Arm, *, n_rounds: int, candidate_first: b
     Raises: Unsupported, BuildError, WorkerDied ...: whatever either process met; MeasurementError for arms that cannot
     be timed in the same way.
     """
+    (times,) = time_slowed_pair(candidate, control, (), n_rounds=n_rounds, candidate_first=candidate_first)
+    return times
+
+
+def time_slowed_pair(
+    candidate: Arm, control: Arm, slowdowns: Sequence[float], *, n_rounds: int, candidate_first: bool = True
+) -> tuple[tuple[PairTimes, ...], ...]:
+    """Time a pair as it is, then, in the same two processes, with the candidate slowed down by each of `slowdowns`.
+
+    The control beside a slowed candidate is slowed by nothing in the same way. Raises: as `time_pair`.
+    """
     order = (candidate, control) if candidate_first else (control, candidate)
     with ExitStack() as stack, turn_on(candidate.request.case.device, waiting=INTERRUPTS.check):
         opened = {id(arm): stack.enter_context(_open(arm)) for arm in order}
         ours, theirs = opened[id(candidate)], opened[id(control)]
-        _check_alike(ours, theirs)
-        times = []
-        for facts in ours.facts:
-            rounds: dict[int, list[NDArray[np.float64]]] = {id(arm): [] for arm in order}
-            for index in range(-1, n_rounds):  # the first round brings both processes back to work; it is not kept
-                for arm in order if index % 2 == 0 else reversed(order):
-                    found = opened[id(arm)].round(facts.batch_size)
-                    if index >= 0:
-                        rounds[id(arm)].append(found)
-            times.append(
-                PairTimes(
-                    facts=facts,
-                    candidate_ns=np.stack(rounds[id(candidate)]),
-                    control_ns=np.stack(rounds[id(control)]),
-                )
-            )
+        arms = tuple(opened[id(arm)] for arm in order)
+        found = [_rounds_in_turn(ours, theirs, arms, n_rounds)]
+        for index, slowdown in enumerate(slowdowns):
+            ours.slow_down(slowdown)
+            if index == 0:
+                theirs.slow_down(0.0)
+            found.append(_rounds_in_turn(ours, theirs, arms, n_rounds))
+    return tuple(found)
+
+
+def _rounds_in_turn(
+    ours: _OpenArm, theirs: _OpenArm, order: tuple[_OpenArm, ...], n_rounds: int
+) -> tuple[PairTimes, ...]:
+    _check_alike(ours, theirs)
+    times = []
+    for facts in ours.facts:
+        rounds: dict[int, list[NDArray[np.float64]]] = {id(arm): [] for arm in order}
+        for index in range(-1, n_rounds):  # the first round brings both processes back to work; it is not kept
+            for arm in order if index % 2 == 0 else reversed(order):
+                samples = arm.round(facts.batch_size)
+                if index >= 0:
+                    rounds[id(arm)].append(samples)
+        times.append(
+            PairTimes(facts=facts, candidate_ns=np.stack(rounds[id(ours)]), control_ns=np.stack(rounds[id(theirs)]))
+        )
     return tuple(times)
 
 
@@ -86,6 +106,11 @@ class _OpenArm:
 
     def __init__(self, worker: Worker, request: CaseRequest, facts: tuple[TimerFacts, ...]) -> None:
         self._worker, self._request, self.facts = worker, request, facts
+
+    def slow_down(self, fraction: float) -> None:
+        """Make the timers anew, with every call slowed down."""
+        asked = TimersRequest(case=self._request, slowdown=fraction)
+        self.facts = self._worker.call("open_timers", asked, tuple[TimerFacts, ...])
 
     def round(self, batch_size: int) -> NDArray[np.float64]:
         packed = self._worker.call("time_round", RoundRequest(case=self._request, batch_size=batch_size), PackedArray)

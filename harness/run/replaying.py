@@ -85,8 +85,8 @@ class Replaying:
             reason = f"runtime changed: {', '.join(changed)}"
             return tuple(Replay(batch_size=size, alpha=alpha, reason=reason) for size in sizes)
         versions = {name: stored.versions[name] for name in known if name in stored.versions}
-        arms = _arm_of_tonight(record, arm, sizes), self._control_arm(arm, control, sizes, versions)
-        times, reason = _pairs(record, arms, alpha)
+        arms = _arm_of_tonight(record, arm), self._control_arm(arm, control, versions)
+        pairs, reason = _pairs(record, arms, sizes, alpha)
         if reason:
             return tuple(Replay(batch_size=size, alpha=alpha, reason=reason) for size in sizes)
         return tuple(
@@ -95,23 +95,16 @@ class Replaying:
                 alpha=alpha,
                 control_sha256=stored.engine_sha256,
                 control_versions=versions,
-                log_ratios=PackedArray.of(_log_ratios(times, index)),
-                candidate_ns=PackedArray.of(_medians([pair[index].candidate_ns for pair in times])),
-                control_ns=PackedArray.of(_medians([pair[index].control_ns for pair in times])),
+                log_ratios=PackedArray.of(_log_ratios(pairs[size])),
+                candidate_ns=PackedArray.of(_medians([pair.candidate_ns for pair in pairs[size]])),
+                control_ns=PackedArray.of(_medians([pair.control_ns for pair in pairs[size]])),
             )
-            for index, size in enumerate(sizes)
+            for size in sizes
         )
 
-    def _control_arm(self, arm: Arm, control: Control, sizes: Sequence[int], versions: dict[str, str]) -> Arm:
-        request = replace(
-            arm.request,
-            artifact=control.artifact,
-            engine_file=control.engine_file,
-            timing=replace(arm.request.timing, batch_sizes=tuple(sizes)),
-            outputs_path="",
-        )
-        python = self._options.control_python or arm.settings.python
-        settings = replace(arm.settings, python=python)
+    def _control_arm(self, arm: Arm, control: Control, versions: dict[str, str]) -> Arm:
+        request = replace(arm.request, artifact=control.artifact, engine_file=control.engine_file, outputs_path="")
+        settings = replace(arm.settings, python=self._options.control_python or arm.settings.python)
         return Arm(request=request, settings=settings, name=f"{arm.name}-control", versions=versions)
 
     # -- the gate's own check
@@ -121,7 +114,7 @@ class Replaying:
         device = record.case.device
         if device not in self._planted:
             size = min(latency.batch_size for latency in record.latencies)
-            plain = _arm_of_tonight(record, arm, (size,))
+            plain = _at_sizes(_arm_of_tonight(record, arm), (size,))
             slowed = replace(plain, name=f"{arm.name}-slowed", slowdown=PLANTED)
             plain = replace(plain, name=f"{arm.name}-plain", slowdown=0.0)
             self._planted[device] = (_planted(slowed, plain), _planted(plain, slowed))
@@ -129,18 +122,25 @@ class Replaying:
         return replace(record.timing_basis, planted_slower=slower, planted_faster=faster)
 
 
-def _pairs(record: Record, arms: tuple[Arm, Arm], alpha: float) -> tuple[list[tuple[PairTimes, ...]], str]:
-    """Time pairs until every batch size is decided or time is up; return them, and what ended it early."""
-    times: list[tuple[PairTimes, ...]] = []
-    started = time.monotonic_ns()
-    while len(times) < LOOKS[-1] and time.monotonic_ns() - started < BUDGET_NS:
-        if len(times) in LOOKS and _all_decided(record, times, alpha):
+def _pairs(
+    record: Record, arms: tuple[Arm, Arm], sizes: Sequence[int], alpha: float
+) -> tuple[dict[int, list[PairTimes]], str]:
+    """Time pairs until every batch size is decided or time is up; return them, and what hindered it."""
+    found: dict[int, list[PairTimes]] = {size: [] for size in sizes}
+    undecided, started = list(sizes), time.monotonic_ns()
+    for n_pairs in range(LOOKS[-1]):
+        if n_pairs in LOOKS:
+            undecided = [size for size in undecided if not _is_decided(record, size, found[size], alpha)]
+        if not undecided or time.monotonic_ns() - started > BUDGET_NS:
             break
+        now = [_at_sizes(arm, undecided) for arm in arms]
         try:
-            times.append(time_pair(*arms, n_rounds=ROUNDS_A_PAIR, candidate_first=len(times) % 2 == 0))
+            times = time_pair(*now, n_rounds=ROUNDS_A_PAIR, candidate_first=n_pairs % 2 == 0)
         except HarnessError as error:
-            return [], str(error)
-    return times, ""
+            return found, str(error)
+        for pair in times:
+            found[pair.batch_size].append(pair)
+    return found, ""
 
 
 def _planted(candidate: Arm, control: Arm) -> float | None:
@@ -152,16 +152,16 @@ def _planted(candidate: Arm, control: Arm) -> float | None:
     return log_ratio(times.candidate_ns, times.control_ns)
 
 
-def _arm_of_tonight(record: Record, arm: Arm, sizes: Sequence[int]) -> Arm:
+def _arm_of_tonight(record: Record, arm: Arm) -> Arm:
     file = record.engine.file if record.engine is not None else None
-    request = replace(
-        arm.request,
-        artifact=record.artifact,
-        engine_file=file,
-        timing=replace(arm.request.timing, batch_sizes=tuple(sizes)),
-        outputs_path="",
-    )
+    request = replace(arm.request, artifact=record.artifact, engine_file=file, outputs_path="")
     return replace(arm, request=request, name=f"{arm.name}-again")
+
+
+def _at_sizes(arm: Arm, sizes: Sequence[int]) -> Arm:
+    """Return an arm that is timed at some batch sizes alone."""
+    timing = replace(arm.request.timing, batch_sizes=tuple(sizes))
+    return replace(arm, request=replace(arm.request, timing=timing))
 
 
 def _gated_sizes(record: Record, stored: Subject | None) -> list[int]:
@@ -189,26 +189,22 @@ def _suspects(record: Record, stored: Subject, sizes: Sequence[int]) -> list[int
     ]
 
 
-def _all_decided(record: Record, times: Sequence[tuple[PairTimes, ...]], alpha: float) -> bool:
-    for index, pair in enumerate(times[0]):
-        size = pair.batch_size
-        judged = judge_pairs(
-            _log_ratios(times, index),
-            margin=accepted_slowdown(record, size) or 0.0,
-            alpha=alpha,
-            spread=_spread(record.timing_basis.of_batch(size)),
-        )
-        if not judged.is_final:
-            return False
-    return True
+def _is_decided(record: Record, size: int, pairs: Sequence[PairTimes], alpha: float) -> bool:
+    judged = judge_pairs(
+        _log_ratios(pairs),
+        margin=accepted_slowdown(record, size) or 0.0,
+        alpha=alpha,
+        spread=_spread(record.timing_basis.of_batch(size)),
+    )
+    return judged.is_final
 
 
 def _spread(known: TimingSpread | None) -> Spread | None:
     return None if known is None else Spread(sd=known.pairs_sd, n=known.pairs_n)
 
 
-def _log_ratios(times: Sequence[tuple[PairTimes, ...]], index: int) -> NDArray[np.float64]:
-    return np.asarray([log_ratio(pair[index].candidate_ns, pair[index].control_ns) for pair in times], np.float64)
+def _log_ratios(pairs: Sequence[PairTimes]) -> NDArray[np.float64]:
+    return np.asarray([log_ratio(pair.candidate_ns, pair.control_ns) for pair in pairs], np.float64)
 
 
 def _medians(rounds: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import MeasurementError
-from harness.stats.quantiles import finite_samples, median_interval, quantile_or_none
+from harness.stats.quantiles import finite_samples, median_interval, quantile_interval, quantile_or_none
 from harness.stats.rates import CONFIDENCE, check_level
 
 
@@ -20,8 +20,12 @@ class LatencySummary:
     p50: float  # median of the medians of rounds
     p50_low: float | None  # 95 % interval, from whole rounds; None below 6 rounds
     p50_high: float | None
-    p90: float | None
+    p90: float | None  # each quantile with its 95 % order-statistic interval, or not at all
+    p90_low: float | None
+    p90_high: float | None
     p99: float | None
+    p99_low: float | None
+    p99_high: float | None
     mean: float
     minimum: float
     cv: float | None  # standard deviation / mean of the medians of rounds [fraction]; None for one round
@@ -67,12 +71,17 @@ def summarize_latency(rounds_ns: NDArray[np.generic], confidence: float = CONFID
     medians = round_medians(rounds_ns)
     samples = np.asarray(rounds_ns, np.float64).ravel()
     interval = median_interval(medians, confidence) or (None, None)
+    p90, p99 = (quantile_interval(samples, quantile, confidence) or (None, None) for quantile in (0.9, 0.99))
     return LatencySummary(
         p50=float(np.median(medians)),
         p50_low=interval[0],
         p50_high=interval[1],
-        p90=quantile_or_none(samples, 0.9),
-        p99=quantile_or_none(samples, 0.99),
+        p90=None if p90[0] is None else quantile_or_none(samples, 0.9),
+        p90_low=p90[0],
+        p90_high=p90[1],
+        p99=None if p99[0] is None else quantile_or_none(samples, 0.99),
+        p99_low=p99[0],
+        p99_high=p99[1],
         mean=float(samples.mean()),
         minimum=float(samples.min()),
         cv=float(medians.std(ddof=1) / medians.mean()) if medians.size > 1 else None,

@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 
 from harness.measure.invariance import check_invariance, outputs_in_batches
+from harness.measure.latency import measure_latency
 from harness.measure.scoring import score_engine
-from harness.measure.timing import check_clocks, latency_from_arms, make_timers, min_sample_ns, time_arms
 from harness.precision.effective import effective_precision
 from harness.protocols import BoundsBatches, Images, Progress
 from harness.records import Accuracy, InvarianceCheck, Latency, OutputsOfSize, PackedArray
-from harness.worker.as_scored import AFTER, BEFORE, AsScored, throughput_of
+from harness.worker.as_scored import AsScored, throughput_of
 from harness.worker.images import scored_dataset, timing_batch
 from harness.worker.opening import OpenCase
 from harness.worker.requests import LayerReport, ThroughputReport
@@ -55,18 +55,12 @@ def time_engine(case: OpenCase, progress: Progress) -> tuple[Latency, ...]:
         for index, batch_size in enumerate(plan.batch_sizes):
             images = timing_batch(request.model, request.data, batch_size)
             with case.turn(partial(progress, index, len(plan.batch_sizes))):
-                timers = make_timers(engines, images, window=plan.window, launch=plan.launch)
                 outputs = AsScored(request, batch_size)
-                arms = time_arms(
-                    timers,
-                    plan,
-                    min_sample_ns=min_sample_ns(timers[0].clock),
-                    warmed_up=partial(outputs.look, timers[0], BEFORE),
+                latency = measure_latency(
+                    engines, images, plan, device=asked.device, reference_case=reference.id, look=outputs.look
                 )
-                outputs.look(timers[0], AFTER)
-            check_clocks(timers, arms)
             looked_at.append((outputs, images))
-            latencies.append(latency_from_arms(timers, arms, reference_case=reference.id))
+            latencies.append(latency)
             progress(index + 1, len(plan.batch_sizes))
         for outputs, images in looked_at:  # after the clock: what `infer` leaves would be timed too
             outputs.run(case.engine, images)

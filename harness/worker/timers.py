@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from harness.errors import ConfigError, MeasurementError
-from harness.measure.timing import checked_samples, min_sample_ns, prepare_timer
+from harness.measure.timing import min_sample_ns, prepare_timer
+from harness.measure.warm_up import checked_samples
 from harness.protocols import SlowsDown, Timer
 from harness.records import PackedArray
 from harness.worker.images import timing_batch

@@ -6,7 +6,8 @@ import pytest
 from harness.backends._cuda.device import Gpu
 from harness.backends._cuda.timer import CudaTimer
 from harness.errors import ConfigError, MeasurementError
-from harness.machine.clocks import calibrate_calls
+from harness.machine.clock_audit import audited
+from harness.machine.clocks import CUDA_EVENT_RESOLUTION_NS, calibrate_calls
 from harness.measure.timing import latency_from_arms, make_timers, time_arms
 from harness.specs import TimingPlan
 
@@ -102,6 +103,48 @@ def test_a_graph_asked_for_of_an_uncapturable_engine_is_refused(build, images, m
         with pytest.raises(ConfigError, match="cannot be timed as a graph"):
             engine.timer(images(4), window="compute", launch=launch)
         assert engine.timer(images(4), window="compute", launch="gated").gated
+
+
+@pytest.mark.parametrize(("launch", "became"), [("auto", "graph"), ("graph", "graph"), ("enqueue", "enqueue")])
+def test_the_host_window_is_one_synchronous_call_with_its_copies(build, images, expected, driver, launch, became):
+    with build() as engine:
+        batch = images(4)
+        timer = engine.timer(batch, window="host", launch=launch)
+        assert (timer.clock, timer.window, timer.launch, timer.gated) == ("host", "host", became, False)
+        kernels = driver.fake_calls(0)
+        samples = timer.sample(5)
+        assert (samples.shape, driver.fake_calls(0) - kernels) == ((5,), 5)
+        assert (samples > 0).all()
+        outputs = timer._call_and_wait()
+        assert np.allclose(outputs, expected(batch), rtol=1e-5)
+        assert not np.shares_memory(outputs, timer._slot.host_out)
+        assert timer.enqueue_ns() is None
+
+
+@pytest.mark.parametrize("launch", ["gated", "gated_graph", "sideways"])
+def test_the_host_window_has_no_gate(build, images, launch):
+    with build() as engine, pytest.raises(ConfigError, match="with the window host is none of auto, enqueue, graph"):
+        engine.timer(images(4), window="host", launch=launch)
+
+
+def test_the_host_window_goes_without_a_graph_where_fp32_has_none(pair, images, monkeypatch):
+    ours, reference = pair(monkeypatch, 0)
+    with ours, reference:
+        timers = make_timers((ours, reference), images(4), window="host", launch="auto")
+        assert [(timer.launch, timer.gated) for timer in timers] == [("enqueue", False)] * 2
+        assert all((timer.sample(3) > 0).all() for timer in timers)
+
+
+def test_the_clock_of_events_is_audited(build, images):
+    with build() as engine:
+        timer = engine.timer(images(4), window="compute", launch="auto")
+        assert timer.empty_ns(5).tolist() == [0.0] * 5  # virtual time: nothing takes none
+        audit = audited(timer, "cuda_event")
+        assert (audit.clock, audit.quantum_ns, audit.empty_ns) == ("cuda_event", CUDA_EVENT_RESOLUTION_NS, 0.0)
+        # A call takes 50 virtual us, and far less or more of the host's.
+        assert audit.drift is not None
+        assert abs(audit.drift) > 1e-3
+        assert timer.sample(3) == pytest.approx(50_000, rel=1e-4)
 
 
 @pytest.mark.parametrize("launch", ["auto", "graph", "gated", "enqueue"])

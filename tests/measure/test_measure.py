@@ -9,7 +9,7 @@ import pytest
 
 from harness.errors import DataError, MeasurementError
 from harness.measure.scoring import score_engine
-from harness.measure.timing import latency_from_arms, make_timers, time_arms
+from harness.measure.timing import ArmRounds, latency_from_arms, make_timers, time_arms
 from harness.specs import ImageRange, TimingPlan
 
 N = 57  # no multiple of any batch below
@@ -262,6 +262,9 @@ def test_images_that_were_trained_on_are_counted(spec):
     assert score_engine(LinearEngine(), Images(), seen, window(10), batch_size=10).n_trained_on == 10
 
 
+STEADY = ArmRounds(np.full((20, 5), 100.0), np.arange(20), 3)
+
+
 class FakeTimer:
     """Every call advances a clock shared with the timing loop."""
 
@@ -302,17 +305,15 @@ def test_short_calls_are_grouped_until_the_clock_resolves_them():
 def test_warm_up_lasts_as_long_as_asked():
     now = [0]
     timer = FakeTimer(now, 1_000)
-    ((_, _, warmup),) = time_arms(
-        [timer], TimingPlan(n_rounds=6, warmup_ns=90_000), min_sample_ns=1, now_ns=lambda: now[0]
-    )
-    assert warmup == 90
+    (arm,) = time_arms([timer], TimingPlan(n_rounds=6, warmup_ns=90_000), min_sample_ns=1, now_ns=lambda: now[0])
+    assert (arm.warmup_calls, arm.flags) == (90, ())
 
 
 def test_a_slow_engine_gets_fewer_rounds_but_an_interval():
     now = [0]
     timer = FakeTimer(now, 600_000_000)
-    ((rounds, _, _),) = time_arms([timer], TimingPlan(n_rounds=20, warmup_ns=0), min_sample_ns=1, now_ns=lambda: now[0])
-    assert rounds.shape == (6, 1)
+    (arm,) = time_arms([timer], TimingPlan(n_rounds=20, warmup_ns=0), min_sample_ns=1, now_ns=lambda: now[0])
+    assert arm.rounds_ns.shape == (6, 1)
 
 
 def test_a_clock_that_stands_still_is_an_error():
@@ -325,14 +326,14 @@ def test_a_drifting_engine_is_flagged():
     steady = np.full((20, 5), 100.0)
     timer = FakeTimer([0], 1)
     starts = np.arange(20)
-    assert "drift" in latency_from_arms([timer], [(rounds, starts, 3)]).flags
-    assert latency_from_arms([timer], [(steady, starts, 3)]).flags == ()
+    assert "drift" in latency_from_arms([timer], [ArmRounds(rounds, starts, 3)]).flags
+    assert latency_from_arms([timer], [ArmRounds(steady, starts, 3)]).flags == ()
 
 
 def test_an_engine_that_waits_for_its_host_is_flagged():
     timer = FakeTimer([0], 1)
     timer.enqueue_ns = lambda: 95.0
-    assert "enqueue_bound" in latency_from_arms([timer], [(np.full((20, 5), 100.0), np.arange(20), 3)]).flags
+    assert "enqueue_bound" in latency_from_arms([timer], [STEADY]).flags
 
 
 class ModeTimer(FakeTimer):
@@ -399,7 +400,7 @@ def test_arms_that_stay_unlike_are_flagged_and_give_no_ratio():
     assert [(timer.launch, timer.gated) for timer in made] == [("enqueue", True)] * 2
     timers = [ModeTimer("graph", True, can_lower=False), ModeTimer("enqueue", True)]
     made = make_timers([ModeEngine(timer) for timer in timers], None, window="compute", launch="auto")
-    arm = (np.full((20, 5), 100.0), np.arange(20), 3)
+    arm = STEADY
     latency = latency_from_arms(made, [arm, arm], reference_case="fp32")
     assert (latency.launch, latency.reference_launch, latency.reference_gated) == ("graph", "enqueue", True)
     assert "reference_timed_otherwise" in latency.flags
@@ -414,6 +415,6 @@ def test_arms_that_stay_unlike_are_flagged_and_give_no_ratio():
 def test_enqueue_bound_is_trtexecs_rule_on_windows_with_compute(window, enqueue_ns, is_bound):
     timer = ModeTimer("graph", True)
     timer.window, timer.enqueue_ns = window, lambda: enqueue_ns
-    latency = latency_from_arms([timer], [(np.full((20, 5), 100.0), np.arange(20), 3)])
+    latency = latency_from_arms([timer], [STEADY])
     assert latency.enqueue_ns == enqueue_ns
     assert ("enqueue_bound" in latency.flags) == is_bound

@@ -34,6 +34,7 @@ EVERY = {
     "--timing-rounds": (["--timing-rounds=9"], 9),
     "--throughput": (["--throughput"], True),
     "--concurrency": (["--concurrency=1,3"], [1, 3]),
+    "--energy-loops": (["--energy-loops=3"], 3),
     "--threads": (["--threads=2"], 2),
     "--worker-timeout": (["--worker-timeout=30"], 30),
     "--stage-timeout": (["--stage-timeout=build=3000", "--stage-timeout=score=5.5"], ["build=3000", "score=5.5"]),

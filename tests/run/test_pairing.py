@@ -10,7 +10,7 @@ import pytest
 from harness.errors import MeasurementError, Unsupported
 from harness.protocols import no_progress
 from harness.run.case_worker import WorkerSettings
-from harness.run.pairing import Arm, time_pair
+from harness.run.pairing import Arm, time_pair, time_slowed_pair
 from harness.specs import BuildOptions, Case, DatasetRequest, Precision, StageLimits, TimingPlan
 from harness.worker.requests import CaseRequest
 
@@ -50,7 +50,7 @@ def test_a_planted_slowdown_is_on_the_right_side(arm_of, candidate_first):
     for times in time_pair(slowed, plain, n_rounds=4, candidate_first=candidate_first):
         assert len(times.candidate_ns) == len(times.control_ns) == 4
         ratios = np.median(times.candidate_ns, axis=1) / np.median(times.control_ns, axis=1)
-        assert math.log(np.median(ratios)) > math.log(1.3)  # a double, less what a busy machine takes away
+        assert math.log(np.median(ratios)) > math.log(2)  # five times, less what a busy machine takes away
 
 
 def test_both_processes_leave_a_log_of_their_own(arm_of, tmp_path):
@@ -69,3 +69,13 @@ def test_arms_that_are_timed_otherwise_have_no_ratio(arm_of):
 def test_an_arm_that_cannot_run_says_why(arm_of):
     with pytest.raises(Unsupported, match="mlp-fake-lacks-fp32"):
         time_pair(arm_of("candidate"), arm_of("control", backend="fake-lacks"), n_rounds=1)
+
+
+def test_one_pair_of_processes_is_timed_as_it_is_and_slowed(arm_of):
+    candidate, control = arm_of("candidate", batch_sizes=(4,)), arm_of("control", batch_sizes=(4,))
+    plain, slowed = time_slowed_pair(candidate, control, (4.0,), n_rounds=4)
+    ratios = [
+        math.log(np.median(np.median(times.candidate_ns, axis=1) / np.median(times.control_ns, axis=1)))
+        for (times,) in (plain, slowed)
+    ]
+    assert ratios[1] - ratios[0] > math.log(2)

@@ -10,6 +10,9 @@ from harness.stats.pairs import (
     LOOKS,
     PairsOutcome,
     Spread,
+    _half_width,
+    _look,
+    _moderated,
     detectable_slowdown,
     judge_comparisons,
     judge_pairs,
@@ -254,3 +257,18 @@ def test_a_log_ratio_is_the_median_over_interleaved_rounds():
 def test_what_is_no_measurement_is_refused(wrong):
     with pytest.raises(MeasurementError):
         wrong()
+
+
+def test_alarms_with_the_calibrated_variance_would_break_the_rate_on_a_noisier_night():
+    """Why the calibration has no say in an alarm: three times its noise, and the rate is above ten times alpha."""
+    rng, calm = np.random.default_rng(1), Spread(sd=0.001, n=30)
+    limit = np.log1p(MARGIN)
+    ratios = limit + rng.normal(0, 3 * calm.sd, (10_000, 16))
+    moderated, plain = np.zeros(len(ratios), bool), np.zeros(len(ratios), bool)
+    for n in LOOKS:
+        look, level = _look(ratios[:, :n]), ALPHA * spent(n)
+        with_calibration = _moderated(look, calm)
+        plain |= look.mean - _half_width(look, level) > limit
+        moderated |= look.mean - _half_width(with_calibration, level) > limit
+    assert plain.mean() < 2 * ALPHA
+    assert moderated.mean() > 10 * ALPHA

@@ -11,6 +11,8 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from harness.backends._cuda.device import Gpu
+from harness.backends._cuda.host_timer import WINDOW as HOST_WINDOW
+from harness.backends._cuda.host_timer import CudaHostTimer
 from harness.backends._cuda.ring import Ring, Slot
 from harness.backends._cuda.timer import CudaTimer, outputs_on_device, work_of_window
 from harness.errors import MeasurementError
@@ -65,7 +67,7 @@ class CudaEngine(KeepsFacts, ABC):
     def __init__(self, gpu: Gpu, *, label: str) -> None:
         self._gpu, self._label = gpu, label
         self._compute: Any = gpu.stream()  # of every inference but those that overlap
-        self._timers: list[CudaTimer] = []
+        self._timers: list[CudaTimer | CudaHostTimer] = []
         self._ring: Ring
         self.closed = True
 
@@ -115,32 +117,36 @@ class CudaEngine(KeepsFacts, ABC):
         except self._gpu.errors as error:
             raise self._failed("scoring failed on the device", error) from error
 
-    def timer(self, images: Images, *, window: str, launch: str) -> CudaTimer:
-        """Bind a batch and return its CUDA-event timer.
+    def timer(self, images: Images, *, window: str, launch: str) -> CudaTimer | CudaHostTimer:
+        """Bind a batch and return its timer.
 
-        Windows are compute, h2d, d2h and end_to_end (copy in, compute, copy out, one after the other). Raises:
-        ConfigError for a window or launch that this engine lacks, MeasurementError.
+        Windows by CUDA events are compute, h2d, d2h and end_to_end (copy in, compute, copy out, one after the other);
+        `host` is the wall time of one synchronous call with its copies. Raises: ConfigError for a window or launch
+        that this engine lacks, MeasurementError.
         """
         self._check_idle()
         self._check(images)
         slot = self._own_slot(len(images))
         self._ring.stage(slot, images)
         timed = self._timed_work(slot, len(images), launch)
-        work = work_of_window(window, timed.run, gpu=self._gpu, slot=slot, label=self._label)
+        is_host = window == HOST_WINDOW
+        device_window = "end_to_end" if is_host else window
+        work = work_of_window(device_window, timed.run, gpu=self._gpu, slot=slot, label=self._label)
+        by_host = partial(CudaHostTimer, slot=slot, images=images)
+        outputs = partial(outputs_on_device, self._gpu, slot)
+        by_events = partial(CudaTimer, window=window, entries_per_call=timed.entries_per_call, outputs=outputs)
+        make: Callable[..., CudaTimer | CudaHostTimer] = by_host if is_host else by_events
         try:
             self._gpu.copy_in(slot.device_in, slot.host_in, slot.compute)
-            timer = CudaTimer(
+            timer = make(
                 self._gpu,
                 slot.compute,
                 work=work,
                 bind=timed.bind,
                 batch_size=len(images),
-                window=window,
                 launch=timed.launch,
-                entries_per_call=timed.entries_per_call,
                 can_capture=timed.can_capture,
                 note=self._note,
-                read_outputs=partial(outputs_on_device, self._gpu, slot),
             )
         except self._gpu.errors as error:
             raise self._failed(f"timing batch {len(images)} failed on the device", error) from error

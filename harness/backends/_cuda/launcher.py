@@ -34,14 +34,14 @@ class Launcher:
         self._generation = -1
         self._wants_graph = self._must = False
 
-    def prepare(self, launch: str, *, can_capture: bool) -> None:
+    def prepare(self, launch: str, *, can_capture: bool, can_gate: bool = True) -> None:
         """Try what a launch asks for; `auto` goes without what does not work. Raises: ConfigError."""
         self._wants_graph = launch in ("auto", "graph", "gated_graph")
         self._must = launch != "auto"
         if self._wants_graph and not can_capture:
             self._do_without_graph("the engine's work cannot be captured")
         self.ready()
-        if launch in ("auto", "gated", "gated_graph"):
+        if can_gate and launch in ("auto", "gated", "gated_graph"):
             self._try_gate()
 
     def lower(self, *, graph: bool, gate: bool) -> None:
