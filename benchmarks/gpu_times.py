@@ -88,7 +88,7 @@ def spreads(asked):
     from harness.store.timing_calibrations import load_calibration
 
     lines = [
-        "| case | batch | processes | CV of a process | CV of a pair | A/A false (apart, resampled) | +1 % | +2 % | +5 % |",
+        "| case | batch | processes | CV of one | CV of a pair | A/A false (apart, resampled) | +1 % | +2 % | +5 % |",
         "| --- " * 9 + "|",
     ]
     for path in sorted((asked.out / "baselines" / "calibrations").glob("*.json")):
@@ -151,9 +151,8 @@ def main():
     if "calibrate" in results:
         print("\n**calibrate**\n", *spreads(asked), sep="\n")
         median_s = statistics.median(one["seconds"] for one in results["calibrate"]["runs"])
-        print(
-            f"{median_s} s a case, {results['calibrate']['seconds']} s in all; {results['calibrate']['runs'][0]['tail'][-900:]}"
-        )
+        print(f"{median_s} s a case, {results['calibrate']['seconds']} s in all")
+        print(results["calibrate"]["runs"][0]["tail"][-900:])
     if results.get("scoring"):
         print("\n**scoring**\n", results["scoring"]["tail"])
 

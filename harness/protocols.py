@@ -104,19 +104,6 @@ class LowersLaunch(Protocol):
 
 
 @runtime_checkable
-class AuditsClock(Protocol):
-    """What a timer may offer beside `Timer`: a look at its own clock."""
-
-    def empty_ns(self, n: int) -> NDArray[np.float64]:
-        """Return float64[n]: what the clock says of nothing at all [ns]."""
-        ...
-
-    def drift(self, span_ns: int) -> float:
-        """Return the clock's rate over that of another one, less one, watched for at least span_ns."""
-        ...
-
-
-@runtime_checkable
 class KeepsOutputs(Protocol):
     """What a timer may offer beside `Timer`: what its timed calls compute, to be held against what was scored."""
 
@@ -126,6 +113,19 @@ class KeepsOutputs(Protocol):
         Reads the timer's own buffers and runs no inference. Where it can, it then spoils them with NaN, so that the
         next reading shows what the calls between the two wrote.
         """
+        ...
+
+
+@runtime_checkable
+class AuditsClock(Protocol):
+    """What a timer may offer beside `Timer`: a look at its own clock."""
+
+    def empty_ns(self, n: int) -> NDArray[np.float64]:
+        """Return float64[n]: what the clock says of nothing at all [ns]."""
+        ...
+
+    def drift(self, span_ns: int) -> float:
+        """Return the clock's rate over that of another one, less one, watched for at least span_ns."""
         ...
 
 

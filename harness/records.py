@@ -251,6 +251,7 @@ class EngineFacts:
     engine_bytes: int | None = None
     file: EngineFile | None = None  # in the engine cache; None where a runtime compiles the model file each time
     device_memory_bytes: int | None = None  # of one execution context, weights apart
+    host_peak_bytes: int | None = None  # resident memory of its worker, runtime and images and all, at most, so far
     n_contexts: int | None = None  # execution contexts alive at a time, at most, so far
     n_engines: int | None = None  # copies of the engine on the device, weights and all, at most, so far
     cache: str = "none"  # none, miss, hit, rebuilt (a damaged or foreign entry)
@@ -423,13 +424,13 @@ class Latency:
     reference_gated: bool = False
     images_per_s: float | None = None
     flags: tuple[str, ...] = ()  # enqueue_bound, reference_timed_otherwise, drift, ...
+    void: str = ""  # why it is no time of this engine: its outputs were wrong; "" = it counts
     cpu_ns: float | None = None  # CPU time of the process per call, of all its threads, over the timed rounds
     wall_ns: float | None = None  # host time per call over the same rounds
     n_discarded_rounds: int = 0  # that the card was throttled in; of both arms
     audit: ClockAudit | None = None
     conditions: Conditions | None = None
     energy: Energy | None = None
-    void: str = ""  # why it is no time of this engine: its outputs were wrong; "" = it counts
 
     @property
     def cores_used(self) -> float | None:

@@ -272,10 +272,10 @@ class TimingPlan:
     def __post_init__(self) -> None:
         if not self.batch_sizes or any(n < 1 for n in self.batch_sizes):
             raise ConfigError(f"--batch-size: {self.batch_sizes} must be whole numbers of at least 1")
-        if self.energy_loops < 0:
-            raise ConfigError(f"--energy-loops={self.energy_loops}: expected 0 or more loops")
         if any(n < 1 for n in self.concurrency):
             raise ConfigError(f"--concurrency: {self.concurrency} must be whole numbers of at least 1")
+        if self.energy_loops < 0:
+            raise ConfigError(f"--energy-loops={self.energy_loops}: expected 0 or more loops")
 
 
 def batches_of_engine(model: ModelSpec, timing: TimingPlan, score_batch: int) -> tuple[int, ...]:

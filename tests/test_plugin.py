@@ -3,6 +3,7 @@
 import importlib
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,9 @@ def test_a_run_leaves_records_a_summary_and_a_page(suites, pytester):
     assert record.status is Status.PASSED
     assert record.accuracy.n_images == 300
     assert {latency.batch_size for latency in record.latencies} == {1, 8}
+    if sys.platform == "linux":
+        assert 10 << 20 < record.engine.host_peak_bytes < 100 << 30
+        assert "Peak host memory" in (pytester.path / "reports/latest/index.html").read_text()
     assert run.finished_at
     summary = json.loads((pytester.path / "reports/latest/summary.json").read_text())
     (case,) = summary["cases"]

@@ -63,24 +63,6 @@ class Spin:
             pass
 
 
-def raw_ns() -> int:
-    """Return the monotonic time that nothing disciplines [ns]; the plain one where the system has no other."""
-    clock = getattr(time, "CLOCK_MONOTONIC_RAW", None)
-    return time.monotonic_ns() if clock is None else time.clock_gettime_ns(clock)
-
-
-def host_drift(span_ns: int, *, now_ns: NowNs = time.perf_counter_ns, other_ns: NowNs = raw_ns) -> float:
-    """Return the rate of a host clock over that of another, less one; both are read for `span_ns` [ns].
-
-    The other is read before and after each reading of the first, and the closest of a few such readings counts.
-    """
-    start, other_start = _together(now_ns, other_ns)
-    while other_ns() - other_start < span_ns:
-        pass
-    end, other_end = _together(now_ns, other_ns)
-    return (end - start) / (other_end - other_start) - 1
-
-
 def no_outputs() -> None:
     """Keep nothing: what a timer's calls compute is not known."""
 
@@ -102,6 +84,24 @@ class BoundContext:
 
     run: Callable[[], object]
     outputs: Callable[[], Outputs | None]
+
+
+def raw_ns() -> int:
+    """Return the monotonic time that nothing disciplines [ns]; the plain one where the system has no other."""
+    clock = getattr(time, "CLOCK_MONOTONIC_RAW", None)
+    return time.monotonic_ns() if clock is None else time.clock_gettime_ns(clock)
+
+
+def host_drift(span_ns: int, *, now_ns: NowNs = time.perf_counter_ns, other_ns: NowNs = raw_ns) -> float:
+    """Return the rate of a host clock over that of another, less one; both are read for `span_ns` [ns].
+
+    The other is read before and after each reading of the first, and the closest of a few such readings counts.
+    """
+    start, other_start = _together(now_ns, other_ns)
+    while other_ns() - other_start < span_ns:
+        pass
+    end, other_end = _together(now_ns, other_ns)
+    return (end - start) / (other_end - other_start) - 1
 
 
 class HostTimer:

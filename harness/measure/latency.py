@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from harness.machine.clock_audit import N_EMPTY, audited, clock_flags, quantum_ns
 from harness.machine.clocks import HostTimer
 from harness.machine.conditions import Watch, card_of, condition_flags, spinning_settings
 from harness.measure.energy import energy_of_arms
-from harness.measure.timing import check_clocks, latency_from_arms, make_timers, min_sample_ns, time_arms
+from harness.measure.timing import (
+    AFTER,
+    BEFORE,
+    Look,
+    check_clocks,
+    latency_from_arms,
+    make_timers,
+    min_sample_ns,
+    no_look,
+    time_arms,
+)
 from harness.protocols import AuditsClock, Engine, Images, Timer
 from harness.records import ClockAudit, Latency
 from harness.specs import TimingPlan
 
 _AUDITS: dict[str, ClockAudit] = {}  # by clock; of this process, before its first timing
-
-
-Look = Callable[[Timer], object]
-
-
-def no_look(timer: Timer) -> None:
-    """Look at nothing."""
 
 
 def measure_latency(
@@ -31,28 +35,21 @@ def measure_latency(
     *,
     device: str,
     reference_case: str = "",
-    before: Look = no_look,
-    after: Look = no_look,
+    look: Look = no_look,
 ) -> Latency:
     """Time one or two engines in turn on a batch, by an audited clock on a watched machine; then take their energy.
 
-    `device`: cpu or cuda:0, which is watched too. `before`, `after`: are shown the first engine's timer when it is warm
-    and when it was timed. Raises: ConfigError for a window or launch that an engine lacks,
-    MeasurementError for a clock that stands still or gives other than positive times.
+    `device`: cpu or cuda:0, which is watched too. `look`: at the first timer, before the rounds and after them.
+    Raises: ConfigError for a window or launch that an engine lacks, MeasurementError for a clock that stands still or
+    gives other than positive times.
     """
     timers = make_timers(engines, images, window=plan.window, launch=plan.launch)
     watch = Watch(card_of(device), spinning=spinning_settings(engines[0].facts.options))
-    return latency_of_timers(timers, plan, watch, reference_case=reference_case, before=before, after=after)
+    return latency_of_timers(timers, plan, watch, reference_case=reference_case, look=look)
 
 
 def latency_of_timers(
-    timers: Sequence[Timer],
-    plan: TimingPlan,
-    watch: Watch,
-    *,
-    reference_case: str = "",
-    before: Look = no_look,
-    after: Look = no_look,
+    timers: Sequence[Timer], plan: TimingPlan, watch: Watch, *, reference_case: str = "", look: Look = no_look
 ) -> Latency:
     """Time one or two timers in turn; see `measure_latency`."""
     audit = audit_of(timers[0])
@@ -60,11 +57,11 @@ def latency_of_timers(
         timers,
         plan,
         min_sample_ns=min_sample_ns(timers[0].clock),
+        warmed_up=partial(look, timers[0], BEFORE),
         watch=watch,
-        warmed_up=lambda: before(timers[0]),
     )
+    look(timers[0], AFTER)
     seen = watch.seen()
-    after(timers[0])
     check_clocks(timers, arms)
     latency = latency_from_arms(timers, arms, reference_case=reference_case)
     doubts = condition_flags(seen)

@@ -30,6 +30,8 @@ N_LOWERINGS = 3  # from a gated graph to a plain enqueue there are no more steps
 DRIFT_SHARE = 0.05
 NOISY_ROUNDS_CV = 0.10
 MIN_CLOCK_SAMPLES = 20  # so many alike to the last digit are no times
+BEFORE, AFTER = "before timing", "after timing"
+Look = Callable[[Timer, str], None]  # at what a timer's calls computed, BEFORE and AFTER
 
 
 def make_timers(engines: Sequence[Engine], images: Images, *, window: str, launch: str) -> list[Timer]:
@@ -51,6 +53,10 @@ def make_timers(engines: Sequence[Engine], images: Images, *, window: str, launc
 
 def _are_alike(timers: Sequence[Timer]) -> bool:
     return len({(timer.launch, timer.gated) for timer in timers}) < 2
+
+
+def no_look(timer: Timer, when: str) -> None:
+    """Look at nothing."""
 
 
 class ArmRounds(NamedTuple):

@@ -234,14 +234,6 @@ MEASURING = (
         unit="rounds",
     ),
     _measure(
-        flag="--energy-loops",
-        field="timing.energy_loops",
-        kind=WHOLE,
-        help="loops of 0.3 s per engine and batch size over which a GPU's energy per image is taken, in turn with FP32",
-        unit="loops",
-        default="0, not taken",
-    ),
-    _measure(
         flag="--throughput",
         field="timing.throughput",
         kind=SWITCH,
@@ -255,6 +247,14 @@ MEASURING = (
         help="inferences at once that --throughput tries",
         default="1, 2, 4, ... up to the CPUs / --threads",
         listed=True,
+    ),
+    _measure(
+        flag="--energy-loops",
+        field="timing.energy_loops",
+        kind=WHOLE,
+        help="loops of 0.3 s per engine and batch size over which a GPU's energy per image is taken, in turn with FP32",
+        unit="loops",
+        default="0, not taken",
     ),
     _measure(
         flag="--threads",

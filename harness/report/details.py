@@ -225,10 +225,12 @@ def _build_facts(record: Record, previous: Record | None) -> tuple[tuple[str, st
     facts: list[tuple[str, str]] = []
     if engine:
         build_before, size_before = (before.build_ns, before.engine_bytes) if before else (None, None)
+        peak_before = before.host_peak_bytes if before else None
         facts += [
             ("Build time", _since(format_time(engine.build_ns), format_time(build_before))),
             ("Engine size", _since(format_bytes(engine.engine_bytes), format_bytes(size_before))),
             ("Device memory", _device_memory(engine)),
+            ("Peak host memory", _since(format_bytes(engine.host_peak_bytes), format_bytes(peak_before))),
             ("Engine cache", engine.cache),
         ]
     if artifact:

@@ -43,7 +43,7 @@ def accepted_lines(
     Raises: BaselineError for a case that cannot be accepted; ConfigError for one that the run does not have.
     """
     written = store.accept(records, case_ids=case_ids, accepted_by=by, accepted_at=utc_now())
-    timed = [record for record in records if not record.is_reference and record.latencies]
+    timed = [record for record in records if not record.is_reference and record.valid_latencies]
     accepted = [record for record in timed if store.times_path(record) in written]
     lines = [*replaced_lines(records, written), *(f"wrote {path}" for path in written)]
     return [*lines, *kept_engines(ControlStore(cache_folder(engine_cache)), accepted)]
@@ -73,7 +73,7 @@ def only_regressions(records: Sequence[Record]) -> bool:
 
 def kept_engines(controls: ControlStore, records: Sequence[Record]) -> list[str]:
     """Keep the engines of accepted records, and say of which none could be kept: those are not timed again."""
-    lost = {record.case.id: why for record in records if record.latencies and (why := controls.keep(record))}
+    lost = {record.case.id: why for record in records if record.valid_latencies and (why := controls.keep(record))}
     if not lost:
         return []
     name, why = next(iter(lost.items()))

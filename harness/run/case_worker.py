@@ -89,6 +89,7 @@ def facts_together(first: EngineFacts | None, now: EngineFacts) -> EngineFacts:
         now,
         build_ns=first.build_ns,
         cache=first.cache,
+        host_peak_bytes=_most(first.host_peak_bytes, now.host_peak_bytes),
         n_contexts=_most(first.n_contexts, now.n_contexts),
         n_engines=_most(first.n_engines, now.n_engines),
         log_errors=tuple(dict.fromkeys((*first.log_errors, *now.log_errors))),

@@ -32,7 +32,7 @@ class ControlStore:
     def keep(self, record: Record) -> str:
         """Keep the engine of an accepted record, and return why it could not be, "" when it is there."""
         artifact = record.artifact
-        if artifact is None or not record.latencies:
+        if artifact is None or not record.valid_latencies:
             return "it was not timed"
         file = record.engine.file if record.engine is not None else None
         path, sha256 = (artifact.onnx_path, artifact.sha256) if file is None else (file.path, file.sha256)

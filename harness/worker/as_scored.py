@@ -11,12 +11,11 @@ import numpy as np
 from harness.errors import MeasurementError
 from harness.measure.invariance import accepted_gap, largest_gap
 from harness.measure.throughput import levels_up_to, measure_throughput
+from harness.measure.timing import AFTER
 from harness.protocols import Engine, Images, KeepsOutputs, Outputs, Progress, RunsConcurrently, Timer
 from harness.worker.images import timing_batch
 from harness.worker.opening import OpenCase
 from harness.worker.requests import CaseRequest, ThroughputReport
-
-BEFORE, AFTER = "before timing", "after timing"
 
 
 class AsScored:

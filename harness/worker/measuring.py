@@ -12,7 +12,7 @@ from harness.measure.scoring import score_engine
 from harness.precision.effective import effective_precision
 from harness.protocols import BoundsBatches, Images, Progress
 from harness.records import Accuracy, InvarianceCheck, Latency, OutputsOfSize, PackedArray
-from harness.worker.as_scored import AFTER, BEFORE, AsScored, throughput_of
+from harness.worker.as_scored import AsScored, throughput_of
 from harness.worker.images import scored_dataset, timing_batch
 from harness.worker.opening import OpenCase
 from harness.worker.requests import LayerReport, ThroughputReport
@@ -57,13 +57,7 @@ def time_engine(case: OpenCase, progress: Progress) -> tuple[Latency, ...]:
             with case.turn(partial(progress, index, len(plan.batch_sizes))):
                 outputs = AsScored(request, batch_size)
                 latency = measure_latency(
-                    engines,
-                    images,
-                    plan,
-                    device=asked.device,
-                    reference_case=reference.id,
-                    before=partial(outputs.look, when=BEFORE),
-                    after=partial(outputs.look, when=AFTER),
+                    engines, images, plan, device=asked.device, reference_case=reference.id, look=outputs.look
                 )
             looked_at.append((outputs, images))
             latencies.append(latency)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
 from harness.backends import load_backend
 from harness.errors import HarnessError
+from harness.machine.memory import peak_host_bytes
 from harness.models import inspect_onnx
-from harness.protocols import TakesOptions
-from harness.records import Availability
+from harness.protocols import Engine, TakesOptions
+from harness.records import Availability, EngineFacts
 from harness.specs import ModelSpec
 from harness.worker.requests import BackendNeeds, OnnxQuestion
 from harness.worker.swallowed import SWALLOWED
@@ -59,3 +61,8 @@ def needs_of(name: str) -> BackendNeeds:
 def inspected(question: OnnxQuestion) -> ModelSpec:
     """Return what an ONNX file says of itself. Raises: DataError, ConfigError."""
     return inspect_onnx(Path(question.path), **question.overrides)
+
+
+def facts_of(engine: Engine) -> EngineFacts:
+    """Return what an engine has noted by now, and the memory that this process has held at most."""
+    return replace(engine.facts, host_peak_bytes=peak_host_bytes())

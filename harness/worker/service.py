@@ -16,7 +16,7 @@ from harness.records import Accuracy, Availability, EngineFacts, InvarianceCheck
 from harness.specs import ModelSpec
 from harness.worker import measuring
 from harness.worker.opening import OpenCase
-from harness.worker.probing import inspected, needs_of, probed
+from harness.worker.probing import facts_of, inspected, needs_of, probed
 from harness.worker.requests import (
     BackendNeeds,
     CaseRequest,
@@ -97,7 +97,7 @@ class Service:
 
     def facts(self, request: CaseRequest, progress: Progress) -> EngineFacts:
         """Say what the open case's engine has noted by now."""
-        return self._opened(request).engine.facts
+        return facts_of(self._opened(request).engine)
 
     def invariance(self, request: CaseRequest, progress: Progress) -> tuple[InvarianceCheck, ...]:
         """Try the open case's invariance."""

@@ -97,9 +97,10 @@ def test_a_second_worker_adds_to_what_the_first_one_said(case):
     ],
 )
 def test_the_most_there_were_is_of_all_workers(first, now, most):
-    before, after = (EngineFacts(build_ns=1, n_contexts=c, n_engines=e) for c, e in (first, now))
+    before, after = (EngineFacts(build_ns=1, n_contexts=c, n_engines=e, host_peak_bytes=c) for c, e in (first, now))
     facts = facts_together(before, after)
     assert (facts.n_contexts, facts.n_engines) == most
+    assert facts.host_peak_bytes == most[0]
 
 
 def test_a_run_is_on_its_own_device(bundled, tmp_path):

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from harness.machine.clocks import HostTimer, outputs_of
+from harness.measure.timing import AFTER, BEFORE
 from harness.records import EngineFacts
 from harness.specs import Case, Precision, TimingPlan
 from harness.worker import measuring
-from harness.worker.as_scored import AFTER, BEFORE, AsScored
+from harness.worker.as_scored import AsScored
 
 SCORED = np.random.default_rng(1).random((30, 10)).astype(np.float32)
 PLAN = TimingPlan(batch_sizes=(1, 8), n_rounds=6, round_ns=1, warmup_ns=0)

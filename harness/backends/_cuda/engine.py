@@ -133,7 +133,8 @@ class CudaEngine(KeepsFacts, ABC):
         device_window = "end_to_end" if is_host else window
         work = work_of_window(device_window, timed.run, gpu=self._gpu, slot=slot, label=self._label)
         by_host = partial(CudaHostTimer, slot=slot, images=images)
-        by_events = partial(CudaTimer, window=window, entries_per_call=timed.entries_per_call)
+        outputs = partial(outputs_on_device, self._gpu, slot)
+        by_events = partial(CudaTimer, window=window, entries_per_call=timed.entries_per_call, outputs=outputs)
         make: Callable[..., CudaTimer | CudaHostTimer] = by_host if is_host else by_events
         try:
             self._gpu.copy_in(slot.device_in, slot.host_in, slot.compute)
@@ -146,7 +147,6 @@ class CudaEngine(KeepsFacts, ABC):
                 launch=timed.launch,
                 can_capture=timed.can_capture,
                 note=self._note,
-                read_outputs=partial(outputs_on_device, self._gpu, slot),
             )
         except self._gpu.errors as error:
             raise self._failed(f"timing batch {len(images)} failed on the device", error) from error

@@ -20,6 +20,7 @@ from harness.backends._cuda.launcher import Launcher
 from harness.backends._cuda.ring import Slot
 from harness.backends._cuda.spin import SAMPLES, slow_down
 from harness.errors import ConfigError, MeasurementError
+from harness.machine.clocks import no_outputs
 from harness.protocols import Outputs
 
 WINDOWS = ("compute", "h2d", "d2h", "end_to_end")
@@ -54,13 +55,19 @@ def work_of_window(window: str, run: Callable[[], object], *, gpu: Gpu, slot: Sl
 
 
 def outputs_on_device(gpu: Gpu, slot: Slot) -> Outputs:
-    """Return what lies in a slot's output on the device, and spoil it there with NaN; on its compute stream."""
-    gpu.copy_out(slot.host_out, slot.device_out, slot.compute)
-    slot.compute.synchronize()
-    found: Outputs = slot.host_out.astype(np.float32)
-    slot.host_out.fill(np.nan)
-    gpu.copy_in(slot.device_out, slot.host_out, slot.compute)
-    slot.compute.synchronize()
+    """Return what lies in a slot's output on the device, and spoil it there with NaN; on its compute stream.
+
+    Raises: MeasurementError when the device fails.
+    """
+    try:
+        gpu.copy_out(slot.host_out, slot.device_out, slot.compute)
+        slot.compute.synchronize()
+        found: Outputs = slot.host_out.astype(np.float32)
+        slot.host_out.fill(np.nan)
+        gpu.copy_in(slot.device_out, slot.host_out, slot.compute)
+        slot.compute.synchronize()
+    except gpu.errors as error:
+        raise MeasurementError(f"reading batch {len(slot.host_out)} back failed on the device: {error}") from error
     return found
 
 
@@ -87,17 +94,16 @@ class CudaTimer:
         entries_per_call: int,
         can_capture: bool = True,
         note: Callable[[str], None] = lambda text: None,
-        read_outputs: Callable[[], Outputs] | None = None,
+        outputs: Callable[[], Outputs | None] = no_outputs,
     ) -> None:
         if window not in WINDOWS:
             raise ConfigError(f"window {window!r} is none of {', '.join(WINDOWS)}")
         if launch not in LAUNCHES:
             raise ConfigError(f"launch {launch!r} is none of {', '.join(LAUNCHES)}")
-        self._gpu = gpu
+        self._gpu, self._pool = gpu, EventPool(gpu)
         self.batch_size, self.window = batch_size, window
-        self._calls, self._read_outputs = 1, read_outputs if window in COMPUTING else None
+        self._calls, self.outputs = 1, outputs if window in COMPUTING else no_outputs
         self._entries_per_call = max(1, entries_per_call)
-        self._pool = EventPool(gpu)
         self._launcher = Launcher(gpu, stream, work=work, bind=bind, note=note)
         try:
             self._launcher.prepare(launch, can_capture=can_capture)
@@ -180,15 +186,6 @@ class CudaTimer:
         """Return the clock's rate over the host's, less one."""
         self._launcher.ready()
         return event_clock.drift(self._pool, self._launcher.stream, self._launcher.launch_once(), span_ns)
-
-    def outputs(self) -> Outputs | None:
-        """Return what the last call computed; see `protocols.KeepsOutputs`. Raises: MeasurementError."""
-        if self._read_outputs is None:
-            return None
-        try:
-            return self._read_outputs()
-        except self._gpu.errors as error:
-            raise MeasurementError(f"reading batch {self.batch_size} back failed on the device: {error}") from error
 
     def enqueue_ns(self) -> float | None:
         """Return the median host time of enqueueing one call plainly [ns], however this timer launches.
