@@ -13,8 +13,9 @@ that all of them come from is printed: the interval is exact for as many indepen
 
 Sources: pytest-benchmark 5 plugin.py (`--benchmark-compare-fail=mean:5%`); Google Benchmark tools/gbench/report.py
 (U test, alpha 0.05, 9 repetitions); asv commands/compare.py (Mann-Whitney p < 0.002, factor 1.1 by default); pyperf
-_compare.py (two-sided t test at 95 %, 20 processes of 3 values; here at most half of the processes that there are); nvbench scripts/nvbench_compare.py (difference beyond
-the smaller noise) and nvbench_compare_robust.py (interval from the minimum to the third quartile, 0.5 % apart).
+_compare.py (two-sided t test at 95 %, 20 processes of 3 values; here at most half of the processes that there are);
+nvbench scripts/nvbench_compare.py (difference beyond the smaller noise) and nvbench_compare_robust.py (interval from
+the minimum to the third quartile, 0.5 % apart).
 """
 
 import argparse
