@@ -137,7 +137,7 @@ def test_a_calibration_is_told_and_stored_and_the_next_night_joins_it(tmp_path, 
     dates = iter(("2026-11-26", "2026-11-27"))
 
     def measured(options, plan, asked, *, folder, echo):
-        echo("pair 1 of 4: mlp-ort-fp32")
+        echo("pair 1 of 8: mlp-ort-fp32")
         samples = CaseSamples(
             case_id="mlp-ort-fp32",
             batch_size=1,
@@ -153,9 +153,9 @@ def test_a_calibration_is_told_and_stored_and_the_next_night_joins_it(tmp_path, 
     monkeypatch.setattr("harness.cli.calibrating.plan_run", lambda *given, **named: SimpleNamespace(cases=(1,)))
     monkeypatch.setattr("harness.cli.calibrating.calibrate", measured)
     for n_nights in (1, 2):
-        result = call("calibrate", "--batch-size", 1, "--pairs", 4, "--baseline-dir", tmp_path)
+        result = call("calibrate", "--batch-size", 1, "--pairs", 8, "--baseline-dir", tmp_path)
         assert result.exit_code == 0, result.output
-        assert "False alarms are not measured" in result.output  # 4 pairs are no comparison
+        assert "False alarms are not measured" in result.output  # 8 pairs are no comparison
         stored = load_calibration(tmp_path, "a CPU")
         assert len(stored.nights) == n_nights
         assert str(tmp_path / "calibrations" / "a-cpu.json") in result.output.replace("\n", "")

@@ -11,7 +11,7 @@ import typer
 
 from harness.cli.runs import BASELINES, one_line_errors
 from harness.errors import ConfigError
-from harness.gates import case_spreads
+from harness.gates import MIN_PAIRS, case_spreads
 from harness.options.tolerances import value_from_text
 from harness.options.values import HarnessOptions
 from harness.report.calibration import calibration_lines
@@ -33,7 +33,9 @@ def calibrate_command(
     model: Annotated[list[str] | None, typer.Option(help="Only this model, name or path; repeatable.")] = None,
     precision: Annotated[list[str] | None, typer.Option(help="Only this precision; repeatable.")] = None,
     batch_size: Annotated[list[int] | None, typer.Option(help="Only this batch size; repeatable.")] = None,
-    pairs: Annotated[int, typer.Option(min=4, help="Pairs of fresh processes of each case.")] = DEFAULTS.n_pairs,
+    pairs: Annotated[
+        int, typer.Option(min=MIN_PAIRS, help="Pairs of fresh processes of each case.")
+    ] = DEFAULTS.n_pairs,
     builds: Annotated[int, typer.Option(min=1, help="Builds of each engine.")] = DEFAULTS.n_builds,
     rounds: Annotated[int, typer.Option(min=2, help="Rounds of each process.")] = 6,
     max_slowdown: Annotated[

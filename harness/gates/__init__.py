@@ -16,6 +16,7 @@ from harness.gates import _between, _judging
 from harness.gates._accuracy import check_accuracy
 from harness.gates._between import CaseVerdicts, RunComparison
 from harness.gates._calibrated import (
+    MIN_PAIRS,
     case_spreads,
     caught_together,
     look_spread,
@@ -40,6 +41,7 @@ from harness.gates._times import accepted_slowdown, wants_replay
 from harness.records import Record
 
 __all__ = [
+    "MIN_PAIRS",
     "Baselines",
     "Candidate",
     "CaseVerdicts",

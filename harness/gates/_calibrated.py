@@ -30,7 +30,7 @@ from harness.stats.pairs import (
 
 N_RESAMPLED = 1_000
 SEED = 20_261_126  # of the draws: the same file gives the same numbers
-MIN_PAIRS = LOOKS[0]
+MIN_PAIRS = 8  # fewer tell too little of their own scatter for a limit to rest on it
 
 
 def spread_of_pairs(calibration: TimingCalibration, case_id: str, batch_size: int) -> Spread | None:

@@ -103,7 +103,7 @@ def test_the_look_knows_processes_builds_and_nights():
 
 
 def test_what_was_not_calibrated_has_no_spread():
-    known = calibration((samples(), samples("few-ort-fp32", n_pairs=3)))
+    known = calibration((samples(), samples("few-ort-fp32", n_pairs=7)))
     for case_id, batch_size in (("other-ort-fp32", 1), ("lenet5-ort-fp32", 7), ("few-ort-fp32", 1)):
         assert spread_of_pairs(known, case_id, batch_size) is None
         assert look_spread(known, case_id, batch_size) is None

@@ -46,6 +46,6 @@ def test_the_sentence_says_what_is_bounded_and_what_it_rests_on():
 
 
 def test_too_few_pairs_claim_nothing():
-    found = calibration(n_pairs=4)
+    found = calibration(n_pairs=8)
     text = calibration_sentence(found, case_spreads(found))
-    assert text == "False alarms are not measured: fewer than 16 pairs of a case (8 pairs of processes, 1 night)."
+    assert text == "False alarms are not measured: fewer than 16 pairs of a case (16 pairs of processes, 1 night)."
