@@ -85,7 +85,7 @@ def test_all_that_is_known_is_told_on_the_page(changed):
 def test_a_latency_with_all_of_it_may_be_looked_up(changed):
     """Baselines and gates remember what they made of a latency."""
     _, records = changed(**TRUST)
-    assert len({latency for latency in records[0].latencies}) == len(records[0].latencies)
+    assert len(set(records[0].latencies)) == len(records[0].latencies)
 
 
 def test_what_is_not_known_is_not_told(changed):
