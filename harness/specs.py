@@ -264,7 +264,7 @@ class TimingPlan:
     launch: str = "auto"  # auto, enqueue, graph, gated, gated_graph (the last four on CUDA devices)
     n_rounds: int = 20
     round_ns: int = 20_000_000  # time spent in one round of one engine [ns]
-    warmup_ns: int = 50_000_000  # and at least 3 calls; up to three times as long where times still move [ns]
+    warmup_ns: int = 50_000_000  # and at least 3 calls; up to twice as long where times still move [ns]
     energy_loops: int = 0  # loops of 0.3 s per engine and batch size that energy is taken over; 0 = not taken
     throughput: bool = False  # whether several inferences at once are measured too
     concurrency: tuple[int, ...] = ()  # how many at once; () = 1, 2, 4, ... as many as there are CPUs

@@ -35,7 +35,7 @@ ROOMS = (
     "cli",
 )
 RUNTIMES = {"onnx", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "pycuda", "cuda", "nncf", "torch"}
-RUNTIMES |= {"tensorflow", "tf2onnx", "keras", "onnxscript", "google"}
+RUNTIMES |= {"tensorflow", "tf2onnx", "keras", "onnxscript", "google", "pynvml"}
 RUNTIME_HOMES = ("backends", "precision", "models")
 
 MAX_ENTRIES = 22

@@ -14,7 +14,7 @@ from harness.specs import TimingPlan
 
 MIN_CALLS = 3  # OpenVINO's first call of a shape is 10-60 times slower, its second still 2 times
 N_WINDOWS = 5  # that the asked time is divided into
-BUDGET = 3  # times the asked time
+BUDGET = 2  # times the asked time
 STEADY_SHARE = 0.02  # two medians closer than this agree
 COMPARED_WINDOWS = 2  # the medians of the last two windows against the two before: one alone is a matter of chance
 
@@ -30,7 +30,7 @@ class WarmUp(NamedTuple):
 
 
 def warm_up(timer: Timer, plan: TimingPlan, now_ns: Callable[[], int]) -> WarmUp:
-    """Run one timer for as long as asked, and on until it is steady, for three times as long at most.
+    """Run one timer for as long as asked, and on until it is steady, for twice as long at most.
 
     Steady: the median of the last two windows is within 2 % of that of the two before them. A window is a fifth of the
     time asked, and 3 calls at least. Where calls are so slow that there are fewer windows, the last two calls decide;

@@ -13,6 +13,8 @@ from harness.report.format import (
     plural,
 )
 
+NS = 1.0  # no clock here tells less
+
 
 def trust_lines(latency: Latency) -> tuple[str, ...]:
     """Return a line each of CPU time, energy, clock, machine and card, as far as they are known."""
@@ -51,7 +53,8 @@ def _energy_line(energy: Energy | None, median: float | None) -> str:
 
 
 def _clock_line(audit: ClockAudit, clock: str) -> str:
-    line = f"{clock} clock: step {format_time(audit.quantum_ns)}, an empty measurement {format_time(audit.empty_ns)}"
+    step, empty = (format_time(found, resolution_ns=NS) for found in (audit.quantum_ns, audit.empty_ns))
+    line = f"{clock} clock: step {step}, an empty measurement {empty}"
     if audit.drift is None:
         return line
     return f"{line}, rate against {audit.against} {audit.drift * 1e6:+.0f} ppm".replace("-", "\u2212")

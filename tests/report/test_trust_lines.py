@@ -72,7 +72,7 @@ def test_all_that_is_known_is_told_on_the_page(changed):
         "CPU time 21.0 µs a call, 1.05 cores",
         "energy 2.1 mJ an image (2.0 to 2.2 in 3 loops, by the card's counter); "
         "FP32 takes 2.00× as much (2.00 to 2.10×)",
-        "host clock: step 32.0 ns, an empty measurement 1.90 µs, rate against host −30 ppm",
+        "host clock: step 32 ns, an empty measurement 1.90 µs, rate against host −30 ppm",
         "2 of 4 CPUs, 30 % of their time taken by other processes, 1.3 % stolen, load 1.2, OMP_WAIT_POLICY=active",
         "GPU-1, SM clock 1,980 MHz (lowest 1,700), 41 °C, 112 W, clocks held down by sw_power_cap, 1 other process",
         "2 rounds on a throttled card left out, of both engines",
@@ -94,7 +94,7 @@ def test_what_is_not_known_is_not_told(changed):
     nothing = Conditions(n_cpus=1, n_cpus_allowed=1, card=CardConditions(uuid="GPU-1"))
     _, records = changed(conditions=nothing, audit=dataclasses.replace(AUDIT, drift=None))
     assert [line.replace(NO_BREAK, " ") for line in trust_lines(records[0].latencies[0])] == [
-        "host clock: step 32.0 ns, an empty measurement 1.90 µs",
+        "host clock: step 32 ns, an empty measurement 1.90 µs",
         "1 of 1 CPU",
         "GPU-1",
     ]
