@@ -49,11 +49,14 @@ class _State:
         """Plan the run once; a request that cannot be met is kept for one clear line after collection."""
         if self.plan is None and self.error is None:
             try:
-                self.options = options_of_run(self.config.option, root=self.config.rootpath)
+                self.options = options_of_run(
+                    self.config.option,
+                    root=self.config.rootpath,
+                    called_in=None if has_chosen_root(self.config) else self.config.invocation_params.dir,
+                )
                 real = not self.config.option.collectonly
                 self.plan = plan_run(
                     self.options,
-                    models_dir=self.config.rootpath / "models",
                     probe=real,
                     progress=progress_on(self.config.get_terminal_writer() if real else None)("download"),
                 )
@@ -61,6 +64,11 @@ class _State:
             except HarnessError as error:
                 self.error = error
         return self.plan.cases if self.plan else ()
+
+
+def has_chosen_root(config: pytest.Config) -> bool:
+    """Tell whether an ini file or an option gave the root."""
+    return bool(config.inipath or config.option.rootdir)
 
 
 STATE = pytest.StashKey[_State]()

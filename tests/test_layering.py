@@ -33,6 +33,7 @@ ROOMS = (
     "fleet",
     "plugin",
     "cli",
+    "__main__",
 )
 RUNTIMES = {"onnx", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "pycuda", "cuda", "nncf", "torch"}
 RUNTIMES |= {"tensorflow", "tf2onnx", "keras", "onnxscript", "google"}

@@ -3,9 +3,12 @@
 from harness.cli import calibration
 from harness.cli.importing import import_command
 from harness.cli.runs import app
+from harness.cli.starting import PASSED_ON, demo, run_suites
 
 __all__ = ["app", "main"]
 
+app.command("run", context_settings=PASSED_ON)(run_suites)
+app.command("demo")(demo)
 app.command("import")(import_command)
 app.add_typer(calibration.app, name="calibration")
 

@@ -8,9 +8,15 @@ from pathlib import Path
 from harness.errors import ConfigError, DataError
 from harness.models import bundled_models, find_model
 from harness.options.values import HarnessOptions
+from harness.run.folders import models_folder
 from harness.specs import ModelSpec
 from harness.worker.process import Worker
 from harness.worker.requests import OnnxQuestion
+
+
+def models_dir_of(options: HarnessOptions) -> Path:
+    """Return the folder whose models a run without --model takes."""
+    return models_folder(Path(options.root))
 
 
 def choose_models(options: HarnessOptions, models_dir: Path) -> dict[str, ModelSpec]:
