@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,7 +11,7 @@ import pytest
 
 from harness.errors import ConfigError, HarnessError, Unsupported
 from harness.gates import Candidate, Gate, GateAnswer, JudgeOptions, find_gate, list_gates
-from harness.options.parsing import add_options
+from harness.options.sharing import is_brought_by_conftest, lines_of_taken, share_options
 from harness.options.values import HarnessOptions
 from harness.records import Latency
 from harness.report.progress import CaseProgress, progress_on
@@ -29,6 +28,7 @@ CASE_FIXTURE = "case_run"
 OF_WHOLE_RUNS = {"presence"}  # gates that no test asks
 ASKED_WITH = {"baseline": {"joint"}}  # gate that a test asks -> those that look at all its cases together
 ONE_PROCESS = "runs-in-one-process"  # the id of our tests where pytest-xdist would share them out
+OUTCOMES = ("passed", "failed", "skipped")  # of pytest; its plugins have others, such as "rerun"
 MAX_BENCHMARK_SAMPLES = 1_000  # replayed into pytest-benchmark; more only cost time
 
 
@@ -74,15 +74,19 @@ def has_chosen_root(config: pytest.Config) -> bool:
 STATE = pytest.StashKey[_State]()
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add our options under one group. Raises: UsageError where another plugin has one of them already."""
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """Add our options under one group, where a conftest file brings us."""
+    if is_brought_by_conftest(pluginmanager):
+        share_options(parser, pluginmanager)
+
+
+@pytest.hookimpl(wrapper=True)  # no conftest file's: pytest does not ask those
+def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Parser) -> Generator[None]:
+    """Add our options where we are installed: after all other plugins, so that their names stay theirs."""
     try:
-        add_options(parser.getgroup("harness", "inference engines: accuracy and latency").addoption)
-        parser.parse_known_args([])  # pytest 8 compares the flags of all groups only now
-    except (argparse.ArgumentError, ValueError) as error:
-        raise pytest.UsageError(
-            f"another pytest plugin has an option of the harness ({error}); disable one of the two: -p no:NAME"
-        ) from error
+        return (yield)
+    finally:
+        share_options(parser, early_config.pluginmanager)
 
 
 # -- collection
@@ -223,7 +227,8 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
         if benchmarks is not None:
             benchmarks.quiet = True
     usable = "; ".join(" ".join([a.backend, *(f"{k} {v}" for k, v in a.versions.items())]) for a in plan.backends)
-    return [f"backends: {usable}", *plan.lines_left_out()]
+    taken = lines_of_taken(config.pluginmanager, config.invocation_params.args)
+    return [f"backends: {usable}", *plan.lines_left_out(), *taken]
 
 
 # -- running
@@ -253,7 +258,7 @@ class _CaseLines:
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
         """Count tests of ours without a letter."""
-        if report.nodeid not in self._tests:
+        if report.nodeid not in self._tests or report.outcome not in OUTCOMES:
             return None
         if report.passed:
             return ("passed" if report.when == "call" else "", "", "")

@@ -40,7 +40,7 @@ def harness_commands():
 def suites_flags():
     from harness.options.table import all_rows
 
-    return {row.flag for row in all_rows()}
+    return {flag for row in all_rows() for flag in (row.flag, row.own_flag)}
 
 
 def flags_of(words):

@@ -112,14 +112,59 @@ def test_a_wrong_harness_toml_is_one_line(suites, pytester):
     assert "harness.toml [run]: unknown name 'score_bach'; did you mean 'score_batch'?" in line
 
 
-def test_another_plugin_with_an_option_of_ours_is_one_line(pytester):
-    pytester.makepyfile(playwrong="def pytest_addoption(parser):\n    parser.addoption('--device', help='a phone')\n")
-    pytester.syspathinsert()
-    result = pytester.runpytest_inprocess("-p", "playwrong", "-p", "harness.plugin")
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    text = "\n".join([*result.outlines, *result.errlines])
-    assert "ERROR: another pytest plugin has an option of the harness (argument --device:" in text
-    assert "Traceback" not in text
+TAKERS = """
+def pytest_addoption(parser):
+    parser.addoption("--device", help="a phone")
+    group = parser.getgroup("phones")
+    group.addoption("--strict-verdicts", action="store_true", help="a judge")
+    group.addoption("--no-rebuild", action="store_true", help="a house")
+"""
+
+
+@pytest.mark.parametrize("loaded_as", ["-pphones", "-pharness.plugin", "conftest"])
+def test_a_name_that_another_plugin_holds_costs_one_line_that_names_both(suites, pytester, loaded_as):
+    """Whichever comes first, the installed plugin or ours."""
+    if loaded_as == "conftest":
+        (pytester.path / "conftest.py").write_text('pytest_plugins = ("harness.plugin",)\n' + TAKERS)
+        holder = str(pytester.path / "conftest.py")
+    else:
+        pytester.makepyfile(phones=TAKERS)
+        pytester.syspathinsert()
+        holder = "phones"
+    order = {"-pphones": ["-pphones", "-pharness.plugin"], "-pharness.plugin": ["-pharness.plugin", "-pphones"]}
+    options = ("--backend=fake-honest", "--floor=0", "-k", "test_accuracy and not against")
+    mine = ("--harness-device=cpu", "--no-harness-rebuild", "--device=Nokia", "--threads=2")
+    result = suites(*order.get(loaded_as, ()), *options, *mine)
+    assert result.ret == 0, result.stderr.str()
+    told = [line for line in result.outlines if "is an option of" in line]
+    assert told == [
+        f"--device is an option of {holder} here; ours is --harness-device. "
+        f"What was typed as --device went to {holder}",
+        f"--strict-verdicts is an option of {holder} here; ours is --harness-strict-verdicts",
+        f"--rebuild is an option of {holder} here; ours is --harness-rebuild",
+    ]
+    (record,) = latest(pytester)[1]
+    words = record.command.split()
+    assert "--threads=2" in words
+    assert not [word for word in words if word.startswith("--device")]
+    assert suites(*order.get(loaded_as, ()), *words[2:], "--harness-device=cpu", "--floor=0", fast=False).ret == 0
+
+
+def test_the_command_that_repeats_a_case_uses_names_that_are_ours(suites, pytester):
+    (pytester.path / "conftest.py").write_text(
+        'pytest_plugins = ("harness.plugin",)\n'
+        "def pytest_addoption(parser):\n    parser.addoption('--backend')\n    parser.addoption('--score-batch')\n"
+    )
+    assert suites("--harness-backend=fake-honest", "--harness-score-batch=50", "--floor=0", "-m", "accuracy").ret == 0
+    (record,) = latest(pytester)[1]
+    assert {"--harness-backend=fake-honest", "--harness-score-batch=50"} <= set(record.command.split())
+    assert suites(*record.command.split()[2:], "-m", "accuracy", fast=False).ret == 0
+
+
+def test_the_second_names_are_there_when_nobody_holds_the_first(suites, pytester):
+    assert suites("--harness-backend=fake-honest", "--harness-floor=0", "-k", "test_accuracy and not against").ret == 0
+    assert latest(pytester)[1][0].case.backend == "fake-honest"
+    assert "--harness-device" not in suites("--help").stdout.str()
 
 
 def test_another_plugin_with_our_name_for_a_value_changes_nothing(suites, pytester):

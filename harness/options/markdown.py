@@ -28,6 +28,9 @@ A relative path in the file starts at the file's folder (a name is a path if it 
 current folder; `--report-dir` and `--baseline-dir` start at the file's folder in both. Tolerances are written in
 `[tolerance]`: [accuracy.md](accuracy.md#tolerances).
 
+Each has a second name: `--harness-device=cuda:0`. Where another pytest plugin or a conftest file of yours has an option
+of the same name, that name is theirs, ours is the second one, and the run begins with a line that names both.
+
 Each record's `command` repeats its case alone: it holds every option that shaped the case, the file's included.
 """
 PIPE = r"\|"  # a bar that ends no cell
@@ -50,7 +53,7 @@ def options_page() -> str:
 
 
 def _line(row: Option) -> str:
-    typed = f"{row.flag}, --no-{row.flag.removeprefix('--')}" if row.is_switch else f"{row.flag}={metavar_of(row)}"
+    typed = f"{row.flag}, {row.negation}" if row.is_switch else f"{row.flag}={metavar_of(row)}"
     key = f"in `{row.belongs_in}`" if row.belongs_in else f"`{row.key}`"
     return _cells(f"`{typed}`", key, help_of(row))
 
