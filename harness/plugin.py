@@ -43,6 +43,7 @@ class _State:
         self.options: HarnessOptions | None = None
         self.n_generated = 0  # tests of ours before -k and -m
         self.is_whole = False  # none was deselected
+        self.last_of_cases: set[str] = set()  # the test of each case that runs last
         self.told: set[tuple[str, str]] = set()  # (case, error): each is one failure, however many tests meet it
 
     def cases(self) -> tuple[Case, ...]:
@@ -176,6 +177,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         gates = {item: _gate(item) for item in items}
         items.sort(key=lambda item: (_waits(gates[item]), order.get(_case_id(item), -1)))
         selected = {_case_id(item) for item in items}
+        state.last_of_cases = set({_case_id(item): item.nodeid for item in items if _case_id(item)}.values())
         state.is_whole = len(items) == state.n_generated and len(selected - {""}) == len(state.plan.cases)
         state.plan = replace(state.plan, cases=tuple(case for case in state.plan.cases if case.id in selected))
         if state.plan.cases and not config.option.collectonly:
@@ -367,8 +369,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     elif isinstance(error, AssertionError) and item.get_closest_marker("gate") is not None:
         report.longrepr = _first_line(error)  # the verdict; the values compared are no news
     session = state.session
-    if session and report.when == "call" and item.config.option.xmlpath:
-        item.user_properties += session.properties_of(case_id)  # junit.xml takes them from the teardown
+    if session and report.when == "teardown" and item.nodeid in state.last_of_cases and item.config.option.xmlpath:
+        report.user_properties += session.properties_of(case_id)  # once a case, when all of it is judged
     if session and report.failed and error is not None:
         session.note_failure(case_id, _first_line(error))
 

@@ -76,6 +76,7 @@ def test_every_flag_named_exists(page):
     """Flags of the suites and of `harness`; those of pytest and of other programs are named here."""
     others = {"--help", "--no-deps", "--junit-xml", "--benchmark-json", "--no-"}
     others |= {"--version", "--install-completion"}  # of `harness` itself
+    others |= {"--build-arg"}  # of Docker
     known = suites_flags().union(*harness_commands().values())
     flags = set(re.findall(r"`(--[a-z][\w-]+)", page.read_text()))
     assert flags - known - others == set()

@@ -346,12 +346,14 @@ def test_a_damaged_baseline_is_an_error_with_its_command(suites, pytester):
     result.stdout.fnmatch_lines(["*harness baseline accept*"])
 
 
-def test_junit_xml_tells_the_numbers(suites, pytester):
-    suites("--backend=fake-honest", "--junit-xml=junit.xml", "-k", "test_accuracy and not against")
-    (record,) = latest(pytester)[1]
+def test_junit_xml_tells_the_numbers_once_a_case_and_the_verdict_of_all_its_tests(suites, pytester):
+    suites("--backend=fake-honest,fake-refuses", "--floor=0", "--junit-xml=junit.xml", "-m", "not build")
     text = (pytester.path / "junit.xml").read_text()
-    assert f'value="{record.case.id}"' in text
-    assert 'name="top1" value="0.97' in text
+    for record in latest(pytester)[1]:
+        assert text.count(f'<property name="case" value="{record.case.id}" />') == 1
+    assert text.count('<property name="top1" value="0.97') == 2
+    assert text.count('<property name="verdict" value="passed" />') + text.count('value="inconclusive" />') == 2
+    assert text.count("<properties>") == 2
 
 
 def test_only_collecting_measures_nothing(suites, pytester):
@@ -426,3 +428,20 @@ def test_other_tests_keep_pytest_s_own_lines_beside_ours(suites, pytester):
     result.stdout.fnmatch_lines(["test_mine.py .*", "case 1 of 1  mlp-fake-honest-fp32 *"])
     verbose = suites("--backend=fake-honest", "-v", "-m", "build")
     verbose.stdout.fnmatch_lines(["*test_build.py::test_build[[]mlp-fake-honest-fp32[]] PASSED*"])
+
+
+def test_the_exit_codes_are_those_of_the_table(suites, pytester):
+    page = (ROOT / "docs" / "adopting.md").read_text()
+    meanings = dict(re.findall(r"^\| (\d) \| ([^|]+) \|", page, re.MULTILINE))
+    assert {int(code) for code in meanings} == set(range(6)) <= {int(code) for code in pytest.ExitCode}
+    options = ("--backend=fake-honest", "-k", "test_accuracy and not against")
+    assert (suites(*options, "--floor=0").ret, meanings["0"]) == (0, "nothing regressed, broke or is missing")
+    assert suites(*options, "--floor=99.9%").ret == 1
+    assert suites("--backend=fake-segfault", "--floor=0", "-m", "accuracy").ret == 1
+    assert suites("--backend=fake-refuses", "--precision=fp16", "-k", "fp16 and test_build").ret == 1
+    assert "failed, ended in an error or never ran" in meanings["1"]
+    pytester.makepyfile(test_broken="import nothing_of_this_name")
+    assert (suites("test_broken.py", *options).ret, "cannot be imported" in meanings["2"]) == (2, True)
+    for wrong in ("--backend=opnvino", "--model=absent.onnx", "--no-such-option"):
+        assert suites("--backend=fake-honest", wrong, fast=False).ret == 4
+    assert (suites("--backend=fake-honest", "-k", "nothing").ret, meanings["5"]) == (5, "no test was selected")
