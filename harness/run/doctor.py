@@ -6,10 +6,10 @@ from pathlib import Path
 
 from harness.backends import list_backends
 from harness.datasets import dataset_names, dataset_state
-from harness.discovery import add_extension_dir
 from harness.machine.environment import collect_environment
 from harness.machine.telemetry import SILENCED
 from harness.models import bundled_models
+from harness.options.discovery import add_extension_dir
 from harness.options.values import HarnessOptions
 from harness.run.folders import models_folder
 from harness.run.probing import one_line, probe_backends

@@ -61,7 +61,7 @@ def plan_run(
     options.check_settings(tuple(models.values()))
     if probe and not all(model.timing_only for model in models.values()):
         check_data(options, progress)
-    cases = cases_of(options, models, {a.backend: _device(options, a) for a in usable})
+    cases = cases_of(options, models, {a.backend: device_of(options, a) for a in usable})
     accelerators = {
         name: None
         for a in (*usable, *unusable)
@@ -117,7 +117,8 @@ def chosen_recipes(options: HarnessOptions, precision: Precision) -> tuple[str, 
     return chosen or (DEFAULT_RECIPES[precision.value],)
 
 
-def _device(options: HarnessOptions, availability: Availability) -> str:
+def device_of(options: HarnessOptions, availability: Availability) -> str:
+    """Return the device that a backend's cases run on. Raises: ConfigError for one that it does not have."""
     if options.device == "auto":
         return availability.devices[0]
     if options.device not in availability.devices and not takes_device(availability.backend, options.device):
