@@ -78,7 +78,7 @@ STATE = pytest.StashKey[_State]()
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     """Add our options under one group, where a conftest file brings us."""
     if is_brought_by_conftest(pluginmanager):
-        share_options(parser, pluginmanager)
+        _share_options(parser, pluginmanager)
 
 
 @pytest.hookimpl(wrapper=True)  # no conftest file's: pytest does not ask those
@@ -87,7 +87,14 @@ def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Pa
     try:
         return (yield)
     finally:
-        share_options(parser, early_config.pluginmanager)
+        _share_options(parser, early_config.pluginmanager)
+
+
+def _share_options(parser: pytest.Parser, plugins: pytest.PytestPluginManager) -> None:
+    try:
+        share_options(parser, plugins)
+    except HarnessError as error:  # of a package that brings options
+        raise pytest.UsageError(str(error)) from error
 
 
 # -- collection

@@ -56,7 +56,9 @@ class _Range(_Section):
     stop: int
 
 
-class _Card(_Section):
+class Card(_Section):
+    """All keys of a card."""
+
     model: _Model
     input: _Input
     output: _Output
@@ -162,9 +164,9 @@ def find_model(name_or_path: str, models_dir: str | Path) -> ModelSpec | Path:
     raise DataError(f"no model is called {name_or_path!r}; {hint}")
 
 
-def _read_card(path: Path) -> _Card:
+def _read_card(path: Path) -> Card:
     try:
-        return msgspec.toml.decode(path.read_bytes(), type=_Card)
+        return msgspec.toml.decode(path.read_bytes(), type=Card)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such model card") from error
     except OSError as error:

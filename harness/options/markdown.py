@@ -35,11 +35,13 @@ Each record's `command` repeats its case alone: it holds every option that shape
 """
 PIPE = r"\|"  # a bar that ends no cell
 TAIL = """
-## Backends without options of their own
+## Backends of your own
 
 A backend from a folder of your own says in `option_names` what it takes, and reads it as text from
-`options.settings[NAME]` when it builds: `--backend-option=my-engine.streams=4` is `{"streams": "4"}`. A backend of this
-package brings rows: an `options` module in its folder with `GROUP`, an `OptionGroup` of `harness.options.rows`.
+`options.settings[NAME]` when it builds: `--backend-option=my-engine.streams=4` is `{"streams": "4"}`. An installed
+package can bring options of its own, with units and help, by an entry point of the group `harness.options`, as
+[own_backend](../examples/own_backend/README.md) does. A backend of this package has an `options` module in its folder
+with `GROUP`, an `OptionGroup` of `harness.options.rows`.
 """
 
 
