@@ -9,8 +9,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import platformdirs
-
 from harness.errors import ConfigError
 from harness.options.groups import backend_groups
 from harness.options.names import check_name
@@ -92,11 +90,6 @@ class HarnessOptions:
     def limits(self) -> StageLimits:
         """Return how long workers may be silent."""
         return StageLimits(all_s=self.timeout_s, by_stage=self.stage_timeouts)
-
-    @property
-    def cache_dir(self) -> str:
-        """Return the folder of prepared models and built engines."""
-        return self.engine_cache or platformdirs.user_cache_dir("nn-engine-harness")
 
     @property
     def writes_baselines(self) -> bool:

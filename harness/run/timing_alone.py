@@ -9,12 +9,12 @@ from pathlib import Path
 
 from harness.errors import ConfigError, Unsupported
 from harness.options.values import HarnessOptions
-from harness.protocols import no_progress
 from harness.records import Latency
-from harness.run.case_worker import CaseWorker, WorkerSettings
+from harness.run.case_worker import CaseWorker
 from harness.run.choosing import choose_models, models_dir_of
 from harness.run.plan import cases_of, check_recipes, device_of
 from harness.run.probing import choose_backends
+from harness.run.settings import cache_folder, worker_settings
 from harness.specs import BuildOptions, Precision, TimingPlan
 from harness.worker.requests import CaseRequest, Prepared
 
@@ -56,7 +56,7 @@ def time_model(
         case=case,
         model=spec,
         data=options.data,
-        build=BuildOptions(num_threads=num_threads, cache_dir=options.cache_dir),
+        build=BuildOptions(num_threads=num_threads, cache_dir=cache_folder(options.engine_cache)),
         timing=options.timing,
     )
     return _timed(request, options)
@@ -71,18 +71,16 @@ def _precision(name: str) -> Precision:
 
 def _timed(request: CaseRequest, options: HarnessOptions) -> tuple[Latency, ...]:
     with tempfile.TemporaryDirectory(prefix="harness-time-") as folder:
-        settings = WorkerSettings(
-            log_dir=Path(folder),
-            python=options.worker_python,
-            extension_dirs=(),
-            limits=options.limits,
-            progress=lambda _: no_progress,
-        )
+        settings = worker_settings(options, Path(folder), lambda _: _silent)
         worker = CaseWorker(request, name=request.case.id, settings=settings)
         try:
-            prepared = worker.call("prepare", Prepared, no_progress)
+            prepared = worker.call("prepare", Prepared, _silent)
             if not prepared.support.supported:
                 raise Unsupported(f"{request.case.id}: {prepared.support.reason}")
-            return worker.call("time", tuple[Latency, ...], no_progress)
+            return worker.call("time", tuple[Latency, ...], _silent)
         finally:
             worker.close()
+
+
+def _silent(done: int, total: int) -> None:
+    """Show no progress."""
