@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,7 +11,7 @@ import pytest
 
 from harness.errors import ConfigError, HarnessError, Unsupported
 from harness.gates import Candidate, Gate, GateAnswer, JudgeOptions, find_gate, list_gates
-from harness.options.parsing import add_options
+from harness.options.sharing import is_brought_by_conftest, lines_of_taken, share_options
 from harness.options.values import HarnessOptions
 from harness.records import Latency
 from harness.report.progress import CaseProgress, progress_on
@@ -29,6 +28,7 @@ CASE_FIXTURE = "case_run"
 OF_WHOLE_RUNS = {"presence"}  # gates that no test asks
 ASKED_WITH = {"baseline": {"joint"}}  # gate that a test asks -> those that look at all its cases together
 ONE_PROCESS = "runs-in-one-process"  # the id of our tests where pytest-xdist would share them out
+OUTCOMES = ("passed", "failed", "skipped")  # of pytest; its plugins have others, such as "rerun"
 MAX_BENCHMARK_SAMPLES = 1_000  # replayed into pytest-benchmark; more only cost time
 
 
@@ -43,17 +43,21 @@ class _State:
         self.options: HarnessOptions | None = None
         self.n_generated = 0  # tests of ours before -k and -m
         self.is_whole = False  # none was deselected
+        self.last_of_cases: set[str] = set()  # the test of each case that runs last
         self.told: set[tuple[str, str]] = set()  # (case, error): each is one failure, however many tests meet it
 
     def cases(self) -> tuple[Case, ...]:
         """Plan the run once; a request that cannot be met is kept for one clear line after collection."""
         if self.plan is None and self.error is None:
             try:
-                self.options = options_of_run(self.config.option, root=self.config.rootpath)
+                self.options = options_of_run(
+                    self.config.option,
+                    root=self.config.rootpath,
+                    called_in=None if has_chosen_root(self.config) else self.config.invocation_params.dir,
+                )
                 real = not self.config.option.collectonly
                 self.plan = plan_run(
                     self.options,
-                    models_dir=self.config.rootpath / "models",
                     probe=real,
                     progress=progress_on(self.config.get_terminal_writer() if real else None)("download"),
                 )
@@ -63,18 +67,34 @@ class _State:
         return self.plan.cases if self.plan else ()
 
 
+def has_chosen_root(config: pytest.Config) -> bool:
+    """Tell whether an ini file or an option gave the root."""
+    return bool(config.inipath or config.option.rootdir)
+
+
 STATE = pytest.StashKey[_State]()
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add our options under one group. Raises: UsageError where another plugin has one of them already."""
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """Add our options under one group, where a conftest file brings us."""
+    if is_brought_by_conftest(pluginmanager):
+        _share_options(parser, pluginmanager)
+
+
+@pytest.hookimpl(wrapper=True)  # no conftest file's: pytest does not ask those
+def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Parser) -> Generator[None]:
+    """Add our options where we are installed: after all other plugins, so that their names stay theirs."""
     try:
-        add_options(parser.getgroup("harness", "inference engines: accuracy and latency").addoption)
-        parser.parse_known_args([])  # pytest 8 compares the flags of all groups only now
-    except (argparse.ArgumentError, ValueError) as error:
-        raise pytest.UsageError(
-            f"another pytest plugin has an option of the harness ({error}); disable one of the two: -p no:NAME"
-        ) from error
+        return (yield)
+    finally:
+        _share_options(parser, early_config.pluginmanager)
+
+
+def _share_options(parser: pytest.Parser, plugins: pytest.PytestPluginManager) -> None:
+    try:
+        share_options(parser, plugins)
+    except HarnessError as error:  # of a package that brings options
+        raise pytest.UsageError(str(error)) from error
 
 
 # -- collection
@@ -167,6 +187,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         gates = {item: _gate(item) for item in items}
         items.sort(key=lambda item: (_waits(gates[item]), order.get(_case_id(item), -1)))
         selected = {_case_id(item) for item in items}
+        state.last_of_cases = set({_case_id(item): item.nodeid for item in items if _case_id(item)}.values())
         state.is_whole = len(items) == state.n_generated and len(selected - {""}) == len(state.plan.cases)
         state.plan = replace(state.plan, cases=tuple(case for case in state.plan.cases if case.id in selected))
         if state.plan.cases and not config.option.collectonly:
@@ -218,7 +239,8 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
         if benchmarks is not None:
             benchmarks.quiet = True
     usable = "; ".join(" ".join([a.backend, *(f"{k} {v}" for k, v in a.versions.items())]) for a in plan.backends)
-    return [f"backends: {usable}", *plan.lines_left_out()]
+    taken = lines_of_taken(config.pluginmanager, config.invocation_params.args)
+    return [f"backends: {usable}", *plan.lines_left_out(), *taken]
 
 
 # -- running
@@ -248,7 +270,7 @@ class _CaseLines:
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
         """Count tests of ours without a letter."""
-        if report.nodeid not in self._tests:
+        if report.nodeid not in self._tests or report.outcome not in OUTCOMES:
             return None
         if report.passed:
             return ("passed" if report.when == "call" else "", "", "")
@@ -357,8 +379,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     elif isinstance(error, AssertionError) and item.get_closest_marker("gate") is not None:
         report.longrepr = _first_line(error)  # the verdict; the values compared are no news
     session = state.session
-    if session and report.when == "call" and item.config.option.xmlpath:
-        item.user_properties += session.properties_of(case_id)  # junit.xml takes them from the teardown
+    if session and report.when == "teardown" and item.nodeid in state.last_of_cases and item.config.option.xmlpath:
+        report.user_properties += session.properties_of(case_id)  # once a case, when all of it is judged
     if session and report.failed and error is not None:
         session.note_failure(case_id, _first_line(error))
 

@@ -87,7 +87,7 @@ class ModelSpec:
 
     name: str
     onnx_path: str
-    sha256: str
+    sha256: str  # "" = not known before a worker reads the file
     input_name: str
     input_shape: tuple[int, ...]  # without the batch: (C, H, W), (H, W, C) or flat (K,)
     output_name: str

@@ -7,9 +7,10 @@ import pytest
 import scipy.optimize
 import scipy.stats  # noqa: F401 - pytester forgets what a run imports first, and parts of NumPy load once a process
 
-from harness import backends, datasets, discovery, gates, precision, tasks
+from harness import backends, datasets, gates, precision, tasks
 from harness.machine.telemetry import switch_off_telemetry
 from harness.models import importers, load_card
+from harness.options import discovery
 from harness.specs import ModelSpec
 
 ROOT = Path(__file__).parents[1]

@@ -37,6 +37,16 @@ def harness_commands():
     return dict(commands_of(typer.main.get_command(cli.app)))
 
 
+def suites_flags():
+    from harness.options.table import all_rows
+
+    return {flag for row in all_rows() for flag in (row.flag, row.own_flag)}
+
+
+def flags_of(words):
+    return set(re.findall(r"(?<=\s)--?[a-z][\w-]*", words))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
 def test_every_link_leads_to_a_file_and_a_heading(page):
     text = CODE.sub(lambda code: code[0] if code[0].startswith("`") and "](" not in code[0] else "", page.read_text())
@@ -64,10 +74,10 @@ def test_every_file_named_exists(page):
 @pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
 def test_every_flag_named_exists(page):
     """Flags of the suites and of `harness`; those of pytest and of other programs are named here."""
-    from harness.options.table import all_rows
-
     others = {"--help", "--no-deps", "--junit-xml", "--benchmark-json", "--no-"}
-    known = {row.flag for row in all_rows()}.union(*harness_commands().values())
+    others |= {"--version", "--install-completion"}  # of `harness` itself
+    others |= {"--build-arg"}  # of Docker
+    known = suites_flags().union(*harness_commands().values())
     flags = set(re.findall(r"`(--[a-z][\w-]+)", page.read_text()))
     assert flags - known - others == set()
 
@@ -79,8 +89,10 @@ def test_every_command_line_of_harness_is_one_it_takes(page):
         words = line.partition("#")[0]
         name = next((name for name in commands if words.startswith(name)), None)
         assert name or re.match(r"harness baseline show \|", words), line
-        if name:
-            assert set(re.findall(r"(?<=\s)--?[a-z][\w-]*", words)) <= commands[name], line
+        if name == "harness run":  # hands its arguments on to pytest
+            assert flags_of(words) <= suites_flags() | {"-m", "-k", "-x", "-q", "-h"}, line
+        elif name:
+            assert flags_of(words) <= commands[name], line
 
 
 def test_the_report_page_lists_every_outcome_with_its_meaning():

@@ -130,14 +130,59 @@ def test_a_wrong_harness_toml_is_one_line(suites, pytester):
     assert "harness.toml [run]: unknown name 'score_bach'; did you mean 'score_batch'?" in line
 
 
-def test_another_plugin_with_an_option_of_ours_is_one_line(pytester):
-    pytester.makepyfile(playwrong="def pytest_addoption(parser):\n    parser.addoption('--device', help='a phone')\n")
-    pytester.syspathinsert()
-    result = pytester.runpytest_inprocess("-p", "playwrong", "-p", "harness.plugin")
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    text = "\n".join([*result.outlines, *result.errlines])
-    assert "ERROR: another pytest plugin has an option of the harness (argument --device:" in text
-    assert "Traceback" not in text
+TAKERS = """
+def pytest_addoption(parser):
+    parser.addoption("--device", help="a phone")
+    group = parser.getgroup("phones")
+    group.addoption("--strict-verdicts", action="store_true", help="a judge")
+    group.addoption("--no-rebuild", action="store_true", help="a house")
+"""
+
+
+@pytest.mark.parametrize("loaded_as", ["-pphones", "-pharness.plugin", "conftest"])
+def test_a_name_that_another_plugin_holds_costs_one_line_that_names_both(suites, pytester, loaded_as):
+    """Whichever comes first, the installed plugin or ours."""
+    if loaded_as == "conftest":
+        (pytester.path / "conftest.py").write_text('pytest_plugins = ("harness.plugin",)\n' + TAKERS)
+        holder = str(pytester.path / "conftest.py")
+    else:
+        pytester.makepyfile(phones=TAKERS)
+        pytester.syspathinsert()
+        holder = "phones"
+    order = {"-pphones": ["-pphones", "-pharness.plugin"], "-pharness.plugin": ["-pharness.plugin", "-pphones"]}
+    options = ("--backend=fake-honest", "--floor=0", "-k", "test_accuracy and not against")
+    mine = ("--harness-device=cpu", "--no-harness-rebuild", "--device=Nokia", "--threads=2")
+    result = suites(*order.get(loaded_as, ()), *options, *mine)
+    assert result.ret == 0, result.stderr.str()
+    told = [line for line in result.outlines if "is an option of" in line]
+    assert told == [
+        f"--device is an option of {holder} here; ours is --harness-device. "
+        f"What was typed as --device went to {holder}",
+        f"--strict-verdicts is an option of {holder} here; ours is --harness-strict-verdicts",
+        f"--rebuild is an option of {holder} here; ours is --harness-rebuild",
+    ]
+    (record,) = latest(pytester)[1]
+    words = record.command.split()
+    assert "--threads=2" in words
+    assert not [word for word in words if word.startswith("--device")]
+    assert suites(*order.get(loaded_as, ()), *words[2:], "--harness-device=cpu", "--floor=0", fast=False).ret == 0
+
+
+def test_the_command_that_repeats_a_case_uses_names_that_are_ours(suites, pytester):
+    (pytester.path / "conftest.py").write_text(
+        'pytest_plugins = ("harness.plugin",)\n'
+        "def pytest_addoption(parser):\n    parser.addoption('--backend')\n    parser.addoption('--score-batch')\n"
+    )
+    assert suites("--harness-backend=fake-honest", "--harness-score-batch=50", "--floor=0", "-m", "accuracy").ret == 0
+    (record,) = latest(pytester)[1]
+    assert {"--harness-backend=fake-honest", "--harness-score-batch=50"} <= set(record.command.split())
+    assert suites(*record.command.split()[2:], "-m", "accuracy", fast=False).ret == 0
+
+
+def test_the_second_names_are_there_when_nobody_holds_the_first(suites, pytester):
+    assert suites("--harness-backend=fake-honest", "--harness-floor=0", "-k", "test_accuracy and not against").ret == 0
+    assert latest(pytester)[1][0].case.backend == "fake-honest"
+    assert "--harness-device" not in suites("--help").stdout.str()
 
 
 def test_another_plugin_with_our_name_for_a_value_changes_nothing(suites, pytester):
@@ -319,12 +364,14 @@ def test_a_damaged_baseline_is_an_error_with_its_command(suites, pytester):
     result.stdout.fnmatch_lines(["*harness baseline accept*"])
 
 
-def test_junit_xml_tells_the_numbers(suites, pytester):
-    suites("--backend=fake-honest", "--junit-xml=junit.xml", "-k", "test_accuracy and not against")
-    (record,) = latest(pytester)[1]
+def test_junit_xml_tells_the_numbers_once_a_case_and_the_verdict_of_all_its_tests(suites, pytester):
+    suites("--backend=fake-honest,fake-refuses", "--floor=0", "--junit-xml=junit.xml", "-m", "not build")
     text = (pytester.path / "junit.xml").read_text()
-    assert f'value="{record.case.id}"' in text
-    assert 'name="top1" value="0.97' in text
+    for record in latest(pytester)[1]:
+        assert text.count(f'<property name="case" value="{record.case.id}" />') == 1
+    assert text.count('<property name="top1" value="0.97') == 2
+    assert text.count('<property name="verdict" value="passed" />') + text.count('value="inconclusive" />') == 2
+    assert text.count("<properties>") == 2
 
 
 def test_only_collecting_measures_nothing(suites, pytester):
@@ -399,3 +446,20 @@ def test_other_tests_keep_pytest_s_own_lines_beside_ours(suites, pytester):
     result.stdout.fnmatch_lines(["test_mine.py .*", "case 1 of 1  mlp-fake-honest-fp32 *"])
     verbose = suites("--backend=fake-honest", "-v", "-m", "build")
     verbose.stdout.fnmatch_lines(["*test_build.py::test_build[[]mlp-fake-honest-fp32[]] PASSED*"])
+
+
+def test_the_exit_codes_are_those_of_the_table(suites, pytester):
+    page = (ROOT / "docs" / "adopting.md").read_text()
+    meanings = dict(re.findall(r"^\| (\d) \| ([^|]+) \|", page, re.MULTILINE))
+    assert {int(code) for code in meanings} == set(range(6)) <= {int(code) for code in pytest.ExitCode}
+    options = ("--backend=fake-honest", "-k", "test_accuracy and not against")
+    assert (suites(*options, "--floor=0").ret, meanings["0"]) == (0, "nothing regressed, broke or is missing")
+    assert suites(*options, "--floor=99.9%").ret == 1
+    assert suites("--backend=fake-segfault", "--floor=0", "-m", "accuracy").ret == 1
+    assert suites("--backend=fake-refuses", "--precision=fp16", "-k", "fp16 and test_build").ret == 1
+    assert "failed, ended in an error or never ran" in meanings["1"]
+    pytester.makepyfile(test_broken="import nothing_of_this_name")
+    assert (suites("test_broken.py", *options).ret, "cannot be imported" in meanings["2"]) == (2, True)
+    for wrong in ("--backend=opnvino", "--model=absent.onnx", "--no-such-option"):
+        assert suites("--backend=fake-honest", wrong, fast=False).ret == 4
+    assert (suites("--backend=fake-honest", "-k", "nothing").ret, meanings["5"]) == (5, "no test was selected")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from harness.backends._inputs import check_images
-from harness.discovery import Room
+from harness.options.discovery import Room
 from harness.protocols import Backend
 from harness.specs import STAGE_LIMITS_S
 

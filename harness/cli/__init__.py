@@ -1,12 +1,19 @@
 """`harness ...`: the command line beside pytest. The only room that imports typer."""
 
 from harness.cli import calibration
+from harness.cli.adopting import card, comment, init
 from harness.cli.calibrating import calibrate_command
 from harness.cli.importing import import_command
 from harness.cli.runs import app
+from harness.cli.starting import PASSED_ON, demo, run_suites
 
 __all__ = ["app", "main"]
 
+app.command("run", context_settings=PASSED_ON)(run_suites)
+app.command("demo")(demo)
+app.command("init")(init)
+app.command("card")(card)
+app.command("comment")(comment)
 app.command("import")(import_command)
 app.command("calibrate")(calibrate_command)
 app.add_typer(calibration.app, name="calibration")

@@ -10,8 +10,7 @@ from typing import Annotated
 import typer
 
 from harness import errors
-from harness.cli.importing import BAD_FILE_STATUS
-from harness.cli.runs import one_line_errors, run_folder
+from harness.cli.runs import BAD_FILE_STATUS, one_line_errors, run_folder
 from harness.errors import BuildError, ConfigError
 from harness.machine.child import run_python
 from harness.options.tolerances import value_from_text
@@ -26,12 +25,12 @@ from harness.precision.tables import (
     table_text,
 )
 from harness.records import TensorCalibration
+from harness.run.folders import models_folder
 from harness.run.stored import load_judged_run
 from harness.specs import DatasetRequest
 from harness.worker.ranges import CODE, METHODS, Measured, asked_text
 
 app = typer.Typer(help="Calibration tables: the range of every tensor in INT8.", no_args_is_help=True)
-MODELS = Path("models")
 TIME_LIMIT_S = 600.0
 DEFAULTS = DatasetRequest()
 told = partial(one_line_errors, bad_file_status=BAD_FILE_STATUS)
@@ -63,7 +62,9 @@ def export_table(
         calibration_first=calibration_from,
         calibration_images=calibration_images,
     )
-    table = _measured(Measured(model=model, models_dir=str(MODELS), method=method, data=data), time_limit)
+    table = _measured(
+        Measured(model=model, models_dir=str(models_folder(Path.cwd())), method=method, data=data), time_limit
+    )
     _write(output, json_text(table) if output.suffix == ".json" else table_text(table, header))
     typer.echo(f"wrote {output}: {len(table.ranges)} tensors")
 

@@ -10,12 +10,10 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.runs import one_line_errors
+from harness.cli.runs import BAD_FILE_STATUS, one_line_errors
 from harness.errors import ConfigError
 from harness.models.importers import list_importers
 from harness.models.importers._running import TIME_LIMIT_S, ImportOrder, import_model
-
-BAD_FILE_STATUS = 4  # as pytest ends for a model file that cannot be used
 
 
 @partial(one_line_errors, bad_file_status=BAD_FILE_STATUS)

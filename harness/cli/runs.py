@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harness import fleet
+from harness import __version__, fleet
 from harness.errors import ConfigError, DataError, HarnessError
 from harness.gates import CaseVerdicts, JudgeOptions, baseline_gates, compare_runs, judge_records
 from harness.options.tolerances import value_from_text
@@ -26,9 +26,7 @@ from harness.store.baselines import BaselineStore, baseline_lines
 from harness.store.selecting import prune_baselines as prune_stored
 
 app = typer.Typer(
-    help="Benchmarking and accuracy-regression harness for inference engines. The suites run under pytest.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 baseline_app = typer.Typer(help="Stored baselines: what last night's accuracy and latency were.", no_args_is_help=True)
@@ -36,6 +34,7 @@ app.add_typer(baseline_app, name="baseline")
 fleet_app = typer.Typer(help="The shards of a plan, run here.", no_args_is_help=True)
 app.add_typer(fleet_app, name="fleet")
 
+BAD_FILE_STATUS = 4  # as pytest ends for a model file that cannot be used
 REPORTS = Path("reports")
 BASELINES = Path("suites/baselines")
 
@@ -52,6 +51,21 @@ def one_line_errors(command: Callable[..., Any], *, bad_file_status: int = 2) ->
             raise typer.Exit(bad_file_status if isinstance(error, DataError) else 2) from error
 
     return run
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"nn-engine-harness {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def harness(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Benchmarking and accuracy-regression harness for inference engines. The suites run under pytest."""
 
 
 @app.command()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from harness.datasets._kind import DatasetKind, OpenRequest
 from harness.datasets._ranges import RangeFingerprint, check_range, fingerprint_range
-from harness.discovery import Room
 from harness.errors import DataError
+from harness.options.discovery import Room
 from harness.protocols import Dataset, Progress
 
 __all__ = [

@@ -13,6 +13,7 @@ from harness.fleet.fleet_file import read_fleet
 from harness.machine.environment import commit_of
 from harness.options.parsing import options_from_namespace
 from harness.options.values import HarnessOptions
+from harness.run.folders import models_folder
 from harness.run.planning_ahead import cases_ahead
 from harness.specs import DatasetRequest, ModelSpec
 from harness.store.shard_plans import PlannedShard, ShardPlan, numbers_in_words, write_plan
@@ -20,7 +21,7 @@ from harness.store.shard_plans import PlannedShard, ShardPlan, numbers_in_words,
 
 def write_fleet_plan(path: Path, output: Path) -> list[str]:
     """Plan a fleet in the current folder, write the plan, and say what it holds. Raises: HarnessError."""
-    plan = plan_fleet(path, root=Path.cwd(), models_dir=Path("models"))
+    plan = plan_fleet(path, root=Path.cwd(), models_dir=models_folder(Path.cwd()))
     write_plan(plan, output)
     return [*plan_lines(plan), f"wrote {output}"]
 

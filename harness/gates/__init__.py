@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.discovery import Room
 from harness.errors import ConfigError
 from harness.gates import _between, _judging
 from harness.gates._accuracy import check_accuracy
@@ -38,6 +37,7 @@ from harness.gates._subjects import (
     subject_from_record,
 )
 from harness.gates._times import accepted_slowdown, wants_replay
+from harness.options.discovery import Room
 from harness.records import Record
 
 __all__ = [

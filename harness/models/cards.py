@@ -23,7 +23,7 @@ class _Section(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 class _Model(_Section):
     file: str  # relative to the card
-    sha256: str
+    sha256: str = ""  # "" = whatever the file holds is right
     description: str = ""
     how_trained: str = ""
     expects_int8_loss: bool = False
@@ -56,7 +56,9 @@ class _Range(_Section):
     stop: int
 
 
-class _Card(_Section):
+class Card(_Section):
+    """All keys of a card."""
+
     model: _Model
     input: _Input
     output: _Output
@@ -68,7 +70,7 @@ class _Card(_Section):
 
 
 def load_card(path: str | Path) -> ModelSpec:
-    """Read a card and check that its ONNX file is the one it was written for.
+    """Read a card and check that its ONNX file is the one it was written for, if it says which.
 
     Raises: DataError for a missing card or file, TOML that cannot be read, a missing, unknown or wrong key, or another
         sha256; ConfigError for values that contradict each other.
@@ -91,11 +93,10 @@ def load_card(path: str | Path) -> ModelSpec:
             f"{path}: file = {card.model.file!r} leads out of the card's folder; put the file beside its card"
         )
     onnx_path = (path.parent / file).resolve()
-    _check_sha256(onnx_path, card.model.sha256, path)
     return ModelSpec(
         name=path.stem,
         onnx_path=str(onnx_path),
-        sha256=card.model.sha256,
+        sha256=_checked_sha256(onnx_path, card.model.sha256, path),
         input_name=card.input.name,
         input_shape=card.input.shape,
         output_name=card.output.name,
@@ -163,9 +164,9 @@ def find_model(name_or_path: str, models_dir: str | Path) -> ModelSpec | Path:
     raise DataError(f"no model is called {name_or_path!r}; {hint}")
 
 
-def _read_card(path: Path) -> _Card:
+def _read_card(path: Path) -> Card:
     try:
-        return msgspec.toml.decode(path.read_bytes(), type=_Card)
+        return msgspec.toml.decode(path.read_bytes(), type=Card)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such model card") from error
     except OSError as error:
@@ -175,19 +176,20 @@ def _read_card(path: Path) -> _Card:
         raise DataError(f"{path}: {error}; fix the card, docs/datasets.md lists its keys") from error
 
 
-def _check_sha256(onnx_path: Path, sha256: str, card: Path) -> None:
-    """Check a file that holds its own weights; one that may have others beside it is checked in the worker.
+def _checked_sha256(onnx_path: Path, sha256: str, card: Path) -> str:
+    """Return a file's digest, checked if its card has one; "" for one that may have weights in others beside it.
 
-    Reading where those lie takes the onnx package, which is slow to import.
+    Reading where those lie takes the onnx package, which is slow to import: it is done, and checked, in the worker.
     """
     try:
         if model_format(onnx_path) == ONNX and EXTERNAL_DATA_KEY in onnx_path.read_bytes():
-            return
+            return sha256
         found = file_digest(onnx_path)
     except OSError as error:
         raise DataError(f"{card}: its file {onnx_path} cannot be read ({error.strerror}); put it there") from error
-    if found != sha256:
+    if sha256 and found != sha256:
         raise DataError(
             f"{onnx_path}: sha256 {found[:12]}... is not the {sha256[:12]}... of its card {card.name}; "
             "restore the file, or write the card anew if you changed it on purpose"
         )
+    return found

@@ -50,7 +50,7 @@ def command_of(case: Case, options: HarnessOptions) -> str:
         if row.role == "selects":
             words += _words_of_case(row, case, options)
         elif row.role == "shapes" and (is_changed(row, options) or row.flag in options.set_in_file):
-            words += row.words(value_of(row, options))
+            words += row.words(value_of(row, options), by_own_flag=row.flag in options.taken_flags)
     return shlex.join(words)
 
 
@@ -62,4 +62,4 @@ def _words_of_case(row: Option, case: Case, options: HarnessOptions) -> list[str
         is_default = case.recipe == DEFAULT_RECIPES[case.precision.value]
         if is_default and case.precision is not Precision.INT8:
             return []
-    return row.words((value,))
+    return row.words((value,), by_own_flag=row.flag in options.taken_flags)

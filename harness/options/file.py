@@ -26,6 +26,22 @@ class SettingsFile:
     table: Mapping[str, Any] = field(default_factory=dict)
 
 
+def holds_settings(folder: Path) -> bool:
+    """Tell whether a folder holds settings. Raises: ConfigError for a pyproject.toml that is not TOML."""
+    project = folder / "pyproject.toml"
+    return (folder / "harness.toml").is_file() or (
+        project.is_file() and "harness" in read_toml(project).get("tool", {})
+    )
+
+
+def settings_root(start: Path) -> Path:
+    """Return the nearest folder, from `start` upwards, that holds settings; `start` where none does.
+
+    Raises: ConfigError for a pyproject.toml on the way that is not TOML.
+    """
+    return next((folder for folder in (start, *start.parents) if holds_settings(folder)), start)
+
+
 def read_settings(root: Path) -> SettingsFile:
     """Read the settings of a folder; without a file they are empty.
 

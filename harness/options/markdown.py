@@ -28,15 +28,20 @@ A relative path in the file starts at the file's folder (a name is a path if it 
 current folder; `--report-dir` and `--baseline-dir` start at the file's folder in both. Tolerances are written in
 `[tolerance]`: [accuracy.md](accuracy.md#tolerances).
 
+Each has a second name: `--harness-device=cuda:0`. Where another pytest plugin or a conftest file of yours has an option
+of the same name, that name is theirs, ours is the second one, and the run begins with a line that names both.
+
 Each record's `command` repeats its case alone: it holds every option that shaped the case, the file's included.
 """
 PIPE = r"\|"  # a bar that ends no cell
 TAIL = """
-## Backends without options of their own
+## Backends of your own
 
 A backend from a folder of your own says in `option_names` what it takes, and reads it as text from
-`options.settings[NAME]` when it builds: `--backend-option=my-engine.streams=4` is `{"streams": "4"}`. A backend of this
-package brings rows: an `options` module in its folder with `GROUP`, an `OptionGroup` of `harness.options.rows`.
+`options.settings[NAME]` when it builds: `--backend-option=my-engine.streams=4` is `{"streams": "4"}`. An installed
+package can bring options of its own, with units and help, by an entry point of the group `harness.options`, as
+[own_backend](../examples/own_backend/README.md) does. A backend of this package has an `options` module in its folder
+with `GROUP`, an `OptionGroup` of `harness.options.rows`.
 """
 
 
@@ -50,7 +55,7 @@ def options_page() -> str:
 
 
 def _line(row: Option) -> str:
-    typed = f"{row.flag}, --no-{row.flag.removeprefix('--')}" if row.is_switch else f"{row.flag}={metavar_of(row)}"
+    typed = f"{row.flag}, {row.negation}" if row.is_switch else f"{row.flag}={metavar_of(row)}"
     key = f"in `{row.belongs_in}`" if row.belongs_in else f"`{row.key}`"
     return _cells(f"`{typed}`", key, help_of(row))
 

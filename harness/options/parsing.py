@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,26 @@ from harness.specs import TimingPlan
 Values = dict[str, Any]  # flag -> value
 
 
-def add_options(add: Callable[..., Any]) -> None:
+def add_options(add: Callable[..., Any], *, held: Collection[str] = ()) -> list[Option]:
     """Define every option with argparse's words; `add` is `addoption` of pytest's group.
 
-    What is not given is None: harness.toml and the defaults come later.
+    Each has a second name that nobody else takes. Where the flag is `held` by somebody else it has only that: those are
+    returned. What is not given is None: harness.toml and the defaults come later.
     """
+    taken: list[Option] = []
     for row in all_rows():
-        text = help_of(row).replace("%", "%%")
-        if row.is_switch:
-            add(row.flag, dest=row.dest, action=argparse.BooleanOptionalAction, default=None, help=text)
-        else:
-            action = "append" if row.repeated else "store"
-            add(row.flag, dest=row.dest, action=action, default=None, metavar=metavar_of(row), help=text)
+        flags = [row.flag, row.own_flag]
+        if not row.names.isdisjoint(held):
+            taken.append(row)
+            flags = [row.own_flag]
+        for number, flag in enumerate(flags):
+            text = argparse.SUPPRESS if number else help_of(row).replace("%", "%%")
+            given: dict[str, Any] = {"dest": row.dest, "default": None, "help": text}
+            if row.is_switch:
+                add(flag, action=argparse.BooleanOptionalAction, **given)
+            else:
+                add(flag, action="append" if row.repeated else "store", metavar=metavar_of(row), **given)
+    return taken
 
 
 def help_of(row: Option) -> str:
@@ -61,10 +69,14 @@ def options_from_namespace(
     values = {**in_file, **typed}
     if getattr(o, "strict", False):  # pytest's own
         values["--strict-verdicts"] = True
-    return _options_of(values, root=root, set_in_file=frozenset(in_file))
+    return _options_of(
+        values, root=root, set_in_file=frozenset(in_file), taken_flags=getattr(o, "harness_taken_flags", frozenset())
+    )
 
 
-def _options_of(values: Values, *, root: Path, set_in_file: frozenset[str]) -> HarnessOptions:
+def _options_of(
+    values: Values, *, root: Path, set_in_file: frozenset[str], taken_flags: frozenset[str]
+) -> HarnessOptions:
     parts: dict[str, dict[str, Any]] = {"": {}, "data": {}, "timing": {}}
     settings: dict[str, dict[str, object]] = {}
     for row in all_rows():
@@ -82,6 +94,7 @@ def _options_of(values: Values, *, root: Path, set_in_file: frozenset[str]) -> H
         settings=settings,
         root=str(root),
         set_in_file=set_in_file,
+        taken_flags=taken_flags,
     )
 
 

@@ -97,6 +97,21 @@ class Option:
         return f"harness_{self.key}"
 
     @property
+    def own_flag(self) -> str:
+        """Return its second name, which no other plugin uses."""
+        return f"--harness-{self.flag.removeprefix('--')}"
+
+    @property
+    def negation(self) -> str:
+        """Return what turns a switch off."""
+        return f"--no-{self.flag.removeprefix('--')}"
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Return the flags that it is typed as."""
+        return frozenset((self.flag, self.negation) if self.is_switch else (self.flag,))
+
+    @property
     def is_switch(self) -> bool:
         """Tell whether it is typed without a value."""
         return self.kind is SWITCH
@@ -112,13 +127,14 @@ class Option:
             return "yes" if value else "no"
         return ",".join(self.kind.text(item) for item in value) if self.is_many else self.kind.text(value)
 
-    def words(self, value: Any) -> list[str]:
-        """Return the words of a command line that set a value."""
+    def words(self, value: Any, *, by_own_flag: bool = False) -> list[str]:
+        """Return the words of a command line that set a value; `by_own_flag`: under its second name."""
+        flag = self.own_flag if by_own_flag else self.flag
         if self.is_switch:
-            return [self.flag if value else f"--no-{self.flag.removeprefix('--')}"]
+            return [flag if value else f"--no-{flag.removeprefix('--')}"]
         if self.repeated and not self.listed:
-            return [f"{self.flag}={self.kind.text(item)}" for item in value]
-        return [f"{self.flag}={self.text(value)}"]
+            return [f"{flag}={self.kind.text(item)}" for item in value]
+        return [f"{flag}={self.text(value)}"]
 
 
 Check = Callable[[Settings, Sequence[ModelSpec], TimingPlan, int], None]

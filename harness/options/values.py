@@ -61,6 +61,7 @@ class HarnessOptions:
     settings: dict[str, dict[str, object]] = field(default_factory=dict)  # of the groups with rows; only what differs
     backend_options: tuple[tuple[str, str, str], ...] = ()  # (backend, name, value) of backends without rows
     set_in_file: frozenset[str] = field(default=frozenset(), compare=False)  # flags that harness.toml sets
+    taken_flags: frozenset[str] = field(default=frozenset(), compare=False)  # names that another plugin holds
 
     def __post_init__(self) -> None:
         if not self.backends or not self.precisions:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 
-from harness.discovery import Room
 from harness.errors import ConfigError
+from harness.options.discovery import Room
 from harness.precision import recipes
 from harness.precision.recipe import Recipe
 from harness.specs import Precision

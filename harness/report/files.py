@@ -8,8 +8,8 @@ from pathlib import Path
 
 from harness.errors import ConfigError
 from harness.records import Record, Run
+from harness.report.badge import render_badge
 from harness.report.html import render_html
-from harness.report.junit import junit_properties
 from harness.report.markdown import render_markdown
 from harness.report.model import PreviousRun, Report, build_report, rows_of_cases
 from harness.report.summary import summary_bytes
@@ -45,13 +45,8 @@ def summary_of_run(run: Run, records: Sequence[Record]) -> bytes:
     return summary_bytes(run, rows_of_cases(records))
 
 
-def properties_of_record(record: Record) -> list[tuple[str, str]]:
-    """Return what junit.xml shall say of a case."""
-    return junit_properties(*rows_of_cases([record]))
-
-
 def write_reports(folder: Path, report: Report, *, page: Path | None = None, tables: Path | None = None) -> list[str]:
-    """Write the page and its Markdown into a run's folder (or the page to `page`), and say where they are.
+    """Write page, Markdown and badge into a run's folder (or the page alone to `page`), and say where they are.
 
     `tables`: also all cases as one .csv or .parquet file.
     Raises: ConfigError for a file that cannot be written or a table of another kind.
@@ -63,6 +58,7 @@ def write_reports(folder: Path, report: Report, *, page: Path | None = None, tab
         if page is None:
             write_atomically(folder / "report.md", render_markdown(report).encode())
             written.append(folder / "report.md")
+            write_atomically(folder / "badge.svg", render_badge(report).encode())
         if tables:
             write_table(report.rows, tables)
             written.append(tables)

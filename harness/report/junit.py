@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from harness.records import Record
+from harness.report.model import rows_of_cases
 from harness.report.rows import Change, Row
+
+
+def properties_of_record(record: Record) -> list[tuple[str, str]]:
+    """Return what junit.xml shall say of a case."""
+    return junit_properties(*rows_of_cases([record]))
 
 
 def junit_properties(row: Row) -> list[tuple[str, str]]:

@@ -3,31 +3,124 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from harness.records import Run
+from harness.records import EffectivePrecision, Environment, Run, Status, Verdict
 from harness.report.rows import Row, Timing
 
 SUMMARY_SCHEMA = 1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SummaryRun:
+    """The run as a whole; `options`: those that differ from the defaults."""
+
+    id: str
+    started_at: str
+    finished_at: str
+    command: str
+    options: dict[str, str]
+    skipped_backends: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SummaryAccuracy:
+    """What was scored, and how it came out [fractions]."""
+
+    dataset: str
+    split: str
+    first: int
+    n_images: int
+    top1: float | None
+    top5: float | None
+    top1_low: float | None
+    top1_high: float | None
+    ties: int
+    n_trained_on: int
+    fingerprint: str
+    outputs_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SummaryLatency:
+    """The times of one batch size [ns per call]."""
+
+    p50_ns: float | None
+    p90_ns: float | None
+    p90_interval_ns: tuple[float | None, float | None] | None  # at 95 %
+    p99_ns: float | None
+    p99_interval_ns: tuple[float | None, float | None] | None
+    n_samples: int
+    clock: str
+    launch: str
+    gated: bool
+    window: str
+    enqueue_ns: float | None
+    flags: tuple[str, ...]
+    problem: str  # why there are no times
+    cpu_ns: float | None
+    cores_used: float | None
+    n_discarded_rounds: int
+    energy_mj_per_image: float | None
+    speedup: float | None
+    speedup_low: float | None
+    speedup_high: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SummaryCase:
+    """One case; `latency`: batch size, as text, to its times."""
+
+    id: str
+    model: str
+    backend: str
+    precision: str
+    recipe: str
+    device: str
+    status: Status
+    outcome: str
+    gate: str
+    finding: str
+    reason: str
+    effective_precision: EffectivePrecision | None
+    accuracy: SummaryAccuracy | None
+    latency: dict[str, SummaryLatency]
+    build_ns: float | None
+    engine_bytes: int | None
+    flags: tuple[str, ...]
+    verdicts: tuple[Verdict, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """All of summary.json but its digest."""
+
+    schema: int
+    run: SummaryRun
+    environment: Environment
+    cases: tuple[SummaryCase, ...]
+
+
 def summary_from_rows(run: Run, rows: Sequence[Row]) -> dict[str, Any]:
     """Return the summary of a run; its cases in the rows' order."""
-    return {
-        "schema": SUMMARY_SCHEMA,
-        "run": {
-            "id": run.id,
-            "started_at": run.started_at,
-            "finished_at": run.finished_at,
-            "command": run.command,
-            "options": run.options,
-            "skipped_backends": run.skipped,
-        },
-        "environment": msgspec.to_builtins(run.environment),
-        "cases": [_case_summary(row) for row in rows],
-    }
+    summary = Summary(
+        schema=SUMMARY_SCHEMA,
+        run=SummaryRun(
+            id=run.id,
+            started_at=run.started_at,
+            finished_at=run.finished_at,
+            command=run.command,
+            options=run.options,
+            skipped_backends=run.skipped,
+        ),
+        environment=run.environment,
+        cases=tuple(_case_summary(row) for row in rows),
+    )
+    found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(summary))
+    return found
 
 
 def summary_bytes(run: Run, rows: Sequence[Row]) -> bytes:
@@ -35,71 +128,71 @@ def summary_bytes(run: Run, rows: Sequence[Row]) -> bytes:
     return msgspec.json.format(msgspec.json.encode(summary_from_rows(run, rows)), indent=1)
 
 
-def _case_summary(row: Row) -> dict[str, Any]:
+def _case_summary(row: Row) -> SummaryCase:
     record, case = row.record, row.record.case
-    return {
-        "id": case.id,
-        "model": case.model,
-        "backend": case.backend,
-        "precision": case.precision.value,
-        "recipe": case.recipe,
-        "device": case.device,
-        "status": record.status.value,
-        "outcome": row.standing.value,
-        "gate": row.gate,
-        "finding": row.finding,
-        "reason": record.reason,
-        "effective_precision": msgspec.to_builtins(record.effective_precision),
-        "accuracy": _accuracy_summary(row) if record.accuracy else None,
-        "latency": {str(timing.latency.batch_size): _latency_summary(timing) for timing in row.timings},
-        "build_ns": record.engine.build_ns if record.engine else None,
-        "engine_bytes": record.engine.engine_bytes if record.engine else None,
-        "flags": list(record.flags),
-        "verdicts": [msgspec.to_builtins(verdict) for verdict in record.verdicts],
-    }
+    return SummaryCase(
+        id=case.id,
+        model=case.model,
+        backend=case.backend,
+        precision=case.precision.value,
+        recipe=case.recipe,
+        device=case.device,
+        status=record.status,
+        outcome=row.standing.value,
+        gate=row.gate,
+        finding=row.finding,
+        reason=record.reason,
+        effective_precision=record.effective_precision,
+        accuracy=_accuracy_summary(row),
+        latency={str(timing.latency.batch_size): _latency_summary(timing) for timing in row.timings},
+        build_ns=record.engine.build_ns if record.engine else None,
+        engine_bytes=record.engine.engine_bytes if record.engine else None,
+        flags=tuple(record.flags),
+        verdicts=tuple(record.verdicts),
+    )
 
 
-def _accuracy_summary(row: Row) -> dict[str, Any] | None:
+def _accuracy_summary(row: Row) -> SummaryAccuracy | None:
     accuracy = row.record.accuracy
     if accuracy is None:
         return None
-    return {
-        "dataset": accuracy.images.dataset,
-        "split": accuracy.images.split,
-        "first": accuracy.images.first,
-        "n_images": accuracy.n_images,
-        "top1": row.top1,
-        "top5": accuracy.top5,
-        "top1_low": row.top1_low,
-        "top1_high": row.top1_high,
-        "ties": accuracy.n_ties_top1,
-        "n_trained_on": accuracy.n_trained_on,
-        "fingerprint": accuracy.fingerprint,
-        "outputs_sha256": accuracy.outputs_sha256,
-    }
+    return SummaryAccuracy(
+        dataset=accuracy.images.dataset,
+        split=accuracy.images.split,
+        first=accuracy.images.first,
+        n_images=accuracy.n_images,
+        top1=row.top1,
+        top5=accuracy.top5,
+        top1_low=row.top1_low,
+        top1_high=row.top1_high,
+        ties=accuracy.n_ties_top1,
+        n_trained_on=accuracy.n_trained_on,
+        fingerprint=accuracy.fingerprint,
+        outputs_sha256=accuracy.outputs_sha256,
+    )
 
 
-def _latency_summary(timing: Timing) -> dict[str, Any]:
+def _latency_summary(timing: Timing) -> SummaryLatency:
     latency, times, ratio = timing.latency, timing.summary, timing.speed_up
-    return {
-        "p50_ns": times.p50 if times else None,
-        "p90_ns": times.p90 if times else None,
-        "p90_interval_ns": [times.p90_low, times.p90_high] if times and times.p90 is not None else None,
-        "p99_ns": times.p99 if times else None,
-        "p99_interval_ns": [times.p99_low, times.p99_high] if times and times.p99 is not None else None,
-        "n_samples": times.n_samples if times else 0,
-        "clock": latency.clock,
-        "launch": latency.launch,
-        "gated": latency.gated,
-        "window": latency.window,
-        "enqueue_ns": latency.enqueue_ns,
-        "flags": list(latency.flags),
-        "problem": timing.problem,
-        "cpu_ns": latency.cpu_ns,
-        "cores_used": latency.cores_used,
-        "n_discarded_rounds": latency.n_discarded_rounds,
-        "energy_mj_per_image": latency.energy_mj_per_image,
-        "speedup": ratio.value if ratio else None,
-        "speedup_low": ratio.low if ratio else None,
-        "speedup_high": ratio.high if ratio else None,
-    }
+    return SummaryLatency(
+        p50_ns=times.p50 if times else None,
+        p90_ns=times.p90 if times else None,
+        p90_interval_ns=(times.p90_low, times.p90_high) if times and times.p90 is not None else None,
+        p99_ns=times.p99 if times else None,
+        p99_interval_ns=(times.p99_low, times.p99_high) if times and times.p99 is not None else None,
+        n_samples=times.n_samples if times else 0,
+        clock=latency.clock,
+        launch=latency.launch,
+        gated=latency.gated,
+        window=latency.window,
+        enqueue_ns=latency.enqueue_ns,
+        flags=tuple(latency.flags),
+        problem=timing.problem,
+        cpu_ns=latency.cpu_ns,
+        cores_used=latency.cores_used,
+        n_discarded_rounds=latency.n_discarded_rounds,
+        energy_mj_per_image=latency.energy_mj_per_image,
+        speedup=ratio.value if ratio else None,
+        speedup_low=ratio.low if ratio else None,
+        speedup_high=ratio.high if ratio else None,
+    )

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from harness.errors import ConfigError, DataError
 from harness.models import bundled_models, find_model
 from harness.options.values import HarnessOptions
+from harness.run.folders import models_folder
 from harness.specs import ModelSpec
 from harness.worker.process import Worker
 from harness.worker.requests import OnnxQuestion
+
+
+def models_dir_of(options: HarnessOptions) -> Path:
+    """Return the folder whose models a run without --model takes."""
+    return models_folder(Path(options.root))
 
 
 def choose_models(options: HarnessOptions, models_dir: Path) -> dict[str, ModelSpec]:
@@ -56,9 +63,17 @@ def _one_model(name: str, options: HarnessOptions, models_dir: Path) -> ModelSpe
     spec = find_model(name, models_dir)
     if isinstance(spec, ModelSpec):
         return replace(spec, **given)  # type: ignore[arg-type]
-    worker = Worker(python=options.worker_python, label=name, limits=options.limits)
+    return inspected(spec, options, given)
+
+
+def inspected(path: Path, options: HarnessOptions, given: Mapping[str, float] | None = None) -> ModelSpec:
+    """Return what an ONNX file says of itself, read in a worker, with the fields of it that are `given`.
+
+    Raises: DataError for a file that is damaged or no classifier; WorkerDied.
+    """
+    worker = Worker(python=options.worker_python, label=path.name, limits=options.limits)
     try:
-        question = OnnxQuestion(path=str(spec), overrides=given)
+        question = OnnxQuestion(path=str(path), overrides=dict(given or {}))
         return worker.call("inspect_model", question, ModelSpec)
     finally:
         worker.close()

@@ -6,15 +6,16 @@ from pathlib import Path
 
 from harness.backends import list_backends
 from harness.datasets import dataset_names, dataset_state
-from harness.discovery import add_extension_dir
 from harness.machine.environment import collect_environment
 from harness.machine.telemetry import SILENCED
 from harness.models import bundled_models
+from harness.options.discovery import add_extension_dir
 from harness.options.values import HarnessOptions
+from harness.run.folders import models_folder
 from harness.run.probing import one_line, probe_backends
 
 
-def doctor_lines(options: HarnessOptions, *, models_dir: Path = Path("models")) -> list[str]:
+def doctor_lines(options: HarnessOptions) -> list[str]:
     """Return the report, line by line."""
     for folder in options.extension_dirs:
         add_extension_dir(folder)
@@ -43,6 +44,6 @@ def doctor_lines(options: HarnessOptions, *, models_dir: Path = Path("models")) 
     lines += ["", "models"]
     lines += [
         f"  {spec.name:<18} {'x'.join(map(str, spec.input_shape))} -> {spec.num_classes} classes  {spec.description}"
-        for spec in bundled_models(models_dir)
+        for spec in bundled_models(models_folder(Path(options.root).absolute()))
     ]
     return lines

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from harness.errors import ConfigError
 from harness.options.values import HarnessOptions
 from harness.records import Record, Run
-from harness.report.files import properties_of_record, report_of_run, summary_of_run, write_reports
+from harness.report.files import report_of_run, summary_of_run, write_reports
 from harness.report.model import Report, build_report
 from harness.report.terminal import summary_lines, wrapped
 from harness.run.accepting import baseline_notes, only_regressions
@@ -86,8 +86,3 @@ def interrupted_run(run: Run, records: Sequence[Record], store: RunStore, *, n_p
 def ended_unwritten(run: Run, records: Sequence[Record]) -> Ended:
     """Return what to tell of a run whose files could not be written."""
     return Ended(report=build_report(run, records))
-
-
-def properties_of(record: Record) -> list[tuple[str, str]]:
-    """Return what junit.xml shall say of a case."""
-    return properties_of_record(record)

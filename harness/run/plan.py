@@ -12,7 +12,7 @@ from harness.options.values import HarnessOptions
 from harness.precision import find_recipe, recipe_names
 from harness.protocols import Progress, no_progress
 from harness.records import CPU, Availability, ShardOrigin
-from harness.run.choosing import choose_models, names_of_folder
+from harness.run.choosing import choose_models, models_dir_of, names_of_folder
 from harness.run.data import check_data
 from harness.run.probing import choose_backends, one_line, takes_device
 from harness.specs import DEFAULT_RECIPES, GIVEN_RECIPE, Case, ModelSpec, Precision
@@ -45,21 +45,23 @@ class Plan:
 
 
 def plan_run(
-    options: HarnessOptions, *, models_dir: Path, probe: bool = True, progress: Progress = no_progress
+    options: HarnessOptions, *, models_dir: Path | None = None, probe: bool = True, progress: Progress = no_progress
 ) -> Plan:
     """Choose backends, models and cases.
 
+    `models_dir`: whose models a run without --model takes (default: that of the options' root, or the bundled ones);
     `probe=False` (for listing tests) trusts that a backend whose modules are installed can run, and that the images are
     there; `progress`: of their download.
     Raises: ConfigError for unknown names; BackendUnavailable for a backend asked for by name that cannot run.
     """
+    models_dir = models_dir or models_dir_of(options)
     usable, unusable = choose_backends(options, probe=probe)
     check_recipes(options)
     models = choose_models(options, models_dir)
     options.check_settings(tuple(models.values()))
     if probe and not all(model.timing_only for model in models.values()):
         check_data(options, progress)
-    cases = cases_of(options, models, {a.backend: _device(options, a) for a in usable})
+    cases = cases_of(options, models, {a.backend: device_of(options, a) for a in usable})
     accelerators = {
         name: None
         for a in (*usable, *unusable)
@@ -115,7 +117,8 @@ def chosen_recipes(options: HarnessOptions, precision: Precision) -> tuple[str, 
     return chosen or (DEFAULT_RECIPES[precision.value],)
 
 
-def _device(options: HarnessOptions, availability: Availability) -> str:
+def device_of(options: HarnessOptions, availability: Availability) -> str:
+    """Return the device that a backend's cases run on. Raises: ConfigError for one that it does not have."""
     if options.device == "auto":
         return availability.devices[0]
     if options.device not in availability.devices and not takes_device(availability.backend, options.device):

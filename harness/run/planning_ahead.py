@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.discovery import add_extension_dir
 from harness.errors import ConfigError
+from harness.options.discovery import add_extension_dir
 from harness.options.values import HarnessOptions
 from harness.records import CPU
 from harness.run.choosing import choose_models

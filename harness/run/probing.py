@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from contextlib import closing
 
 from harness.backends import ROOM, list_backends, load_backend
-from harness.discovery import add_extension_dir
 from harness.errors import BackendUnavailable, ConfigError, HarnessError
+from harness.options.discovery import add_extension_dir
 from harness.options.names import near_names
 from harness.options.values import HarnessOptions
 from harness.protocols import TakesDevices

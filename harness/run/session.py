@@ -9,10 +9,11 @@ from harness.gates import GateAnswer
 from harness.options.values import HarnessOptions
 from harness.protocols import Progress, no_progress
 from harness.records import Record, Status
+from harness.report.junit import properties_of_record
 from harness.run.beginning import begin_run
 from harness.run.case import CaseRun
 from harness.run.cases import Cases
-from harness.run.ending import Ended, Ending, end_run, ended_unwritten, interrupted_run, properties_of
+from harness.run.ending import Ended, Ending, end_run, ended_unwritten, interrupted_run
 from harness.run.judging import Judging
 from harness.run.plan import Plan
 from harness.specs import Case
@@ -83,7 +84,7 @@ class RunSession:
     def properties_of(self, case_id: str) -> list[tuple[str, str]]:
         """Return what junit.xml shall say of a case, as far as it is known."""
         found = next((record for record in self.records if record.case.id == case_id), None)
-        return [] if found is None else properties_of(found)
+        return [] if found is None else properties_of_record(found)
 
     def problem(self) -> str:
         """Return why a run whose tests all passed is no success; "" when it is one."""

@@ -11,17 +11,20 @@ from harness.errors import ConfigError
 from harness.options.parsing import options_from_namespace, shaping_flags
 from harness.options.values import HarnessOptions
 from harness.records import CPU, ShardOrigin
+from harness.run.folders import root_of_run
 from harness.run.plan import Plan
 from harness.run.settings import Environments
 from harness.store.shard_plans import ShardPlan, is_same_commit, read_plan
 
 
-def options_of_run(o: Any, *, root: Path) -> HarnessOptions:
+def options_of_run(o: Any, *, root: Path, called_in: Path | None = None) -> HarnessOptions:
     """Turn parsed options into ours; those of a shard come from its plan.
 
+    `root`: pytest's; `called_in`: the folder that pytest was called in, where nobody chose the root.
     Raises: ConfigError, one line, for what `options_from_namespace` refuses, a plan that cannot be read, or an option
     that was typed beside a shard although its plan decides it.
     """
+    root = root if called_in is None else root_of_run(root, called_in)
     options = options_from_namespace(o, root=root)
     if options.shard is None:
         return options

@@ -6,7 +6,7 @@ by offering `TASK`; a model's card names it as `[output] task`.
 
 from __future__ import annotations
 
-from harness.discovery import Room
+from harness.options.discovery import Room
 from harness.tasks._task import Task, TopK
 
 __all__ = ["Task", "TopK", "find_task", "list_tasks"]

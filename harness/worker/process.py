@@ -66,7 +66,7 @@ sys.modules["harness"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["harness"])
 from harness.machine.telemetry import switch_off_telemetry
 switch_off_telemetry()
-from harness.discovery import add_extension_dir
+from harness.options.discovery import add_extension_dir
 for folder in extension_dirs:
     add_extension_dir(folder)
 from harness.worker.service import serve

@@ -10,7 +10,7 @@ from harness.backends.openvino.compiled import is_cpu_alone, lacking_operators
 from harness.errors import BuildError, ConfigError, Unsupported
 from harness.options.values import HarnessOptions
 from harness.protocols import TakesDevices
-from harness.run.plan import Plan, _device
+from harness.run.plan import Plan, device_of
 from harness.run.settings import Environments
 from harness.specs import BuildOptions, Case, Precision
 
@@ -107,9 +107,9 @@ def test_operators_that_a_device_lacks_are_listed_before_anything_is_built(backe
 
 def test_a_run_takes_what_the_backend_takes(backend):
     found = backend.probe()
-    assert _device(HarnessOptions(device="hetero:cpu"), found) == "hetero:cpu"
+    assert device_of(HarnessOptions(device="hetero:cpu"), found) == "hetero:cpu"
     with pytest.raises(ConfigError, match="--device=cuda:0: openvino supports only cpu here"):
-        _device(HarnessOptions(device="cuda:0"), found)
+        device_of(HarnessOptions(device="cuda:0"), found)
 
 
 def test_such_a_device_is_a_type_of_its_own(backend, tmp_path):

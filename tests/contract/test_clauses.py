@@ -1,9 +1,14 @@
 """Each clause can fail: a fake broken in just that way breaks it, and no other fault hides it."""
 
 import pytest
-from clauses import CLAUSE_OF_FAULT, CLAUSES, UNBREAKABLE, Nets
 from fake import FakeBackend
 
+from harness.testing import CLAUSES, Nets
+
+# A fault that has no clause of its own name breaks this one.
+CLAUSE_OF_FAULT = {"previous_result": "wrong_shape_refused"}
+# The reference evaluator has one engine for all batches, so no fault of the fake breaks it.
+UNBREAKABLE = ("other_batch_agrees",)
 BY_NAME = {clause.__name__: clause for clause in CLAUSES}
 # Faults whose own exception is what breaks the clause: an error of the runtime escapes as it is.
 ESCAPING = {

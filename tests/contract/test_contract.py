@@ -3,10 +3,10 @@
 import os
 
 import pytest
-from clauses import CLAUSES, Nets
 from fake import FakeBackend
 
 from harness.backends import list_backends, load_backend
+from harness.testing import CLAUSES, Nets
 
 EXTRAS = ("litert", "mnn", "ncnn", "opencv", "tensorflow", "torch", "tract", "tvm")  # each needs a package of its own
 CPU_BACKENDS = ("fake", "openvino", "ort", "ort-emulation", *EXTRAS)

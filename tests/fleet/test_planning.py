@@ -142,7 +142,7 @@ def test_the_doctor_says_the_type_that_the_fleet_s_file_wants(monkeypatch):
     from harness.run.doctor import doctor_lines
 
     monkeypatch.setattr("harness.run.doctor.probe_backends", lambda names, options: [])
-    lines = doctor_lines(HarnessOptions(), models_dir=ROOT / "models")
+    lines = doctor_lines(HarnessOptions(root=str(ROOT)))
     assert any(
         f"type of device in records and fleet.toml: {collect_environment().device_type};" in line for line in lines
     )

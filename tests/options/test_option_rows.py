@@ -1,5 +1,6 @@
 """Every option comes from its row, and from nowhere else."""
 
+import argparse
 import ast
 import subprocess
 import sys
@@ -41,7 +42,10 @@ def test_every_field_has_a_row_and_every_row_a_field():
     mine = [field.name for field in fields(HarnessOptions)]
     data = [f"data.{field.name}" for field in fields(DatasetRequest)]
     timing = [f"timing.{field.name}" for field in fields(TimingPlan)]
-    without = {"root", "data", "timing", "settings", "set_in_file", "timing.round_ns", "timing.warmup_ns"}
+    without = {"root", "data", "timing", "settings", "set_in_file", "taken_flags"} | {
+        "timing.round_ns",
+        "timing.warmup_ns",
+    }
     rows = [row.field for row in all_rows() if not row.group]
     assert len(set(rows)) == len(rows)
     assert set(rows) == {*mine, *data, *timing} - without
@@ -93,13 +97,14 @@ def test_a_flag_written_elsewhere_would_be_seen(tmp_path):
 
 def test_argparse_names_cannot_meet_those_of_other_plugins():
     actions = [action for action in parser_of_options()._actions if action.dest != "help"]
-    assert len(actions) == len(all_rows())
+    assert len(actions) == 2 * len(all_rows())  # each has a second name
     assert all(action.dest.startswith("harness_") for action in actions)
     assert all(action.default is None for action in actions)
 
 
 def test_the_help_states_unit_and_default():
-    text = {action.option_strings[0]: action.help for action in parser_of_options()._actions}
+    shown = (action for action in parser_of_options()._actions if action.help != argparse.SUPPRESS)
+    text = {action.option_strings[0]: action.help for action in shown}
     assert text["--batch-size"] == "batch sizes to time [images]; comma list (default: 1,100)"
     assert text["--worker-timeout"].endswith("[s] (default: 600, and 1800 while it builds)")
     assert text["--trt-profile"].endswith("[images]; repeatable (default: one a batch size, tuned for it)")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.discovery import add_extension_dir
 from harness.errors import BackendUnavailable, ConfigError
 from harness.models import find_model
 from harness.options.commands import command_of
+from harness.options.discovery import add_extension_dir
 from harness.options.values import HarnessOptions
 from harness.run.plan import Plan, plan_run
 from harness.run.probing import probe_backends

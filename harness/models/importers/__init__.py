@@ -6,8 +6,8 @@ A file of this folder, of `DIR/importers/` of an `--extension-dir DIR`, or an en
 
 from __future__ import annotations
 
-from harness.discovery import Room
 from harness.models.importers._importer import Imported, Importer, ImportRequest
+from harness.options.discovery import Room
 
 __all__ = ["ROOM", "ImportRequest", "Imported", "Importer", "find_importer", "list_importers"]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import msgspec
 
-from harness.discovery import add_extension_dir
 from harness.errors import BackendUnavailable, BuildError, DataError, HarnessError
 from harness.models.importers import Imported, Importer, ImportRequest, find_importer
 from harness.models.inspection import inspect_onnx
 from harness.models.onnx_graph import check_model, load_model, one_line
+from harness.options.discovery import add_extension_dir
 from harness.specs import ModelSpec
 
 CODE = "from harness.models.importers._child import main; main(sys.argv[1])"

@@ -15,13 +15,13 @@ from pathlib import Path
 import msgspec
 
 from harness import errors
-from harness.discovery import add_extension_dir
 from harness.errors import BuildError, ConfigError
 from harness.machine.child import ChildEnd, run_python
+from harness.models.card_text import card_text
 from harness.models.cards import load_card
 from harness.models.importers import Imported, ImportRequest, find_importer
-from harness.models.importers._card import card_text
 from harness.models.importers._child import CODE, Done, Order, encode_order
+from harness.options.discovery import add_extension_dir
 from harness.specs import NAME_PATTERN, ModelSpec
 from harness.store.cache import sha256_of_file
 

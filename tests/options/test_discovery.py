@@ -2,8 +2,8 @@
 
 import importlib.metadata
 
-from harness import discovery
 from harness.gates import list_gates
+from harness.options import discovery
 from harness.precision import list_recipes
 
 

@@ -1,4 +1,4 @@
-"""A card for an imported model: TOML that `harness.models.load_card` reads, for a person to complete."""
+"""A card for a model: TOML that `harness.models.load_card` reads, for a person to complete."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from harness.specs import ModelSpec
 
 
 def card_text(spec: ModelSpec, *, file: str, provenance: str) -> str:
-    """Return the card of a model; `provenance` says what it was made from."""
-    fixed_batch = f"max_batch = {spec.max_batch}  # the file's own batch [images]\n" if spec.max_batch else ""
+    """Return the card of a model; `provenance` says what it was made from. A model without a sha256 has none in it."""
+    extra = f"max_batch = {spec.max_batch}  # the file's own batch [images]\n" if spec.max_batch else ""
+    extra += "timing_only = true  # never scored\n" if spec.timing_only else ""
+    extra += "quantized = true  # runs as INT8, as given\n" if spec.is_quantized else ""
+    digest = f"sha256 = {_text(spec.sha256)}\n" if spec.sha256 else ""
     return f"""[model]
 file = {_text(file)}
-sha256 = {_text(spec.sha256)}
-description = {_text(spec.description)}
+{digest}description = {_text(spec.description)}
 how_trained = {_text(provenance)}
-{fixed_batch}
+{extra}
 [input]  # (pixel x scale - mean) / std, pixel 0..255
 name = {_text(spec.input_name)}
 shape = {list(spec.input_shape)}

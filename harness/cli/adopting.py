@@ -1,0 +1,64 @@
+"""`harness init`, `card` and `comment`: a project of your own, and what its CI says on a pull request."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.runs import BAD_FILE_STATUS, one_line_errors, run_folder
+from harness.errors import ConfigError
+from harness.run.adopting import CI_FILES, init_project, write_card
+from harness.run.posting import FORGES, comment_text, post_comment
+
+told = partial(one_line_errors, bad_file_status=BAD_FILE_STATUS)
+
+
+@told
+def card(
+    model: Annotated[Path, typer.Argument(help="An ONNX file.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="The card (default: beside the file).")] = None,
+    sha256: Annotated[bool, typer.Option("--sha256", help="The card is of these bytes alone.")] = False,
+) -> None:
+    """Write the card of an ONNX file: shapes, classes and what its output is are read from it.
+
+    Exits with 4 when the file cannot be taken, and with 2 for any other error.
+    """
+    for line in write_card(model, output=output, with_digest=sha256).lines():
+        typer.echo(line)
+
+
+@told
+def init(
+    model: Annotated[Path, typer.Argument(help="An ONNX file below the current folder.")],
+    ci: Annotated[str, typer.Option(help=f"CI files to write: {', '.join(CI_FILES)} with commas, or none.")] = "github",
+) -> None:
+    """Write suites, harness.toml, a card, a folder for baselines and CI files; what exists stays as it is.
+
+    Exits with 4 when the file cannot be taken, and with 2 for any other error.
+    """
+    systems = () if ci == "none" else tuple(part.strip() for part in ci.split(","))
+    for line in init_project(model, folder=Path.cwd(), ci=systems).lines():
+        typer.echo(line)
+    typer.echo("Next: harness run, then harness baseline accept")
+
+
+@one_line_errors
+def comment(
+    run: Annotated[Path, typer.Argument(help="A run: its folder, or its name below reports/.")] = Path("latest"),
+    post: Annotated[str, typer.Option(help=f"Post it: {' or '.join(FORGES)}.")] = "",
+    number: Annotated[int, typer.Option(help="Number of the pull or merge request.")] = 0,
+) -> None:
+    """Print a run's text for a pull request, or post it with CI's token; a later run replaces the text of an earlier.
+
+    Reads GITHUB_TOKEN and GITHUB_REPOSITORY, or GITLAB_TOKEN and CI_PROJECT_ID, from the environment.
+    """
+    text = comment_text(run_folder(run))
+    if not post:
+        typer.echo(text, nl=False)
+    elif number < 1:
+        raise ConfigError("--number: give the number of the pull or merge request")
+    else:
+        typer.echo(f"posted {post_comment(text, forge=post, number=number)}")
