@@ -76,7 +76,10 @@ def calibrate_command(
     plan = plan_run(options, models_dir=MODELS)
     n_cases = len(plan.cases)
     minutes = max(1, round(n_cases * pairs * SECONDS_A_PAIR / SECONDS_A_MINUTE))
-    typer.echo(f"{n_cases} cases, {pairs} pairs of processes each: about {minutes} min on a CPU; keep the machine idle")
+    noun = "case" if n_cases == 1 else "cases"
+    typer.echo(
+        f"{n_cases} {noun}, {pairs} pairs of processes each: about {minutes} min on a CPU; keep the machine idle"
+    )
     scratch = Path(tempfile.mkdtemp(prefix="harness-calibrate-"))
     try:
         tonight = calibrate(options, plan, asked, folder=scratch, echo=typer.echo)
