@@ -14,6 +14,7 @@ from harness.errors import ConfigError
 from harness.gates import MIN_PAIRS, case_spreads
 from harness.options.tolerances import value_from_text
 from harness.options.values import HarnessOptions
+from harness.records import TimingCalibration
 from harness.report.calibration import calibration_lines
 from harness.run.calibrating import CalibrationPlan, calibrate
 from harness.run.plan import plan_run
@@ -45,7 +46,7 @@ def calibrate_command(
     alpha: Annotated[str | None, typer.Option(help="False-alarm rate of one comparison (default: 0.001).")] = None,
     device: Annotated[str, typer.Option(help="Device, as cuda:0 (default: each backend's first).")] = "auto",
     engine_cache: Annotated[str, typer.Option(help="Folder of engines (default: the user's cache).")] = "",
-    folder: Annotated[Path, typer.Option("--baseline-dir", help="Stored baselines.")] = BASELINES,
+    baseline_dir: Annotated[Path, typer.Option(help="Stored baselines.")] = BASELINES,
     extension_dir: Annotated[list[str] | None, typer.Option(help="Folder with backends of your own.")] = None,
 ) -> None:
     """Measure how far times scatter here, how often the latency gate cries wolf, and which slowdowns it catches.
@@ -85,12 +86,17 @@ def calibrate_command(
         tonight = calibrate(options, plan, asked, folder=scratch, echo=typer.echo)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    width = shutil.get_terminal_size((120, 24)).columns
     for calibration in tonight:
-        merged = with_night(calibration, load_calibration(folder, calibration.device_type))
-        for line in ("", *calibration_lines(merged, case_spreads(merged), width=width)):
+        for line in _stored(calibration, baseline_dir):
             typer.echo(line)
-        typer.echo(f"wrote {save_calibration(folder, merged)}")
+
+
+def _stored(calibration: TimingCalibration, root: Path) -> list[str]:
+    """Store tonight's calibration of one type of device with its earlier nights, and return what to say of it."""
+    merged = with_night(calibration, load_calibration(root, calibration.device_type))
+    width = shutil.get_terminal_size((120, 24)).columns
+    told = calibration_lines(merged, case_spreads(merged), width=width)
+    return ["", *told, f"wrote {save_calibration(root, merged)}"]
 
 
 def _precision(name: str) -> Precision:
