@@ -11,15 +11,13 @@ import typer
 
 from harness.cli.runs import BASELINES, one_line_errors
 from harness.errors import ConfigError
-from harness.gates import MIN_PAIRS, case_spreads
+from harness.gates import MIN_PAIRS
 from harness.options.tolerances import value_from_text
 from harness.options.values import HarnessOptions
-from harness.records import TimingCalibration
-from harness.report.calibration import calibration_lines
+from harness.run.calibrated import stored_night
 from harness.run.calibrating import CalibrationPlan, calibrate
 from harness.run.plan import plan_run
 from harness.specs import DEFAULT_PRECISIONS, Precision, TimingPlan
-from harness.store.timing_calibrations import load_calibration, save_calibration, with_night
 
 MODELS = Path("models")
 ROUND_NS, WARMUP_NS = 10_000_000, 20_000_000
@@ -86,17 +84,10 @@ def calibrate_command(
         tonight = calibrate(options, plan, asked, folder=scratch, echo=typer.echo)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    for calibration in tonight:
-        for line in _stored(calibration, baseline_dir):
-            typer.echo(line)
-
-
-def _stored(calibration: TimingCalibration, root: Path) -> list[str]:
-    """Store tonight's calibration of one type of device with its earlier nights, and return what to say of it."""
-    merged = with_night(calibration, load_calibration(root, calibration.device_type))
     width = shutil.get_terminal_size((120, 24)).columns
-    told = calibration_lines(merged, case_spreads(merged), width=width)
-    return ["", *told, f"wrote {save_calibration(root, merged)}"]
+    for calibration in tonight:
+        for line in stored_night(calibration, baseline_dir, width=width):
+            typer.echo(line)
 
 
 def _precision(name: str) -> Precision:
