@@ -73,12 +73,9 @@ def calibrate_command(
         alpha=_fraction("alpha", alpha) or DEFAULTS.alpha,
     )
     plan = plan_run(options, models_dir=MODELS)
-    n_cases = len(plan.cases)
-    minutes = max(1, round(n_cases * pairs * SECONDS_A_PAIR / SECONDS_A_MINUTE))
-    noun = "case" if n_cases == 1 else "cases"
-    typer.echo(
-        f"{n_cases} {noun}, {pairs} pairs of processes each: about {minutes} min on a CPU; keep the machine idle"
-    )
+    minutes = max(1, round(len(plan.cases) * pairs * SECONDS_A_PAIR / SECONDS_A_MINUTE))
+    counted = f"{_counted(len(plan.cases))}, {pairs} pairs of processes each"
+    typer.echo(f"{counted}: about {minutes} min on a CPU; keep the machine idle")
     scratch = Path(tempfile.mkdtemp(prefix="harness-calibrate-"))
     try:
         tonight = calibrate(options, plan, asked, folder=scratch, echo=typer.echo)
@@ -88,6 +85,10 @@ def calibrate_command(
     for calibration in tonight:
         for line in stored_night(calibration, baseline_dir, width=width):
             typer.echo(line)
+
+
+def _counted(n_cases: int) -> str:
+    return "1 case" if n_cases == 1 else f"{n_cases} cases"
 
 
 def _precision(name: str) -> Precision:
