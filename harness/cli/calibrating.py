@@ -11,14 +11,13 @@ import typer
 
 from harness.cli.runs import BASELINES, one_line_errors
 from harness.errors import ConfigError
-from harness.gates import MIN_PAIRS, case_spreads
+from harness.gates import MIN_PAIRS
 from harness.options.tolerances import value_from_text
 from harness.options.values import HarnessOptions
-from harness.report.calibration import calibration_lines
+from harness.run.calibrated import stored_night
 from harness.run.calibrating import CalibrationPlan, calibrate
 from harness.run.plan import plan_run
 from harness.specs import DEFAULT_PRECISIONS, Precision, TimingPlan
-from harness.store.timing_calibrations import load_calibration, save_calibration, with_night
 
 MODELS = Path("models")
 ROUND_NS, WARMUP_NS = 10_000_000, 20_000_000
@@ -45,7 +44,7 @@ def calibrate_command(
     alpha: Annotated[str | None, typer.Option(help="False-alarm rate of one comparison (default: 0.001).")] = None,
     device: Annotated[str, typer.Option(help="Device, as cuda:0 (default: each backend's first).")] = "auto",
     engine_cache: Annotated[str, typer.Option(help="Folder of engines (default: the user's cache).")] = "",
-    folder: Annotated[Path, typer.Option("--baseline-dir", help="Stored baselines.")] = BASELINES,
+    baseline_dir: Annotated[Path, typer.Option(help="Stored baselines.")] = BASELINES,
     extension_dir: Annotated[list[str] | None, typer.Option(help="Folder with backends of your own.")] = None,
 ) -> None:
     """Measure how far times scatter here, how often the latency gate cries wolf, and which slowdowns it catches.
@@ -74,9 +73,9 @@ def calibrate_command(
         alpha=_fraction("alpha", alpha) or DEFAULTS.alpha,
     )
     plan = plan_run(options, models_dir=MODELS)
-    n_cases = len(plan.cases)
-    minutes = max(1, round(n_cases * pairs * SECONDS_A_PAIR / SECONDS_A_MINUTE))
-    typer.echo(f"{n_cases} cases, {pairs} pairs of processes each: about {minutes} min on a CPU; keep the machine idle")
+    minutes = max(1, round(len(plan.cases) * pairs * SECONDS_A_PAIR / SECONDS_A_MINUTE))
+    counted = f"{_counted(len(plan.cases))}, {pairs} pairs of processes each"
+    typer.echo(f"{counted}: about {minutes} min on a CPU; keep the machine idle")
     scratch = Path(tempfile.mkdtemp(prefix="harness-calibrate-"))
     try:
         tonight = calibrate(options, plan, asked, folder=scratch, echo=typer.echo)
@@ -84,10 +83,12 @@ def calibrate_command(
         shutil.rmtree(scratch, ignore_errors=True)
     width = shutil.get_terminal_size((120, 24)).columns
     for calibration in tonight:
-        merged = with_night(calibration, load_calibration(folder, calibration.device_type))
-        for line in ("", *calibration_lines(merged, case_spreads(merged), width=width)):
+        for line in stored_night(calibration, baseline_dir, width=width):
             typer.echo(line)
-        typer.echo(f"wrote {save_calibration(folder, merged)}")
+
+
+def _counted(n_cases: int) -> str:
+    return "1 case" if n_cases == 1 else f"{n_cases} cases"
 
 
 def _precision(name: str) -> Precision:

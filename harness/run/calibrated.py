@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.gates import timing_basis
+from harness.gates import case_spreads, timing_basis
 from harness.records import Record, TimingBasis, TimingCalibration
-from harness.store.timing_calibrations import load_calibration
+from harness.report.calibration import calibration_lines
+from harness.store.timing_calibrations import load_calibration, save_calibration, with_night
 
 
 class TimingBases:
@@ -22,3 +23,13 @@ class TimingBases:
         if device not in self._known:
             self._known[device] = load_calibration(self._root, device)
         return timing_basis(self._known[device], record.case.id)
+
+
+def stored_night(calibration: TimingCalibration, root: Path, *, width: int) -> list[str]:
+    """Store tonight's calibration of a type of device with its earlier nights, and return what to say of it.
+
+    Raises: BaselineError for a damaged file, ConfigError where it cannot be written.
+    """
+    merged = with_night(calibration, load_calibration(root, calibration.device_type))
+    told = calibration_lines(merged, case_spreads(merged), width=width)
+    return ["", *told, f"wrote {save_calibration(root, merged)}"]
