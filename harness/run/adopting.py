@@ -65,7 +65,9 @@ def init_project(model: Path, *, folder: Path, ci: tuple[str, ...] = ("github",)
         if system not in CI_FILES:
             raise ConfigError(f"--ci={system}: choose from {', '.join(CI_FILES)}, or none")
     if holds_settings(folder) and not (folder / "harness.toml").exists():
-        raise ConfigError(f"{folder / 'pyproject.toml'} has [tool.harness]; keep its settings there and remove nothing")
+        raise ConfigError(
+            f"{folder / 'pyproject.toml'} has [tool.harness], and settings stand in one file; move them to harness.toml first"
+        )
     model = model.resolve()
     if not model.is_relative_to(folder.resolve()):
         raise ConfigError(f"{model} does not lie below {folder.resolve()}; copy it there, CI needs it too")
