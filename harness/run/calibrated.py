@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.gates import case_spreads, timing_basis
 from harness.records import Record, TimingBasis, TimingCalibration
-from harness.report.calibration import calibration_lines
+from harness.report.calibration import calibration_lines, calibration_sentence
 from harness.store.timing_calibrations import load_calibration, save_calibration, with_night
 
 
@@ -33,3 +34,17 @@ def stored_night(calibration: TimingCalibration, root: Path, *, width: int) -> l
     merged = with_night(calibration, load_calibration(root, calibration.device_type))
     told = calibration_lines(merged, case_spreads(merged), width=width)
     return ["", *told, f"wrote {save_calibration(root, merged)}"]
+
+
+def calibration_notes(baseline_dir: str, records: Sequence[Record]) -> list[str]:
+    """Say of every type of device whose times were judged how often its gate was wrong when that was measured.
+
+    Raises: BaselineError for a damaged calibration.
+    """
+    judged = {record.environment.device_type for record in records if record.timing_basis.calibrated_at}
+    notes = []
+    for device in sorted(judged):
+        calibration = load_calibration(Path(baseline_dir), device)
+        if calibration is not None:
+            notes.append(f"times on {device}: {calibration_sentence(calibration, case_spreads(calibration))}")
+    return notes
