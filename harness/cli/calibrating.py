@@ -20,7 +20,6 @@ from harness.run.plan import plan_run
 from harness.specs import DEFAULT_PRECISIONS, Precision, TimingPlan
 from harness.store.timing_calibrations import load_calibration, save_calibration, with_night
 
-MODELS = Path("models")
 ROUND_NS, WARMUP_NS = 10_000_000, 20_000_000
 SECONDS_A_PAIR = 6  # of one case at two batch sizes on a CPU: two processes, and four times their rounds
 SECONDS_A_MINUTE = 60
@@ -73,7 +72,7 @@ def calibrate_command(
         max_slowdown=_fraction("max_slowdown", max_slowdown),
         alpha=_fraction("alpha", alpha) or DEFAULTS.alpha,
     )
-    plan = plan_run(options, models_dir=MODELS)
+    plan = plan_run(options)
     n_cases = len(plan.cases)
     minutes = max(1, round(n_cases * pairs * SECONDS_A_PAIR / SECONDS_A_MINUTE))
     typer.echo(f"{n_cases} cases, {pairs} pairs of processes each: about {minutes} min on a CPU; keep the machine idle")
