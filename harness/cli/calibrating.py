@@ -19,7 +19,6 @@ from harness.run.calibrating import CalibrationPlan, calibrate
 from harness.run.plan import plan_run
 from harness.specs import DEFAULT_PRECISIONS, Precision, TimingPlan
 
-MODELS = Path("models")
 ROUND_NS, WARMUP_NS = 10_000_000, 20_000_000
 SECONDS_A_PAIR = 6  # of one case at two batch sizes on a CPU: two processes, and four times their rounds
 SECONDS_A_MINUTE = 60
@@ -72,7 +71,7 @@ def calibrate_command(
         max_slowdown=_fraction("max_slowdown", max_slowdown),
         alpha=_fraction("alpha", alpha) or DEFAULTS.alpha,
     )
-    plan = plan_run(options, models_dir=MODELS)
+    plan = plan_run(options)
     minutes = max(1, round(len(plan.cases) * pairs * SECONDS_A_PAIR / SECONDS_A_MINUTE))
     counted = f"{_counted(len(plan.cases))}, {pairs} pairs of processes each"
     typer.echo(f"{counted}: about {minutes} min on a CPU; keep the machine idle")

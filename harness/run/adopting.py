@@ -66,8 +66,7 @@ def init_project(model: Path, *, folder: Path, ci: tuple[str, ...] = ("github",)
             raise ConfigError(f"--ci={system}: choose from {', '.join(CI_FILES)}, or none")
     if holds_settings(folder) and not (folder / "harness.toml").exists():
         raise ConfigError(
-            f"{folder / 'pyproject.toml'} has [tool.harness], and settings stand in one file; "
-            "move them to harness.toml first"
+            f"{folder / 'pyproject.toml'} has [tool.harness]; settings stand in one file: move them to harness.toml"
         )
     model = model.resolve()
     if not model.is_relative_to(folder.resolve()):
