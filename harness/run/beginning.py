@@ -31,7 +31,7 @@ def begin_run(options: HarnessOptions, plan: Plan, *, command: str, gates: Colle
 
     Raises: ConfigError when the report dir cannot be written or the run cannot be resumed; DataError for a damaged one.
     """
-    environments = Environments(plan, Path(options.root))
+    environments = Environments(plan, Path(options.root), python=options.worker_python)
     resumed = resumed_run(options, plan, environments.of_run())
     if resumed is not None:
         store = RunStore(Path(options.report_dir), resumed.run, kept=resumed.records)

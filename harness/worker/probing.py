@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+import site
+import sysconfig
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -9,13 +13,15 @@ from pathlib import Path
 import msgspec
 
 from harness.backends import load_backend
-from harness.errors import HarnessError
+from harness.errors import ConfigError, HarnessError
 from harness.models import inspect_onnx
 from harness.protocols import TakesOptions
 from harness.records import Availability
 from harness.specs import ModelSpec
-from harness.worker.requests import BackendNeeds, OnnxQuestion
+from harness.worker.requests import BackendNeeds, ModuleOrigin, OnnxQuestion
 from harness.worker.swallowed import SWALLOWED
+
+LIBRARIES = ("purelib", "platlib")  # of sysconfig: where packages are installed
 
 
 def probed(name: str, stage: Callable[[str], None]) -> Availability:
@@ -59,3 +65,16 @@ def needs_of(name: str) -> BackendNeeds:
 def inspected(question: OnnxQuestion) -> ModelSpec:
     """Return what an ONNX file says of itself. Raises: DataError, ConfigError."""
     return inspect_onnx(Path(question.path), **question.overrides)
+
+
+def origin_of(module: str) -> ModuleOrigin:
+    """Import a module and return where it came from. Raises: ConfigError when it cannot be imported."""
+    try:
+        loaded = importlib.import_module(module)
+    except Exception as error:
+        raise ConfigError(f"{module} cannot be imported: {type(error).__name__}: {error}") from error
+    places = [loaded.__file__] if getattr(loaded, "__file__", None) else list(getattr(loaded, "__path__", ()))
+    path = os.path.realpath(places[0]) if places and places[0] else ""
+    own = {os.path.realpath(place) for place in (*site.getsitepackages(), *map(sysconfig.get_path, LIBRARIES))}
+    is_own = any(path.startswith(place + os.sep) for place in own)
+    return ModuleOrigin(module=module, path=path, is_own=is_own)

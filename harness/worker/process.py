@@ -43,6 +43,7 @@ FIRST_STAGE = {
     "describe": "import",
     "open_timers": "time",
     "time_round": "time",
+    "origins": "import",
 }
 # The package alone is taken from here, not the folder that it lies in: in an installation that is `site-packages`, and
 # another environment's worker would test this one's runtimes.
