@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from harness.discovery import Room
 from harness.errors import ConfigError
-from harness.gates import _between, _judging
+from harness.gates import _between, _judging, _upgrade
 from harness.gates._accuracy import check_accuracy
 from harness.gates._between import CaseVerdicts, RunComparison
 from harness.gates._gate import Candidate, Evidence, Gate, GateAnswer, JudgeOptions, Together, answer_of
@@ -26,6 +26,7 @@ from harness.gates._subjects import (
     preparation_of,
     subject_from_record,
 )
+from harness.gates._upgrade import UpgradeSide
 from harness.records import Record
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "ScoredImages",
     "Subject",
     "Together",
+    "UpgradeSide",
     "answer_of",
     "baseline_gates",
     "check_accuracy",
@@ -49,6 +51,7 @@ __all__ = [
     "engine_digest",
     "find_gate",
     "judge_records",
+    "judge_upgrade",
     "list_gates",
     "preparation_of",
     "subject_from_record",
@@ -96,3 +99,13 @@ def compare_runs(
     Raises: MeasurementError when the runs share no case. See `_between`.
     """
     return _between.compare_records(before, after, names=names, gates=list_gates(), across_devices=across_devices)
+
+
+def judge_upgrade(
+    before: Sequence[Record], after: Sequence[Record], *, sides: tuple[UpgradeSide, UpgradeSide]
+) -> list[Record]:
+    """Judge every case of side B against the same case of side A, by the gates that read a baseline.
+
+    Raises: MeasurementError when the sides share no case. See `_upgrade`.
+    """
+    return _upgrade.judge_upgrade(before, after, sides=sides, gates=list_gates())
