@@ -84,7 +84,7 @@ def join(asked):
 
 
 def spreads(asked):
-    from harness.gates import case_spreads
+    from harness.stats.calibrated import case_spreads
     from harness.store.timing_calibrations import load_calibration
 
     lines = [

@@ -623,6 +623,7 @@ class Verdict:
     n_gained: int | None = None
     detectable: float | None = None  # smallest loss this comparison would have seen [fraction]
     model_change: str = ""  # "6ee4 -> a026": the other side's model file was another
+    upgrade: str = ""  # "onnxruntime 1.30.0 -> 1.32.0": the two sides ran on runtimes that were to be compared
 
     @property
     def was_compared(self) -> bool:

@@ -6,6 +6,7 @@ from harness.cli.calibrating import calibrate_command
 from harness.cli.importing import import_command
 from harness.cli.runs import app
 from harness.cli.starting import PASSED_ON, demo, run_suites
+from harness.cli.upgrade import ab_command
 
 __all__ = ["app", "main"]
 
@@ -16,6 +17,7 @@ app.command("card")(card)
 app.command("comment")(comment)
 app.command("import")(import_command)
 app.command("calibrate")(calibrate_command)
+app.command("ab", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(ab_command)
 app.add_typer(calibration.app, name="calibration")
 
 

@@ -11,13 +11,13 @@ import typer
 
 from harness.cli.runs import BASELINES, one_line_errors
 from harness.errors import ConfigError
-from harness.gates import MIN_PAIRS
 from harness.options.tolerances import value_from_text
 from harness.options.values import HarnessOptions
 from harness.run.calibrated import stored_night
 from harness.run.calibrating import CalibrationPlan, calibrate
 from harness.run.plan import plan_run
 from harness.specs import DEFAULT_PRECISIONS, Precision, TimingPlan
+from harness.stats.calibrated import MIN_PAIRS
 
 ROUND_NS, WARMUP_NS = 10_000_000, 20_000_000
 SECONDS_A_PAIR = 6  # of one case at two batch sizes on a CPU: two processes, and four times their rounds

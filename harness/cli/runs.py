@@ -142,7 +142,7 @@ def compare(
         made = report_of_run(run_folder(run_b), b, found.records, previous=(a, records_a))
         for line in write_reports(run_folder(run_b), made, page=output):
             typer.echo(line)
-    _exit_as(found.verdicts)
+    exit_as(found.verdicts)
 
 
 @app.command()
@@ -305,10 +305,11 @@ def diff_baselines(
     verdicts = [(record.case.id, record.verdicts) for record in judged if not record.is_reference]
     for line in comparison_lines((found,), verdicts):
         typer.echo(line)
-    _exit_as(verdicts)
+    exit_as(verdicts)
 
 
-def _exit_as(verdicts: Sequence[CaseVerdicts]) -> None:
+def exit_as(verdicts: Sequence[CaseVerdicts]) -> None:
+    """Exit with 1 when something is worse, with 2 when nothing could be compared."""
     given = [verdict for _, verdicts_of_case in verdicts for verdict in verdicts_of_case]
     if not any(verdict.was_compared for verdict in given):
         typer.echo("ERROR: nothing could be compared", err=True)

@@ -11,19 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.errors import ConfigError
-from harness.gates import _between, _judging
+from harness.gates import _between, _judging, _upgrade
 from harness.gates._accuracy import check_accuracy
 from harness.gates._between import CaseVerdicts, RunComparison
-from harness.gates._calibrated import (
-    MIN_PAIRS,
-    case_spreads,
-    caught_together,
-    look_spread,
-    most_false_alarms,
-    smallest_slowdown,
-    spread_of_pairs,
-    timing_basis,
-)
 from harness.gates._gate import Candidate, Evidence, Gate, GateAnswer, JudgeOptions, Together, answer_of
 from harness.gates._judging import Baselines
 from harness.gates._subjects import (
@@ -37,11 +27,11 @@ from harness.gates._subjects import (
     subject_from_record,
 )
 from harness.gates._times import accepted_slowdown, wants_replay
+from harness.gates._upgrade import UpgradeSide
 from harness.options.discovery import Room
 from harness.records import Record
 
 __all__ = [
-    "MIN_PAIRS",
     "Baselines",
     "Candidate",
     "CaseVerdicts",
@@ -54,11 +44,10 @@ __all__ = [
     "ScoredImages",
     "Subject",
     "Together",
+    "UpgradeSide",
     "accepted_slowdown",
     "answer_of",
     "baseline_gates",
-    "case_spreads",
-    "caught_together",
     "changes_of_versions",
     "check_accuracy",
     "compare_runs",
@@ -66,14 +55,10 @@ __all__ = [
     "engine_digest",
     "find_gate",
     "judge_records",
+    "judge_upgrade",
     "list_gates",
-    "look_spread",
-    "most_false_alarms",
     "preparation_of",
-    "smallest_slowdown",
-    "spread_of_pairs",
     "subject_from_record",
-    "timing_basis",
     "wants_replay",
 ]
 
@@ -119,3 +104,13 @@ def compare_runs(
     Raises: MeasurementError when the runs share no case. See `_between`.
     """
     return _between.compare_records(before, after, names=names, gates=list_gates(), across_devices=across_devices)
+
+
+def judge_upgrade(
+    before: Sequence[Record], after: Sequence[Record], *, sides: tuple[UpgradeSide, UpgradeSide]
+) -> list[Record]:
+    """Judge every case of side B against the same case of side A, by the gates that read a baseline.
+
+    Raises: MeasurementError when the sides share no case. See `_upgrade`.
+    """
+    return _upgrade.judge_upgrade(before, after, sides=sides, gates=list_gates())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.gates._gate import Evidence, Gate
-from harness.gates._subjects import machine_differences, subject_from_record
+from harness.gates._subjects import Subject, machine_differences, subject_from_record
 from harness.records import EffectivePrecision, Outcome, Record, Verdict
 
 # TensorRT chooses kernels by time, so one layer of many may change its precision from build to build.
@@ -16,7 +16,7 @@ def judge(evidence: Evidence) -> tuple[Verdict, ...]:
     effective = record.effective_precision
     if effective is None or not effective.by_layer:
         return ()
-    return (_judge(record, effective, _share_before(evidence), against=_name_of(evidence)),)
+    return (_judge(record, effective, _share_before(evidence), evidence.stored),)
 
 
 def _share_before(evidence: Evidence) -> float | None:
@@ -29,16 +29,17 @@ def _share_before(evidence: Evidence) -> float | None:
     return _share(stored.effective_precision, record)
 
 
-def _judge(record: Record, effective: EffectivePrecision, before: float | None, *, against: str) -> Verdict:
+def _judge(record: Record, effective: EffectivePrecision, before: float | None, stored: Subject | None) -> Verdict:
     share, asked = _share(effective, record), record.case.precision.value
     message = _told(effective, asked)
     if share < 1 and record.environment.fast_precisions:
         message += f"; this device has fast kernels for {', '.join(record.environment.fast_precisions)}"
     outcome, code, advice, failed = Outcome.SAME, "as_asked" if share >= 1 else "not_as_asked", "", False
-    if before is not None and share < before - MAX_SHARE_DROP:
+    if stored is not None and before is not None and share < before - MAX_SHARE_DROP:
         outcome, code, failed = Outcome.REGRESSED, "fewer_as_asked", True
-        message += f"; in {against} {before:.0%} ran in {asked}"
-        advice = f"see which layers changed in the case's details; if the change is wanted: {_accept(record)}"
+        message += f"; in {stored.name} {before:.0%} ran in {asked}"
+        advice = "see which layers changed in the case's details"
+        advice += f"; if the change is wanted: {_accept(record)}" if stored.is_baseline else ""
     elif record.requires_precision and share < 1:
         # Nothing was lost against anything: the request was not met.
         outcome, code, failed = Outcome.INCOMPARABLE, "not_as_required", True
@@ -66,10 +67,6 @@ def _told(effective: EffectivePrecision, asked: str) -> str:
 
 def _share(effective: EffectivePrecision, record: Record) -> float:
     return effective.by_layer.get(record.case.precision.value, 0.0)
-
-
-def _name_of(evidence: Evidence) -> str:
-    return evidence.stored.name if evidence.stored else ""
 
 
 def _accept(record: Record) -> str:

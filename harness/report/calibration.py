@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.gates import caught_together, most_false_alarms
 from harness.records import INJECTED, CaseSpread, Caught, TimingCalibration
 from harness.report.format import MISSING
 from harness.report.terminal import wrapped
+from harness.stats.calibrated import caught_together, most_false_alarms
 
 WIDE = 100  # characters from which builds and nights have columns too
 DECIMALS = 2

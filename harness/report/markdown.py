@@ -54,6 +54,7 @@ def render_markdown(report: Report) -> str:
     lines = [f"## {escape_markdown(report.sentence)}", "", _counts(report), ""]
     if link := _link(run):
         lines += [f"[The whole report]({link})", ""]
+    lines += _upgrade(report)
     looked = [row for row in rows if row.standing in NEEDS_A_LOOK]
     lines += _found(rows)
     lines += _table(report, looked)
@@ -100,6 +101,15 @@ def _counts(report: Report) -> str:
     return ", ".join(
         f"{SYMBOLS[standing]} {counts[standing]:,} {standing.word}" for standing in Standing if counts.get(standing)
     )
+
+
+def _upgrade(report: Report) -> list[str]:
+    """Return a line a case of an upgrade, bad ones first, as many as a summary has room for."""
+    lines = [
+        f"- {SYMBOLS[line.standing]} {escape_markdown(line.case_id)}: {escape_markdown(line.text)}"
+        for line in report.upgrade[:MAX_ROWS]
+    ]
+    return [*lines, ""] if lines else []
 
 
 def _found(rows: Sequence[Row]) -> list[str]:

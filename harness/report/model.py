@@ -13,6 +13,7 @@ from harness.report.facts import machine_facts, run_length_s, tone_of_run, versi
 from harness.report.rows import Row, batch_sizes, missing_cases, rows_by_reason, rows_from_records
 from harness.report.standing import NEEDS_A_LOOK, Standing, verdict_sentence
 from harness.report.trends import Trends, trends_from_history
+from harness.report.upgrade import UpgradeLine, upgrade_lines
 from harness.store.history import History
 
 PreviousRun = tuple[Run, Sequence[Record]]
@@ -42,6 +43,11 @@ class Report:
     def records(self) -> tuple[Record, ...]:
         """Return the records behind the rows."""
         return tuple(row.record for row in self.rows)
+
+    @property
+    def upgrade(self) -> tuple[UpgradeLine, ...]:
+        """Return what an upgrade did, a line a case in the rows' order; nothing where two nights are compared."""
+        return upgrade_lines(self.rows)
 
     @property
     def attention(self) -> tuple[tuple[Row, ...], ...]:

@@ -150,11 +150,13 @@ def finding(record: Record) -> str:
     if record.status in ENDED or verdict is None or failed_by_test:
         told = record.reason or record.error or record.unsupported or "no gate judged it"
         return told.removeprefix(f"{record.case.id}: ")  # whoever prints it names the case
-    found = _counted(record, verdict) or verdict.message or record.reason
+    found = counted(record, verdict) or verdict.message or record.reason
+    if verdict.upgrade:
+        found = f"{verdict.upgrade}: {found}"
     return f"{found}; then an error: {record.error}" if record.error and verdict.is_failure else found
 
 
-def _counted(record: Record, verdict: Verdict) -> str:
+def counted(record: Record, verdict: Verdict) -> str:
     """Return what a verdict on images counted, "" for another verdict."""
     n_lost, n_gained = verdict.n_lost, verdict.n_gained
     if n_lost is None or n_gained is None:
@@ -246,7 +248,7 @@ def _net_loss(verdict: Verdict) -> int:
 def _change_of_model(record: Record, verdict: Verdict, told: str) -> str:
     case = record.case
     where = ", ".join(part for part in (case.backend, case.precision.value, case.variant) if part)
-    found = _counted(record, replace(verdict, is_failure=True))  # without a p-value: the sentence is long enough
+    found = counted(record, replace(verdict, is_failure=True))  # without a p-value: the sentence is long enough
     changed = f"{case.model} changed ({verdict.model_change})"
     return f"{changed}." if found == told else f"{changed}: {found} on {where}."
 

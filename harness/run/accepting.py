@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from harness.gates import Candidate, list_gates
 from harness.options.values import HarnessOptions
 from harness.records import Outcome, Record, Status
+from harness.run.calibrated import calibration_notes
 from harness.run.cases import utc_now
 from harness.run.settings import cache_folder
 from harness.store.baselines import BaselineStore, failed_against_baseline, replaced_lines
@@ -22,7 +23,7 @@ def baseline_notes(
     options: HarnessOptions,
     clean: bool,
 ) -> list[str]:
-    """Write the baselines that were asked for, and return what to say of baselines.
+    """Write the baselines that were asked for, and return what to say of baselines and of the latency gate.
 
     records: judged, references left out. `clean`: nothing failed.
     Raises: BaselineError for a damaged file, ConfigError when the folder cannot be written.
@@ -32,7 +33,7 @@ def baseline_notes(
         notes = _written(store, controls, records, clean=clean, accepts_regressions=options.accept_regressions)
     else:
         notes = _missing(records)
-    return notes
+    return [*notes, *calibration_notes(options.baseline_dir, records)]
 
 
 def accepted_lines(

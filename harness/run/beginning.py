@@ -31,14 +31,30 @@ def begin_run(options: HarnessOptions, plan: Plan, *, command: str, gates: Colle
 
     Raises: ConfigError when the report dir cannot be written or the run cannot be resumed; DataError for a damaged one.
     """
-    environments = Environments(plan, Path(options.root))
+    environments = Environments(plan, Path(options.root), python=options.worker_python)
     resumed = resumed_run(options, plan, environments.of_run())
     if resumed is not None:
         store = RunStore(Path(options.report_dir), resumed.run, kept=resumed.records)
         return Begun(run=resumed.run, store=store, environments=environments, kept=resumed.records)
     now = datetime.datetime.now(datetime.timezone.utc)
-    run = Run(
-        id=run_id(Path(options.report_dir), now, shard=plan.shard),
+    name = run_id(Path(options.report_dir), now, shard=plan.shard)
+    run = header_of(name, options, plan, environments=environments, command=command, gates=gates, now=now)
+    return Begun(run=run, store=RunStore(Path(options.report_dir), run), environments=environments)
+
+
+def header_of(
+    name: str,
+    options: HarnessOptions,
+    plan: Plan,
+    *,
+    environments: Environments,
+    command: str,
+    gates: Collection[str],
+    now: datetime.datetime,
+) -> Run:
+    """Return the header of a run that begins now."""
+    return Run(
+        id=name,
         started_at=now.isoformat(timespec="seconds"),
         command=command,
         environment=environments.of_run(),
@@ -52,7 +68,6 @@ def begin_run(options: HarnessOptions, plan: Plan, *, command: str, gates: Colle
         url=options.report_url,
         shard=plan.shard,
     )
-    return Begun(run=run, store=RunStore(Path(options.report_dir), run), environments=environments)
 
 
 def run_id(report_dir: Path, now: datetime.datetime, *, shard: ShardOrigin | None = None) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.gates import case_spreads, timing_basis
 from harness.records import Record, TimingBasis, TimingCalibration
 from harness.report.calibration import calibration_lines, calibration_sentence
+from harness.stats.calibrated import case_spreads, timing_basis
 from harness.store.timing_calibrations import load_calibration, save_calibration, with_night
 
 

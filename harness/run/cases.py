@@ -51,10 +51,10 @@ class Cases:
             if case.id in self._kept:
                 self.open(case)
 
-    def open(self, case: Case) -> CaseRun:
-        """Return a case ready to be measured."""
+    def open(self, case: Case, *, artifact: Artifact | None = None) -> CaseRun:
+        """Return a case ready to be measured; `artifact`: its prepared file where it is not to make one."""
         if case.id not in self.opened:
-            self.opened[case.id] = self._case_run(case)
+            self.opened[case.id] = self._case_run(case, name=case.id, artifact=artifact)
         return self.opened[case.id]
 
     def fp32_of(self, case: Case, *, backend: str, device: str) -> CaseRun:
@@ -62,14 +62,15 @@ class Cases:
         wanted = case.source_on(backend, device)
         run = self.opened.get(wanted.id) or self._references.get(wanted.id)
         if run is None:
-            run = self._references[wanted.id] = self._case_run(wanted)
+            run = self._references[wanted.id] = self._case_run(wanted, name=wanted.id)
         return _scored(run)
 
     def emulation_of(self, case: Case, artifact: Artifact) -> CaseRun:
         """Return the scored float emulation of a Q/DQ file, computed once for all backends."""
         if artifact.sha256 not in self._references:
             emulated = replace(case, backend=EMULATION_BACKEND, device=CPU)
-            self._references[artifact.sha256] = self._case_run(emulated, artifact=artifact)
+            name = f"{emulated.id}-{artifact.sha256[:8]}"
+            self._references[artifact.sha256] = self._case_run(emulated, name=name, artifact=artifact)
         return _scored(self._references[artifact.sha256])
 
     def record_of(self, run: CaseRun, *, is_reference: bool = False) -> Record:
@@ -115,9 +116,9 @@ class Cases:
         for run in (*self.opened.values(), *self._references.values()):
             run.close()
 
-    def _case_run(self, case: Case, *, artifact: Artifact | None = None) -> CaseRun:
+    def _case_run(self, case: Case, *, name: str, artifact: Artifact | None = None) -> CaseRun:
+        """Return a case; `name`: of its log and outputs."""
         options, model = self._options, self._plan.models[case.model]
-        name = case.id if artifact is None else f"{case.id}-{artifact.sha256[:8]}"
         outputs = str(self._folder.absolute() / "outputs" / f"{name}.f32")
         request = replace(case_request(case, model, options), outputs_path=outputs, artifact=artifact)
         given = {name: getattr(options, name) for name in ("floor", "max_drop", "max_slowdown", "alpha")}

@@ -12,7 +12,6 @@ from harness.report.files import report_of_run, summary_of_run, write_reports
 from harness.report.model import Report, build_report
 from harness.report.terminal import summary_lines, wrapped
 from harness.run.accepting import baseline_notes, only_regressions
-from harness.run.calibrated import calibration_notes
 from harness.run.cases import utc_now
 from harness.store.baselines import BaselineStore
 from harness.store.runs import BASELINES_FOLDER, RunStore
@@ -56,7 +55,6 @@ def end_run(run: Run, records: Sequence[Record], ending: Ending) -> Ended:
         options=ending.options,
         clean=ending.is_clean or accepts,
     )
-    notes += calibration_notes(ending.options.baseline_dir, cases)
     run = replace(run, finished_at=utc_now(), notes=tuple(notes))
     try:
         ending.store.finish(run, records, summary=summary_of_run(run, cases))

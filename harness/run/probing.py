@@ -113,7 +113,7 @@ def _check_backend_options(options: HarnessOptions) -> None:
     if not options.backend_options:
         return
     known = list_backends()
-    needs = _needs(tuple({name for name, _, _ in options.backend_options if name in known}), options)
+    needs = needs_of_backends(tuple({name for name, _, _ in options.backend_options if name in known}), options)
     for name, key, value in options.backend_options:
         where = f"--backend-option={name}.{key}={value}"
         if name not in known:
@@ -128,7 +128,7 @@ def _check_backend_options(options: HarnessOptions) -> None:
 def _installed(names: Sequence[str], options: HarnessOptions) -> list[Availability]:
     """Trust that a backend whose modules are installed can run."""
     found = []
-    for name, needs in _needs(names, options).items():
+    for name, needs in needs_of_backends(names, options).items():
         missing = [module for module in needs.required_modules if importlib.util.find_spec(module) is None]
         reason = needs.error or (f"{missing[0]} is not installed" if missing else "")
         hint = needs.install_hint if missing else ""
@@ -137,7 +137,7 @@ def _installed(names: Sequence[str], options: HarnessOptions) -> list[Availabili
     return found
 
 
-def _needs(names: Sequence[str], options: HarnessOptions) -> dict[str, BackendNeeds]:
+def needs_of_backends(names: Sequence[str], options: HarnessOptions) -> dict[str, BackendNeeds]:
     """Return what backends say of themselves; the file of a user's own is imported in a worker only."""
     found = {name: needs_of(name) for name in names if ROOM.is_own(name)}
     for name in names:

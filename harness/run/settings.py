@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from harness.protocols import Progress
 from harness.records import CPU, Environment
 from harness.run.case_worker import WorkerSettings
 from harness.run.plan import Plan
+from harness.worker.interpreter import Interpreter, environment_of, python_of
+
+HARNESS = "nn-engine-harness"  # a worker's is this process's, whatever its environment holds
 
 
 def cache_folder(engine_cache: str) -> str:
@@ -40,11 +44,13 @@ def tolerances_of(options: HarnessOptions) -> ToleranceTable:
 
 
 class Environments:
-    """The machine, as each backend sees each of its devices; described once."""
+    """The machine and the workers' Python, as each backend sees each of its devices; described once."""
 
-    def __init__(self, plan: Plan, root: Path) -> None:
-        self._plan, self._root = plan, root
+    def __init__(self, plan: Plan, root: Path, *, python: str = sys.executable) -> None:
+        """`python`: the workers' interpreter, whose versions the records are to tell."""
+        self._plan, self._root, self._python = plan, root, python
         self._known: dict[tuple[str, str], Environment] = {}
+        self._workers: Interpreter | None = None  # looked at once, when first asked
 
     def of(self, backend: str, device: str) -> Environment:
         """Describe the machine as one backend sees one of its devices."""
@@ -63,7 +69,7 @@ class Environments:
     def _collected(self, backend: str, device: str) -> Environment:
         found = next((a for a in self._plan.backends if a.backend == backend), None)
         if found is None:
-            return collect_environment(checkout=self._root)
+            return self._of_workers(collect_environment(checkout=self._root))
         names = dict(zip(found.devices, found.device_names, strict=False))
         capabilities = dict(zip(found.devices, found.compute_capabilities, strict=False))
         environment = collect_environment(
@@ -76,4 +82,14 @@ class Environments:
             versions=found.versions,
             checkout=self._root,
         )
-        return replace(environment, fast_precisions=found.fast_precisions)
+        return self._of_workers(replace(environment, fast_precisions=found.fast_precisions), found.versions)
+
+    def _of_workers(self, environment: Environment, read: Mapping[str, str] | None = None) -> Environment:
+        """Name the workers' Python and its packages where they are not this process's; `read`: from the runtimes."""
+        if self._python == sys.executable:
+            return environment
+        if self._workers is None:
+            self._workers = environment_of(python_of(self._python))
+        ours = {name: version for name, version in environment.versions.items() if name == HARNESS}
+        versions = {**self._workers.versions, **ours, **(read or {})}
+        return replace(environment, python=self._workers.version, versions=versions)

@@ -51,7 +51,7 @@ def shard_of(options: HarnessOptions, plan: Plan) -> Plan:
     if options.shard is None:
         return plan
     planned = read_plan(Path(options.shard_plan))
-    environments = Environments(plan, Path(options.root))
+    environments = Environments(plan, Path(options.root), python=options.worker_python)
     _check(options, planned, plan, environments)
     origin = ShardOrigin(
         plan=planned.digest,

@@ -107,17 +107,17 @@ class RunStore:
         except OSError as error:
             raise ConfigError(f"{self.folder}: {record.case.id} cannot be written ({error.strerror})") from error
 
-    def finish(self, run: Run, records: Sequence[Record], *, summary: bytes | None) -> None:
+    def finish(self, run: Run, records: Sequence[Record], *, summary: bytes | None, is_of_history: bool = True) -> None:
         """Write the final header, the judged records and the summary; `latest` points here, never at a shard.
 
-        Raises: OSError.
+        `is_of_history`: it is a night among others, not one side of a comparison. Raises: OSError.
         """
         self._write(run, records, summary)
         with suppress(OSError):
             for outputs in (self.folder / "outputs").glob("*.f32"):
                 outputs.unlink()
             (self.folder / "outputs").rmdir()
-        if run.shard is not None:
+        if run.shard is not None or not is_of_history:
             return  # a part of a night is not the latest run
         write_night(self.folder.parent / NIGHTS, run, records)
         latest = self.folder.parent / "latest"

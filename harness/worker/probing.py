@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+import site
+import sysconfig
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,14 +14,16 @@ from pathlib import Path
 import msgspec
 
 from harness.backends import load_backend
-from harness.errors import HarnessError
+from harness.errors import ConfigError, HarnessError
 from harness.machine.memory import peak_host_bytes
 from harness.models import inspect_onnx
 from harness.protocols import Engine, TakesOptions
 from harness.records import Availability, EngineFacts
 from harness.specs import ModelSpec
-from harness.worker.requests import BackendNeeds, OnnxQuestion
+from harness.worker.requests import BackendNeeds, ModuleOrigin, OnnxQuestion
 from harness.worker.swallowed import SWALLOWED
+
+LIBRARIES = ("purelib", "platlib")  # of sysconfig: where packages are installed
 
 
 def probed(name: str, stage: Callable[[str], None]) -> Availability:
@@ -66,3 +72,16 @@ def inspected(question: OnnxQuestion) -> ModelSpec:
 def facts_of(engine: Engine) -> EngineFacts:
     """Return what an engine has noted by now, and the memory that this process has held at most."""
     return replace(engine.facts, host_peak_bytes=peak_host_bytes())
+
+
+def origin_of(module: str) -> ModuleOrigin:
+    """Import a module and return where it came from. Raises: ConfigError when it cannot be imported."""
+    try:
+        loaded = importlib.import_module(module)
+    except Exception as error:
+        raise ConfigError(f"{module} cannot be imported: {type(error).__name__}: {error}") from error
+    places = [loaded.__file__] if getattr(loaded, "__file__", None) else list(getattr(loaded, "__path__", ()))
+    path = os.path.realpath(places[0]) if places and places[0] else ""
+    own = {os.path.realpath(place) for place in (*site.getsitepackages(), *map(sysconfig.get_path, LIBRARIES))}
+    is_own = any(path.startswith(place + os.sep) for place in own)
+    return ModuleOrigin(module=module, path=path, is_own=is_own)

@@ -45,6 +45,7 @@ FIRST_STAGE = {
     "open_timers": "time",
     "time_round": "time",
     "throughput": "time",
+    "origins": "import",
 }
 # The package alone is taken from here, not the folder that it lies in: in an installation that is `site-packages`, and
 # another environment's worker would test this one's runtimes.

@@ -95,3 +95,12 @@ class BackendNeeds:
     install_hint: str = ""
     option_names: tuple[str, ...] | None = None  # None: it takes none
     error: str = ""  # why its file cannot be imported
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModuleOrigin:
+    """Where a worker loaded a module from."""
+
+    module: str
+    path: str  # of its file or folder, links followed
+    is_own: bool  # it lies in the interpreter's own site-packages

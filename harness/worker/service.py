@@ -16,11 +16,12 @@ from harness.records import Accuracy, Availability, EngineFacts, InvarianceCheck
 from harness.specs import ModelSpec
 from harness.worker import measuring
 from harness.worker.opening import OpenCase
-from harness.worker.probing import facts_of, inspected, needs_of, probed
+from harness.worker.probing import facts_of, inspected, needs_of, origin_of, probed
 from harness.worker.requests import (
     BackendNeeds,
     CaseRequest,
     LayerReport,
+    ModuleOrigin,
     OnnxQuestion,
     Prepared,
     RoundRequest,
@@ -54,6 +55,10 @@ class Service:
     def describe(self, names: tuple[str, ...], progress: Progress) -> tuple[BackendNeeds, ...]:
         """Say what backends need and which options they take, without probing them."""
         return tuple(map(needs_of, names))
+
+    def origins(self, modules: tuple[str, ...], progress: Progress) -> tuple[ModuleOrigin, ...]:
+        """Import modules and say where they lie."""
+        return tuple(map(origin_of, modules))
 
     def inspect_model(self, question: OnnxQuestion, progress: Progress) -> ModelSpec:
         """Read what an ONNX file says of itself."""
@@ -122,6 +127,7 @@ class Service:
 ARGUMENTS: dict[str, Any] = {  # all others take a CaseRequest
     "probe": tuple[str, ...],
     "describe": tuple[str, ...],
+    "origins": tuple[str, ...],
     "inspect_model": OnnxQuestion,
     "open_timers": TimersRequest,
     "time_round": RoundRequest,

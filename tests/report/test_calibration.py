@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from harness.gates import case_spreads
 from harness.records import INJECTED, CalibrationNight, CaseSamples, TimingCalibration
 from harness.report.calibration import calibration_lines, calibration_sentence
+from harness.stats.calibrated import case_spreads
 
 
 def calibration(n_pairs: int = 16, case_ids=("mobilenet_digits-openvino-int8", "mlp-ort-fp32")) -> TimingCalibration:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from harness.errors import DataError
-from harness.gates import (
+from harness.records import INJECTED, CalibrationNight, CaseSamples, Caught, TimingCalibration
+from harness.stats.calibrated import (
     case_spreads,
     caught_together,
     look_spread,
@@ -12,7 +13,6 @@ from harness.gates import (
     smallest_slowdown,
     spread_of_pairs,
 )
-from harness.records import INJECTED, CalibrationNight, CaseSamples, Caught, TimingCalibration
 
 SD = 0.001
 
