@@ -16,8 +16,8 @@ app.command("init")(init)
 app.command("card")(card)
 app.command("comment")(comment)
 app.command("import")(import_command)
-app.command("calibrate")(calibrate_command)
-app.command("ab", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(ab_command)
+app.command("calibrate", context_settings=PASSED_ON)(calibrate_command)
+app.command("ab", context_settings=PASSED_ON)(ab_command)
 app.add_typer(calibration.app, name="calibration")
 
 

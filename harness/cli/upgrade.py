@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
 from harness.cli.runs import exit_as, one_line_errors
-from harness.errors import ConfigError
-from harness.options.parsing import add_options, options_from_namespace
-from harness.options.table import all_rows
-from harness.options.values import HarnessOptions
+from harness.cli.words import options_of_words
 from harness.run.upgrading import run_upgrade
 
 MODELS = Path("models")
@@ -39,7 +35,9 @@ def ab_command(
     Takes the options of a run too, --backend, --model, --precision, ...: docs/options.md. Exits with 1 when something
     is worse, and with 2 when nothing could be compared.
     """
-    options = options_of_words(ctx.args, root=Path.cwd())
+    options = options_of_words(
+        ctx.args, root=Path.cwd(), meaningless=MEANINGLESS, where="between two sides of an upgrade"
+    )
     upgrade = run_upgrade(
         options,
         (a, b),
@@ -51,27 +49,3 @@ def ab_command(
     for line in upgrade.lines:
         typer.echo(line)
     exit_as(upgrade.verdicts)
-
-
-def options_of_words(words: list[str], *, root: Path) -> HarnessOptions:
-    """Return the options of a run from words of a command line, harness.toml and the defaults.
-
-    Raises: ConfigError for a word that is none of them, or an option that means nothing between two sides.
-    """
-    parser = _Parser(add_help=False, allow_abbrev=False)
-    add_options(parser.add_argument)
-    typed, others = parser.parse_known_args(words)
-    if others:
-        raise ConfigError(f"{others[0]}: no option of a run; docs/options.md has them")
-    for row in all_rows():
-        if not row.group and row.field in MEANINGLESS and getattr(typed, row.dest, None) is not None:
-            raise ConfigError(f"{row.flag} means nothing between two sides of an upgrade; leave it out")
-    return options_from_namespace(typed, root=root)
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are ours."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise an error of argparse's as a wrong request."""
-        raise ConfigError(message)

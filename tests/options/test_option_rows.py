@@ -25,7 +25,6 @@ HOMES = ("options/table.py", *(f"backends/{path.parent.name}/options.py" for pat
 # A name that is a whole literal although no option is defined there.
 ELSEWHERE = {
     ("cli/runs.py", "--baseline-dir"),  # an option of `harness baseline`, which has no pytest
-    ("cli/calibrating.py", "--baseline-dir"),  # and of `harness calibrate`
     ("worker/process.py", "--worker-timeout"),  # put into a message
     ("run/probing.py", "--backend-option"),  # begins one
     ("options/parsing.py", "--strict-verdicts"),  # pytest's own --strict sets it
