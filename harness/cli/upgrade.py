@@ -19,6 +19,7 @@ MEANINGLESS = (
     *("worker_python", "resume", "shard", "shard_plan", "shard_attempt", "report_url"),
     *("baseline", "baseline_dir", "update_baselines", "accept_regressions"),
     *("strict", "floor", "allow_chance", "require_precision"),
+    *("max_slowdown", "control_python", "timing.throughput", "timing.concurrency", "timing.energy_loops"),
 )
 
 

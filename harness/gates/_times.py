@@ -290,8 +290,8 @@ def _by_stored_times(told: _Told, margin: float) -> Verdict:
     reason = context.replay.reason if context.replay is not None else "no pairs of processes were measured"
     note = f"control not replayable: {reason}"
     if looked.low > 1 + margin and looked.p_value <= context.alpha and context.changed:
-        advice = "time both versions in turn with harness ab before believing it"
+        advice = "run the accepted engine in its old runtime with --control-python=PATH before believing it"
         note = f"{note}; changed since: {', '.join(context.changed)}"
         return told.verdict(Outcome.REGRESSED, "slower_than_stored", note, advice=advice, found=looked)
-    advice = "time both versions in turn with harness ab, or repeat the run"
+    advice = "repeat the run; an old runtime is found with --control-python=PATH"
     return told.verdict(Outcome.INCONCLUSIVE, "speed_unclear", note, advice=advice, found=looked)
