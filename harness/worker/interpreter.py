@@ -22,6 +22,7 @@ WORKER_NEEDS = {
     "numpy": "numpy>=1.26,<3",
     "filelock": "filelock>=3.13,<4",
     "platformdirs": "platformdirs>=4.2,<5",
+    "psutil": "psutil>=5.9,<8",
 }
 OLDEST_PYTHON = (3, 10)
 START_LIMIT_S = 60.0

@@ -132,8 +132,8 @@ class CudaEngine(KeepsFacts, ABC):
         is_host = window == HOST_WINDOW
         device_window = "end_to_end" if is_host else window
         work = work_of_window(device_window, timed.run, gpu=self._gpu, slot=slot, label=self._label)
-        by_host = partial(CudaHostTimer, slot=slot, images=images)
         outputs = partial(outputs_on_device, self._gpu, slot)
+        by_host = partial(CudaHostTimer, slot=slot, images=images, read_outputs=outputs)
         by_events = partial(CudaTimer, window=window, entries_per_call=timed.entries_per_call, outputs=outputs)
         make: Callable[..., CudaTimer | CudaHostTimer] = by_host if is_host else by_events
         try:
