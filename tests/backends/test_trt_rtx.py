@@ -69,7 +69,7 @@ def test_every_bundled_model_builds(bundled, name, recipe, cache):
     assert plan.build_ns > 0
     assert plan.options["typing"] == "strong"
     assert plan.options["tf32"] == "off"
-    assert plan.options["profiles"] == ("1..1 (opt 1), 2..16 (opt 8)" if profiles else "1..16 (opt 16)")
+    assert plan.options["profiles"] == ("1..1 (opt 1), 2..16 (opt 8)" if profiles else "1..1 (opt 1), 1..16 (opt 16)")
     assert not plan.log_errors
 
 
