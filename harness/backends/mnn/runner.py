@@ -60,11 +60,16 @@ class MnnRunner:
         return self._outputs(session, len(images))
 
     def bind(self, images: Images) -> BoundCall:
-        """Give a session of its own its batch."""
-        session = self._opened(images.shape)
-        self._fill(session, images)
-        run, arguments = session.net.runSession, session.session
-        return BoundCall(compute=lambda: run(arguments), outputs=lambda: self._outputs(session, len(images)))
+        """Give a session of its own its batch, anew before each run: MNN computes in the memory of its input."""
+        session, mnn = self._opened(images.shape), self._mnn
+        batch = mnn.Tensor(images.shape, mnn.Halide_Type_Float, images, mnn.Tensor_DimensionType_Caffe)
+        fill, run, arguments = session.source.copyFrom, session.net.runSession, session.session
+
+        def compute() -> object:
+            fill(batch)
+            return run(arguments)
+
+        return BoundCall(compute=compute, outputs=lambda: self._outputs(session, len(images)))
 
     def layers(self, images: Images, n_runs: int) -> tuple[Layer, ...]:
         """Return the operators as MNN calls back between them; callbacks make small ones look longer than they are."""
