@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -28,10 +30,22 @@ def schema_texts() -> dict[str, str]:
     """Return file name -> content. Every file but a card also has `digest`, the sha256 of everything else."""
     return {
         f"{name}.schema.json": json.dumps(
-            {"$schema": DIALECT, "title": name, "description": text, **msgspec.json.schema(kind)}, indent=1
+            {"$schema": DIALECT, "title": name, "description": text, **_dedented(msgspec.json.schema(kind))}, indent=1
         )
         + "\n"
         for name, (kind, text) in FILES.items()
+    }
+
+
+def _dedented(schema: Any) -> Any:
+    """Return a schema whose descriptions are no longer indented as in the source; Python 3.13 dedents them itself."""
+    if isinstance(schema, list):
+        return [_dedented(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        name: inspect.cleandoc(part) if name == "description" and isinstance(part, str) else _dedented(part)
+        for name, part in schema.items()
     }
 
 

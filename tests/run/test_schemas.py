@@ -66,3 +66,8 @@ def test_what_a_run_writes_keeps_its_schema_and_a_wrong_file_does_not(files, nam
         validator.validate(content)
         first = next(iter(content))
         assert not validator.is_valid({**content, first: [None]})
+
+
+def test_descriptions_are_the_same_on_every_python():
+    """From 3.13 on the compiler dedents docstrings; before, `msgspec` takes them as they stand in the source."""
+    assert not any("\\n    " in line for text in schema_texts().values() for line in text.splitlines())
