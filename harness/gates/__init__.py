@@ -26,7 +26,7 @@ from harness.gates._subjects import (
     preparation_of,
     subject_from_record,
 )
-from harness.gates._times import accepted_slowdown, wants_replay
+from harness.gates._times import accepted_slowdown, judged_pairs, wants_replay
 from harness.gates._upgrade import UpgradeSide
 from harness.options.discovery import Room
 from harness.records import Record
@@ -56,6 +56,7 @@ __all__ = [
     "find_gate",
     "judge_records",
     "judge_upgrade",
+    "judged_pairs",
     "list_gates",
     "preparation_of",
     "subject_from_record",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.errors import MeasurementError
 from harness.gates._accuracy import incomparable
@@ -186,8 +187,16 @@ def _look_spread(known: TimingSpread | None) -> LookSpread | None:
     return LookSpread(times=times, relative=pairs, pairs=pairs)
 
 
-def _pairs_spread(known: TimingSpread | None) -> Spread | None:
-    return None if known is None else Spread(sd=known.pairs_sd, n=known.pairs_n)
+def judged_pairs(
+    log_ratios: NDArray[np.float64], *, batch_size: int, margin: float, alpha: float, basis: TimingBasis
+) -> PairsJudged:
+    """Judge the pairs that there are so far, beside what was calibrated; see `stats.pairs.judge_pairs`.
+
+    Raises: MeasurementError for ratios that are not numbers.
+    """
+    known = basis.of_batch(batch_size)
+    spread = None if known is None else Spread(sd=known.pairs_sd, n=known.pairs_n)
+    return judge_pairs(log_ratios, margin=margin, alpha=alpha, spread=spread)
 
 
 def _sees_direction(basis: TimingBasis) -> bool:
@@ -230,9 +239,8 @@ def _by_pairs(told: _Told, replay: Replay, margin: float) -> Verdict:
     context = told.context
     if replay.log_ratios is None:
         raise MeasurementError("a replay without pairs decides nothing")
-    spread = _pairs_spread(context.basis.of_batch(told.ours.batch_size))
-    ratios = replay.log_ratios.array().astype(np.float64)
-    pairs = judge_pairs(ratios, margin=margin, alpha=replay.alpha, spread=spread)
+    ratios, size = replay.log_ratios.array().astype(np.float64), told.ours.batch_size
+    pairs = judged_pairs(ratios, batch_size=size, margin=margin, alpha=replay.alpha, basis=context.basis)
     changed = f"changed since: {', '.join(context.changed)}" if context.changed else ""
     if pairs.outcome is PairsOutcome.SLOWER:
         if not context.changed:

@@ -10,14 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import HarnessError
-from harness.gates import Subject, accepted_slowdown, changes_of_versions, subject_from_record, wants_replay
+from harness.gates import (
+    Subject,
+    accepted_slowdown,
+    changes_of_versions,
+    judged_pairs,
+    subject_from_record,
+    wants_replay,
+)
 from harness.options.values import HarnessOptions
-from harness.records import PackedArray, Record, RecordKey, Replay, TimingBasis, TimingSpread
+from harness.records import PackedArray, Record, RecordKey, Replay, TimingBasis
 from harness.run.calibrated import TimingBases
 from harness.run.pairing import Arm, PairTimes, time_pair
 from harness.run.settings import cache_folder
 from harness.stats import round_medians
-from harness.stats.pairs import LOOKS, Spread, judge_pairs, log_ratio
+from harness.stats.pairs import LOOKS, log_ratio
 from harness.store.controls import Control, ControlStore
 
 ROUNDS_A_PAIR = 10  # of each process
@@ -190,17 +197,10 @@ def _suspects(record: Record, stored: Subject, sizes: Sequence[int]) -> list[int
 
 
 def _is_decided(record: Record, size: int, pairs: Sequence[PairTimes], alpha: float) -> bool:
-    judged = judge_pairs(
-        _log_ratios(pairs),
-        margin=accepted_slowdown(record, size) or 0.0,
-        alpha=alpha,
-        spread=_spread(record.timing_basis.of_batch(size)),
-    )
-    return judged.is_final
-
-
-def _spread(known: TimingSpread | None) -> Spread | None:
-    return None if known is None else Spread(sd=known.pairs_sd, n=known.pairs_n)
+    margin = accepted_slowdown(record, size) or 0.0
+    return judged_pairs(
+        _log_ratios(pairs), batch_size=size, margin=margin, alpha=alpha, basis=record.timing_basis
+    ).is_final
 
 
 def _log_ratios(pairs: Sequence[PairTimes]) -> NDArray[np.float64]:
