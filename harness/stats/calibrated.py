@@ -82,10 +82,13 @@ def timing_basis(calibration: TimingCalibration | None, case_id: str) -> TimingB
     return TimingBasis(calibrated_at=calibration.nights[-1].measured_at, spreads=tuple(spreads))
 
 
-def case_spreads(calibration: TimingCalibration) -> tuple[CaseSpread, ...]:
-    """Return what is known of every calibrated case, in the order of their ids and batch sizes."""
+def case_spreads(calibration: TimingCalibration, *, n_injected: int = len(INJECTED)) -> tuple[CaseSpread, ...]:
+    """Return what is known of every calibrated case, in the order of their ids and batch sizes.
+
+    `n_injected`: how many of INJECTED are looked at; 1 is false alarms alone, at a quarter of the time.
+    """
     keys = sorted({(case.case_id, case.batch_size) for night in calibration.nights for case in night.cases})
-    found = (_case_spread(calibration, *key) for key in keys)
+    found = (_case_spread(calibration, *key, n_injected) for key in keys)
     return tuple(spread for spread in found if spread is not None)
 
 
@@ -93,7 +96,7 @@ def caught_together(spreads: tuple[CaseSpread, ...]) -> tuple[Caught, ...]:
     """Return the sums over cases of what was called slower, one of each injected slowdown."""
     sums = []
     for index, slowdown in enumerate(INJECTED):
-        rows = [spread.caught[index] for spread in spreads]
+        rows = [spread.caught[index] for spread in spreads if index < len(spread.caught)]
         total = Caught(slowdown=slowdown, n_tried=0, n_called=0, n_resampled=0, n_resampled_called=0)
         for row in rows:
             total = replace(
@@ -115,7 +118,7 @@ def most_false_alarms(caught: Caught) -> float | None:
     return clopper_pearson_interval(caught.n_called, caught.n_tried, 0.90)[1] if caught.n_tried else None
 
 
-def _case_spread(calibration: TimingCalibration, case_id: str, batch_size: int) -> CaseSpread | None:
+def _case_spread(calibration: TimingCalibration, case_id: str, batch_size: int, n_injected: int) -> CaseSpread | None:
     samples = _samples_of(calibration, case_id, batch_size)
     pairs = spread_of_pairs(calibration, case_id, batch_size)
     if pairs is None:
@@ -134,7 +137,7 @@ def _case_spread(calibration: TimingCalibration, case_id: str, batch_size: int) 
         night_cv=parts.night,
         paired_cv=pairs.sd,
         smallest_slowdown=smallest_margin(pairs, alpha=calibration.alpha),
-        caught=tuple(_caught(calibration, samples, index, pairs) for index in range(len(INJECTED))),
+        caught=tuple(_caught(calibration, samples, index, pairs) for index in range(n_injected)),
     )
 
 
