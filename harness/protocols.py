@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, runtime_checkable
 
@@ -14,6 +15,8 @@ from harness.specs import BuildOptions, Case
 
 Images = NDArray[np.float32]  # float32[N, C, H, W], as the model wants them
 Outputs = NDArray[np.float32]  # float32[N, K]
+Tensors = Mapping[str, NDArray[np.generic]]  # an engine's inputs or outputs by name, of any dtype and rank
+IMAGE = "image"  # the input of a sample that the card prepares
 Progress = Callable[[int, int], None]  # done, total
 
 
@@ -37,6 +40,28 @@ class Dataset(Protocol):
         images: uint8[N, H, W] or uint8[N, C, H, W] (0..255), or float32[N, C, H, W] already in the model's scale.
         labels: int64[N]. Memory is fresh or read-only; the caller never writes into it.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Sample:
+    """One sample of a set: what goes into a model, and what should come out."""
+
+    id: str  # its file's name, or its index
+    inputs: Tensors  # by the model's names, without a batch axis; IMAGE: uint8[H, W, C], for the card to prepare
+    target: object = None  # as the task takes it; None where the set has none
+
+
+@runtime_checkable
+class SampleSet(Protocol):
+    """Samples in a fixed order, of any inputs; what `Dataset` is to labelled images of one size."""
+
+    name: str
+    split: str
+    n_samples: int
+
+    def sample(self, index: int) -> Sample:
+        """Return one sample. Raises: DataError for a damaged one, by its file's name."""
         ...
 
 
@@ -186,6 +211,28 @@ class RunsConcurrently(Protocol):
 
     def contexts(self, images: Images, n_contexts: int) -> Sequence[Context]:
         """Return contexts that hold a batch each, valid until the engine is closed. Raises: MeasurementError."""
+        ...
+
+
+@runtime_checkable
+class RunsTensors(Protocol):
+    """What an engine may offer beside `Engine`: named inputs and outputs of any dtype and rank, several of each."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def run(self, feeds: Tensors) -> Tensors:
+        """Run once and return every output, in fresh memory.
+
+        Raises: MeasurementError for a missing or unknown input, a wrong rank, shape or dtype, or a closed engine.
+        """
+        ...
+
+    def bind(self, feeds: Tensors, *, batch_size: int, window: str, launch: str) -> Timer:
+        """Put inputs in place and return their timer; `batch_size`: samples in them, as the timer tells it.
+
+        Raises: as `run`; ConfigError for a window or launch this engine lacks.
+        """
         ...
 
 
