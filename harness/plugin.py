@@ -46,6 +46,14 @@ class _State:
         self.last_of_cases: set[str] = set()  # the test of each case that runs last
         self.told: set[tuple[str, str]] = set()  # (case, error): each is one failure, however many tests meet it
 
+    def batch_sizes_of(self, case: Case) -> tuple[int, ...]:
+        """Return the batch sizes that a planned case is timed at."""
+        from harness.run.cases import timing_of
+
+        if self.plan is None or self.options is None:
+            return ()
+        return timing_of(self.plan.models[case.model], self.options).batch_sizes
+
     def cases(self) -> tuple[Case, ...]:
         """Plan the run once; a request that cannot be met is kept for one clear line after collection."""
         if self.plan is None and self.error is None:
@@ -105,6 +113,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[STATE] = _State(config)
     for line in (
         "accuracy: scores images",
+        "drift: compares the outputs of any graph with FP32's",
         "latency: times inference",
         "throughput: runs several inferences at once; only with --throughput",
         "build: builds engines and reads back what they run in",
@@ -123,11 +132,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     state = metafunc.config.stash[STATE]
     cases = [case for case in state.cases() if _wanted(case, metafunc.definition, state)]
-    sizes = state.options.timing.batch_sizes if state.options and "batch_size" in metafunc.fixturenames else ()
-    state.n_generated += len(cases) * max(1, len(sizes))
+    wants_size = "batch_size" in metafunc.fixturenames
+    sizes = {case.id: state.batch_sizes_of(case) if wants_size else () for case in cases}
+    if len(set(sizes.values())) > 1:  # a model of any graph has sizes of its own
+        pairs = [(case, size) for case in cases for size in sizes[case.id]]
+        state.n_generated += len(pairs)
+        names = [f"{case.id}-batch{size}" for case, size in pairs]
+        metafunc.parametrize((CASE_FIXTURE, "batch_size"), pairs, ids=names, indirect=[CASE_FIXTURE], scope="session")
+        return
+    shared = sizes[cases[0].id] if cases else ()
+    state.n_generated += len(cases) * max(1, len(shared))
     metafunc.parametrize(CASE_FIXTURE, cases, ids=[case.id for case in cases], indirect=True, scope="session")
-    if sizes:
-        metafunc.parametrize("batch_size", sizes, ids=[f"batch{size}" for size in sizes])
+    if wants_size:
+        metafunc.parametrize("batch_size", shared, ids=[f"batch{size}" for size in shared])
 
 
 @pytest.hookimpl(optionalhook=True)  # pytest-xdist's
@@ -155,7 +172,7 @@ def _wanted(case: Case, definition: pytest.Item, state: _State) -> bool:
     if not JudgeOptions(baseline=state.options.baseline).asks(gate):
         return False
     writes = state.plan.writes(case)
-    return gate.applies(Candidate(case=case, writes=writes, timing_only=model.timing_only, is_onnx=model.is_onnx))
+    return gate.applies(Candidate.of_model(case, model, writes=writes))
 
 
 def _gate(item: pytest.Item) -> Gate | None:

@@ -17,6 +17,8 @@ Images = NDArray[np.float32]  # float32[N, C, H, W], as the model wants them
 Outputs = NDArray[np.float32]  # float32[N, K]
 Tensors = Mapping[str, NDArray[np.generic]]  # an engine's inputs or outputs by name, of any dtype and rank
 IMAGE = "image"  # the input of a sample that the card prepares
+Batch = Images | Tensors  # what one run takes
+Kept = Outputs | Tensors | None  # what a timer keeps of its last call: of a batch of images, by name, or nothing
 Progress = Callable[[int, int], None]  # done, total
 
 
@@ -76,6 +78,18 @@ class CalibrationSet(Protocol):
         ...
 
 
+@runtime_checkable
+class TensorCalibrationSet(Protocol):
+    """Calibration samples of a model of any graph, read anew at each call."""
+
+    fingerprint: str  # of everything that is fed, in order
+    n_images: int  # samples
+
+    def feeds(self, batch_size: int) -> Iterator[Tensors]:
+        """Yield the inputs of one run after the other, of at most `batch_size` samples each."""
+        ...
+
+
 class Timer(Protocol):
     """Times one engine on one batch that is already in place."""
 
@@ -132,11 +146,12 @@ class LowersLaunch(Protocol):
 class KeepsOutputs(Protocol):
     """What a timer may offer beside `Timer`: what its timed calls compute, to be held against what was scored."""
 
-    def outputs(self) -> Outputs | None:
+    def outputs(self) -> Kept:
         """Return float32[N, K] of the timed batch as the last call left it; None where the window computes nothing.
 
-        Reads the timer's own buffers and runs no inference. Where it can, it then spoils them with NaN, so that the
-        next reading shows what the calls between the two wrote.
+        A timer of named tensors returns all outputs by name. Reads the timer's own buffers and runs no inference. Where
+        it can, it then spoils them (NaN, or all bits set), so that the next reading shows what the calls between the
+        two wrote.
         """
         ...
 
@@ -198,7 +213,7 @@ class Context(Protocol):
         """Run the batch and wait for it, without Python's lock; one thread a context. Raises: MeasurementError."""
         ...
 
-    def outputs(self) -> Outputs | None:
+    def outputs(self) -> Kept:
         """Return float32[N, K] of the last run; as `KeepsOutputs` has it."""
         ...
 

@@ -347,6 +347,89 @@ class Accuracy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MetricSlices:
+    """What samples scored in the classes that they hold; a slice's score is the mean of its rows."""
+
+    of: str  # what a value is, in words: recall, IoU
+    names: tuple[str, ...]  # of all classes
+    rows: PackedArray  # int32[M]: place of the sample
+    groups: PackedArray  # int32[M]: place in `names`
+    values: PackedArray  # float64[M]
+    higher_is_better: bool = True
+
+    def check(self, n_samples: int) -> None:
+        """Refuse rows that are of no sample or no class. Raises: DataError."""
+        n_rows = self.rows.shape[0] if len(self.rows.shape) == 1 else -1
+        for packed in (self.rows, self.groups, self.values):
+            packed.check(n_rows)
+        for packed, stop in ((self.rows, n_samples), (self.groups, len(self.names))):
+            places = packed.array()
+            if places.size and not (places.min() >= 0 and places.max() < stop):
+                raise DataError(f"a slice's rows point beyond {stop} samples or classes")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricScore:
+    """One metric of one engine on a set of samples, with what each sample scored.
+
+    A metric with `resamples` is of the whole set (mean average precision); one without is the mean of its samples.
+    """
+
+    name: str
+    value: float
+    low: float  # of the 95 % interval
+    high: float
+    n_samples: int
+    values: PackedArray  # float64[N]: each sample alone, in the order of the set; NaN: nothing to score in it
+    resamples: PackedArray | None = None  # float64[R]: the metric on seeded resamples, the same of every engine
+    summary: str = ""  # what it is, in words
+    higher_is_better: bool = True
+    is_fraction: bool = True  # of 0 to 1: an accepted loss is in its points, of others a share of the FP32 value
+    unit: str = ""
+    slices: MetricSlices | None = None  # of the leading metric
+
+    def check(self, n_samples: int) -> None:
+        """Refuse a metric whose parts are not of one number of samples. Raises: DataError."""
+        if self.n_samples != n_samples:
+            raise DataError(f"metric {self.name} is of {self.n_samples} samples; expected {n_samples}")
+        self.values.check(n_samples)
+        if self.resamples is not None and (len(self.resamples.shape) != 1 or self.resamples.shape[0] < 2):
+            raise DataError(f"metric {self.name} has resamples of shape {list(self.resamples.shape)}")
+        if self.slices is not None:
+            self.slices.check(n_samples)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleScores:
+    """Scores of one engine on samples of named tensors, by the metrics of its task; the first metric leads."""
+
+    task: str
+    source: str  # data set and split, or "seeded"
+    fingerprint: str  # sha256 of ids, inputs and targets in order
+    ids: tuple[str, ...]  # of the samples, in the order of the set
+    metrics: tuple[MetricScore, ...] = ()  # () of a task that only shows drift
+    settings: dict[str, str] = field(default_factory=dict)  # of the task: what decides how outputs are read
+    outputs_sha256: str = ""  # of all outputs in the order of the set
+    score_ns: int = 0  # wall time of scoring
+    batch_size: int = 0
+
+    @property
+    def n_samples(self) -> int:
+        """Return the number of scored samples."""
+        return len(self.ids)
+
+    @property
+    def leading(self) -> MetricScore | None:
+        """Return the metric that is shown first and gated; None of a task without."""
+        return self.metrics[0] if self.metrics else None
+
+    def check(self) -> None:
+        """Refuse scores whose parts are not of one number of samples. Raises: DataError."""
+        for metric in self.metrics:
+            metric.check(self.n_samples)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClockAudit:
     """What a worker found of a timer's clock before it timed anything."""
 
@@ -576,6 +659,31 @@ class OutputDrift:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TensorDrift:
+    """How far one output of an engine of any graph is from that of another engine on the same samples."""
+
+    output: str
+    against: str  # id of the other case
+    n_samples: int
+    max_abs: float
+    rmse: float
+    cosine: float | None  # mean over samples; None of whole numbers
+    agreement: float | None  # share of places where the largest along the last axis is the same; None without classes
+    n_reshaped: int  # samples whose output has another shape
+    relative: PackedArray  # float64[N]: error's norm over the reference's; of whole numbers the share that differs
+
+    @property
+    def median(self) -> float:
+        """Return the median of the relative errors."""
+        return float(np.median(self.relative.array().astype(np.float64)))
+
+    @property
+    def worst(self) -> int:
+        """Return the sample that is farthest off."""
+        return int(np.argmax(self.relative.array()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Flip:
     """One image that one engine gets right and the other wrong."""
 
@@ -704,7 +812,9 @@ class Record:
     layers: tuple[Layer, ...] = ()
     accuracy: Accuracy | None = None
     emulation: Accuracy | None = None  # of the float emulation of a Q/DQ file
+    samples: SampleScores | None = None  # of a model that is no classifier of single images
     drift: OutputDrift | None = None
+    tensor_drifts: tuple[TensorDrift, ...] = ()  # of every output of a graph, against FP32 and the reference backend
     flips: tuple[Flip, ...] = ()
     invariance: tuple[InvarianceCheck, ...] = ()
     sizes: tuple[SizeCheck, ...] = ()  # where the outputs depend on the batch: which batch sizes are right

@@ -16,6 +16,7 @@ DEFAULT_INT8_RECIPE = "qdq-minmax"
 DEFAULT_RECIPES = {"fp32": "none", "fp16": "cast", "bf16": "cast", "int8": DEFAULT_INT8_RECIPE}
 GIVEN_RECIPE = "given"  # INT8 of a file that was quantized before it came: nothing is converted
 BF16_RUNTIME_RECIPE = "runtime"  # BF16 without a file of its own: the runtime is told to compute in it
+RAW_TASK = "raw"  # outputs without a meaning: they are compared, never scored
 IR_SUFFIX = ".xml"  # of OpenVINO IR
 REFERENCE_BACKEND = "ort"  # its FP32 is what every case is compared with
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_.]+\Z")  # no hyphen: it separates the parts of a case id
@@ -79,8 +80,117 @@ class ImageRange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InputsAsked:
+    """What the user says of the inputs of models of any graph: pairs of an input's name and what it is given."""
+
+    shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()  # of one run
+    min_shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()  # that an engine must take too
+    max_shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    ranges: tuple[tuple[str, tuple[float, float]], ...] = ()  # of seeded values
+    states: tuple[tuple[str, str], ...] = ()  # input, the output that is fed back
+    is_for_one: bool = True  # of several models each takes what is said of its own inputs
+
+    @property
+    def by_flag(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """Return each option with the names of the inputs that it speaks of."""
+        given = {
+            "--shapes": self.shapes,
+            "--min-shapes": self.min_shapes,
+            "--max-shapes": self.max_shapes,
+            "--input-range": self.ranges,
+            "--state": self.states,
+        }
+        return tuple((flag, tuple(pair[0] for pair in pairs)) for flag, pairs in given.items())
+
+    @property
+    def is_given(self) -> bool:
+        """Tell whether anything is said."""
+        return any(names for _, names in self.by_flag)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInput:
+    """One input of a model that is no image classifier, with the shape it is run at."""
+
+    name: str
+    dtype: str  # NumPy's name
+    shape: tuple[int, ...]  # of one run, its batch axis included
+    batch_axis: int | None = None  # the axis on which samples are stacked; one that is not free holds one sample
+    free_axes: tuple[int, ...] = ()  # that the file leaves open
+    min_shape: tuple[int, ...] = ()  # smallest and largest shapes that an engine must take too; () = as `shape`
+    max_shape: tuple[int, ...] = ()
+    low: float = 0.0  # range of seeded values
+    high: float = 1.0
+    state: str = ""  # the output of the run before that is fed back in; zeros at first
+
+    def __post_init__(self) -> None:
+        for shape in filter(None, (self.min_shape, self.max_shape)):
+            if len(shape) != len(self.shape):
+                raise ConfigError(f"input {self.name}: shapes {_shape(shape)} and {_shape(self.shape)} differ in rank")
+        if self.batch_axis is not None and not 0 <= self.batch_axis < len(self.shape):
+            raise ConfigError(f"input {self.name}: batch axis {self.batch_axis} of shape {_shape(self.shape)}")
+        if not self.low <= self.high:
+            raise ConfigError(f"input {self.name}: range {self.low:g}..{self.high:g} is none")
+
+    def of_batch(self, n_samples: int) -> tuple[int, ...]:
+        """Return its shape with so many samples stacked."""
+        if self.batch_axis is None or self.batch_axis not in self.free_axes:
+            return self.shape
+        return (*self.shape[: self.batch_axis], n_samples, *self.shape[self.batch_axis + 1 :])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOutput:
+    """One output of a model that is no image classifier."""
+
+    name: str
+    batch_axis: int | None = None  # as of its inputs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelTensors:
+    """The inputs and outputs of a model of any graph."""
+
+    inputs: tuple[ModelInput, ...]
+    outputs: tuple[ModelOutput, ...]
+
+    @property
+    def is_stackable(self) -> bool:
+        """Tell whether several samples may share a run."""
+        return bool(self.inputs) and all(one.batch_axis in one.free_axes for one in self.inputs) and not self.has_state
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Return the names of the outputs, in the model's order."""
+        return tuple(one.name for one in self.outputs)
+
+    def timed_batches(self, asked: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the batch sizes to time: those asked, or the one that the given shapes hold."""
+        if not self.is_stackable:
+            return (1,)
+        held = {one.shape[one.batch_axis] for one in self.inputs if one.batch_axis is not None}
+        return asked if held == {1} else tuple(held)
+
+    @property
+    def has_state(self) -> bool:
+        """Tell whether an output of one run goes into the next."""
+        return any(one.state for one in self.inputs)
+
+    def shapes(self, n_samples: int) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every input with so many samples."""
+        return {one.name: one.of_batch(n_samples) for one in self.inputs}
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "scalar"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """A single-input classifier and everything that silently ruins its accuracy when wrong.
+    """A model and everything that silently ruins its accuracy when wrong.
+
+    A classifier with one float image for an input, as the image fields say, unless it has `tensors`: then these say
+    what goes in and out, and of the image fields only names and task mean something.
 
     A model input is `(image / 1 * scale - mean) / std`, with `image` in 0..255, laid out as `layout`.
     """
@@ -100,7 +210,8 @@ class ModelSpec:
     task: str = "classification"  # what the output means: one of harness/tasks/
     output_kind: str = "probabilities"  # or logits
     max_batch: int | None = None  # the model's own fixed batch [images]; None means free
-    timing_only: bool = False
+    timing_only: bool = False  # no image of a data set is scored
+    tensors: ModelTensors | None = None  # of a model of any graph; None: an image classifier
     is_quantized: bool = False  # its file holds quantized operators: it runs as INT8, as given, and in nothing else
     trained_on: tuple[ImageRange, ...] = ()
     floors: dict[str, float] = field(default_factory=dict)  # data set -> lowest top-1 of FP32 [fraction]
@@ -122,7 +233,7 @@ class ModelSpec:
             raise ConfigError(f"model name {self.name!r}: use letters, digits, '_' and '.' only")
         if self.layout not in ("NCHW", "NHWC", "flat"):
             raise ConfigError(f"model {self.name}: layout {self.layout!r} is none of NCHW, NHWC, flat")
-        if self.num_classes < 2:
+        if self.num_classes < 2 and self.tensors is None:
             raise ConfigError(f"model {self.name}: {self.num_classes} classes; a classifier has at least 2")
         if self.output_kind not in ("probabilities", "logits"):
             raise ConfigError(f"model {self.name}: output_kind {self.output_kind!r}; expected probabilities or logits")
@@ -231,6 +342,7 @@ class BuildOptions:
     num_threads: int = 1  # CPU threads of an inference; recorded as read back
     cache_dir: str = ""  # root of the content cache
     rebuild: bool = False  # ignore cached engines and artifacts
+    tensors: ModelTensors | None = None  # of a model of any graph; None: a classifier's image
     settings: dict[str, dict[str, object]] = field(default_factory=dict)  # see Settings; a backend reads its own group
 
 
@@ -280,6 +392,8 @@ class TimingPlan:
 
 def batches_of_engine(model: ModelSpec, timing: TimingPlan, score_batch: int) -> tuple[int, ...]:
     """Return the batch sizes that a model's engine is built for, ascending [images]."""
+    if model.tensors is not None:  # its samples are run at the largest batch that is timed
+        return tuple(sorted(timing.batch_sizes))
     if model.max_batch:
         return (model.max_batch,)
     # An engine is tuned for its largest batch: one that is never scored is not built for the scoring batch.
@@ -295,4 +409,5 @@ class Tolerance:
     alpha: float = 0.001  # false-alarm rate of one comparison
     floor: float | None = None  # lowest acceptable top-1
     max_slowdown: float | None = None  # accepted increase of latency; None = shown, never failed
+    max_drift: float | None = None  # accepted median error of an output, of its norm; None = shown, FP32's judged
     min_speedup: float | None = None  # lowest acceptable ratio of FP32's time to this one's; None = shown

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import MeasurementError
-from harness.protocols import Images
+from harness.models.feeds import seeded_feeds
+from harness.protocols import Images, Tensors
 from harness.records import TensorSpec
+from harness.specs import ModelTensors
 
 
 def check_images(images: Images, tensor: TensorSpec, engine: str) -> None:
@@ -30,6 +34,55 @@ def check_images(images: Images, tensor: TensorSpec, engine: str) -> None:
         raise MeasurementError(
             f"{engine}: image {row} of the batch holds NaN or Inf; fix the data or its preprocessing"
         )
+
+
+def check_feeds(feeds: Tensors, inputs: Sequence[TensorSpec], engine: str) -> None:
+    """Check names, types, shapes and finiteness of an engine's inputs before it is run. Raises: MeasurementError."""
+    if feeds.keys() != {tensor.name for tensor in inputs}:
+        given, names = ", ".join(feeds) or "none", ", ".join(tensor.name for tensor in inputs)
+        raise MeasurementError(f"{engine}: inputs {given} are given; expected {names}")
+    for tensor in inputs:
+        array = feeds[tensor.name]
+        if not isinstance(array, np.ndarray) or array.dtype != tensor.dtype:
+            kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+            raise MeasurementError(f"{engine}: input {tensor.name} is {kind}; expected an array of {tensor.dtype}")
+        if not shape_fits(array.shape, tensor.shape) or 0 in array.shape:
+            raise MeasurementError(
+                f"{engine}: input {tensor.name} has shape {list(array.shape)}; expected {shape_text(tensor.shape)}"
+            )
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise MeasurementError(f"{engine}: input {tensor.name} holds NaN or Inf; fix the data or their preparation")
+
+
+def check_same_outputs(found: Tensors, expected: Tensors, engine: str) -> None:
+    """Refuse a bound call whose outputs differ from those of `run`. Raises: MeasurementError."""
+    for name, array in expected.items():
+        is_number = np.issubdtype(array.dtype, np.floating)
+        same = (
+            np.allclose(found[name], array, rtol=1e-3, atol=1e-5, equal_nan=True)
+            if is_number
+            else np.array_equal(found[name], array)
+        )
+        if not same:
+            raise MeasurementError(f"{engine}: output {name} of the bound call differs from run(); not timed")
+
+
+def kept_outputs(buffers: Tensors) -> Callable[[], Tensors]:
+    """Return how the outputs in a timer's buffers are read: copied, and the buffers spoiled (NaN, or all bits set)."""
+
+    def outputs() -> Tensors:
+        found = {name: array.copy() for name, array in buffers.items()}
+        for array in buffers.values():
+            spoil(array)
+        return found
+
+    return outputs
+
+
+def spoil(array: NDArray[np.generic]) -> None:
+    """Overwrite an array with what hardly an engine returns: NaN, or all bits of a whole number set."""
+    kind = array.dtype.kind
+    array[...] = np.nan if kind == "f" else True if kind == "b" else np.array(-1).astype(array.dtype)
 
 
 def check_output_shape(shape: tuple[int, ...], n_images: int, engine: str) -> None:
@@ -56,3 +109,11 @@ def timing_images(tensor: TensorSpec, batch_size: int) -> NDArray[np.float32]:
     """Return float32[batch_size, ...] in 0..1, seeded: the time of dense kernels does not depend on pixels."""
     shape = tuple(1 if size is None else size for size in tensor.shape[1:])
     return np.random.default_rng(0).random((batch_size, *shape), dtype=np.float32)
+
+
+def profile_feeds(inputs: Sequence[TensorSpec], tensors: ModelTensors | None, batch_size: int) -> Tensors:
+    """Return seeded inputs for a run whose layers are read: of a batch where samples may share a run."""
+    if tensors is None:
+        (image,) = inputs
+        return {image.name: timing_images(image, image.shape[0] or batch_size)}
+    return seeded_feeds(tensors, batch_size if tensors.is_stackable else 1)

@@ -53,7 +53,12 @@ class ShardRun:
 
 def _candidate(record: Record) -> Candidate:
     writes = "qdq" if record.artifact is not None and record.artifact.is_qdq else "nothing"
-    return Candidate(case=record.case, writes=writes, timing_only=record.timing_only)
+    return Candidate(
+        case=record.case,
+        writes=writes,
+        timing_only=record.timing_only,
+        runs_samples=record.samples is not None,
+    )
 
 
 def find_shards(paths: Iterable[Path]) -> list[Path]:

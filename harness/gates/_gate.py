@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from harness.errors import ConfigError, MeasurementError
 from harness.gates._subjects import Subject
 from harness.records import Record, Status, Verdict
-from harness.specs import NAME_PATTERN, Case
+from harness.specs import NAME_PATTERN, Case, ModelSpec
 
 # What a gate may need: measurements of the case itself, then what others it is compared with.
-MEASUREMENTS = ("accuracy", "invariance", "latency", "fp32", "reference", "emulation", "layers")
+MEASUREMENTS = (
+    *("accuracy", "samples", "invariance", "latency"),
+    *("fp32", "reference", "emulation", "samples_fp32", "samples_reference", "layers"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +24,19 @@ class Candidate:
     case: Case
     writes: str  # what its recipe writes into the file: qdq, cast or nothing
     timing_only: bool = False
+    runs_samples: bool = False  # of a model of any graph: its outputs are compared on samples
     is_onnx: bool = True  # a file of another format is read by one backend alone: there is no reference
+
+    @classmethod
+    def of_model(cls, case: Case, model: ModelSpec, *, writes: str) -> Candidate:
+        """Return what is known of a case of a model; `writes`: what its recipe writes into the file."""
+        return cls(
+            case=case,
+            writes=writes,
+            timing_only=model.timing_only,
+            runs_samples=model.tensors is not None,
+            is_onnx=model.is_onnx,
+        )
 
     @property
     def is_source(self) -> bool:

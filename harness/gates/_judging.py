@@ -53,7 +53,7 @@ class _Bench:
     def __init__(self, records: Sequence[Record]) -> None:
         self._fp32: dict[tuple[str, str, str, str], Record] = {}
         for record in records:
-            if record.case.is_source and record.accuracy is not None:
+            if record.case.is_source and (record.accuracy is not None or record.samples is not None):
                 case, host = record.case, record.environment.host_type
                 self._fp32.setdefault((case.model, case.backend, case.device, host), record)
 
@@ -98,7 +98,12 @@ def _judge(
 def candidate_of(record: Record) -> Candidate:
     """Return what was known of a record's case before it was measured, as far as its gates ask for it."""
     writes = "qdq" if record.artifact is not None and record.artifact.is_qdq else "nothing"
-    return Candidate(case=record.case, writes=writes, timing_only=record.timing_only)
+    return Candidate(
+        case=record.case,
+        writes=writes,
+        timing_only=record.timing_only,
+        runs_samples=record.samples is not None,
+    )
 
 
 def _loss_split(evidence: Evidence) -> tuple[LossSplit | None, str]:

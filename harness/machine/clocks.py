@@ -7,13 +7,13 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import MeasurementError
-from harness.protocols import Outputs, Timer
+from harness.protocols import Kept, Timer
 
 RESOLUTION_READINGS = 2_000
 SPINS = 200  # empty waits that tell what a wait itself costs
@@ -67,11 +67,11 @@ def no_outputs() -> None:
     """Keep nothing: what a timer's calls compute is not known."""
 
 
-def outputs_of(buffer: Outputs) -> Callable[[], Outputs]:
+def outputs_of(buffer: NDArray[Any]) -> Callable[[], NDArray[Any]]:
     """Return how the outputs in a timer's buffer are read: copied, and the buffer spoiled with NaN."""
 
-    def outputs() -> Outputs:
-        found: Outputs = buffer.copy()
+    def outputs() -> NDArray[Any]:
+        found: NDArray[Any] = buffer.copy()
         buffer.fill(np.nan)
         return found
 
@@ -83,7 +83,7 @@ class BoundContext:
     """A call on buffers of its own, and what it writes there. Implements `protocols.Context`."""
 
     run: Callable[[], object]
-    outputs: Callable[[], Outputs | None]
+    outputs: Callable[[], Kept]
 
 
 def raw_ns() -> int:
@@ -117,7 +117,7 @@ class HostTimer:
         *,
         batch_size: int,
         window: str,
-        outputs: Callable[[], Outputs | None] = no_outputs,
+        outputs: Callable[[], Kept] = no_outputs,
         now_ns: NowNs = time.perf_counter_ns,
     ) -> None:
         """`outputs`: as `protocols.KeepsOutputs` has it."""
@@ -176,7 +176,7 @@ class ReportedTimer:
         *,
         batch_size: int,
         window: str,
-        outputs: Callable[[], Outputs | None] = no_outputs,
+        outputs: Callable[[], Kept] = no_outputs,
     ) -> None:
         """`outputs`: as `protocols.KeepsOutputs` has it."""
         self.batch_size = batch_size

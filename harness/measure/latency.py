@@ -21,7 +21,7 @@ from harness.measure.timing import (
     no_look,
     time_arms,
 )
-from harness.protocols import AuditsClock, Engine, Images, Timer
+from harness.protocols import AuditsClock, Batch, Engine, Timer
 from harness.records import ClockAudit, Latency
 from harness.specs import TimingPlan
 
@@ -30,10 +30,11 @@ _AUDITS: dict[str, ClockAudit] = {}  # by clock; of this process, before its fir
 
 def measure_latency(
     engines: Sequence[Engine],
-    images: Images,
+    batch: Batch,
     plan: TimingPlan,
     *,
     device: str,
+    batch_size: int,
     reference_case: str = "",
     look: Look = no_look,
 ) -> Latency:
@@ -43,7 +44,7 @@ def measure_latency(
     Raises: ConfigError for a window or launch that an engine lacks, MeasurementError for a clock that stands still or
     gives other than positive times.
     """
-    timers = make_timers(engines, images, window=plan.window, launch=plan.launch)
+    timers = make_timers(engines, batch, batch_size=batch_size, window=plan.window, launch=plan.launch)
     watch = Watch(card_of(device), spinning=spinning_settings(engines[0].facts.options))
     return latency_of_timers(timers, plan, watch, reference_case=reference_case, look=look)
 

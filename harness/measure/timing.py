@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from harness.errors import MeasurementError
 from harness.machine.clocks import calibrate_calls, clock_resolution_ns
 from harness.machine.conditions import THROTTLED, Watch
+from harness.measure.samples import tensors_engine
 from harness.measure.warm_up import NOT_STEADY, WarmUp, checked_samples, warm_up
-from harness.protocols import Engine, Images, LowersLaunch, Timer
+from harness.protocols import Batch, Engine, LowersLaunch, Timer
 from harness.records import TIMED_OTHERWISE, Latency, PackedArray
 from harness.specs import TimingPlan
 
@@ -34,13 +35,23 @@ BEFORE, AFTER = "before timing", "after timing"
 Look = Callable[[Timer, str], None]  # at what a timer's calls computed, BEFORE and AFTER
 
 
-def make_timers(engines: Sequence[Engine], images: Images, *, window: str, launch: str) -> list[Timer]:
+def make_timer(engine: Engine, batch: Batch, *, batch_size: int, window: str, launch: str) -> Timer:
+    """Put a batch of images, or the inputs of a run by name, in place and return its timer.
+
+    Raises: ConfigError for a window or launch that the engine lacks, MeasurementError, Unsupported.
+    """
+    if isinstance(batch, Mapping):
+        return tensors_engine(engine).bind(batch, batch_size=batch_size, window=window, launch=launch)
+    return engine.timer(batch, window=window, launch=launch)
+
+
+def make_timers(engines: Sequence[Engine], batch: Batch, *, batch_size: int, window: str, launch: str) -> list[Timer]:
     """Return a timer of each engine; under the launch `auto` all time in the best way that every one of them can.
 
     A graph beside an enqueue, or a gated time beside one that holds the host's gaps, is no ratio of engines.
     Raises: ConfigError for a window or launch that an engine lacks, MeasurementError.
     """
-    timers = [engine.timer(images, window=window, launch=launch) for engine in engines]
+    timers = [make_timer(engine, batch, batch_size=batch_size, window=window, launch=launch) for engine in engines]
     for _ in range(N_LOWERINGS):
         if launch != "auto" or _are_alike(timers):
             break

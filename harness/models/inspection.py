@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING
 from harness.errors import ConfigError, DataError
 from harness.models.heavy import heavy_model_path, resnet101_112
 from harness.models.onnx_graph import model_digest, quantized_nodes, tensors_of
-from harness.specs import ModelSpec
+from harness.models.tensors import tensors_of_file
+from harness.specs import RAW_TASK, InputsAsked, ModelSpec
 
 if TYPE_CHECKING:
     import onnx
@@ -54,11 +56,15 @@ def check_onnx_file(path: str | Path) -> onnx.ModelProto:
     return model
 
 
-def inspect_onnx(path: str | Path, **overrides: object) -> ModelSpec:
-    """Return the spec of a single-input classifier, read from its file; `overrides` are fields of ModelSpec.
+def inspect_onnx(
+    path: str | Path, *, inputs: InputsAsked | None = None, is_scored: bool = True, **overrides: object
+) -> ModelSpec:
+    """Return the spec of a model, read from its file; `overrides` are fields of ModelSpec.
 
-    The heavy model's own path makes it first. A fixed batch in the file becomes `max_batch` [images].
-    Raises: DataError for a file that is damaged or no such classifier; ConfigError for an override that is no field.
+    `is_scored`: a data set is there, so a classifier of one float image is taken for one; any other graph, and any
+    with `inputs` or without a data set, gets its `tensors`. The heavy model's own path makes it first. A fixed batch in
+    a classifier's file becomes `max_batch` [images].
+    Raises: DataError for a file that is damaged, or as `tensors_of_file`; ConfigError for an override that is no field.
     """
     path = Path(path)
     if path == heavy_model_path():
@@ -68,12 +74,32 @@ def inspect_onnx(path: str | Path, **overrides: object) -> ModelSpec:
         raise ConfigError(f"{path}: {', '.join(sorted(unknown))} cannot be given; a ModelSpec has no such field")
     given = {k: int(v) if k in WHOLE_NUMBERS and isinstance(v, float) else v for k, v in overrides.items()}
     model = check_onnx_file(path)
-    input_name, batch, shape = _single_input(model, path)
-    output_name, num_classes = _single_output(model, path, given.get("num_classes"))
+    asked = inputs or InputsAsked()
+    is_classifier = is_scored and not asked.is_given and not why_no_classifier(model, path, given.get("num_classes"))
     spec: dict[str, object] = {
         "name": re.sub(r"[^A-Za-z0-9_.]", "_", path.stem),
         "onnx_path": str(path.resolve()),
         "sha256": model_digest(path),
+        "is_quantized": bool(quantized_nodes(model)),
+        **(_as_classifier(model, path, given) if is_classifier else _as_graph(model, path, asked)),
+    }
+    return ModelSpec(**{**spec, **given})  # type: ignore[arg-type]
+
+
+def why_no_classifier(model: onnx.ModelProto, path: Path, num_classes: object = None) -> str:
+    """Return why a graph is no classifier of one float image, "" where it is one."""
+    try:
+        _single_input(model, path)
+        _single_output(model, path, num_classes)
+    except DataError as error:
+        return str(error)
+    return ""
+
+
+def _as_classifier(model: onnx.ModelProto, path: Path, given: Mapping[str, object]) -> dict[str, object]:
+    input_name, batch, shape = _single_input(model, path)
+    output_name, num_classes = _single_output(model, path, given.get("num_classes"))
+    return {
         "input_name": input_name,
         "input_shape": shape,
         "output_name": output_name,
@@ -81,9 +107,20 @@ def inspect_onnx(path: str | Path, **overrides: object) -> ModelSpec:
         "layout": layout_of_shape(shape),
         "output_kind": _output_kind(model, output_name),
         "max_batch": batch,
-        "is_quantized": bool(quantized_nodes(model)),
     }
-    return ModelSpec(**{**spec, **given})  # type: ignore[arg-type]
+
+
+def _as_graph(model: onnx.ModelProto, path: Path, asked: InputsAsked) -> dict[str, object]:
+    tensors = tensors_of_file(model, path, asked)
+    return {
+        "tensors": tensors,
+        "input_name": tensors.inputs[0].name if tensors.inputs else "",
+        "input_shape": tensors.inputs[0].shape[1:] if tensors.inputs else (),
+        "output_name": tensors.outputs[0].name if tensors.outputs else "",
+        "num_classes": 0,
+        "task": RAW_TASK,
+        "timing_only": True,
+    }
 
 
 def _check_external_data(model: onnx.ModelProto, path: Path) -> None:

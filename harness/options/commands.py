@@ -49,9 +49,14 @@ def command_of(case: Case, options: HarnessOptions) -> str:
     for row in all_rows():
         if row.role == "selects":
             words += _words_of_case(row, case, options)
-        elif row.role == "shapes" and (is_changed(row, options) or row.flag in options.set_in_file):
+        elif row.role == "shapes" and (is_changed(row, options) or row.flag in _kept_flags(options)):
             words += row.words(value_of(row, options), by_own_flag=row.flag in options.taken_flags)
     return shlex.join(words)
+
+
+def _kept_flags(options: HarnessOptions) -> frozenset[str]:
+    """Return the flags that are said though they may equal a default: to be named means more than the value."""
+    return options.set_in_file | {row.flag for row in all_rows() if row.field in options.named}
 
 
 def _words_of_case(row: Option, case: Case, options: HarnessOptions) -> list[str]:

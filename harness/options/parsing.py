@@ -12,8 +12,8 @@ from harness.options.file import read_settings, table_of
 from harness.options.names import check_name
 from harness.options.rows import PATH, Option
 from harness.options.table import all_rows, default_in_words, default_of
-from harness.options.values import HarnessOptions, data_request
-from harness.specs import TimingPlan
+from harness.options.values import NAMED, HarnessOptions, data_request
+from harness.specs import InputsAsked, TimingPlan
 
 Values = dict[str, Any]  # flag -> value
 
@@ -77,7 +77,7 @@ def options_from_namespace(
 def _options_of(
     values: Values, *, root: Path, set_in_file: frozenset[str], taken_flags: frozenset[str]
 ) -> HarnessOptions:
-    parts: dict[str, dict[str, Any]] = {"": {}, "data": {}, "timing": {}}
+    parts: dict[str, dict[str, Any]] = {"": {}, "inputs": {}, "data": {}, "timing": {}}
     settings: dict[str, dict[str, object]] = {}
     for row in all_rows():
         value = values.get(row.flag, default_of(row, str(root)))
@@ -89,7 +89,9 @@ def _options_of(
             parts[part][name] = value
     return HarnessOptions(
         **parts[""],
+        inputs=InputsAsked(**parts["inputs"]),
         data=data_request(**parts["data"]),
+        named=frozenset(row.field for row in all_rows() if row.field in NAMED and row.flag in values),
         timing=TimingPlan(**parts["timing"]),
         settings=settings,
         root=str(root),

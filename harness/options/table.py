@@ -63,6 +63,52 @@ STAGE_TIMEOUT = Kind(
     text=lambda parts: f"{parts[0]}={parts[1]:g}",
 )
 
+
+def shape_of_text(text: str) -> tuple[str, tuple[int, ...]]:
+    """Return (input, shape) of `NAME:1x3x224x224`, as trtexec's --shapes has it. Raises: ValueError."""
+    name, _, sizes = text.rpartition(":")
+    shape = tuple(map(int, sizes.split("x")))
+    if not name or min(shape) < 1:
+        raise ValueError(text)
+    return name, shape
+
+
+def range_of_text(text: str) -> tuple[str, tuple[float, float]]:
+    """Return (input, (low, high)) of `NAME:LOW..HIGH`. Raises: ValueError."""
+    name, _, ends = text.rpartition(":")
+    low, separator, high = ends.partition("..")
+    if not (name and separator):
+        raise ValueError(text)
+    return name, (number(low), number(high))
+
+
+def state_of_text(text: str) -> tuple[str, str]:
+    """Return (input, output) of `INPUT=OUTPUT`. Raises: ValueError."""
+    name, _, output = text.partition("=")
+    if not (name and output):
+        raise ValueError(text)
+    return name, output
+
+
+SHAPE = Kind(
+    name="NAME:DIMS, as ids:1x128",
+    metavar="NAME:DIMS,...",
+    parse=shape_of_text,
+    text=lambda pair: f"{pair[0]}:{'x'.join(map(str, pair[1]))}",
+)
+RANGE = Kind(
+    name="NAME:LOW..HIGH",
+    metavar="NAME:LOW..HIGH",
+    parse=range_of_text,
+    text=lambda pair: f"{pair[0]}:{NUMBER.text(pair[1][0])}..{NUMBER.text(pair[1][1])}",
+)
+STATE = Kind(
+    name="INPUT=OUTPUT",
+    metavar="INPUT=OUTPUT",
+    parse=state_of_text,
+    text=lambda pair: f"{pair[0]}={pair[1]}",
+)
+
 _case = partial(Option, section="Cases")
 CASES = (
     _case(
@@ -147,6 +193,53 @@ CASES = (
         kind=WHOLE,
         help="added to a data set's labels to get the model's classes",
         default="the card's, or 0",
+    ),
+)
+
+_input = partial(Option, section="Inputs of any graph", default="none")
+INPUTS = (
+    _input(
+        flag="--shapes",
+        field="inputs.shapes",
+        kind=SHAPE,
+        help="shapes of inputs with free axes, as ids:1x128,mask:1x128; a model without a card is then only timed, and "
+        "its outputs compared",
+        listed=True,
+        repeated=True,
+    ),
+    _input(
+        flag="--min-shapes",
+        field="inputs.min_shapes",
+        kind=SHAPE,
+        help="smallest shapes that an engine must take too, where its runtime asks",
+        default="as --shapes",
+        listed=True,
+        repeated=True,
+    ),
+    _input(
+        flag="--max-shapes",
+        field="inputs.max_shapes",
+        kind=SHAPE,
+        help="largest shapes that an engine must take too, where its runtime asks",
+        default="as --shapes",
+        listed=True,
+        repeated=True,
+    ),
+    _input(
+        flag="--input-range",
+        field="inputs.ranges",
+        kind=RANGE,
+        help="range of an input's seeded values",
+        default="0..1; of whole numbers that look something up, all there is to look up",
+        listed=True,
+        repeated=True,
+    ),
+    _input(
+        flag="--state",
+        field="inputs.states",
+        kind=STATE,
+        help="an input that gets an output of the run before, zeros at first",
+        repeated=True,
     ),
 )
 
@@ -332,6 +425,14 @@ VERDICTS = (
         belongs_in="[tolerance]",
     ),
     _verdict(
+        flag="--max-drift",
+        field="max_drift",
+        kind=tolerance("max_drift"),
+        help="fail when the median error of an output of any graph lies beyond, as a share of its norm, 0.05 or 5%",
+        default="harness.toml, or 1% between FP32 engines alone",
+        belongs_in="[tolerance]",
+    ),
+    _verdict(
         flag="--alpha",
         field="alpha",
         kind=tolerance("alpha"),
@@ -444,7 +545,7 @@ FLEET = (
 def all_rows() -> tuple[Option, ...]:
     """Return every row, in the order of the help."""
     groups = (row for group in backend_groups().values() for row in group.rows)
-    return (*CASES, *DATA, *MEASURING, *VERDICTS, *FILES, *FLEET, *groups)
+    return (*CASES, *INPUTS, *DATA, *MEASURING, *VERDICTS, *FILES, *FLEET, *groups)
 
 
 def default_of(row: Option, root: str = ".") -> object:

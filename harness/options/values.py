@@ -12,8 +12,17 @@ from dataclasses import dataclass, field
 from harness.errors import ConfigError
 from harness.options.groups import backend_groups
 from harness.options.names import check_name
-from harness.specs import DEFAULT_PRECISIONS, DatasetRequest, ModelSpec, Precision, StageLimits, TimingPlan
+from harness.specs import (
+    DEFAULT_PRECISIONS,
+    DatasetRequest,
+    InputsAsked,
+    ModelSpec,
+    Precision,
+    StageLimits,
+    TimingPlan,
+)
 
+NAMED = ("data.name", "timing.batch_sizes")  # to be given means more than their values
 BASELINE_MODES = ("auto", "require", "ignore")
 
 
@@ -29,7 +38,9 @@ class HarnessOptions:
     input_scale: float | None = None  # of a model without a card
     num_classes: int | None = None
     label_offset: int | None = None
+    inputs: InputsAsked = field(default_factory=InputsAsked)  # of models of any graph
     data: DatasetRequest = field(default_factory=DatasetRequest)
+    named: frozenset[str] = frozenset()  # of NAMED: fields that were given, if only their default
     timing: TimingPlan = field(default_factory=TimingPlan)
     device: str = "auto"
     num_threads: int = 1
@@ -52,6 +63,7 @@ class HarnessOptions:
     score_batch: int = 100  # images per batch when scoring
     max_drop: float | None = None
     max_slowdown: float | None = None
+    max_drift: float | None = None
     alpha: float | None = None
     floor: float | None = None
     timeout_s: float | None = None  # longest silence of a worker [s]; None = as `specs.STAGE_LIMITS_S` says
@@ -85,6 +97,11 @@ class HarnessOptions:
             if backend in groups:
                 flags = ", ".join(row.flag for row in groups[backend].rows)
                 raise ConfigError(f"--backend-option={backend}.{name}={value}: use an option of its own: {flags}")
+
+    @property
+    def has_data(self) -> bool:
+        """Tell whether a data set was named, and not left to the default."""
+        return "data.name" in self.named
 
     @property
     def limits(self) -> StageLimits:

@@ -9,15 +9,15 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import BuildError
+from harness.errors import BuildError, Unsupported
 from harness.models.onnx_graph import one_line
 from harness.precision.ranges import LargestValue, MagnitudeHistogram
-from harness.protocols import CalibrationSet, Images
+from harness.protocols import CalibrationSet, Images, TensorCalibrationSet, Tensors
 from harness.specs import ModelSpec
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MAX_BATCH = 100
 BATCH_BYTES = 64 << 20  # activations handed out at once; a heavy net gets smaller batches
 
-Activations = dict[str, NDArray[np.float32]]
+Activations = dict[str, NDArray[Any]]
 
 
 class ActivationReader:
@@ -62,10 +62,18 @@ class ActivationReader:
             raise BuildError(
                 f"model {spec.name}: ONNX Runtime cannot run it to calibrate: {one_line(error)}"
             ) from error
-        self.batch_size = spec.max_batch or self._batch_within_bytes()
+        self.batch_size = 1 if spec.tensors is not None else spec.max_batch or self._batch_within_bytes()
 
     def read(self, calibration: CalibrationSet) -> Iterator[Activations]:
-        """Yield the activations of one batch after the other, name -> float32[N, ...]."""
+        """Yield the activations of one batch after the other, name -> float32[N, ...].
+
+        Raises: BuildError for a batch that fails; Unsupported for a set of images where the model takes named inputs.
+        """
+        if self._spec.tensors is not None:
+            if not isinstance(calibration, TensorCalibrationSet):
+                raise Unsupported(f"model {self._spec.name} takes named inputs; its calibration set holds images")
+            yield from map(self._run_feeds, calibration.feeds(self.batch_size))
+            return
         for images in calibration.batches(self.batch_size):
             yield self._run(images)
 
@@ -99,6 +107,14 @@ class ActivationReader:
         return {
             name: values[:n_images] if values.shape[:1] == fed.shape[:1] else values for name, values in found.items()
         }
+
+    def _run_feeds(self, feeds: Tensors) -> Activations:
+        try:
+            outputs = self._session.run(list(self._from_graph), dict(feeds)) if self._from_graph else []
+        except _vendor_errors() as error:
+            raise BuildError(f"model {self._spec.name}: a calibration run failed: {one_line(error)}") from error
+        found = {name: feeds[name] for name in self._from_input}
+        return {**found, **dict(zip(self._from_graph, outputs, strict=True))}
 
     def _batch_within_bytes(self) -> int:
         one = self._run(np.zeros((1, *self._spec.input_shape), np.float32))

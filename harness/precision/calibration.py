@@ -6,8 +6,8 @@ from collections.abc import Generator, Iterable, Iterator
 
 import numpy as np
 
-from harness.errors import DataError
-from harness.protocols import CalibrationSet, Images
+from harness.errors import DataError, Unsupported
+from harness.protocols import CalibrationSet, Images, TensorCalibrationSet, Tensors
 from harness.specs import ModelSpec
 
 PIXEL_MAX = 255.0
@@ -27,6 +27,23 @@ class CheckedCalibration:
         self.fingerprint = calibration.fingerprint
         self.n_images = calibration.n_images
         self.images = getattr(calibration, "images", None)  # its range, of a set that knows it
+
+    def feeds(self, batch_size: int) -> Iterator[Tensors]:
+        """Yield the inputs of one run after the other, of a model of any graph.
+
+        Raises: DataError for no samples, or NaN and Inf; Unsupported for a set of images.
+        """
+        if not isinstance(self._calibration, TensorCalibrationSet):
+            raise Unsupported(f"model {self._spec.name} takes named inputs; its calibration set holds images")
+        n_runs = 0
+        for feeds in self._calibration.feeds(batch_size):
+            for name, array in feeds.items():
+                if array.dtype.kind == "f" and not np.isfinite(array).all():
+                    raise DataError(f"model {self._spec.name}: calibration run {n_runs} holds NaN or Inf in {name}")
+            n_runs += 1
+            yield feeds
+        if not n_runs:
+            raise DataError(f"model {self._spec.name}: the calibration set is empty; {REMEDY}")
 
     def batches(self, batch_size: int) -> Iterator[Images]:
         """Yield the batches of the set. Raises: DataError as `check_calibration`, also for a set that ends early."""

@@ -17,14 +17,16 @@ if TYPE_CHECKING:
 def scored_source(spec: ModelSpec, *, source_sha256: str, cache_dir: str) -> tuple[ModelSpec, str]:
     """Return the card of a file whose only output is the named one, and the file's sha256.
 
-    A file with one output, and OpenVINO IR, is returned as it is. Of several outputs, the others are left out of a copy
-    in the cache: runtimes take "the output" for the first, and drop what feeds none.
+    A file with one output, one of any graph, and OpenVINO IR, is returned as it is. Of several outputs, the others are
+    left out of a copy in the cache: runtimes take "the output" for the first, and drop what feeds none.
     Raises: DataError when the file has no such input or output; the message lists those there are.
     """
     if not spec.is_onnx:
         return spec, source_sha256
     model = load_model(spec.onnx_path, with_weights=False)
     _check_quantized(model, spec)
+    if spec.tensors is not None:  # all its outputs are compared
+        return spec, source_sha256
     outputs, weights = [value.name for value in model.graph.output], {tensor.name for tensor in model.graph.initializer}
     inputs = [value.name for value in model.graph.input if value.name not in weights]
     for noun, name, names in (("input", spec.input_name, inputs), ("output", spec.output_name, outputs)):

@@ -96,7 +96,7 @@ Keep them in git, or as an artifact of the night.
 
 
 def _described(model: Path) -> tuple[ModelSpec, list[str]]:
-    spec = inspected(model.resolve(), HarnessOptions())
+    spec = inspected(model.resolve(), HarnessOptions(), is_scored=True)
     softmax = "a Softmax makes it" if spec.output_kind == "probabilities" else "no Softmax makes it"
     notes = [
         f"task classification: {spec.num_classes} classes; the output counts as {spec.output_kind}, since {softmax}",

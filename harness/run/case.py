@@ -6,7 +6,7 @@ reason and costs nothing twice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import HarnessError, MeasurementError, Unsupported
+from harness.measure.samples import read_outputs
+from harness.protocols import Tensors
 from harness.records import (
     Accuracy,
     EffectivePrecision,
@@ -25,7 +27,9 @@ from harness.records import (
     OutputDrift,
     OutputsOfSize,
     Record,
+    SampleScores,
     SizeCheck,
+    TensorDrift,
 )
 from harness.run.case_worker import CaseWorker, WorkerSettings
 from harness.run.pairing import Arm
@@ -41,6 +45,7 @@ class Comparison:
     """What lies behind the verdicts of a case: found next to FP32 and to the emulation of its file."""
 
     drift: OutputDrift | None = None
+    tensor_drifts: tuple[TensorDrift, ...] = ()
     flips: tuple[Flip, ...] = ()
     emulation: Accuracy | None = None
     sizes: tuple[SizeCheck, ...] = ()
@@ -104,6 +109,21 @@ class _Measured:
         self.prepare()
         return self._ask("score", Accuracy)
 
+    def samples(self) -> SampleScores:
+        """Run the samples of a model of any graph."""
+        self.prepare()
+        return self._ask("run_samples", SampleScores)
+
+    def scores(self) -> Accuracy | SampleScores:
+        """Score the images, or run the samples."""
+        return self.accuracy() if self.model.tensors is None else self.samples()
+
+    def sample_outputs(self) -> Iterator[Tensors]:
+        """Yield the outputs of each sample, read from disk. Raises: MeasurementError."""
+        self.samples()
+        names = self.model.tensors.output_names if self.model.tensors is not None else ()
+        return read_outputs(Path(self._request.outputs_path), names)
+
     def latencies(self) -> tuple[Latency, ...]:
         """Time the engine at every batch size, in turn with its FP32 reference.
 
@@ -155,8 +175,8 @@ class _Measured:
 
     @property
     def was_scored(self) -> bool:
-        """Tell whether there is an accuracy to judge."""
-        return "score" in self._answers
+        """Tell whether there is an accuracy, or there are samples, to judge."""
+        return "score" in self._answers or "run_samples" in self._answers
 
     @property
     def is_unsupported(self) -> bool:
@@ -236,6 +256,7 @@ def _measured(answers: Mapping[str, object]) -> dict[str, Any]:
         "effective_precision": layers.effective_precision if layers else None,
         "layers": layers.layers if layers else (),
         "accuracy": answers.get("score"),
+        "samples": answers.get("run_samples"),
         "invariance": answers.get("invariance", ()),
         "latencies": answers.get("time", ()),
         "throughput": throughput.found if throughput else (),

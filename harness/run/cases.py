@@ -15,7 +15,7 @@ from harness.run.case import CaseRun
 from harness.run.expected import ExpectedCases
 from harness.run.plan import Plan
 from harness.run.settings import Environments, cache_folder, tolerances_of, worker_settings
-from harness.specs import BuildOptions, Case, ModelSpec
+from harness.specs import BuildOptions, Case, ModelSpec, TimingPlan
 from harness.worker.requests import CaseRequest
 
 EMULATION_BACKEND = "ort-emulation"
@@ -119,9 +119,10 @@ class Cases:
     def _case_run(self, case: Case, *, name: str, artifact: Artifact | None = None) -> CaseRun:
         """Return a case; `name`: of its log and outputs."""
         options, model = self._options, self._plan.models[case.model]
-        outputs = str(self._folder.absolute() / "outputs" / f"{name}.f32")
+        kind = "f32" if model.tensors is None else "zip"
+        outputs = str(self._folder.absolute() / "outputs" / f"{name}.{kind}")
         request = replace(case_request(case, model, options), outputs_path=outputs, artifact=artifact)
-        given = {name: getattr(options, name) for name in ("floor", "max_drop", "max_slowdown", "alpha")}
+        given = {name: getattr(options, name) for name in ("floor", "max_drop", "max_slowdown", "max_drift", "alpha")}
         tolerance = self._tolerances.tolerance_for(case, model, options.data.name, command_line=given)
         kept = self._kept.get(case.id) if artifact is None else None
         return CaseRun(request, name=name, tolerance=tolerance, settings=self._settings, kept=kept)
@@ -139,14 +140,26 @@ def case_request(case: Case, model: ModelSpec, options: HarnessOptions) -> CaseR
             rebuild=options.rebuild,
             settings=options.build_settings,
         ),
-        timing=options.timing,
+        timing=timing_of(model, options),
         score_batch=options.score_batch,
     )
 
 
+def timing_of(model: ModelSpec, options: HarnessOptions) -> TimingPlan:
+    """Return how a model is timed.
+
+    One of any graph is at the batch size that its inputs' shapes hold, or at those asked by name: the default's largest
+    may be too much for it.
+    """
+    if model.tensors is None:
+        return options.timing
+    asked = options.timing.batch_sizes if "timing.batch_sizes" in options.named else (1,)
+    return replace(options.timing, batch_sizes=model.tensors.timed_batches(asked))
+
+
 def _scored(run: CaseRun) -> CaseRun:
     if not run.was_scored:
-        run.accuracy()
+        run.scores()
         run.close()
     return run
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from harness.errors import ConfigError, DataError
 from harness.models import bundled_models, find_model
+from harness.models.tensors import with_asked
 from harness.options.values import HarnessOptions
 from harness.run.folders import models_folder
-from harness.specs import ModelSpec
+from harness.specs import InputsAsked, ModelSpec
 from harness.worker.process import Worker
 from harness.worker.requests import OnnxQuestion
 
@@ -61,19 +62,36 @@ def _one_model(name: str, options: HarnessOptions, models_dir: Path) -> ModelSpe
         if value is not None
     }
     spec = find_model(name, models_dir)
-    if isinstance(spec, ModelSpec):
-        return replace(spec, **given)  # type: ignore[arg-type]
-    return inspected(spec, options, given)
+    asked = replace(options.inputs, is_for_one=len(options.models) == 1)
+    if not isinstance(spec, ModelSpec):
+        return inspected(spec, options, given, inputs=asked)
+    if spec.tensors is not None:
+        spec = replace(spec, tensors=with_asked(spec.tensors, asked, spec.onnx_path))
+    return replace(spec, **given)  # type: ignore[arg-type]
 
 
-def inspected(path: Path, options: HarnessOptions, given: Mapping[str, float] | None = None) -> ModelSpec:
+def inspected(
+    path: Path,
+    options: HarnessOptions,
+    given: Mapping[str, float] | None = None,
+    *,
+    inputs: InputsAsked | None = None,
+    is_scored: bool | None = None,
+) -> ModelSpec:
     """Return what an ONNX file says of itself, read in a worker, with the fields of it that are `given`.
 
-    Raises: DataError for a file that is damaged or no classifier; WorkerDied.
+    `inputs`: what is said of a graph's inputs; `is_scored`: whether a classifier is to be scored, not only timed
+    (default: whether the options name a data set).
+    Raises: DataError for a file that is damaged or a free axis without a size; WorkerDied.
     """
     worker = Worker(python=options.worker_python, label=path.name, limits=options.limits)
     try:
-        question = OnnxQuestion(path=str(path), overrides=dict(given or {}))
+        question = OnnxQuestion(
+            path=str(path),
+            overrides=dict(given or {}),
+            inputs=inputs or InputsAsked(),
+            is_scored=options.has_data if is_scored is None else is_scored,
+        )
         return worker.call("inspect_model", question, ModelSpec)
     finally:
         worker.close()

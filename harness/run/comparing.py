@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from harness.errors import HarnessError
 from harness.measure.evidence import drift_between, flips_between_runs, size_checks
+from harness.measure.samples import drift_of_outputs
 from harness.options.values import HarnessOptions
 from harness.records import CPU
 from harness.run.case import CaseRun
@@ -34,6 +35,23 @@ class Comparing:
     def with_reference(self, run: CaseRun) -> None:
         """Score FP32 on the reference backend. Raises: HarnessError."""
         self._cases.fp32_of(run.case, backend=REFERENCE_BACKEND, device=CPU)
+
+    def samples_with_fp32(self, run: CaseRun) -> None:
+        """Compare the outputs of samples with FP32 of the same backend. Raises: HarnessError."""
+        self._add_drifts(run, self._cases.fp32_of(run.case, backend=run.case.backend, device=run.case.device))
+
+    def samples_with_reference(self, run: CaseRun) -> None:
+        """Compare the outputs of samples with FP32 on the reference backend. Raises: HarnessError."""
+        self._add_drifts(run, self._cases.fp32_of(run.case, backend=REFERENCE_BACKEND, device=CPU))
+
+    def _add_drifts(self, run: CaseRun, other: CaseRun) -> None:
+        known = run.comparison.tensor_drifts
+        if other is run or run.model.tensors is None or any(drift.against == other.case.id for drift in known):
+            return
+        found = drift_of_outputs(
+            other.sample_outputs(), run.sample_outputs(), run.model.tensors.output_names, against=other.case.id
+        )
+        run.comparison = replace(run.comparison, tensor_drifts=(*known, *found))
 
     def with_emulation(self, run: CaseRun) -> None:
         """Score the float emulation of a Q/DQ file. Raises: HarnessError."""

@@ -21,7 +21,8 @@ from harness.specs import Case
 from harness.store.baselines import BaselineStore
 
 LATENCY = "latency"  # the gate that stored times are judged by
-COMPARISONS = frozenset({"fp32", "reference", "emulation"})  # need nothing more of a scored case's own worker
+# They need nothing more of a scored case's own worker.
+COMPARISONS = frozenset({"fp32", "reference", "emulation", "samples_fp32", "samples_reference"})
 
 
 class Judging:
@@ -73,7 +74,7 @@ class Judging:
     def _current(self, run: CaseRun, gate: Gate) -> Record:
         if gate.in_family and self._records is not None:
             return next(record for record in self._records if record.case.id == run.case.id)
-        beside = {"fp32", "reference"}.intersection(gate.needs)
+        beside = {"fp32", "reference", "samples_fp32", "samples_reference"}.intersection(gate.needs)
         records = self._cases.records() if beside else [self._cases.record_of(run)]
         judged = self._judged(
             [record for record in records if record.case == run.case or record.case.is_source],
@@ -130,8 +131,7 @@ class Judging:
         if run.is_unsupported or (run.failure is not None and not run.was_scored):
             return
         writes = "qdq" if _holds_qdq(run) else "nothing"
-        model = run.model
-        candidate = Candidate(case=run.case, writes=writes, timing_only=model.timing_only, is_onnx=model.is_onnx)
+        candidate = Candidate.of_model(run.case, run.model, writes=writes)
         needs = dict.fromkeys(
             need for gate in self._gates if gate.in_family and gate.applies(candidate) for need in gate.needs
         )
@@ -148,11 +148,14 @@ class Judging:
         """Make what is needed, in the order in which it disturbs nothing that follows. Raises: HarnessError."""
         makers: dict[str, Callable[[CaseRun], object]] = {
             "accuracy": CaseRun.accuracy,
+            "samples": CaseRun.samples,
             "invariance": self._comparing.with_itself,
             "latency": CaseRun.latencies,
             "fp32": self._comparing.with_fp32,
             "reference": self._comparing.with_reference,
             "emulation": self._comparing.with_emulation,
+            "samples_fp32": self._comparing.samples_with_fp32,
+            "samples_reference": self._comparing.samples_with_reference,
             "layers": CaseRun.layers,  # last: profiling disturbs what is timed after it
         }
         wanted = set(needs)

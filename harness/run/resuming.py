@@ -83,6 +83,10 @@ def known_of(record: Record, outputs: Path) -> Known | None:
         if not outputs.is_file() or sha256_of_file(outputs) != record.accuracy.outputs_sha256:
             return None
         answers["score"] = record.accuracy
+    if record.samples is not None:
+        if not outputs.is_file():
+            return None
+        answers["run_samples"] = record.samples
     if record.latencies:
         answers["time"] = record.latencies
     if record.throughput:

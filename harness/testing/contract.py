@@ -261,6 +261,7 @@ def timer_shows_what_it_computes(backend: Backend, nets: Nets) -> None:
             for _ in range(2):
                 timer.sample(2)
                 if isinstance(timer, KeepsOutputs) and (outputs := timer.outputs()) is not None:
+                    assert isinstance(outputs, np.ndarray)
                     np.testing.assert_allclose(outputs, engine.infer(batch), rtol=1e-3, atol=1e-5)
 
 
@@ -276,6 +277,7 @@ def contexts_give_the_outputs_of_infer(backend: Backend, nets: Nets) -> None:
                 list(pool.map(lambda context: context.run(), contexts))
         for context in contexts:
             if (outputs := context.outputs()) is not None:
+                assert isinstance(outputs, np.ndarray)
                 np.testing.assert_allclose(outputs, engine.infer(batch), rtol=1e-3, atol=1e-5)
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.errors import MeasurementError
-from harness.measure.invariance import accepted_gap, largest_gap
+from harness.measure.invariance import GRAPH_TOLERANCE, accepted_gap, largest_gap
+from harness.measure.samples import first_outputs, tensors_engine
 from harness.measure.throughput import levels_up_to, measure_throughput
 from harness.measure.timing import AFTER
-from harness.protocols import Engine, Images, KeepsOutputs, Outputs, Progress, RunsConcurrently, Timer
-from harness.worker.images import timing_batch
+from harness.protocols import Batch, Engine, KeepsOutputs, Outputs, Progress, RunsConcurrently, Tensors, Timer
+from harness.specs import Precision
+from harness.worker.images import timing_images
 from harness.worker.opening import OpenCase
 from harness.worker.requests import CaseRequest, ThroughputReport
 
@@ -45,48 +49,75 @@ class AsScored:
         if self.void:
             raise MeasurementError(self.void)
 
-    def run(self, engine: Engine, images: Images) -> None:
+    def run(self, engine: Engine, batch: Batch) -> None:
         """Run the batch once more where its timer could not be looked at: what `infer` leaves behind bears on times."""
         if self._expected is not None and not self._was_read:
-            self._compare(engine.infer(images), AFTER)
+            self._compare(ran(engine, batch), AFTER)
 
-    def _compare(self, found: Outputs, when: str) -> None:
+    def _compare(self, found: Outputs | Tensors, when: str) -> None:
         if self._expected is not None and not self.void:
-            problem = _difference(found, self._expected, accepted_gap(self._expected, self._precision))
+            problem = _difference(by_name(found), self._expected, self._precision)
             self.void = f"its outputs {when} are not those that were scored: {problem}" if problem else ""
 
 
-def _scored_outputs(request: CaseRequest, batch_size: int) -> Outputs | None:
-    """Return float32[batch, K]: the scored outputs of the first images, repeated where they are fewer."""
-    path, width = Path(request.outputs_path), request.model.num_classes
+def by_name(outputs: Outputs | Tensors) -> Tensors:
+    """Return outputs by name; those of a batch of images have none."""
+    return outputs if isinstance(outputs, Mapping) else {"": outputs}
+
+
+def ran(engine: Engine, batch: Batch) -> Outputs | Tensors:
+    """Run a batch of images, or of named tensors. Raises: MeasurementError."""
+    return tensors_engine(engine).run(batch) if isinstance(batch, Mapping) else engine.infer(batch)
+
+
+def _scored_outputs(request: CaseRequest, batch_size: int) -> Tensors | None:
+    """Return the scored outputs of the first samples, repeated where they are fewer; None where none were kept."""
+    path, tensors = Path(request.outputs_path), request.model.tensors
     if not request.outputs_path or not path.is_file() or not path.stat().st_size:
         return None
+    if tensors is not None:
+        return first_outputs(path, batch_size, tensors)
+    width = request.model.num_classes
     scored = np.memmap(path, "<f4", "r")
     if scored.size != request.data.scored.n_images * width:  # scoring ended early
         return None
-    return np.array(scored.reshape(-1, width)[np.arange(batch_size) % (scored.size // width)])
+    return {"": np.array(scored.reshape(-1, width)[np.arange(batch_size) % (scored.size // width)])}
 
 
-def _difference(found: Outputs, expected: Outputs, limit: float) -> str:
+def _difference(found: Tensors, expected: Tensors, precision: Precision) -> str:
     """Say what differs, "" where nothing does."""
+    told = (_difference_of(found[name], array, precision, name) for name, array in expected.items())
+    return next((text for text in told if text), "")
+
+
+def _difference_of(found: NDArray[np.generic], expected: NDArray[np.generic], precision: Precision, name: str) -> str:
+    where = f"{name}: " if name else ""
     if found.shape != expected.shape:
-        return f"shape {list(found.shape)} instead of {list(expected.shape)}"
-    if n_broken := int((np.isnan(found) | np.isposinf(found)).sum()):
-        return f"{n_broken} of {found.size} are NaN or infinite"
-    gap = largest_gap(found, expected)
-    return f"they differ by up to {gap:.2g}, accepted {limit:.2g}" if gap > limit else ""
+        return f"{where}shape {list(found.shape)} instead of {list(expected.shape)}"
+    if expected.dtype.kind != "f":
+        n_other = int((found != expected).sum())
+        return f"{where}{n_other} of {found.size} are other numbers" if n_other else ""
+    ours, theirs = found.astype(np.float64), expected.astype(np.float64)
+    is_broken = (np.isnan(ours) & ~np.isnan(theirs)) | (np.isposinf(ours) & ~np.isposinf(theirs))
+    if is_broken.any():
+        return f"{where}{int(is_broken.sum())} of {found.size} are NaN or infinite"
+    tolerance = GRAPH_TOLERANCE[precision] if name else None
+    limit, gap = accepted_gap(theirs, precision, tolerance), largest_gap(ours, theirs)
+    return f"{where}they differ by up to {gap:.2g}, accepted {limit:.2g}" if gap > limit else ""
 
 
 def throughput_of(case: OpenCase, progress: Progress) -> ThroughputReport:
     """Measure every timed batch size. Raises: MeasurementError where a context gives other outputs than were scored."""
     request, engine = case.request, case.engine
+    if request.model.tensors is not None:
+        return ThroughputReport(why_not="throughput is measured of image classifiers")
     if not isinstance(engine, RunsConcurrently):
         return ThroughputReport(why_not=f"{request.case.backend} does not say how its engines run at once")
     case.stage("time")
     levels = request.timing.concurrency or levels_up_to(_n_cpus() // max(1, request.build.num_threads))
     found = []
     for index, batch_size in enumerate(request.timing.batch_sizes):
-        images = timing_batch(request.model, request.data, batch_size)
+        images = timing_images(request.model, request.data, batch_size)
         outputs = AsScored(request, batch_size)
         with case.turn(partial(progress, index, len(request.timing.batch_sizes))):
             try:

@@ -11,9 +11,10 @@ from harness.measure.latency import measure_latency
 from harness.measure.scoring import score_engine
 from harness.precision.effective import effective_precision
 from harness.protocols import BoundsBatches, Images, Progress
-from harness.records import Accuracy, InvarianceCheck, Latency, OutputsOfSize, PackedArray
+from harness.records import Accuracy, InvarianceCheck, Latency, OutputsOfSize, PackedArray, SampleScores
+from harness.worker import samples
 from harness.worker.as_scored import AsScored, throughput_of
-from harness.worker.images import scored_dataset, timing_batch
+from harness.worker.images import scored_dataset, timing_batch, timing_images
 from harness.worker.opening import OpenCase
 from harness.worker.requests import LayerReport, ThroughputReport
 
@@ -39,6 +40,11 @@ def score(case: OpenCase, progress: Progress) -> Accuracy:
     )
 
 
+def run_samples(case: OpenCase, progress: Progress) -> SampleScores:
+    """Run the samples of a model of any graph, and keep the outputs."""
+    return samples.run(case, progress)
+
+
 def time_engine(case: OpenCase, progress: Progress) -> tuple[Latency, ...]:
     """Time the engine at every batch size, in turn with its FP32 reference unless it is FP32 itself."""
     request, asked = case.request, case.request.case
@@ -57,7 +63,13 @@ def time_engine(case: OpenCase, progress: Progress) -> tuple[Latency, ...]:
             with case.turn(partial(progress, index, len(plan.batch_sizes))):
                 outputs = AsScored(request, batch_size)
                 latency = measure_latency(
-                    engines, images, plan, device=asked.device, reference_case=reference.id, look=outputs.look
+                    engines,
+                    images,
+                    plan,
+                    device=asked.device,
+                    batch_size=batch_size,
+                    reference_case=reference.id,
+                    look=outputs.look,
                 )
             looked_at.append((outputs, images))
             latencies.append(latency)
@@ -84,6 +96,8 @@ def read_layers(case: OpenCase) -> LayerReport:
 
 def invariance(case: OpenCase) -> tuple[InvarianceCheck, ...]:
     """Try whether an image's result depends on its neighbours, slot or batch size."""
+    if case.request.model.tensors is not None:
+        return samples.invariance(case, INVARIANCE_IMAGES)
     images, sizes = _tried(case)
     return check_invariance(case.engine, images, batch_sizes=sizes, precision=case.request.case.precision)
 
@@ -103,7 +117,7 @@ def _tried(case: OpenCase) -> tuple[Images, tuple[int, ...]]:
     own = case.backend.batch_bounds(request.build) if isinstance(case.backend, BoundsBatches) else ()
     bounds = set(own or case.batch_sizes)
     largest = max(bounds)
-    images = timing_batch(request.model, request.data, max(2, min(INVARIANCE_IMAGES, largest)))
+    images = timing_images(request.model, request.data, max(2, min(INVARIANCE_IMAGES, largest)))
     # Where a backend names the bounds of what its engine takes, those are the sizes to try; else small ones as well.
     small = set() if own else {1, min(2, largest), min(INVARIANCE_IMAGES, largest)}
     return images, tuple(sorted(small | bounds))

@@ -9,11 +9,21 @@ from dataclasses import replace
 from harness.backends import load_backend
 from harness.errors import BuildError, ConfigError, Unsupported
 from harness.machine.turns import turn_on
+from harness.measure.samples import tensors_engine
 from harness.models.formats import ONNX, model_format
 from harness.precision import CheckedCalibration, prepare_artifact
-from harness.protocols import CalibrationSet, Engine, Images, LoadsEngines, Progress, TimedAfresh
+from harness.protocols import (
+    CalibrationSet,
+    Engine,
+    Images,
+    LoadsEngines,
+    Progress,
+    TensorCalibrationSet,
+    Tensors,
+    TimedAfresh,
+)
 from harness.records import Artifact, EngineFile
-from harness.specs import Case, Precision, batches_of_engine
+from harness.specs import BuildOptions, Case, Precision, batches_of_engine
 from harness.worker.images import calibration_set
 from harness.worker.requests import CaseRequest, Prepared
 
@@ -105,7 +115,7 @@ class OpenCase:
                 artifact,
                 device=self.request.case.device,
                 batch_sizes=self.batch_sizes,
-                options=self.request.build,
+                options=self._build_options,
                 calibration=calibration,
             )
         )
@@ -116,16 +126,23 @@ class OpenCase:
         if not isinstance(self.backend, LoadsEngines):
             raise Unsupported(f"{self.backend.name} loads no engine from a file")
         request = self.request
-        engine = self.backend.load(file, artifact, device=request.case.device, options=request.build)
+        engine = self.backend.load(file, artifact, device=request.case.device, options=self._build_options)
         return self._checked(self._stack.enter_context(engine))
 
     def _checked(self, engine: Engine) -> Engine:
-        if engine.output.dtype != "float32":
+        if self.request.model.tensors is not None:
+            tensors_engine(engine)
+        elif engine.output.dtype != "float32":
             raise BuildError(
                 f"{self.request.case.id}: output {engine.output.name} is {engine.output.dtype}; expected float32: "
                 "export the model with a float32 output (a Cast at its end)"
             )
         return engine
+
+    @property
+    def _build_options(self) -> BuildOptions:
+        """Return what was asked of the build, with what goes in and out of a model of any graph."""
+        return replace(self.request.build, tensors=self.request.model.tensors)
 
     def turn(self, waiting: Callable[[], None]) -> AbstractContextManager[None]:
         """Hold the device against other runs while it is timed; `waiting` is called until it is free."""
@@ -158,6 +175,16 @@ class _ToldCalibration:
         self.fingerprint, self.n_images = images.fingerprint, images.n_images
         if hasattr(images, "images"):
             self.images = images.images
+
+    def feeds(self, batch_size: int) -> Iterator[Tensors]:
+        """Yield the inputs of one run after the other, of a model of any graph. Raises: Unsupported."""
+        if not isinstance(self._images, TensorCalibrationSet):
+            raise Unsupported("the calibration set holds images; its model takes named inputs")
+        self._stage("calibrate")
+        try:
+            yield from self._images.feeds(batch_size)
+        finally:
+            self._stage(self._during)
 
     def batches(self, batch_size: int) -> Iterator[Images]:
         """Yield float32[<= batch_size, ...] in data-set order."""

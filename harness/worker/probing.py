@@ -66,7 +66,7 @@ def needs_of(name: str) -> BackendNeeds:
 
 def inspected(question: OnnxQuestion) -> ModelSpec:
     """Return what an ONNX file says of itself. Raises: DataError, ConfigError."""
-    return inspect_onnx(Path(question.path), **question.overrides)
+    return inspect_onnx(Path(question.path), inputs=question.inputs, is_scored=question.is_scored, **question.overrides)
 
 
 def facts_of(engine: Engine) -> EngineFacts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from harness.records import Artifact, EffectivePrecision, EngineFacts, EngineFile, Layer, Support, Throughput
-from harness.specs import BuildOptions, Case, DatasetRequest, ModelSpec, TimingPlan
+from harness.specs import BuildOptions, Case, DatasetRequest, InputsAsked, ModelSpec, TimingPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +84,8 @@ class OnnxQuestion:
 
     path: str
     overrides: dict[str, float] = field(default_factory=dict)
+    inputs: InputsAsked = field(default_factory=InputsAsked)
+    is_scored: bool = True  # a data set is there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,16 @@ import msgspec
 
 from harness.errors import ConfigError, HarnessError
 from harness.protocols import Progress
-from harness.records import Accuracy, Availability, EngineFacts, InvarianceCheck, Latency, OutputsOfSize, PackedArray
+from harness.records import (
+    Accuracy,
+    Availability,
+    EngineFacts,
+    InvarianceCheck,
+    Latency,
+    OutputsOfSize,
+    PackedArray,
+    SampleScores,
+)
 from harness.specs import ModelSpec
 from harness.worker import measuring
 from harness.worker.opening import OpenCase
@@ -72,6 +81,10 @@ class Service:
     def score(self, request: CaseRequest, progress: Progress) -> Accuracy:
         """Score the open case."""
         return measuring.score(self._opened(request), progress)
+
+    def run_samples(self, request: CaseRequest, progress: Progress) -> SampleScores:
+        """Run the samples of the open case, of a model of any graph."""
+        return measuring.run_samples(self._opened(request), progress)
 
     def time(self, request: CaseRequest, progress: Progress) -> tuple[Latency, ...]:
         """Time the open case."""

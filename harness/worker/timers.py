@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.errors import ConfigError, MeasurementError
-from harness.measure.timing import min_sample_ns, prepare_timer
+from harness.measure.timing import make_timer, min_sample_ns, prepare_timer
 from harness.measure.warm_up import checked_samples
 from harness.protocols import SlowsDown, Timer
 from harness.records import PackedArray
@@ -23,7 +23,7 @@ class OpenTimers:
         case.stage("time")
         for batch_size in plan.batch_sizes:
             images = timing_batch(case.request.model, case.request.data, batch_size)
-            timer = case.engine.timer(images, window=plan.window, launch=plan.launch)
+            timer = make_timer(case.engine, images, batch_size=batch_size, window=plan.window, launch=plan.launch)
             if request.slowdown is not None:
                 if not isinstance(timer, SlowsDown):
                     raise MeasurementError(f"a timer of {case.request.case.backend} cannot be slowed down")

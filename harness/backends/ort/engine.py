@@ -12,15 +12,23 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.backends._cpu import check_timer_request, import_runtime, n_profile_runs
-from harness.backends._inputs import check_images, check_output_shape, timing_images
+from harness.backends._inputs import (
+    check_feeds,
+    check_images,
+    check_output_shape,
+    check_same_outputs,
+    kept_outputs,
+    profile_feeds,
+)
 from harness.backends.ort.profile import layers_from_profile
-from harness.backends.ort.runtime import session_error, single_tensors, vendor_errors
+from harness.backends.ort.runtime import all_tensors, session_error, single_tensors, vendor_errors
 from harness.errors import BuildError, MeasurementError
 from harness.machine.clocks import BoundContext, HostTimer, outputs_of
 from harness.models.onnx_graph import NodeIndex, load_model, one_line
-from harness.protocols import Images, Outputs, Timer
+from harness.protocols import Images, Outputs, Tensors, Timer
 from harness.records import Artifact, EngineFacts, Layer
 from harness.specs import BuildOptions
 
@@ -28,7 +36,7 @@ PROVIDER = "CPUExecutionProvider"
 
 
 class OrtEngine:
-    """One session. Implements `protocols.Engine` and `protocols.RunsConcurrently`."""
+    """One session. Implements `protocols.Engine`, `RunsTensors` and `RunsConcurrently`."""
 
     concurrency = "threads over one session"
 
@@ -50,7 +58,11 @@ class OrtEngine:
         started = time.perf_counter_ns()
         self._session: Any = self._open_session(self._options())
         build_ns = time.perf_counter_ns() - started
-        self.input, self.output = single_tensors(self._session, label)
+        self.inputs, self.outputs = all_tensors(self._session, label)
+        if options.tensors is None:
+            single_tensors(self._session, label)
+        self.input, self.output = self.inputs[0], self.outputs[0]
+        self._tensors, self._names = options.tensors, [tensor.name for tensor in self.outputs]
         self.facts = EngineFacts(
             build_ns=build_ns,
             engine_bytes=os.path.getsize(artifact.onnx_path),
@@ -71,6 +83,15 @@ class OrtEngine:
         result: Outputs = outputs
         return result
 
+    def run(self, feeds: Tensors) -> Tensors:
+        """Run once and return every output, in fresh memory. Raises: MeasurementError."""
+        session = self._opened()
+        check_feeds(feeds, self.inputs, self._label)
+        try:
+            return dict(zip(self._names, session.run(self._names, dict(feeds)), strict=True))
+        except self._errors as error:
+            raise MeasurementError(f"{self._label}: a run failed: {one_line(error)}") from error
+
     def infer_stream(self, batches: Iterable[Images]) -> Iterator[Outputs]:
         """Yield the outputs of each batch in order."""
         for images in batches:
@@ -79,26 +100,34 @@ class OrtEngine:
     def timer(self, images: Images, *, window: str, launch: str) -> Timer:
         """Bind a batch and its output, and return a timer. Raises: ConfigError, MeasurementError."""
         check_timer_request(window, launch, self._label)
-        call, bound_out = self._bound_call(images, self.infer(images), copies=window == "end_to_end")
-        return HostTimer(call, batch_size=len(images), window=window, outputs=outputs_of(bound_out))
+        feeds, expected = {self.input.name: images}, {self.output.name: self.infer(images)}
+        call, bound_out = self._bound_call(feeds, expected, copies=window == "end_to_end")
+        outputs = outputs_of(bound_out[self.output.name])
+        return HostTimer(call, batch_size=len(images), window=window, outputs=outputs)
+
+    def bind(self, feeds: Tensors, *, batch_size: int, window: str, launch: str) -> Timer:
+        """Bind inputs and outputs, and return a timer. Raises: ConfigError, MeasurementError."""
+        check_timer_request(window, launch, self._label)
+        call, bound_out = self._bound_call(feeds, self.run(feeds), copies=window == "end_to_end")
+        return HostTimer(call, batch_size=batch_size, window=window, outputs=kept_outputs(bound_out))
 
     def contexts(self, images: Images, n_contexts: int) -> tuple[BoundContext, ...]:
         """Bind a batch to buffers of their own for every thread; the session is one. Raises: MeasurementError."""
-        bound = [self._bound_call(images, self.infer(images), copies=False) for _ in range(n_contexts)]
-        return tuple(BoundContext(run=call, outputs=outputs_of(buffer)) for call, buffer in bound)
+        feeds, expected = {self.input.name: images}, {self.output.name: self.infer(images)}
+        bound = [self._bound_call(feeds, expected, copies=False) for _ in range(n_contexts)]
+        return tuple(BoundContext(run=call, outputs=outputs_of(buffers[self.output.name])) for call, buffers in bound)
 
     def layers(self) -> tuple[Layer, ...]:
         """Return the kernels that ran and their median times, from a profiled session of its own."""
         self._opened()
-        fixed = self.input.shape[0]
-        images = timing_images(self.input, fixed or self._profile_batch)
+        feeds = profile_feeds(self.inputs, self._tensors, self._profile_batch)
         with tempfile.TemporaryDirectory(prefix="harness-profile-") as folder:
             options = self._options()
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(folder) / "profile")
             options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
             session = self._open_session(options)
-            n_runs = self._run_for_profile(session, images)
+            n_runs = self._run_for_profile(session, feeds)
             events = json.loads(Path(session.end_profiling()).read_text())
             optimized = load_model(Path(folder) / "optimized.onnx", with_weights=False)
         outputs = {node.name: tuple(node.output) for node in optimized.graph.node if node.name}
@@ -143,39 +172,45 @@ class OrtEngine:
             raise BuildError(f"{self._label}: asked for {PROVIDER}, ONNX Runtime took {session.get_providers()}")
         return session
 
-    def _bound_call(self, images: Images, expected: Outputs, *, copies: bool) -> tuple[Callable[[], object], Outputs]:
-        """Return a call on buffers bound beforehand, and the output's; `copies`: images go in, a fresh output out."""
+    def _bound_call(
+        self, feeds: Tensors, expected: Tensors, *, copies: bool
+    ) -> tuple[Callable[[], object], dict[str, NDArray[np.generic]]]:
+        """Return a call on buffers bound beforehand, and the outputs'; `copies`: inputs go in, fresh outputs out."""
         session = self._opened()
-        bound_in, bound_out = np.array(images, order="C"), np.empty_like(expected, order="C")
+        bound_in = {name: np.array(array, order="C") for name, array in feeds.items()}
+        bound_out = {name: np.empty_like(array, order="C") for name, array in expected.items()}
         binding = session.io_binding()
-        for bind, name, array in (
-            (binding.bind_input, self.input.name, bound_in),
-            (binding.bind_output, self.output.name, bound_out),
-        ):
-            bind(name, "cpu", 0, np.float32, list(array.shape), array.ctypes.data)
+        for bind, arrays in ((binding.bind_input, bound_in), (binding.bind_output, bound_out)):
+            for name, array in arrays.items():
+                bind(name, "cpu", 0, array.dtype, list(array.shape), array.ctypes.data)
         run = session.run_with_iobinding
-        run(binding)
-        if not np.allclose(bound_out, expected, rtol=1e-3, atol=1e-5, equal_nan=True):
-            raise MeasurementError(f"{self._label}: I/O-binding output differs from run(); not timed")
+        try:
+            run(binding)
+        except self._errors as error:
+            raise MeasurementError(f"{self._label}: a bound run failed: {one_line(error)}") from error
+        check_same_outputs(bound_out, expected, self._label)
 
         def compute(_keep: object = (bound_in, bound_out)) -> None:
             run(binding)
 
+        pairs = tuple((bound_in[name], array) for name, array in feeds.items())
+
         def end_to_end() -> object:
-            np.copyto(bound_in, images)
+            for target, source in pairs:
+                np.copyto(target, source)
             run(binding)
-            return bound_out.copy()
+            return [array.copy() for array in bound_out.values()]
 
         return end_to_end if copies else compute, bound_out
 
-    def _run_for_profile(self, session: Any, images: Images) -> int:
+    def _run_for_profile(self, session: Any, feeds: Tensors) -> int:
         """Run for about a second and return how often."""
-        feed = {self.input.name: images}
+        feed = dict(feeds)
         started = time.perf_counter_ns()
-        session.run([self.output.name], feed)
+        session.run(self._names, feed)
         n_more = n_profile_runs(time.perf_counter_ns() - started)
         for _ in range(n_more):
-            session.run([self.output.name], feed)
+            session.run(self._names, feed)
         return n_more + 1
 
 

@@ -24,6 +24,9 @@ ERROR_CLASSES = (
     "NotImplemented",
     "RuntimeException",
 )
+TENSOR_TYPE = re.compile(r"tensor\((?P<kind>\w+)\)")
+WHOLE = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
+DTYPES = {"float": "float32", "double": "float64", "float16": "float16", **{name: name for name in WHOLE}}
 # Graphs of one product: what is asked is whether a kernel is there.
 BF16_PROBES = {
     "Conv": "g (bfloat16[1,1,4,4] x, bfloat16[1,1,3,3] w) => (bfloat16[1,1,2,2] y) { y = Conv(x, w) }",
@@ -81,16 +84,29 @@ def vendor_errors() -> tuple[type[Exception], ...]:
 
 def single_tensors(session: Any, label: str) -> tuple[TensorSpec, TensorSpec]:
     """Return a session's input and output. Raises: BuildError for several inputs, or a type other than float32."""
-    inputs, outputs = session.get_inputs(), session.get_outputs()
+    inputs, outputs = all_tensors(session, label)
     if len(inputs) != 1:
-        names = ", ".join(value.name for value in inputs)
+        names = ", ".join(tensor.name for tensor in inputs)
         raise BuildError(f"{label}: the model has {len(inputs)} inputs ({names}); a classifier with one is expected")
-    return tensor_spec(inputs[0], label), tensor_spec(outputs[0], label)
+    for tensor in (inputs[0], outputs[0]):
+        if tensor.dtype != "float32":
+            raise BuildError(f"{label}: {tensor.name} is {tensor.dtype}; expected float32")
+    return inputs[0], outputs[0]
 
 
-def tensor_spec(value: Any, label: str) -> TensorSpec:
-    """Return a session's input or output as ours. Raises: BuildError for a type other than float32."""
+def all_tensors(session: Any, label: str) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Return all inputs and all outputs of a session. Raises: BuildError for one that is no array of numbers."""
+    inputs, outputs = (
+        tuple(_tensor_spec(value, label) for value in values)
+        for values in (session.get_inputs(), session.get_outputs())
+    )
+    return inputs, outputs
+
+
+def _tensor_spec(value: Any, label: str) -> TensorSpec:
+    kind = TENSOR_TYPE.fullmatch(value.type)
+    dtype = DTYPES.get(kind["kind"]) if kind else None
+    if dtype is None:
+        raise BuildError(f"{label}: {value.name} is {value.type}; expected a tensor of numbers that NumPy has")
     shape = tuple(size if isinstance(size, int) else None for size in value.shape)
-    if value.type != "tensor(float)":
-        raise BuildError(f"{label}: {value.name} is {value.type}; expected tensor(float)")
-    return TensorSpec(name=value.name, dtype="float32", shape=shape)
+    return TensorSpec(name=value.name, dtype=dtype, shape=shape)

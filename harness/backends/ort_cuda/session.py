@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.backends._inputs import timing_images
 from harness.backends.ort.profile import layers_from_profile
-from harness.backends.ort.runtime import session_error, tensor_spec, vendor_errors
+from harness.backends.ort.runtime import session_error, single_tensors, vendor_errors
 from harness.backends.ort_cuda.probe import PROVIDER
 from harness.errors import BuildError
 from harness.models.onnx_graph import NodeIndex, one_line
@@ -70,10 +70,9 @@ class CudaSession:
 
     def tensors(self) -> tuple[TensorSpec, TensorSpec]:
         """Return the only input and output. Raises: BuildError for other numbers, types or shapes."""
-        inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
-        if len(inputs) != 1 or len(outputs) != 1:
-            raise BuildError(f"{self._label}: {len(inputs)} inputs, {len(outputs)} outputs; a classifier has one each")
-        source, target = tensor_spec(inputs[0], self._label), tensor_spec(outputs[0], self._label)
+        source, target = single_tensors(self.session, self._label)
+        if (n_outputs := len(self.session.get_outputs())) != 1:
+            raise BuildError(f"{self._label}: the model has {n_outputs} outputs; a classifier has one")
         if len(target.shape) != 2 or target.shape[1] is None:
             raise BuildError(f"{self._label}: output {target.name} has shape {target.shape}; expected (batch, classes)")
         return source, target

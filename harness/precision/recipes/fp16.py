@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.errors import BuildError
+from harness.models.feeds import seeded_feeds
 from harness.models.onnx_graph import INSTALL_HINT, load_model, one_line, sort_nodes
 from harness.precision.activations import ActivationReader
 from harness.precision.calibration import implied_range
 from harness.precision.recipe import CAST, Conversion, ConversionRequest, Recipe
-from harness.protocols import Images
+from harness.protocols import Images, Tensors
 from harness.specs import ModelSpec, Precision
 
 if TYPE_CHECKING:
@@ -57,6 +58,12 @@ class _ProbeImages:
 
     def __init__(self, spec: ModelSpec) -> None:
         self._spec = spec
+
+    def feeds(self, batch_size: int) -> Iterator[Tensors]:
+        """Yield the seeded inputs of one run after the other, of a model of any graph."""
+        if self._spec.tensors is not None:
+            for index in range(self.n_images):
+                yield seeded_feeds(self._spec.tensors, batch_size, first=index * batch_size)
 
     def batches(self, batch_size: int) -> Iterator[Images]:
         """Yield float32[<= batch_size, ...]."""

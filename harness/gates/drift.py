@@ -1,0 +1,93 @@
+"""Gate: the outputs of any graph stay near those of FP32 on the same backend and on the reference backend.
+
+It needs no labels. The unit is the sample: each has one relative error an output, the norm of what differs over the
+norm of the reference. What is judged is their median, by a sign test against the accepted drift: the share of samples
+that lie beyond it is above one half, or below it. Source: Conover, Practical Nonparametric Statistics, section 3.4.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from harness.gates._gate import Evidence, Gate
+from harness.records import Outcome, Record, TensorDrift, Verdict
+from harness.specs import REFERENCE_BACKEND
+from harness.stats import below_floor_p
+
+FP32_DRIFT = 0.01  # between FP32 engines: TF32 and other orders of addition stay below; another operator does not
+HALF = 0.5
+SHOWN_OTHERS = 2  # outputs named beside the worst
+
+
+def judge(evidence: Evidence) -> tuple[Verdict, ...]:
+    """Judge the farthest output against each engine that the case was compared with; one verdict each."""
+    record = evidence.record
+    against = dict.fromkeys(drift.against for drift in record.tensor_drifts)
+    return tuple(_judge(record, [d for d in record.tensor_drifts if d.against == other]) for other in against)
+
+
+def _judge(record: Record, drifts: list[TensorDrift]) -> Verdict:
+    worst = max(drifts, key=lambda drift: (drift.n_reshaped, drift.median, drift.max_abs))
+    relative = worst.relative.array().astype(np.float64)
+    accepted = record.tolerance.max_drift
+    if accepted is None and record.case.is_source:
+        accepted = FP32_DRIFT
+    message = _told(worst, drifts)
+    if accepted is None:
+        return _verdict(worst, Outcome.SAME, "no_limit", f"{message}; --max-drift sets a limit")
+    n_beyond = int((relative > accepted).sum())
+    # The chance of so many, or so few, beyond the limit were it the median.
+    p_beyond = below_floor_p(relative.size - n_beyond, relative.size, HALF)
+    p_within = below_floor_p(n_beyond, relative.size, HALF)
+    message = f"{message}; {n_beyond} beyond the accepted {accepted:.2%}"
+    alpha = record.tolerance.alpha
+    if p_beyond <= alpha:
+        advice = "compare the layers' precisions, or keep some in float with --keep-float; --max-drift sets the limit"
+        return _verdict(worst, Outcome.REGRESSED, "drift_beyond_limit", message, p=p_beyond, advice=advice)
+    if p_within <= alpha:
+        return _verdict(worst, Outcome.SAME, "within_limit", message, p=p_beyond)
+    advice = "run more samples with --score-images, or a data set's with --dataset"
+    return _verdict(worst, Outcome.INCONCLUSIVE, "too_few_samples", message, p=p_beyond, advice=advice)
+
+
+def _told(worst: TensorDrift, drifts: list[TensorDrift]) -> str:
+    parts = [f"median error {worst.median:.2%} of {worst.output} against {worst.against} on {worst.n_samples} samples"]
+    relative = worst.relative.array()
+    parts.append(f"largest {float(relative[worst.worst]):.2%} in sample {worst.worst}")
+    if worst.agreement is not None:
+        parts.append(f"the largest along its last axis agrees in {worst.agreement:.2%}")
+    if worst.n_reshaped:
+        parts.append(f"{worst.n_reshaped} of another shape")
+    others = sorted((d for d in drifts if d is not worst), key=lambda drift: -drift.median)[:SHOWN_OTHERS]
+    parts += [f"{drift.output} {drift.median:.2%}" for drift in others]
+    return ", ".join(parts)
+
+
+def _verdict(
+    drift: TensorDrift, outcome: Outcome, code: str, message: str, *, p: float | None = None, advice: str = ""
+) -> Verdict:
+    return Verdict(
+        gate=GATE.name,
+        outcome=outcome,
+        code=code,
+        message=message,
+        advice=advice,
+        is_failure=outcome is Outcome.REGRESSED,
+        value=drift.median if np.isfinite(drift.median) else None,
+        p_value=p,
+        p_test="" if p is None else "sign test of the median error",
+    )
+
+
+GATE = Gate(
+    name="drift",
+    summary="the outputs of any graph stay within --max-drift of FP32, and FP32's of the reference backend",
+    needs=("samples", "samples_fp32", "samples_reference"),
+    applies=lambda candidate: (
+        candidate.runs_samples and not (candidate.is_source and candidate.case.backend == REFERENCE_BACKEND)
+    ),
+    judge=judge,
+    order=45,
+    in_family=True,
+    judges_outputs=True,
+)
