@@ -15,7 +15,7 @@ from harness.options.sharing import is_brought_by_conftest, lines_of_taken, shar
 from harness.options.values import HarnessOptions
 from harness.records import Latency
 from harness.report.progress import CaseProgress, progress_on
-from harness.run.plan import Plan, plan_run
+from harness.run.plan import Plan, plan_run, timing_of
 from harness.run.sharding import options_of_run, shard_of
 from harness.specs import Case
 from harness.worker.interrupts import INTERRUPTS
@@ -48,8 +48,6 @@ class _State:
 
     def batch_sizes_of(self, case: Case) -> tuple[int, ...]:
         """Return the batch sizes that a planned case is timed at."""
-        from harness.run.cases import timing_of
-
         if self.plan is None or self.options is None:
             return ()
         return timing_of(self.plan.models[case.model], self.options).batch_sizes

@@ -6,7 +6,7 @@ reason and costs nothing twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -15,8 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import HarnessError, MeasurementError, Unsupported
-from harness.measure.samples import read_outputs
-from harness.protocols import Tensors
 from harness.records import (
     Accuracy,
     EffectivePrecision,
@@ -72,7 +70,7 @@ class _Measured:
         self._request, self._progress = request, settings.progress
         self._worker = CaseWorker(request, name=name, settings=settings)
         self._answers: dict[str, object] = {}
-        known = None if kept is None else known_of(kept, Path(request.outputs_path))
+        known = None if kept is None else known_of(kept, self.outputs_path)
         if known is not None:
             self._answers = dict(known.answers)
             self.failure, self.test_failure = known.failure, known.record.test_failure
@@ -82,6 +80,11 @@ class _Measured:
     def case(self) -> Case:
         """The case."""
         return self._request.case
+
+    @property
+    def outputs_path(self) -> Path:
+        """Where the raw outputs of what was scored lie."""
+        return Path(self._request.outputs_path)
 
     def arm(self) -> Arm:
         """Return how its engine can be timed again, in a process of its own."""
@@ -113,16 +116,6 @@ class _Measured:
         """Run the samples of a model of any graph."""
         self.prepare()
         return self._ask("run_samples", SampleScores)
-
-    def scores(self) -> Accuracy | SampleScores:
-        """Score the images, or run the samples."""
-        return self.accuracy() if self.model.tensors is None else self.samples()
-
-    def sample_outputs(self) -> Iterator[Tensors]:
-        """Yield the outputs of each sample, read from disk. Raises: MeasurementError."""
-        self.samples()
-        names = self.model.tensors.output_names if self.model.tensors is not None else ()
-        return read_outputs(Path(self._request.outputs_path), names)
 
     def latencies(self) -> tuple[Latency, ...]:
         """Time the engine at every batch size, in turn with its FP32 reference.
@@ -169,7 +162,7 @@ class _Measured:
         """Return the outputs of the scored images, float32[N, K], mapped from disk."""
         self.accuracy()
         try:
-            return np.memmap(self._request.outputs_path, "<f4", "r").reshape(-1, self.model.num_classes)
+            return np.memmap(self.outputs_path, "<f4", "r").reshape(-1, self.model.num_classes)
         except (OSError, ValueError) as error:
             raise MeasurementError(f"{self.case.id}: its outputs are gone ({error})") from error
 

@@ -13,9 +13,9 @@ from harness.protocols import Progress
 from harness.records import CPU, Artifact, Record
 from harness.run.case import CaseRun
 from harness.run.expected import ExpectedCases
-from harness.run.plan import Plan
+from harness.run.plan import Plan, timing_of
 from harness.run.settings import Environments, cache_folder, tolerances_of, worker_settings
-from harness.specs import BuildOptions, Case, ModelSpec, TimingPlan
+from harness.specs import BuildOptions, Case, ModelSpec
 from harness.worker.requests import CaseRequest
 
 EMULATION_BACKEND = "ort-emulation"
@@ -145,21 +145,12 @@ def case_request(case: Case, model: ModelSpec, options: HarnessOptions) -> CaseR
     )
 
 
-def timing_of(model: ModelSpec, options: HarnessOptions) -> TimingPlan:
-    """Return how a model is timed.
-
-    One of any graph is at the batch size that its inputs' shapes hold, or at those asked by name: the default's largest
-    may be too much for it.
-    """
-    if model.tensors is None:
-        return options.timing
-    asked = options.timing.batch_sizes if "timing.batch_sizes" in options.named else (1,)
-    return replace(options.timing, batch_sizes=model.tensors.timed_batches(asked))
-
-
 def _scored(run: CaseRun) -> CaseRun:
     if not run.was_scored:
-        run.scores()
+        if run.model.tensors is None:
+            run.accuracy()
+        else:
+            run.samples()
         run.close()
     return run
 

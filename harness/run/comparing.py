@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from harness.errors import HarnessError
 from harness.measure.evidence import drift_between, flips_between_runs, size_checks
-from harness.measure.samples import drift_of_outputs
+from harness.measure.samples import drift_of_outputs, read_outputs
 from harness.options.values import HarnessOptions
 from harness.records import CPU
 from harness.run.case import CaseRun
@@ -48,9 +48,10 @@ class Comparing:
         known = run.comparison.tensor_drifts
         if other is run or run.model.tensors is None or any(drift.against == other.case.id for drift in known):
             return
-        found = drift_of_outputs(
-            other.sample_outputs(), run.sample_outputs(), run.model.tensors.output_names, against=other.case.id
-        )
+        names = run.model.tensors.output_names
+        run.samples()
+        theirs, ours = (read_outputs(side.outputs_path, names) for side in (other, run))
+        found = drift_of_outputs(theirs, ours, names, against=other.case.id)
         run.comparison = replace(run.comparison, tensor_drifts=(*known, *found))
 
     def with_emulation(self, run: CaseRun) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.errors import ConfigError
@@ -15,7 +15,7 @@ from harness.records import CPU, Availability, ShardOrigin
 from harness.run.choosing import choose_models, models_dir_of, names_of_folder
 from harness.run.data import check_data
 from harness.run.probing import choose_backends, one_line, takes_device
-from harness.specs import DEFAULT_RECIPES, GIVEN_RECIPE, Case, ModelSpec, Precision
+from harness.specs import DEFAULT_RECIPES, GIVEN_RECIPE, Case, ModelSpec, Precision, TimingPlan
 
 NOT_INSTALLED = "is not installed"  # in the reason of a backend without its package
 
@@ -126,3 +126,15 @@ def device_of(options: HarnessOptions, availability: Availability) -> str:
             f"--device={options.device}: {availability.backend} supports only {', '.join(availability.devices)} here"
         )
     return options.device
+
+
+def timing_of(model: ModelSpec, options: HarnessOptions) -> TimingPlan:
+    """Return how a model is timed.
+
+    One of any graph is at the batch size that its inputs' shapes hold, or at those asked by name: the default's largest
+    may be too much for it.
+    """
+    if model.tensors is None:
+        return options.timing
+    asked = options.timing.batch_sizes if "timing.batch_sizes" in options.named else (1,)
+    return replace(options.timing, batch_sizes=model.tensors.timed_batches(asked))

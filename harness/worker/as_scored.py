@@ -86,7 +86,7 @@ def _scored_outputs(request: CaseRequest, batch_size: int) -> Tensors | None:
 
 def _difference(found: Tensors, expected: Tensors, precision: Precision) -> str:
     """Say what differs, "" where nothing does."""
-    told = (_difference_of(found[name], array, precision, name) for name, array in expected.items())
+    told = (_difference_of(found[name], array, precision, name) for name, array in expected.items() if name in found)
     return next((text for text in told if text), "")
 
 

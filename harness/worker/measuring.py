@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from harness.measure.invariance import check_invariance, outputs_in_batches
 from harness.measure.latency import measure_latency
 from harness.measure.scoring import score_engine
-from harness.precision.effective import effective_precision
-from harness.protocols import BoundsBatches, Images, Progress
-from harness.records import Accuracy, InvarianceCheck, Latency, OutputsOfSize, PackedArray, SampleScores
-from harness.worker import samples
+from harness.protocols import Progress
+from harness.records import Accuracy, Latency
+from harness.worker import inspecting, samples
 from harness.worker.as_scored import AsScored, throughput_of
-from harness.worker.images import scored_dataset, timing_batch, timing_images
+from harness.worker.images import scored_dataset, timing_batch
 from harness.worker.opening import OpenCase
-from harness.worker.requests import LayerReport, ThroughputReport
-
-INVARIANCE_IMAGES = 16
 
 
 def score(case: OpenCase, progress: Progress) -> Accuracy:
@@ -38,11 +34,6 @@ def score(case: OpenCase, progress: Progress) -> Accuracy:
         outputs_path=outputs,
         progress=progress,
     )
-
-
-def run_samples(case: OpenCase, progress: Progress) -> SampleScores:
-    """Run the samples of a model of any graph, and keep the outputs."""
-    return samples.run(case, progress)
 
 
 def time_engine(case: OpenCase, progress: Progress) -> tuple[Latency, ...]:
@@ -82,42 +73,13 @@ def time_engine(case: OpenCase, progress: Progress) -> tuple[Latency, ...]:
     return tuple(replace(one, void=outputs.void) for one, (outputs, _) in zip(latencies, looked_at, strict=True))
 
 
-def throughput(case: OpenCase, progress: Progress) -> ThroughputReport:
-    """Run several inferences at once."""
-    return throughput_of(case, progress)
-
-
-def read_layers(case: OpenCase) -> LayerReport:
-    """Read back what ran. Call it last: profiling disturbs what is timed after it."""
-    asked, layers = case.request.case, case.engine.layers()
-    effective = effective_precision(layers, asked.precision, has_cast_weights=asked.has_cast_weights)
-    return LayerReport(layers=layers, effective_precision=effective)
-
-
-def invariance(case: OpenCase) -> tuple[InvarianceCheck, ...]:
-    """Try whether an image's result depends on its neighbours, slot or batch size."""
-    if case.request.model.tensors is not None:
-        return samples.invariance(case, INVARIANCE_IMAGES)
-    images, sizes = _tried(case)
-    return check_invariance(case.engine, images, batch_sizes=sizes, precision=case.request.case.precision)
-
-
-def outputs_by_size(case: OpenCase) -> tuple[OutputsOfSize, ...]:
-    """Return the outputs of the images that invariance was tried with, at each batch size."""
-    images, sizes = _tried(case)
-    fixed = case.engine.input.shape[0]
-    return tuple(
-        OutputsOfSize(batch_size=size, outputs=PackedArray.of(outputs_in_batches(case.engine, images, size)))
-        for size in ((fixed,) if fixed else sizes)
-    )
-
-
-def _tried(case: OpenCase) -> tuple[Images, tuple[int, ...]]:
-    request = case.request
-    own = case.backend.batch_bounds(request.build) if isinstance(case.backend, BoundsBatches) else ()
-    bounds = set(own or case.batch_sizes)
-    largest = max(bounds)
-    images = timing_images(request.model, request.data, max(2, min(INVARIANCE_IMAGES, largest)))
-    # Where a backend names the bounds of what its engine takes, those are the sizes to try; else small ones as well.
-    small = set() if own else {1, min(2, largest), min(INVARIANCE_IMAGES, largest)}
-    return images, tuple(sorted(small | bounds))
+# What is measured of an open case, by the name of the call.
+MEASUREMENTS: dict[str, Callable[[OpenCase, Progress], object]] = {
+    "score": score,
+    "run_samples": samples.run,
+    "time": time_engine,
+    "throughput": throughput_of,
+    "layers": inspecting.read_layers,
+    "invariance": inspecting.invariance,
+    "outputs_by_size": inspecting.outputs_by_size,
+}

@@ -9,7 +9,6 @@ from dataclasses import replace
 from harness.backends import load_backend
 from harness.errors import BuildError, ConfigError, Unsupported
 from harness.machine.turns import turn_on
-from harness.measure.samples import tensors_engine
 from harness.models.formats import ONNX, model_format
 from harness.precision import CheckedCalibration, prepare_artifact
 from harness.protocols import (
@@ -18,6 +17,7 @@ from harness.protocols import (
     Images,
     LoadsEngines,
     Progress,
+    RunsTensors,
     TensorCalibrationSet,
     Tensors,
     TimedAfresh,
@@ -131,7 +131,8 @@ class OpenCase:
 
     def _checked(self, engine: Engine) -> Engine:
         if self.request.model.tensors is not None:
-            tensors_engine(engine)
+            if not isinstance(engine, RunsTensors):
+                raise Unsupported(f"{self.backend.name} takes one float32 image and gives one row an image")
         elif engine.output.dtype != "float32":
             raise BuildError(
                 f"{self.request.case.id}: output {engine.output.name} is {engine.output.dtype}; expected float32: "

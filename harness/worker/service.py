@@ -6,35 +6,25 @@ import os
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from harness.errors import ConfigError, HarnessError
 from harness.protocols import Progress
-from harness.records import (
-    Accuracy,
-    Availability,
-    EngineFacts,
-    InvarianceCheck,
-    Latency,
-    OutputsOfSize,
-    PackedArray,
-    SampleScores,
-)
+from harness.records import Availability, EngineFacts, PackedArray
 from harness.specs import ModelSpec
-from harness.worker import measuring
+from harness.worker.measuring import MEASUREMENTS
 from harness.worker.opening import OpenCase
 from harness.worker.probing import facts_of, inspected, needs_of, origin_of, probed
 from harness.worker.requests import (
     BackendNeeds,
     CaseRequest,
-    LayerReport,
     ModuleOrigin,
     OnnxQuestion,
     Prepared,
     RoundRequest,
-    ThroughputReport,
     TimerFacts,
     TimersRequest,
 )
@@ -78,17 +68,9 @@ class Service:
         self._open = OpenCase(request, stage=self._stage, progress=progress)
         return self._open.prepare()
 
-    def score(self, request: CaseRequest, progress: Progress) -> Accuracy:
-        """Score the open case."""
-        return measuring.score(self._opened(request), progress)
-
-    def run_samples(self, request: CaseRequest, progress: Progress) -> SampleScores:
-        """Run the samples of the open case, of a model of any graph."""
-        return measuring.run_samples(self._opened(request), progress)
-
-    def time(self, request: CaseRequest, progress: Progress) -> tuple[Latency, ...]:
-        """Time the open case."""
-        return measuring.time_engine(self._opened(request), progress)
+    def measure(self, name: str, request: CaseRequest, progress: Progress) -> object:
+        """Make one of MEASUREMENTS of the open case."""
+        return MEASUREMENTS[name](self._opened(request), progress)
 
     def build_reference(self, request: CaseRequest, progress: Progress) -> None:
         """Leave FP32 of the open case in the cache."""
@@ -105,25 +87,9 @@ class Service:
             raise ConfigError(f"{request.case.case.id} has no timers in this worker")
         return self._timers.round(request.batch_size)
 
-    def throughput(self, request: CaseRequest, progress: Progress) -> ThroughputReport:
-        """Run several inferences of the open case at once."""
-        return measuring.throughput(self._opened(request), progress)
-
-    def layers(self, request: CaseRequest, progress: Progress) -> LayerReport:
-        """Read the open case's layers back."""
-        return measuring.read_layers(self._opened(request))
-
     def facts(self, request: CaseRequest, progress: Progress) -> EngineFacts:
         """Say what the open case's engine has noted by now."""
         return facts_of(self._opened(request).engine)
-
-    def invariance(self, request: CaseRequest, progress: Progress) -> tuple[InvarianceCheck, ...]:
-        """Try the open case's invariance."""
-        return measuring.invariance(self._opened(request))
-
-    def outputs_by_size(self, request: CaseRequest, progress: Progress) -> tuple[OutputsOfSize, ...]:
-        """Run the open case at each of its batch sizes."""
-        return measuring.outputs_by_size(self._opened(request))
 
     def close(self, request: CaseRequest, progress: Progress) -> None:
         """Free the open case."""
@@ -163,7 +129,8 @@ def _answer(service: Service, name: str, value: msgspec.Raw, progress: Progress)
     started = time.perf_counter()
     try:
         argument = msgspec.json.decode(value, type=ARGUMENTS.get(name, CaseRequest))
-        result = msgspec.Raw(msgspec.json.encode(getattr(service, name)(argument, progress)))
+        called = partial(service.measure, name) if name in MEASUREMENTS else getattr(service, name)
+        result = msgspec.Raw(msgspec.json.encode(called(argument, progress)))
         SWALLOWED.refuse()
     except HarnessError as error:
         SWALLOWED.forget()

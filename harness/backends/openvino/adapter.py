@@ -18,9 +18,9 @@ from harness.backends._cpu import (
     unusable,
 )
 from harness.backends._traits import Traits, takes_files
-from harness.backends.openvino.compiled import DEVICE, CompiledModels, check_operators
+from harness.backends.openvino.compiled import DEVICE, CompiledModels, check_operators, core_with
 from harness.backends.openvino.engine import OpenvinoEngine
-from harness.backends.openvino.options import NAME
+from harness.backends.openvino.options import NAME, OpenvinoOptions
 from harness.models.formats import ONNX, OPENVINO_IR, model_format
 from harness.models.onnx_graph import NodeIndex, index_nodes
 from harness.protocols import CalibrationSet
@@ -95,7 +95,8 @@ class OpenvinoBackend:
         """
         del calibration  # the artifact holds its scales
         nodes = self._nodes(artifact, device)
-        check_operators(import_runtime("openvino").Core(), artifact, device.upper())
+        core = core_with(import_runtime("openvino"), OpenvinoOptions.of(options.settings).extensions)
+        check_operators(core, artifact, device.upper())
         label = f"{artifact.model}-{NAME}-{artifact.precision}"
         open_models = partial(CompiledModels, artifact, label=label, device=device.upper(), options=options)
         return OpenvinoEngine(open_models, label=label, batch_sizes=batch_sizes, nodes=nodes)

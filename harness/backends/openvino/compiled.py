@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from harness.backends._cpu import import_runtime
 from harness.backends.openvino.options import OpenvinoOptions
 from harness.errors import BuildError, Unsupported
+from harness.protocols import Tensors
 from harness.records import Artifact, TensorSpec
 from harness.specs import BuildOptions, Precision
 
@@ -15,6 +17,9 @@ DEVICE = "CPU"
 VIRTUAL_DEVICES = ("AUTO", "BATCH", "HETERO", "MULTI")  # made of others
 NO_OPERATORS = frozenset({"Constant", "Parameter", "Result"})
 NS_PER_MS = 1e6
+DTYPES = {"f32": "float32", "f16": "float16", "f64": "float64", "boolean": "bool"}
+DTYPES |= {f"i{bits}": f"int{bits}" for bits in (8, 16, 32, 64)}
+DTYPES |= {f"u{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)}
 HINTS = {
     Precision.FP32: "f32",
     Precision.FP16: "f16",
@@ -37,10 +42,21 @@ class CompiledModels:
         }
         if is_cpu_alone(device):  # others know no threads
             self.config |= {"INFERENCE_NUM_THREADS": options.num_threads, **own.of_cpu()}
-        self.core: Any = self.ov.Core()
+        self.core: Any = core_with(self.ov, own.extensions)
+        self.tensors = options.tensors
         self._compiled: dict[int | None, Any] = {}  # batch size -> model; None is the dynamic one
         self._requests: dict[int | None, Any] = {}
-        self.input, self.output = self._read_tensors()
+        self.inputs, self.outputs = self._read_tensors()
+
+    @property
+    def input(self) -> TensorSpec:
+        """Return a classifier's input, or the first one."""
+        return self.inputs[0]
+
+    @property
+    def output(self) -> TensorSpec:
+        """Return a classifier's output, or the first one."""
+        return self.outputs[0]
 
     def of_size(self, size: int) -> Any:
         """Return the static model of a batch size. Raises: BuildError."""
@@ -57,6 +73,13 @@ class CompiledModels:
             self._requests[key] = self._compiled[key].create_infer_request()
         return self._requests[key]
 
+    def request_of(self, feeds: Tensors) -> Any:
+        """Return the request that runs the inputs of any graph: of the static model with these shapes, or dynamic."""
+        shapes = {name: array.shape for name, array in feeds.items()}
+        tensors = self.tensors
+        size = next((n for n in self._compiled if n is not None and tensors and tensors.shapes(n) == shapes), None)
+        return self.request(-1 if size is None else size)
+
     def of_streams(self, n_streams: int) -> dict[str, object]:
         """Return what a model is compiled with that runs several requests at once, each on as many threads as one."""
         threads = self.config.get("INFERENCE_NUM_THREADS")
@@ -67,7 +90,9 @@ class CompiledModels:
         """Compile for one batch size; None keeps the batch free. Raises: BuildError."""
         model = self._read()
         try:
-            if size is not None and self.input.shape[0] is None:
+            if self.tensors is not None:
+                self._give_shapes(model, size)
+            elif size is not None and self.input.shape[0] is None:
                 free = [-1 if n is None else n for n in self.input.shape[1:]]
                 model.reshape(self.ov.PartialShape([size, *free]))
             return self.core.compile_model(model, self.device, {**self.config, **extra})
@@ -90,19 +115,50 @@ class CompiledModels:
                 f"{self._label}: OpenVINO cannot read {self._artifact.onnx_path}: {reason_of(error)}"
             ) from error
 
-    def _read_tensors(self) -> tuple[TensorSpec, TensorSpec]:
+    def _give_shapes(self, model: Any, size: int | None) -> None:
+        """Fix the inputs of any graph at a batch size; None leaves free what its file does."""
+        if self.tensors is None or size is None:
+            return
+        names = {port.get_any_name() for port in model.inputs}
+        shapes = {name: shape for name, shape in self.tensors.shapes(size).items() if name in names}
+        model.reshape({name: self.ov.PartialShape(list(shape)) for name, shape in shapes.items()})
+
+    def _read_tensors(self) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
         model = self._read()
+        if self.tensors is None:
+            self._check_classifier(model)
+        inputs, outputs = (tuple(map(self._tensor, ports)) for ports in (model.inputs, model.outputs))
+        return inputs, outputs
+
+    def _check_classifier(self, model: Any) -> None:
         if len(model.inputs) != 1:
             names = ", ".join(port.get_any_name() for port in model.inputs)
             raise BuildError(f"{self._label}: the model has {len(model.inputs)} inputs ({names}); expected one")
-        return self._tensor(model.inputs[0]), self._tensor(model.outputs[0])
+        for port in (model.inputs[0], model.outputs[0]):
+            kind = port.get_element_type().get_type_name()
+            if kind != "f32":
+                raise BuildError(f"{self._label}: {port.get_any_name()} is {kind}; expected f32")
 
     def _tensor(self, port: Any) -> TensorSpec:
         name, kind = port.get_any_name(), port.get_element_type().get_type_name()
-        if kind != "f32":
-            raise BuildError(f"{self._label}: {name} is {kind}; expected f32")
-        shape = tuple(size.get_length() if size.is_static else None for size in port.get_partial_shape())
-        return TensorSpec(name=name, dtype="float32", shape=shape)
+        if kind not in DTYPES:
+            raise BuildError(f"{self._label}: {name} is {kind}; expected a tensor of numbers that NumPy has")
+        partial = port.get_partial_shape()
+        shape = (
+            tuple(size.get_length() if size.is_static else None for size in partial) if partial.rank.is_static else ()
+        )
+        return TensorSpec(name=name, dtype=DTYPES[kind], shape=shape)
+
+
+def core_with(ov: Any, extensions: Sequence[str]) -> Any:
+    """Return a core that knows the operators of some libraries. Raises: BuildError for one that it cannot load."""
+    core = ov.Core()
+    for library in extensions:
+        try:
+            core.add_extension(library)
+        except RuntimeError as error:
+            raise BuildError(f"--openvino-extension={library}: {reason_of(error)}") from error
+    return core
 
 
 def is_cpu_alone(device: str) -> bool:

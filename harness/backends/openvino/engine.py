@@ -8,26 +8,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 
 from harness.backends._cpu import check_timer_request
-from harness.backends._inputs import check_images, check_output_shape, timing_images
-from harness.backends.openvino.compiled import NS_PER_MS, CompiledModels, reason_of
+from harness.backends._inputs import check_images, check_output_shape, profile_feeds
+from harness.backends.openvino.binding import bind_tensors, image_contexts, image_timer, run_tensors
+from harness.backends.openvino.compiled import CompiledModels, reason_of
 from harness.backends.openvino.facts import facts_of_models
 from harness.backends.openvino.layers import layer_from_rt_info, layer_times_ns, rt_info_texts
 from harness.errors import MeasurementError
-from harness.machine.clocks import BoundContext, HostTimer, ReportedTimer, outputs_of
 from harness.models.onnx_graph import NodeIndex
-from harness.protocols import Images, Outputs, Timer
+from harness.protocols import Context, Images, Outputs, Tensors, Timer
 from harness.records import Layer
 
 
 class OpenvinoEngine:
-    """Compiled models of one artifact, by batch size. Implements `protocols.Engine`, `RunsConcurrently`."""
+    """Compiled models of one artifact, by batch size.
+
+    Implements `protocols.Engine`, `RunsTensors` and `RunsConcurrently`.
+    """
 
     concurrency = "requests of one model compiled for throughput, a stream each"
 
@@ -37,8 +38,10 @@ class OpenvinoEngine:
         self._label, self._nodes = label, nodes
         started = time.perf_counter_ns()
         self._models = open_models()
+        self.inputs, self.outputs = self._models.inputs, self._models.outputs
         self.input, self.output = self._models.input, self._models.output
-        self._sizes = (self.input.shape[0],) if self.input.shape[0] else tuple(sorted(set(batch_sizes)))
+        fixed = self.input.shape[0] if self._models.tensors is None else None
+        self._sizes = (fixed,) if fixed else tuple(sorted(set(batch_sizes)))
         for size in self._sizes:
             self._models.of_size(size)
         build_ns = time.perf_counter_ns() - started
@@ -60,6 +63,11 @@ class OpenvinoEngine:
         check_output_shape(outputs.shape, len(images), self._label)
         return outputs
 
+    def run(self, feeds: Tensors) -> Tensors:
+        """Run once and return every output, in fresh memory. Raises: MeasurementError."""
+        self._opened()
+        return run_tensors(self._models, feeds, self._label)
+
     def infer_stream(self, batches: Iterable[Images]) -> Iterator[Outputs]:
         """Yield the outputs of each batch in order."""
         for images in batches:
@@ -72,43 +80,31 @@ class OpenvinoEngine:
         with the copies in and out.
         """
         check_timer_request(window, launch, self._label)
-        expected = self.infer(images)
-        size = len(images)
-        request, bound_in, bound_out = self._bound(self._models.of_size(size), images, expected)
+        return image_timer(self._models, images, self.infer(images), window=window, label=self._label)
 
-        def compute(_keep: object = (bound_in, bound_out)) -> float:
-            request.infer()
-            return float(request.latency * NS_PER_MS)
+    def bind(self, feeds: Tensors, *, batch_size: int, window: str, launch: str) -> Timer:
+        """Bind inputs and outputs to a static engine, and return a timer; the windows are those of `timer`.
 
-        def end_to_end() -> object:
-            np.copyto(bound_in, images)
-            request.infer()
-            return bound_out.copy()
+        Raises: ConfigError, MeasurementError.
+        """
+        check_timer_request(window, launch, self._label)
+        self._opened()
+        return bind_tensors(self._models, feeds, batch_size=batch_size, window=window, label=self._label)
 
-        if window == "compute":
-            return ReportedTimer(compute, batch_size=size, window=window, outputs=outputs_of(bound_out))
-        return HostTimer(end_to_end, batch_size=size, window=window, outputs=outputs_of(bound_out))
-
-    def contexts(self, images: Images, n_contexts: int) -> tuple[BoundContext, ...]:
+    def contexts(self, images: Images, n_contexts: int) -> tuple[Context, ...]:
         """Compile the model with so many streams, and bind a batch to a request of each.
 
         Raises: BuildError, MeasurementError.
         """
-        expected, size = self.infer(images), len(images)
-        model = self._models.compile(size, **self._models.of_streams(n_contexts))
-        bound = (self._bound(model, images, expected) for _ in range(n_contexts))
-        return tuple(
-            BoundContext(run=partial(_run_bound, request, bound_in), outputs=outputs_of(bound_out))
-            for request, bound_in, bound_out in bound
-        )
+        return image_contexts(self._models, images, self.infer(images), n_contexts=n_contexts, label=self._label)
 
     def layers(self) -> tuple[Layer, ...]:
         """Return the layers of the largest engine as they ran, with median times of a profiled engine of its own."""
         self._opened()
         size = max(self._sizes)
-        images = timing_images(self.input, size)
-        self.infer(images)  # before the first inference some layers name no primitive
-        times = layer_times_ns(self._models, size, images)
+        feeds = profile_feeds(self.inputs, self._models.tensors, size)
+        run_tensors(self._models, feeds, self._label)  # before the first inference some layers name no primitive
+        times = layer_times_ns(self._models, size, feeds)
         ops = self._models.of_size(size).get_runtime_model().get_ordered_ops()
         layers = (
             layer_from_rt_info(op.get_friendly_name(), rt_info_texts(op.get_rt_info()), self._nodes, times)
@@ -128,22 +124,6 @@ class OpenvinoEngine:
     ) -> None:
         self.close()
 
-    def _bound(self, model: Any, images: Images, expected: Outputs) -> tuple[Any, Images, Outputs]:
-        """Return a request of a model, and the buffers that it is bound to. Raises: MeasurementError."""
-        request = model.create_infer_request()
-        bound_in, bound_out = np.array(images, order="C"), np.empty_like(expected, order="C")
-        request.set_input_tensor(self._models.ov.Tensor(bound_in, shared_memory=True))
-        request.set_output_tensor(self._models.ov.Tensor(bound_out, shared_memory=True))
-        request.infer()
-        if not np.allclose(bound_out, expected, rtol=1e-3, atol=1e-5, equal_nan=True):
-            raise MeasurementError(f"{self._label}: output of the bound request differs from infer(); not timed")
-        return request, bound_in, bound_out
-
     def _opened(self) -> None:
         if self._models.core is None:
             raise MeasurementError(f"{self._label}: the engine is closed; build it again")
-
-
-def _run_bound(request: Any, keep: Images) -> None:
-    """Run a request; `keep`: the memory that it reads."""
-    request.infer()

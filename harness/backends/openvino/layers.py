@@ -6,11 +6,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from harness.backends._cpu import n_profile_runs
 from harness.backends.openvino.compiled import NS_PER_MS, CompiledModels
 from harness.models.onnx_graph import NodeIndex
 from harness.precision.effective import is_multiplying, median_times, onnx_nodes_of
-from harness.protocols import Images
+from harness.protocols import Tensors
 from harness.records import Layer
 
 # A primitive is named <implementation>_<type of its arithmetic>. Source: OpenVINO 2026.4, intel_cpu/src/node.cpp,
@@ -81,10 +83,12 @@ def rt_info_texts(info: Any) -> dict[str, str]:
     return {key: info[key].astype(str) for key in ("layerType", "primitiveType", "originalLayersNames") if key in info}
 
 
-def layer_times_ns(models: CompiledModels, size: int, images: Images) -> dict[str, float]:
+def layer_times_ns(models: CompiledModels, size: int, feeds: Tensors) -> dict[str, float]:
     """Return the median time per layer name [ns] of a separate engine with performance counters."""
     request = models.compile(size, PERF_COUNT=True).create_infer_request()
-    request.set_input_tensor(models.ov.Tensor(images, shared_memory=True))
+    kept = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
+    for name, array in kept.items():
+        request.set_tensor(name, models.ov.Tensor(array, shared_memory=True))
     request.infer()
     request.infer()  # the first one is 10-60 times slower
     runs = []

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from harness.errors import ConfigError
-from harness.options.rows import TEXT, WHOLE, Option, OptionGroup, values_of
+from harness.options.rows import PATH, TEXT, WHOLE, Option, OptionGroup, values_of
 from harness.specs import Settings
 
 NAME = "openvino"
@@ -21,6 +21,7 @@ class OpenvinoOptions:
     hint: str = HINTS[0]
     streams: int = 1
     pinning: str = DEFAULT
+    extensions: tuple[str, ...] = ()  # libraries of operators
 
     def __post_init__(self) -> None:
         if self.streams < 1:
@@ -48,6 +49,16 @@ ROWS = (
         choices=(DEFAULT, ON, OFF),
         help="bind threads to cores",
         default="the library's",
+    ),
+    _row(
+        flag="--openvino-extension",
+        field="extensions",
+        kind=PATH,
+        metavar="LIB",
+        help="library with operators of your own",
+        default="none",
+        repeated=True,
+        place="absolute",
     ),
 )
 GROUP = OptionGroup(name=NAME, rows=ROWS, read=OpenvinoOptions.of)

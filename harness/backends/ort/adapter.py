@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from harness.backends._cpu import INSTALL_HINT, checked_model, import_reason, support_on_cpu, unusable
 from harness.backends._traits import Traits, takes_files
-from harness.backends.ort.engine import PROVIDER, OrtEngine
+from harness.backends.ort.engine import OrtEngine
+from harness.backends.ort.opened import PROVIDER
 from harness.backends.ort.runtime import bf16_refusal
 from harness.machine.cpu import has_dot_product, int8_isa
 from harness.models.onnx_graph import index_nodes

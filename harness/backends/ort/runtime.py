@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from harness.backends._cpu import import_runtime
@@ -83,15 +84,29 @@ def vendor_errors() -> tuple[type[Exception], ...]:
 
 
 def single_tensors(session: Any, label: str) -> tuple[TensorSpec, TensorSpec]:
-    """Return a session's input and output. Raises: BuildError for several inputs, or a type other than float32."""
+    """Return a classifier's input and output. Raises: BuildError as `check_classifier`."""
     inputs, outputs = all_tensors(session, label)
+    check_classifier(inputs, outputs, label)
+    return inputs[0], outputs[0]
+
+
+def check_classifier(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], label: str) -> None:
+    """Refuse several inputs, or a type other than float32. Raises: BuildError."""
     if len(inputs) != 1:
         names = ", ".join(tensor.name for tensor in inputs)
         raise BuildError(f"{label}: the model has {len(inputs)} inputs ({names}); a classifier with one is expected")
     for tensor in (inputs[0], outputs[0]):
         if tensor.dtype != "float32":
             raise BuildError(f"{label}: {tensor.name} is {tensor.dtype}; expected float32")
-    return inputs[0], outputs[0]
+
+
+def register_libraries(options: Any, libraries: Sequence[str]) -> None:
+    """Let a session's options know the operators of some libraries. Raises: BuildError."""
+    for library in libraries:
+        try:
+            options.register_custom_ops_library(library)
+        except vendor_errors() as error:
+            raise BuildError(f"--ort-custom-ops={library}: {one_line(error)}") from error
 
 
 def all_tensors(session: Any, label: str) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:

@@ -1,0 +1,169 @@
+"""An open session on the CPU: run, bound to buffers, profiled. Any inputs and outputs, by name."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.backends._cpu import import_runtime, n_profile_runs
+from harness.backends._inputs import check_feeds, check_same_outputs
+from harness.backends.ort.profile import layers_from_profile
+from harness.backends.ort.runtime import all_tensors, register_libraries, session_error, vendor_errors
+from harness.errors import BuildError, MeasurementError
+from harness.models.onnx_graph import NodeIndex, load_model, one_line
+from harness.protocols import Tensors
+from harness.records import Artifact, Layer
+
+PROVIDER = "CPUExecutionProvider"
+
+
+class OpenSession:
+    """One session of one artifact, until it is closed."""
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        *,
+        label: str,
+        num_threads: int,
+        config: Mapping[str, str],
+        libraries: Sequence[str],
+    ) -> None:
+        """Open it. `libraries`: with operators. Raises: BuildError, Unsupported, BackendUnavailable."""
+        self._ort = import_runtime("onnxruntime")
+        self._errors = vendor_errors()
+        self._artifact, self._label, self._libraries = artifact, label, tuple(libraries)
+        self._threads, self._config = num_threads, dict(config)
+        self._session: Any = self._open(self._options())
+        self.inputs, self.outputs = all_tensors(self._session, label)
+        self._names = [tensor.name for tensor in self.outputs]
+
+    @property
+    def version(self) -> str:
+        """Return ONNX Runtime's version."""
+        return str(self._ort.__version__)
+
+    @property
+    def session(self) -> Any:
+        """Return the session itself. Raises: MeasurementError once it is closed."""
+        if self._session is None:
+            raise MeasurementError(f"{self._label}: the engine is closed; build it again")
+        return self._session
+
+    def run(self, feeds: Tensors) -> Tensors:
+        """Run once and return every output, in fresh memory. Raises: MeasurementError."""
+        check_feeds(feeds, self.inputs, self._label)
+        return dict(zip(self._names, self.outputs_of(self._names, feeds), strict=True))
+
+    def outputs_of(self, names: list[str], feeds: Tensors) -> list[NDArray[Any]]:
+        """Run unchecked inputs once and return some outputs. Raises: MeasurementError."""
+        try:
+            found: list[NDArray[Any]] = self.session.run(names, feeds)
+        except self._errors as error:
+            shapes = {name: list(array.shape) for name, array in feeds.items()}
+            raise MeasurementError(f"{self._label}: a run of shapes {shapes} failed: {one_line(error)}") from error
+        return found
+
+    def bound(
+        self, feeds: Tensors, expected: Tensors, *, copies: bool
+    ) -> tuple[Callable[[], object], dict[str, NDArray[Any]]]:
+        """Return a call on buffers bound beforehand, and the outputs'; `copies`: inputs go in, fresh outputs out.
+
+        `expected`: outputs of the same inputs, that the call must give. Raises: MeasurementError.
+        """
+        bound_in = {name: np.array(array, order="C") for name, array in feeds.items()}
+        bound_out = {name: np.empty_like(array, order="C") for name, array in expected.items()}
+        binding = self.session.io_binding()
+        for bind, arrays in ((binding.bind_input, bound_in), (binding.bind_output, bound_out)):
+            for name, array in arrays.items():
+                bind(name, "cpu", 0, array.dtype, list(array.shape), array.ctypes.data)
+        run = self.session.run_with_iobinding
+        try:
+            run(binding)
+        except self._errors as error:
+            raise MeasurementError(f"{self._label}: a bound run failed: {one_line(error)}") from error
+        check_same_outputs(bound_out, expected, self._label)
+
+        def compute(_keep: object = (bound_in, bound_out)) -> None:
+            run(binding)
+
+        pairs = tuple((bound_in[name], array) for name, array in feeds.items())
+
+        def end_to_end() -> object:
+            for target, source in pairs:
+                np.copyto(target, source)
+            run(binding)
+            return [array.copy() for array in bound_out.values()]
+
+        return end_to_end if copies else compute, bound_out
+
+    def layers(self, feeds: Tensors, nodes: NodeIndex) -> tuple[Layer, ...]:
+        """Return the kernels that ran and their median times, from a profiled session of its own."""
+        with tempfile.TemporaryDirectory(prefix="harness-profile-") as folder:
+            options = self._options()
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(folder) / "profile")
+            options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
+            session = self._open(options)
+            n_runs = self._run_for_profile(session, feeds)
+            events = json.loads(Path(session.end_profiling()).read_text())
+            optimized = load_model(Path(folder) / "optimized.onnx", with_weights=False)
+        outputs = {node.name: tuple(node.output) for node in optimized.graph.node if node.name}
+        return layers_from_profile(events, n_runs=n_runs, nodes=nodes, outputs=outputs)
+
+    def read_back(self) -> dict[str, str]:
+        """Return the session's options as it has them."""
+        options = self.session.get_session_options()
+        read = {
+            "provider": self.session.get_providers()[0],
+            "intra_op_num_threads": str(options.intra_op_num_threads),
+            "inter_op_num_threads": str(options.inter_op_num_threads),
+            "graph_optimization_level": str(options.graph_optimization_level).rpartition(".")[2],
+        }
+        for key in ("session.intra_op.allow_spinning", *self._config):
+            read[key] = options.get_session_config_entry(key)
+        return read
+
+    def close(self) -> None:
+        """Free the session; a second call does nothing."""
+        self._session = None
+
+    def _options(self) -> Any:
+        options = self._ort.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = self._ort.ExecutionMode.ORT_SEQUENTIAL
+        options.log_severity_level = 3  # errors; saving an optimized graph warns
+        # A spinning pool steals the cores from whatever is timed next, for example the FP32 reference.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+        for key, value in self._config.items():
+            options.add_session_config_entry(key, value)
+        register_libraries(options, self._libraries)
+        return options
+
+    def _open(self, options: Any) -> Any:
+        try:
+            session = self._ort.InferenceSession(self._artifact.onnx_path, options, providers=[PROVIDER])
+        except self._errors as error:
+            raise session_error(self._artifact, self._label, PROVIDER, error) from error
+        if session.get_providers()[0] != PROVIDER:
+            raise BuildError(f"{self._label}: asked for {PROVIDER}, ONNX Runtime took {session.get_providers()}")
+        return session
+
+    def _run_for_profile(self, session: Any, feeds: Tensors) -> int:
+        """Run for about a second and return how often."""
+        feed = dict(feeds)
+        started = time.perf_counter_ns()
+        session.run(self._names, feed)
+        n_more = n_profile_runs(time.perf_counter_ns() - started)
+        for _ in range(n_more):
+            session.run(self._names, feed)
+        return n_more + 1
