@@ -347,6 +347,89 @@ class Accuracy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MetricSlices:
+    """What samples scored in the classes that they hold; a slice's score is the mean of its rows."""
+
+    of: str  # what a value is, in words: recall, IoU
+    names: tuple[str, ...]  # of all classes
+    rows: PackedArray  # int32[M]: place of the sample
+    groups: PackedArray  # int32[M]: place in `names`
+    values: PackedArray  # float64[M]
+    higher_is_better: bool = True
+
+    def check(self, n_samples: int) -> None:
+        """Refuse rows that are of no sample or no class. Raises: DataError."""
+        n_rows = self.rows.shape[0] if len(self.rows.shape) == 1 else -1
+        for packed in (self.rows, self.groups, self.values):
+            packed.check(n_rows)
+        for packed, stop in ((self.rows, n_samples), (self.groups, len(self.names))):
+            places = packed.array()
+            if places.size and not (places.min() >= 0 and places.max() < stop):
+                raise DataError(f"a slice's rows point beyond {stop} samples or classes")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricScore:
+    """One metric of one engine on a set of samples, with what each sample scored.
+
+    A metric with `resamples` is of the whole set (mean average precision); one without is the mean of its samples.
+    """
+
+    name: str
+    value: float
+    low: float | None  # of the 95 % interval; None: one sample has none
+    high: float | None
+    n_samples: int
+    values: PackedArray  # float64[N]: each sample alone, in the order of the set; NaN: nothing to score in it
+    resamples: PackedArray | None = None  # float64[R]: the metric on seeded resamples, the same of every engine
+    summary: str = ""  # what it is, in words
+    higher_is_better: bool = True
+    is_fraction: bool = True  # of 0 to 1: an accepted loss is in its points, of others a share of the FP32 value
+    unit: str = ""
+    slices: MetricSlices | None = None  # of the leading metric
+
+    def check(self, n_samples: int) -> None:
+        """Refuse a metric whose parts are not of one number of samples. Raises: DataError."""
+        if self.n_samples != n_samples:
+            raise DataError(f"metric {self.name} is of {self.n_samples} samples; expected {n_samples}")
+        self.values.check(n_samples)
+        if self.resamples is not None and (len(self.resamples.shape) != 1 or self.resamples.shape[0] < 2):
+            raise DataError(f"metric {self.name} has resamples of shape {list(self.resamples.shape)}")
+        if self.slices is not None:
+            self.slices.check(n_samples)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleScores:
+    """Scores of one engine on samples of named tensors, by the metrics of its task; the first metric leads."""
+
+    task: str
+    source: str  # data set and split, or "seeded"
+    fingerprint: str  # sha256 of ids, inputs and targets in order
+    ids: tuple[str, ...]  # of the samples, in the order of the set
+    metrics: tuple[MetricScore, ...] = ()  # () of a task that only shows drift
+    settings: dict[str, str] = field(default_factory=dict)  # of the task: what decides how outputs are read
+    outputs_sha256: str = ""  # of all outputs in the order of the set
+    score_ns: int = 0  # wall time of scoring
+    batch_size: int = 0
+
+    @property
+    def n_samples(self) -> int:
+        """Return the number of scored samples."""
+        return len(self.ids)
+
+    @property
+    def leading(self) -> MetricScore | None:
+        """Return the metric that is shown first and gated; None of a task without."""
+        return self.metrics[0] if self.metrics else None
+
+    def check(self) -> None:
+        """Refuse scores whose parts are not of one number of samples. Raises: DataError."""
+        for metric in self.metrics:
+            metric.check(self.n_samples)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClockAudit:
     """What a worker found of a timer's clock before it timed anything."""
 
@@ -622,6 +705,7 @@ class Verdict:
     n_lost: int | None = None
     n_gained: int | None = None
     detectable: float | None = None  # smallest loss this comparison would have seen [fraction]
+    metric: str = ""  # of samples: the metric that `value` is of; "" = top-1
     model_change: str = ""  # "6ee4 -> a026": the other side's model file was another
     upgrade: str = ""  # "onnxruntime 1.30.0 -> 1.32.0": the two sides ran on runtimes that were to be compared
 
@@ -704,6 +788,7 @@ class Record:
     layers: tuple[Layer, ...] = ()
     accuracy: Accuracy | None = None
     emulation: Accuracy | None = None  # of the float emulation of a Q/DQ file
+    samples: SampleScores | None = None  # of a model that is no classifier of single images
     drift: OutputDrift | None = None
     flips: tuple[Flip, ...] = ()
     invariance: tuple[InvarianceCheck, ...] = ()
