@@ -152,7 +152,8 @@ def change_of_means(losses: Floats, *, margin: float, alpha: float, is_fraction:
     error = float(losses.std(ddof=1)) / math.sqrt(n) if n > 1 else math.inf
     moved = _Moved(n=n, loss=float(losses.mean()), error=error)
     hidden = (1 - margin) ** n if is_fraction else 0.0
-    least = smallest_flagged_loss(0, alpha) / n if is_fraction else 0.0
+    fewest = smallest_flagged_loss(0, alpha)  # changed samples without which no sign-flip test calls anything
+    least = fewest / n if is_fraction and np.count_nonzero(losses) < fewest else 0.0
     detectable = max(margin + moved.reach(alpha), least)
     return MeanChange(
         n=n,
