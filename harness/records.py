@@ -377,8 +377,8 @@ class MetricScore:
 
     name: str
     value: float
-    low: float  # of the 95 % interval
-    high: float
+    low: float | None  # of the 95 % interval; None: one sample has none
+    high: float | None
     n_samples: int
     values: PackedArray  # float64[N]: each sample alone, in the order of the set; NaN: nothing to score in it
     resamples: PackedArray | None = None  # float64[R]: the metric on seeded resamples, the same of every engine
@@ -730,6 +730,7 @@ class Verdict:
     n_lost: int | None = None
     n_gained: int | None = None
     detectable: float | None = None  # smallest loss this comparison would have seen [fraction]
+    metric: str = ""  # of samples: the metric that `value` is of; "" = top-1
     model_change: str = ""  # "6ee4 -> a026": the other side's model file was another
     upgrade: str = ""  # "onnxruntime 1.30.0 -> 1.32.0": the two sides ran on runtimes that were to be compared
 

@@ -109,13 +109,11 @@ class _Measured:
 
     def accuracy(self) -> Accuracy:
         """Score the images."""
-        self.prepare()
-        return self._ask("score", Accuracy)
+        return self._prepared("score", Accuracy)
 
     def samples(self) -> SampleScores:
         """Run the samples of a model of any graph."""
-        self.prepare()
-        return self._ask("run_samples", SampleScores)
+        return self._prepared("run_samples", SampleScores)
 
     def latencies(self) -> tuple[Latency, ...]:
         """Time the engine at every batch size, in turn with its FP32 reference.
@@ -150,13 +148,11 @@ class _Measured:
 
     def invariance(self) -> tuple[InvarianceCheck, ...]:
         """Try whether neighbours, slot and batch size matter."""
-        self.prepare()
-        return self._ask("invariance", tuple[InvarianceCheck, ...])
+        return self._prepared("invariance", tuple[InvarianceCheck, ...])
 
     def outputs_by_size(self) -> tuple[OutputsOfSize, ...]:
         """Return the outputs of the first scored images at each batch size of the engine."""
-        self.prepare()
-        return self._ask("outputs_by_size", tuple[OutputsOfSize, ...])
+        return self._prepared("outputs_by_size", tuple[OutputsOfSize, ...])
 
     def outputs(self) -> NDArray[np.float32]:
         """Return the outputs of the scored images, float32[N, K], mapped from disk."""
@@ -169,7 +165,7 @@ class _Measured:
     @property
     def was_scored(self) -> bool:
         """Tell whether there is an accuracy, or there are samples, to judge."""
-        return "score" in self._answers or "run_samples" in self._answers
+        return not self._answers.keys().isdisjoint(("score", "run_samples"))
 
     @property
     def is_unsupported(self) -> bool:
@@ -183,6 +179,10 @@ class _Measured:
             self._worker.close()
         except HarnessError as error:
             self.failure = self.failure or error
+
+    def _prepared(self, name: str, kind: type[T]) -> T:
+        self.prepare()
+        return self._ask(name, kind)
 
     def _ask(self, name: str, kind: type[T]) -> T:
         if name in self._answers:

@@ -36,15 +36,26 @@ from harness.stats.paired import (
 )
 from harness.stats.quantiles import median_interval, n_needed_for_quantile, quantile_interval, quantile_or_none
 from harness.stats.rates import below_floor_p, clopper_pearson_interval, wilson_interval
+from harness.stats.samples import (
+    MeanChange,
+    change_of_means,
+    change_of_resamples,
+    mean_interval,
+    percentile_interval,
+    sign_flip_p,
+)
 from harness.stats.sequential import SignTest
 
 __all__ = [
     "ConfusionMove",
     "LatencySummary",
+    "MeanChange",
     "Ratio",
     "SignTest",
     "below_floor_p",
     "cases_that_could_alarm",
+    "change_of_means",
+    "change_of_resamples",
     "clopper_pearson_interval",
     "confusion_matrix",
     "detectable_loss",
@@ -61,14 +72,17 @@ __all__ = [
     "low_margin_images",
     "mcnemar_p",
     "mcnemar_power",
+    "mean_interval",
     "median_interval",
     "n_needed_for_quantile",
+    "percentile_interval",
     "quantile_interval",
     "quantile_or_none",
     "ratio_of_rounds",
     "ratio_of_runs",
     "round_medians",
     "score_statistic",
+    "sign_flip_p",
     "smallest_flagged_loss",
     "smallest_joint_p",
     "smallest_p",

@@ -289,7 +289,7 @@ def _tell_torn(place: str, header: _Header, notes: list[str]) -> None:
 def _record(line: bytes, where: str, shared: SharedArrays, *, is_sealed: bool) -> Record:
     try:
         record = shared.given_to(_versioned(line, Record, where, is_sealed=is_sealed))
-        for scores in (record.accuracy, record.emulation):
+        for scores in (record.accuracy, record.emulation, record.samples):
             if scores is not None:
                 scores.check()
     except DataError as error:

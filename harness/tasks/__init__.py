@@ -1,15 +1,37 @@
-"""Tasks: what the output of a model means, and how it is scored; one file each.
+"""Tasks: what the outputs of a model mean, and how they are scored; one file each.
 
 A file of this folder, of `DIR/tasks/` of an `--extension-dir DIR`, or an entry point of the group `harness.tasks` joins
-by offering `TASK`; a model's card names it as `[output] task`.
+by offering `TASK`: a `Task` scores batches of images with a label each, a `SampleTask` samples of named tensors with
+metrics of its own. A model's card names it as `[output] task`, and gives its settings in the table `[task]`.
 """
 
 from __future__ import annotations
 
+from harness.errors import ConfigError
 from harness.options.discovery import Room
+from harness.tasks._metrics import Naming, Ratios, Slicing, mean_score, whole_score
+from harness.tasks._samples import Collector, SampleTask, Setting, class_of, numbers_of, output_of, target_of
 from harness.tasks._task import Task, TopK
 
-__all__ = ["Task", "TopK", "find_task", "list_tasks"]
+__all__ = [
+    "Collector",
+    "Naming",
+    "Ratios",
+    "SampleTask",
+    "Setting",
+    "Slicing",
+    "Task",
+    "TopK",
+    "class_of",
+    "find_sample_task",
+    "find_task",
+    "list_tasks",
+    "mean_score",
+    "numbers_of",
+    "output_of",
+    "target_of",
+    "whole_score",
+]
 
 ROOM = Room("tasks", noun="task", package=__name__, path=__path__, offers="TASK")
 
@@ -20,6 +42,17 @@ def list_tasks() -> tuple[str, ...]:
 
 
 def find_task(name: str) -> Task:
-    """Return a task. Raises: ConfigError for an unknown name or a file that cannot be used."""
-    task: Task = ROOM.load(name)
+    """Return a task of images. Raises: ConfigError for an unknown name, a file that cannot be used or other samples."""
+    task = ROOM.load(name)
+    if not isinstance(task, Task):
+        raise ConfigError(f"task {name} scores samples of named tensors, not batches of labelled images")
     return task
+
+
+def find_sample_task(name: str) -> SampleTask:
+    """Return a task of samples. Raises: ConfigError for an unknown name, a file that cannot be used or images alone."""
+    task = ROOM.load(name)
+    found = task.samples if isinstance(task, Task) else task
+    if not isinstance(found, SampleTask):
+        raise ConfigError(f"task {name} scores batches of labelled images, not samples of named tensors")
+    return found

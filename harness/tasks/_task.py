@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.tasks._samples import SampleTask
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopK:
@@ -32,3 +34,4 @@ class Task:
     name: str
     summary: str
     score: Callable[[NDArray[np.float32], NDArray[np.int64]], TopK]
+    samples: SampleTask | None = None  # the same meaning of a model whose inputs are no batch of images

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.tasks._classes import CLASSES_OF_SAMPLES
 from harness.tasks._task import Task, TopK
 
 TOP_K = 5
@@ -62,4 +63,9 @@ def _equal_behind(
     return equal
 
 
-TASK = Task(name="classification", summary="one class an image: the largest output", score=score_top_k)
+TASK = Task(
+    name="classification",
+    summary="one class an image: the largest output",
+    score=score_top_k,
+    samples=CLASSES_OF_SAMPLES,
+)
