@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -98,7 +99,7 @@ def _header(file: IO[bytes], name: object) -> tuple[tuple[int, ...], bool, np.dt
         if read is None:
             raise DataError(f"{name}: NPY format {version}; expected 1.0 or 2.0, as numpy.save writes numbers")
         shape, is_fortran, dtype = read(file)
-    except (ValueError, EOFError, SyntaxError, TypeError) as error:
+    except (ValueError, EOFError, SyntaxError, TypeError, tokenize.TokenError) as error:  # all of NumPy's
         raise DataError(f"{name}: not a whole NPY file ({str(error).splitlines()[0]})") from error
     if dtype.hasobject:
         raise DataError(f"{name}: holds Python objects, which are not read; save plain arrays")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm"})
-FORMATS = ("PNG", "JPEG", "MPO", "BMP", "WEBP", "TIFF", "PPM")  # MPO: what many cameras call a JPEG
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM")
 MAX_PIXELS = 89_478_485  # of one image: Pillow's own bound, a quarter of a GiB of RGB
 GREY_MODES = frozenset({"1", "L", "LA", "La"})
 SIXTEEN_BITS = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})

@@ -53,12 +53,16 @@ class DatasetKind:
 
     def check_installed(self, path: object) -> None:
         """Refuse a path whose reader is not installed. Raises: DataError."""
-        missing = [name for name in self.required_modules if importlib.util.find_spec(name) is None]
-        if missing:
-            raise DataError(f"{path}: reading it needs {' and '.join(missing)}: {self.install_hint}")
+        if missing := self._missing():
+            raise DataError(f"{path}: reading it needs {missing}: {self.install_hint}")
 
     @property
     def readiness(self) -> str:
         """Return whether its paths can be read here, for `harness doctor`."""
-        missing = [name for name in self.required_modules if importlib.util.find_spec(name) is None]
-        return f"needs {' and '.join(missing)}: {self.install_hint}" if missing else "usable"
+        missing = self._missing()
+        return f"needs {missing}: {self.install_hint}" if missing else "usable"
+
+    def _missing(self) -> str:
+        # A folder of a module's name in the working directory is found, too, as a namespace: it has no loader's file.
+        specs = {name: importlib.util.find_spec(name) for name in self.required_modules}
+        return " and ".join(name for name, spec in specs.items() if spec is None or spec.origin is None)

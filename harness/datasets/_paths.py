@@ -9,6 +9,7 @@ from harness.errors import DataError
 
 DIGITS = re.compile(r"([0-9]+)")
 WHOLE = "all"  # the split of data that have none
+LISTS = ("labels.csv", "labels.json")  # in a folder whose images they name
 SPLIT_NAMES = {"train": ("train", "training"), "test": ("test", "val", "valid", "validation")}
 
 

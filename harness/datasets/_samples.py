@@ -55,7 +55,7 @@ class LabelledImages:
             planes = self._planes(index)
             if planes.shape != self.image_shape:
                 raise DataError(
-                    f"{self._samples.sample(index).id}: {_size(planes.shape)} pixels, the first image has "
+                    f"{self.name}: {self._samples.sample(index).id}: {_size(planes.shape)} pixels, the first image has "
                     f"{_size(self.image_shape)}; say what to do with them in the card: [preprocess] resize"
                 )
             pixels[place] = planes
@@ -66,7 +66,7 @@ class LabelledImages:
         image = sample.inputs.get(IMAGE)
         if image is None:
             raise DataError(f"{self.name}: sample {sample.id} has no image, only {', '.join(sample.inputs)}")
-        return _fitted(np.asarray(image, np.uint8), self._fit, sample.id)
+        return _fitted(np.asarray(image, np.uint8), self._fit, f"{self.name}: {sample.id}")
 
 
 class FittedImages:

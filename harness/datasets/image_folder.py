@@ -11,7 +11,7 @@ from pathlib import Path
 from harness.datasets._classes import class_order, labels_of, read_classes
 from harness.datasets._decode import is_image_name, read_image
 from harness.datasets._kind import DatasetKind, OpenRequest
-from harness.datasets._paths import SPLIT_NAMES, natural_key, split_folder
+from harness.datasets._paths import LISTS, SPLIT_NAMES, natural_key, split_folder
 from harness.errors import DataError
 from harness.protocols import IMAGE, Sample
 
@@ -37,7 +37,7 @@ class ImageFolder:
             (number, order.get(name, 0), name, file) for name, files in by_class for number, file in enumerate(files)
         ]
         rounds.sort(key=lambda entry: entry[:2])
-        self._files = tuple(file for *_, file in rounds)
+        self._files, self._folder = tuple(file for *_, file in rounds), folder
         if not self._files:
             raise DataError(f"{own}: holds no images; expected folders of {_SUFFIX_TEXT} files, one a class")
         self.labels = labels_of([name for *_, name, _ in rounds], order, source=own)
@@ -47,7 +47,8 @@ class ImageFolder:
     def sample(self, index: int) -> Sample:
         """Return one image with its class. Raises: DataError for a file that is no whole image."""
         file = self._files[index]
-        return Sample(id=str(file), inputs={IMAGE: read_image(file)}, target=int(self.labels[index]))
+        name = file.relative_to(self._folder).as_posix()
+        return Sample(id=name, inputs={IMAGE: read_image(file)}, target=int(self.labels[index]))
 
 
 _SUFFIX_TEXT = "PNG or JPEG"
@@ -79,6 +80,8 @@ def _takes(path: Path) -> bool:
     looked = 0
     for place, folders, names in os.walk(path):
         depth = len(Path(place).relative_to(path).parts)
+        if any(name in names for name in LISTS):
+            return False
         if depth and any(map(is_image_name, names)):
             return True
         looked += len(names) + len(folders)
