@@ -67,6 +67,19 @@ class SampleSet(Protocol):
         ...
 
 
+class FitsImages(Protocol):
+    """What a model's card makes of an image before any arithmetic: size, cut and colours."""
+
+    def __call__(self, image: NDArray[np.uint8], name: object) -> NDArray[np.uint8]:
+        """Return uint8[C, H, W] of uint8[H, W, 1 or 3]. Raises: DataError, naming the image."""
+        ...
+
+    @property
+    def is_plain(self) -> bool:
+        """Tell whether the card asks for nothing: images of the model's size and channels stay as they are."""
+        ...
+
+
 class CalibrationSet(Protocol):
     """Preprocessed calibration images, read anew at each call."""
 

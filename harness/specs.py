@@ -54,6 +54,67 @@ class Precision(str, enum.Enum):
 DEFAULT_PRECISIONS = (Precision.FP32, Precision.FP16, Precision.INT8)  # BF16 is run when asked for
 
 
+FITS = ("stretch", "letterbox")
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
+COLORS = ("auto", "rgb", "bgr", "grey")
+INPUT_DTYPES = ("float32", "float16", "uint8")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocess:
+    """What becomes of an 8-bit image before it is scaled: its size, its cut, its colours; and the model's dtype.
+
+    Sizes are (height, width) in pixels; () leaves the size alone.
+    """
+
+    resize: tuple[int, ...] = ()  # (height, width), or (shorter side,)
+    fit: str = "stretch"  # to (height, width): stretch, or letterbox, which keeps the aspect and pads
+    crop: tuple[int, ...] = ()  # (height, width) about the centre
+    interpolation: str = "bilinear"
+    color: str = "auto"  # order of channels: rgb, bgr or grey; auto: grey for one channel, rgb for three
+    pad: int = 114  # value of a letterbox's margin, in each channel
+    dtype: str = "float32"  # of the model's input
+
+    def __post_init__(self) -> None:
+        chosen = (
+            ("fit", self.fit, FITS),
+            ("interpolation", self.interpolation, INTERPOLATIONS),
+            ("color", self.color, COLORS),
+            ("dtype", self.dtype, INPUT_DTYPES),
+        )
+        for name, value, known in chosen:
+            if value not in known:
+                raise ConfigError(f"[preprocess] {name} = {value!r}: choose from {', '.join(known)}")
+        if len(self.resize) > 2 or len(self.crop) not in (0, 2) or min((*self.resize, *self.crop), default=1) < 1:
+            raise ConfigError(
+                f"[preprocess] resize = {list(self.resize)}, crop = {list(self.crop)}: expected a side, or "
+                "[height, width], of at least 1 pixel"
+            )
+        if self.fit == "letterbox" and len(self.resize) != 2:
+            raise ConfigError('[preprocess] fit = "letterbox" needs resize = [height, width]')
+        if not 0 <= self.pad <= 255:
+            raise ConfigError(f"[preprocess] pad = {self.pad}: expected 0..255")
+
+    @property
+    def is_plain(self) -> bool:
+        """Tell whether images are taken as they are stored: their size, and grey or RGB as the model's channels say."""
+        return not self.resize and not self.crop and self.color == "auto"
+
+    @property
+    def text(self) -> str:
+        """Return what is done, in words."""
+        if self.is_plain:
+            return "as stored"
+        resize = f"resize {_size_text(self.resize)} {self.interpolation}" if self.resize else ""
+        fit = f"letterbox {self.pad}" if self.fit == "letterbox" else ""
+        crop = f"crop {_size_text(self.crop)}" if self.crop else ""
+        return ", ".join(filter(None, (resize, fit, crop, "" if self.color == "auto" else self.color)))
+
+
+def _size_text(size: tuple[int, ...]) -> str:
+    return "x".join(map(str, size)) if len(size) > 1 else f"shorter side {size[0]}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRange:
     """Images `first` <= index < `stop` of one split of one data set."""
@@ -206,6 +267,7 @@ class ModelSpec:
     scale: float = 1 / 255
     mean: tuple[float, ...] = (0.0,)  # one per channel, or one for all
     std: tuple[float, ...] = (1.0,)
+    preprocess: Preprocess = field(default_factory=Preprocess)  # what comes before scale, mean and std
     label_offset: int = 0  # added to a data set's label to get the model's class
     task: str = "classification"  # what the output means: one of harness/tasks/
     output_kind: str = "probabilities"  # or logits
@@ -226,7 +288,12 @@ class ModelSpec:
         """Return what is done to images and labels, by name: what may change a result without a change of the model."""
         numbers = {"scale": (self.scale,), "mean": self.mean, "std": self.std}
         told = {name: " ".join(f"{value:.9g}" for value in values) for name, values in numbers.items()}
-        return {**told, "layout": self.layout, "label offset": str(self.label_offset)}
+        return {
+            **told,
+            "layout": self.layout,
+            "geometry": self.preprocess.text,
+            "label offset": str(self.label_offset),
+        }
 
     def __post_init__(self) -> None:
         if not NAME_PATTERN.match(self.name):
@@ -296,11 +363,12 @@ class Case:
 class DatasetRequest:
     """A data set by name or path, and where its files lie."""
 
-    name: str = "strokes"  # a name, or a path to an IDX images file or a folder of TensorRT batch files
+    name: str = "strokes"  # or a path
     data_dir: str | None = None
     split: str = "test"
     score_first: int = 0
     score_images: int = 10_000
+    calibration_name: str | None = None  # of another data set to calibrate with, or its path; None: `name`
     calibration_split: str = "train"
     calibration_first: int = 0
     calibration_images: int = 1_000
@@ -331,7 +399,10 @@ class DatasetRequest:
         """Return the range of calibration images."""
         first = self.calibration_first
         return ImageRange(
-            dataset=self.name, split=self.calibration_split, first=first, stop=first + self.calibration_images
+            dataset=self.calibration_name or self.name,
+            split=self.calibration_split,
+            first=first,
+            stop=first + self.calibration_images,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.datasets._download import RemoteFile, cache_root, fetch
-from harness.datasets._idx_format import IdxFile
+from harness.datasets._idx_format import ELEMENT_TYPES, IdxFile, is_gzip
 from harness.datasets._kind import DatasetKind, OpenRequest
 from harness.datasets._ranges import check_range
 from harness.errors import DataError
@@ -108,6 +109,7 @@ KNOWN_LABELS = {
     "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2": ("mnist", "test"),
 }
 LABELS_MAGIC = 0x0801
+IDX_NAME = re.compile(r"idx[0-9]-|ubyte")
 
 
 class IdxDataset:
@@ -310,11 +312,23 @@ def _state(name: str) -> str:
     return "not here: downloaded at first use, or give its files by --data-dir"
 
 
+def _takes(path: Path) -> bool:
+    """Tell whether a file is IDX by its name or its first bytes; a damaged one is still called what it is."""
+    if not path.is_file():
+        return False
+    if is_gzip(path) or path.suffix in ("", ".idx") or IDX_NAME.search(path.name):
+        return True
+    with path.open("rb") as file:
+        magic = file.read(3)
+    return len(magic) == 3 and magic[:2] == b"\0\0" and magic[2] in ELEMENT_TYPES
+
+
 DATASETS = DatasetKind(
     names=tuple(PUBLISHED),
     open=_open,
     state=_state,
-    takes_path=lambda path: path.is_file(),
+    takes_path=_takes,
     is_last=True,  # any file may be an IDX file: kinds that know theirs by the name come first
     open_path=lambda path, split: open_pair(path, split=split),
+    reads="an IDX images file",
 )

@@ -162,10 +162,15 @@ def _open(request: OpenRequest) -> TrtBatches:
     return TrtBatches(request.data_dir)
 
 
+def _takes(path: Path) -> bool:
+    return path.is_dir() and any(BATCH_NAME.match(name) for name in os.listdir(path))
+
+
 DATASETS = DatasetKind(
     names=("trt-batches",),
     open=_open,
     state=lambda name: "usable: needs --data-dir, the folder that holds batch0, batch1, ...",
-    takes_path=lambda path: path.is_dir(),
+    takes_path=_takes,
     open_path=lambda path, split: TrtBatches(path),
+    reads="a folder of TensorRT batch files",
 )

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.datasets import fingerprint_range, open_dataset
 from harness.errors import ConfigError
 from harness.fleet.fleet_file import read_fleet
 from harness.machine.environment import commit_of
 from harness.options.parsing import options_from_namespace
 from harness.options.values import HarnessOptions
+from harness.run.data import scored_fingerprint
 from harness.run.folders import models_folder
 from harness.run.planning_ahead import cases_ahead
 from harness.specs import DatasetRequest, ModelSpec
@@ -61,7 +61,7 @@ def plan_fleet(path: Path, *, root: Path, models_dir: Path) -> ShardPlan:
     data, strict, baseline = shared[0]
     return ShardPlan(
         commit=commit_of(root),
-        fingerprint="" if all(spec.timing_only for spec in models.values()) else _fingerprint(data),
+        fingerprint=scored_fingerprint(data, models.values()),
         shards=tuple(shards),
         strict=strict,
         baseline=baseline,
@@ -79,12 +79,6 @@ def _run_of(run: Mapping[str, Any], options: HarnessOptions, model: str) -> dict
     if options.recipes:
         chosen["recipe"] = list(options.recipes)
     return {**run, **chosen}
-
-
-def _fingerprint(data: DatasetRequest) -> str:
-    """Return what `Accuracy.fingerprint` of every scored case will be."""
-    dataset = open_dataset(data.name, split=data.split, data_dir=data.data_dir)
-    return fingerprint_range(dataset, data.scored.first, data.scored.stop)
 
 
 def plan_lines(plan: ShardPlan) -> list[str]:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from harness.datasets import open_dataset
 from harness.measure.drift import DriftAccumulator
 from harness.measure.invariance import accepted_gap, largest_gap
+from harness.models.preprocess import fit_of
 from harness.records import Accuracy, Flip, OutputDrift, OutputsOfSize, PackedArray, SizeCheck
-from harness.specs import Case, DatasetRequest
+from harness.specs import Case, DatasetRequest, ModelSpec
 
 CHUNK_IMAGES = 10_000
 MAX_FLIPS = 24  # images kept in a record, those with the clearest change first
@@ -27,7 +28,9 @@ def drift_between(
     return drift.drift(reference)
 
 
-def flips_between_runs(reference: Accuracy, accuracy: Accuracy, data: DatasetRequest) -> tuple[Flip, ...]:
+def flips_between_runs(
+    reference: Accuracy, accuracy: Accuracy, data: DatasetRequest, spec: ModelSpec
+) -> tuple[Flip, ...]:
     """Return images that one side gets right and the other wrong, lost ones first, with their pixels.
 
     At most MAX_FLIPS: those whose margins are largest, that is the clearest changes of mind.
@@ -39,7 +42,7 @@ def flips_between_runs(reference: Accuracy, accuracy: Accuracy, data: DatasetReq
     chosen = [*lost[np.argsort(-clarity[lost])], *gained[np.argsort(-clarity[gained])]][:MAX_FLIPS]
     if not chosen:
         return ()
-    dataset = open_dataset(data.name, split=data.split, data_dir=data.data_dir)
+    dataset = open_dataset(data.name, split=data.split, data_dir=data.data_dir, fit=fit_of(spec))
     labels = accuracy.labels.array()
     flips = []
     for place in map(int, chosen):

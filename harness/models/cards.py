@@ -11,7 +11,8 @@ import msgspec.toml
 from harness.errors import DataError
 from harness.models.formats import ONNX, OPENVINO_IR, file_digest, model_format
 from harness.models.heavy import HEAVY_MODEL, heavy_model_path
-from harness.specs import NAME_PATTERN, ImageRange, ModelSpec
+from harness.models.presets import ARITHMETIC, PreprocessTable, resolved
+from harness.specs import NAME_PATTERN, ImageRange, ModelSpec, Preprocess
 
 PRECISIONS = ("fp16", "bf16", "int8")
 EXTERNAL_DATA_KEY = b"location"  # stands in every file whose weights lie in another
@@ -35,10 +36,10 @@ class _Model(_Section):
 class _Input(_Section):
     name: str
     shape: tuple[int, ...]  # without the batch
-    layout: str = "NCHW"
-    scale: float = 1 / 255
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
+    layout: str | None = None
+    scale: float | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
 
 
 class _Output(_Section):
@@ -62,6 +63,7 @@ class Card(_Section):
     model: _Model
     input: _Input
     output: _Output
+    preprocess: PreprocessTable = msgspec.field(default_factory=PreprocessTable)
     trained_on: tuple[_Range, ...] = ()
     accuracy: dict[str, float] = {}  # data set -> top-1 [fraction]
     floors: dict[str, float] = {}  # data set -> top-1 [fraction]
@@ -93,6 +95,7 @@ def load_card(path: str | Path) -> ModelSpec:
             f"{path}: file = {card.model.file!r} leads out of the card's folder; put the file beside its card"
         )
     onnx_path = (path.parent / file).resolve()
+    preprocess, arithmetic = _prepared(card, path)
     return ModelSpec(
         name=path.stem,
         onnx_path=str(onnx_path),
@@ -101,10 +104,8 @@ def load_card(path: str | Path) -> ModelSpec:
         input_shape=card.input.shape,
         output_name=card.output.name,
         num_classes=card.output.classes,
-        layout=card.input.layout,
-        scale=card.input.scale,
-        mean=card.input.mean,
-        std=card.input.std,
+        preprocess=preprocess,
+        **arithmetic,  # type: ignore[arg-type]
         label_offset=card.output.label_offset,
         output_kind=card.output.kind,
         task=card.output.task,
@@ -121,6 +122,17 @@ def load_card(path: str | Path) -> ModelSpec:
         expects_int8_loss=card.model.expects_int8_loss,
         description=card.model.description,
     )
+
+
+def _prepared(card: Card, path: Path) -> tuple[Preprocess, dict[str, object]]:
+    """Return what is done to images, and those of scale, mean, std and layout that the card has. Raises: DataError."""
+    own = {name: getattr(card.input, name) for name in ARITHMETIC}
+    own = {name: value for name, value in own.items() if value is not None}
+    preprocess, arithmetic = resolved(card.preprocess, card.input.shape, own.get("layout", "NCHW"), source=path)
+    twice = [name for name in own if name in card.preprocess.given]
+    if twice:
+        raise DataError(f"{path}: {twice[0]} stands in [input] and in [preprocess]; keep one")
+    return preprocess, {**arithmetic, **own}
 
 
 def bundled_models(models_dir: str | Path) -> tuple[ModelSpec, ...]:

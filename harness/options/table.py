@@ -249,7 +249,7 @@ DATA = (
         flag="--dataset",
         field="data.name",
         kind=NAME_OR_PATH,
-        help="strokes, mnist, fashion-mnist, ..., an IDX images file, or a folder of TensorRT batch files",
+        help="strokes, mnist, fashion-mnist, ..., or a path: a folder of images, an NPZ, IDX or CSV file, ...",
     ),
     _data(
         flag="--data-dir",
@@ -268,6 +268,13 @@ DATA = (
         unit="images",
     ),
     _data(flag="--score-from", field="data.score_first", kind=WHOLE, metavar="INDEX", help="first image to score"),
+    _data(
+        flag="--calibration-dataset",
+        field="data.calibration_name",
+        kind=NAME_OR_PATH,
+        help="data set whose images calibrate INT8",
+        default="the scored one",
+    ),
     _data(
         flag="--calibration-images",
         field="data.calibration_images",

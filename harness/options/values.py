@@ -134,6 +134,7 @@ def data_request(
     split: str = DatasetRequest().split,
     score_first: int = 0,
     score_images: int = DatasetRequest().score_images,
+    calibration_name: str | None = None,
     calibration_images: int = DatasetRequest().calibration_images,
     calibration_first: int | None = None,
     calibration_split: str = DatasetRequest().calibration_split,
@@ -144,7 +145,8 @@ def data_request(
     """
     first = calibration_first
     if first is None:
-        meets = calibration_split == split and score_first < calibration_images
+        is_same = (calibration_name or name, calibration_split) == (name, split)
+        meets = is_same and score_first < calibration_images
         first = score_first + score_images if meets else 0
     return DatasetRequest(
         name=name,
@@ -152,6 +154,7 @@ def data_request(
         split=split,
         score_first=score_first,
         score_images=score_images,
+        calibration_name=calibration_name,
         calibration_split=calibration_split,
         calibration_first=first,
         calibration_images=calibration_images,

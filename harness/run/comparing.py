@@ -29,7 +29,7 @@ class Comparing:
         run.comparison = replace(
             run.comparison,
             drift=drift_between(fp32.outputs(), run.outputs(), kind=kind, reference=reference),
-            flips=flips_between_runs(fp32.accuracy(), run.accuracy(), self._options.data),
+            flips=flips_between_runs(fp32.accuracy(), run.accuracy(), self._options.data, run.model),
         )
 
     def with_reference(self, run: CaseRun) -> None:

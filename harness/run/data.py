@@ -2,34 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
-from harness.datasets import check_range, open_dataset
+from harness.datasets import check_range, fingerprint_range, open_dataset
 from harness.errors import ConfigError
+from harness.models.preprocess import Fit, fit_of
 from harness.options.values import HarnessOptions
-from harness.protocols import Progress
-from harness.specs import Precision
+from harness.protocols import Dataset, Progress
+from harness.specs import DatasetRequest, ImageRange, ModelSpec, Precision
 
 
-def check_data(options: HarnessOptions, progress: Progress) -> None:
-    """Open the images once before any engine is built, downloading them if they must be.
+def check_data(options: HarnessOptions, models: Iterable[ModelSpec], progress: Progress) -> None:
+    """Open the images of every classifier once before any engine is built, downloading them if they must be.
 
     Raises: DataError for a data set that is missing, damaged or too small; ConfigError for calibration images that
     would also be scored, whatever name either was asked for by.
     """
+    for fit in {fit_of(model) for model in models if not model.timing_only}:
+        _check(options, fit, progress)
+
+
+def scored_fingerprint(data: DatasetRequest, models: Iterable[ModelSpec]) -> str:
+    """Return what `Accuracy.fingerprint` of every scored case will be, "" where none is.
+
+    Raises: DataError as `open_dataset`; ConfigError for models whose cards make other images of the same files.
+    """
+    prints = set()
+    for fit in {fit_of(model) for model in models if not model.timing_only}:
+        dataset = open_dataset(data.name, split=data.split, data_dir=data.data_dir, fit=fit)
+        prints.add(fingerprint_range(dataset, data.scored.first, data.scored.stop))
+    if len(prints) > 1:
+        raise ConfigError("the cards of the models make other images of the same files; plan those models apart")
+    return prints.pop() if prints else ""
+
+
+def _check(options: HarnessOptions, fit: Fit, progress: Progress) -> None:
     data = options.data
-    scored = open_dataset(data.name, split=data.split, data_dir=data.data_dir, progress=progress)
+    scored = open_dataset(data.name, split=data.split, data_dir=data.data_dir, progress=progress, fit=fit)
     check_range(data.scored.first, data.scored.stop, name=scored.name, split=scored.split, n_images=scored.n_images)
     if Precision.INT8 not in options.precisions:
         return
-    found = open_dataset(data.name, split=data.calibration_split, data_dir=data.data_dir, progress=progress)
     wanted = data.calibration
-    check_range(wanted.first, wanted.stop, name=found.name, split=found.split, n_images=found.n_images)
-    shared = replace(data.scored, dataset=scored.name, split=scored.split).overlap(
-        replace(wanted, dataset=found.name, split=found.split)
+    calibrating = open_dataset(
+        wanted.dataset, split=data.calibration_split, data_dir=data.data_dir, progress=progress, fit=fit
     )
+    check_range(
+        wanted.first, wanted.stop, name=calibrating.name, split=calibrating.split, n_images=calibrating.n_images
+    )
+    shared = _range_of(scored, data.scored).overlap(_range_of(calibrating, wanted))
     if shared:
         raise ConfigError(
-            f"{shared} calibration images of {found.name}/{found.split} would also be scored; move one with "
-            "--score-from or --calibration-from"
+            f"{shared} calibration images of {calibrating.name}/{calibrating.split} would also be scored; move one "
+            "with --score-from or --calibration-from"
         )
+
+
+def _range_of(dataset: Dataset, asked: ImageRange) -> ImageRange:
+    """Return a range by what its data set is, however it was spelled: two paths of one folder are one set."""
+    path = Path(dataset.name)
+    name = str(path.resolve()) if path.exists() else dataset.name
+    return replace(asked, dataset=name, split=dataset.split)

@@ -60,7 +60,7 @@ def plan_run(
     models = choose_models(options, models_dir)
     options.check_settings(tuple(models.values()))
     if probe and not all(model.timing_only for model in models.values()):
-        check_data(options, progress)
+        check_data(options, models.values(), progress)
     cases = cases_of(options, models, {a.backend: device_of(options, a) for a in usable})
     accelerators = {
         name: None

@@ -9,7 +9,7 @@ import numpy as np
 from harness.datasets import fingerprint_range, open_dataset
 from harness.errors import Unsupported
 from harness.models.feeds import seeded_feeds
-from harness.models.preprocess import fingerprint_of_inputs, images_from_pixels
+from harness.models.preprocess import fingerprint_of_inputs, fit_of, images_from_pixels
 from harness.protocols import Batch, CalibrationSet, Dataset, Images, Tensors
 from harness.specs import DatasetRequest, ModelSpec, ModelTensors
 
@@ -68,9 +68,9 @@ class NoiseCalibration:
             yield generator.random((count, *self._spec.input_shape), dtype=np.float32)
 
 
-def scored_dataset(data: DatasetRequest) -> Dataset:
-    """Open the data set whose images are scored. Raises: DataError."""
-    return open_dataset(data.name, split=data.split, data_dir=data.data_dir)
+def scored_dataset(model: ModelSpec, data: DatasetRequest) -> Dataset:
+    """Open the data set whose images are scored, sized as the model's card says. Raises: DataError."""
+    return open_dataset(data.name, split=data.split, data_dir=data.data_dir, fit=fit_of(model))
 
 
 def calibration_set(model: ModelSpec, data: DatasetRequest) -> CalibrationSet:
@@ -79,7 +79,9 @@ def calibration_set(model: ModelSpec, data: DatasetRequest) -> CalibrationSet:
         return SeededCalibration(model.tensors)
     if model.timing_only:
         return NoiseCalibration(model)
-    dataset = open_dataset(data.name, split=data.calibration_split, data_dir=data.data_dir)
+    dataset = open_dataset(
+        data.calibration.dataset, split=data.calibration_split, data_dir=data.data_dir, fit=fit_of(model)
+    )
     return DatasetCalibration(dataset, model, data)
 
 
@@ -94,7 +96,7 @@ def timing_images(model: ModelSpec, data: DatasetRequest, batch_size: int) -> Im
     """Return float32[batch_size, ...] of the scored images, repeated where they are fewer; noise for a timed model."""
     if model.timing_only:
         return next(NoiseCalibration(model).batches(batch_size))
-    dataset = scored_dataset(data)
+    dataset = scored_dataset(model, data)
     last = min(data.scored.first + batch_size, dataset.n_images)
     pixels, _ = dataset.read(data.scored.first, last)
     images = images_from_pixels(pixels, model)

@@ -20,7 +20,7 @@ from harness.worker.opening import OpenCase
 def score(case: OpenCase, progress: Progress) -> Accuracy:
     """Score the asked images."""
     request = case.request
-    dataset = scored_dataset(request.data)
+    dataset = scored_dataset(request.model, request.data)
     outputs = Path(request.outputs_path) if request.outputs_path else None
     if outputs is not None:
         outputs.parent.mkdir(parents=True, exist_ok=True)  # somebody removed the run's folder meanwhile

@@ -99,7 +99,8 @@ def environment_with(path):
 def run_suites(tmp_path):
     """Return a function that runs the suites with arguments, and returns the summary's cases and all the output."""
     images, labels = open_dataset("strokes", split="test").read(0, N_IMAGES)
-    np.savez(tmp_path / "photos.npz", images=images, labels=labels)
+    rows = np.concatenate([labels[:, None], images.reshape(N_IMAGES, -1)], axis=1)
+    rows.astype(np.uint8).tofile(tmp_path / "photos.bin")
     write(tmp_path / "my_suites" / "test_size.py", examples()["suites/test_size.py"])
     card = write_distance_model(tmp_path)
 
@@ -107,7 +108,7 @@ def run_suites(tmp_path):
         command = [sys.executable, "-m", "pytest", str(ROOT / "suites"), str(tmp_path / "my_suites"), "-q"]
         command += [f"--rootdir={ROOT}", f"--report-dir={tmp_path / 'reports'}", f"--engine-cache={tmp_path / 'cache'}"]
         command += ["--backend=onnx-reference,ort", "--precision=fp32,fp16", "--recipe=weights", "--baseline=ignore"]
-        command += [f"--model=mlp,{card}", f"--dataset={tmp_path / 'photos.npz'}", f"--score-images={N_IMAGES}"]
+        command += [f"--model=mlp,{card}", f"--dataset={tmp_path / 'photos.bin'}", f"--score-images={N_IMAGES}"]
         command += ["-m", "not latency", "-p", "no:cacheprovider", *arguments]
         child = subprocess.run(
             command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment_with(path), timeout=200

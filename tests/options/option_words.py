@@ -24,6 +24,7 @@ EVERY = {
     "--split": (["--split=train"], "train"),
     "--score-images": (["--score-images=500"], 500),
     "--score-from": (["--score-from=7"], 7),
+    "--calibration-dataset": (["--calibration-dataset=/data/other digits"], "/data/other digits"),
     "--calibration-images": (["--calibration-images=50"], "50"),
     "--calibration-from": (["--calibration-from=30000"], 30000),
     "--calibration-split": (["--calibration-split=test"], "test"),
