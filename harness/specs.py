@@ -9,9 +9,11 @@ import enum
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from harness.errors import ConfigError
 
+T = TypeVar("T")
 DEFAULT_INT8_RECIPE = "qdq-minmax"
 DEFAULT_RECIPES = {"fp32": "none", "fp16": "cast", "bf16": "cast", "int8": DEFAULT_INT8_RECIPE}
 GIVEN_RECIPE = "given"  # INT8 of a file that was quantized before it came: nothing is converted
@@ -163,6 +165,21 @@ class InputsAsked:
         }
         return tuple((flag, tuple(pair[0] for pair in pairs)) for flag, pairs in given.items())
 
+    def over(self, other: InputsAsked) -> InputsAsked:
+        """Return both together; where both speak of an input, this counts."""
+
+        def joined(mine: tuple[tuple[str, T], ...], others: tuple[tuple[str, T], ...]) -> tuple[tuple[str, T], ...]:
+            return tuple({**dict(others), **dict(mine)}.items())
+
+        return InputsAsked(
+            shapes=joined(self.shapes, other.shapes),
+            min_shapes=joined(self.min_shapes, other.min_shapes),
+            max_shapes=joined(self.max_shapes, other.max_shapes),
+            ranges=joined(self.ranges, other.ranges),
+            states=joined(self.states, other.states),
+            is_for_one=self.is_for_one and other.is_for_one,
+        )
+
     @property
     def is_given(self) -> bool:
         """Tell whether anything is said."""
@@ -274,6 +291,8 @@ class ModelSpec:
     max_batch: int | None = None  # the model's own fixed batch [images]; None means free
     timing_only: bool = False  # no image of a data set is scored
     tensors: ModelTensors | None = None  # of a model of any graph; None: an image classifier
+    graph: InputsAsked | None = None  # what a card says of the inputs of any graph: its file is still to be read
+    task_settings: dict[str, object] = field(default_factory=dict)  # how outputs are read: a card's [task]
     is_quantized: bool = False  # its file holds quantized operators: it runs as INT8, as given, and in nothing else
     trained_on: tuple[ImageRange, ...] = ()
     floors: dict[str, float] = field(default_factory=dict)  # data set -> lowest top-1 of FP32 [fraction]
@@ -300,7 +319,7 @@ class ModelSpec:
             raise ConfigError(f"model name {self.name!r}: use letters, digits, '_' and '.' only")
         if self.layout not in ("NCHW", "NHWC", "flat"):
             raise ConfigError(f"model {self.name}: layout {self.layout!r} is none of NCHW, NHWC, flat")
-        if self.num_classes < 2 and self.tensors is None:
+        if self.num_classes < 2 and self.tensors is None and self.graph is None:
             raise ConfigError(f"model {self.name}: {self.num_classes} classes; a classifier has at least 2")
         if self.output_kind not in ("probabilities", "logits"):
             raise ConfigError(f"model {self.name}: output_kind {self.output_kind!r}; expected probabilities or logits")

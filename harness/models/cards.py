@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
 import msgspec.toml
@@ -12,9 +14,15 @@ from harness.errors import DataError
 from harness.models.formats import ONNX, OPENVINO_IR, file_digest, model_format
 from harness.models.heavy import HEAVY_MODEL, heavy_model_path
 from harness.models.presets import ARITHMETIC, PreprocessTable, resolved
-from harness.specs import NAME_PATTERN, ImageRange, ModelSpec, Preprocess
+from harness.options.inputs import range_of_text, shape_of_text, state_of_text
+from harness.specs import NAME_PATTERN, RAW_TASK, ImageRange, InputsAsked, ModelSpec, Preprocess
 
+T = TypeVar("T")
 PRECISIONS = ("fp16", "bf16", "int8")
+CLASSIFICATION = "classification"
+SHAPE_FORM = "NAME:DIMS, as ids:1x128"
+FORMS = dict.fromkeys(("shapes", "min_shapes", "max_shapes"), SHAPE_FORM)
+FORMS |= {"input_range": "NAME:LOW..HIGH", "state": "INPUT=OUTPUT"}
 EXTERNAL_DATA_KEY = b"location"  # stands in every file whose weights lie in another
 
 
@@ -34,20 +42,30 @@ class _Model(_Section):
 
 
 class _Input(_Section):
-    name: str
-    shape: tuple[int, ...]  # without the batch
+    name: str = ""
+    shape: tuple[int, ...] = ()  # without the batch
     layout: str | None = None
     scale: float | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 
 
+class _Graph(_Section):
+    """What is said of the inputs of a model of any graph, each as its option has it."""
+
+    shapes: tuple[str, ...] = ()
+    min_shapes: tuple[str, ...] = ()
+    max_shapes: tuple[str, ...] = ()
+    input_range: tuple[str, ...] = ()
+    state: tuple[str, ...] = ()
+
+
 class _Output(_Section):
-    name: str
-    classes: int
+    name: str = ""
+    classes: int = 0
     label_offset: int = 0
     kind: str = "probabilities"
-    task: str = "classification"
+    task: str = ""  # "" = classification, or of any graph raw
 
 
 class _Range(_Section):
@@ -61,8 +79,10 @@ class Card(_Section):
     """All keys of a card."""
 
     model: _Model
-    input: _Input
-    output: _Output
+    input: _Input = msgspec.field(default_factory=_Input)
+    output: _Output = msgspec.field(default_factory=_Output)
+    graph: _Graph | None = None  # of a model that is no classifier of one image
+    task: dict[str, Any] = {}  # settings of the output's task
     preprocess: PreprocessTable = msgspec.field(default_factory=PreprocessTable)
     trained_on: tuple[_Range, ...] = ()
     accuracy: dict[str, float] = {}  # data set -> top-1 [fraction]
@@ -95,6 +115,8 @@ def load_card(path: str | Path) -> ModelSpec:
             f"{path}: file = {card.model.file!r} leads out of the card's folder; put the file beside its card"
         )
     onnx_path = (path.parent / file).resolve()
+    _check_keys(card, path)
+    graph = None if card.graph is None else _asked(card.graph, path)
     preprocess, arithmetic = _prepared(card, path)
     return ModelSpec(
         name=path.stem,
@@ -108,9 +130,11 @@ def load_card(path: str | Path) -> ModelSpec:
         **arithmetic,  # type: ignore[arg-type]
         label_offset=card.output.label_offset,
         output_kind=card.output.kind,
-        task=card.output.task,
+        task=card.output.task or (CLASSIFICATION if card.graph is None else RAW_TASK),
+        task_settings=dict(card.task),
+        graph=graph,
         max_batch=card.model.max_batch,
-        timing_only=card.model.timing_only,
+        timing_only=card.model.timing_only or card.graph is not None,
         is_quantized=card.model.quantized,
         trained_on=tuple(
             ImageRange(dataset=r.dataset, split=r.split, first=r.first, stop=r.stop) for r in card.trained_on
@@ -124,11 +148,61 @@ def load_card(path: str | Path) -> ModelSpec:
     )
 
 
+def _check_keys(card: Card, path: Path) -> None:
+    """Refuse a classifier's card without what it must say. Raises: DataError."""
+    if card.graph is not None:
+        return
+    needed = {
+        "input.name": card.input.name,
+        "input.shape": card.input.shape,
+        "output.name": card.output.name,
+        "output.classes": card.output.classes,
+    }
+    missing = [name for name, value in needed.items() if not value]
+    if missing:
+        raise DataError(
+            f"{path}: Object missing required field `{missing[0].partition('.')[2]}` - at "
+            f"`$.{missing[0].partition('.')[0]}`; fix the card, docs/datasets.md lists its keys; a model that is no "
+            "classifier of one image has a table [graph]"
+        )
+    if card.task:
+        raise DataError(f"{path}: [task] stands beside [graph] alone; a classifier of images has no settings")
+
+
+def _asked(graph: _Graph, path: Path) -> InputsAsked:
+    """Return what a card says of its inputs. Raises: DataError that names the key."""
+
+    def pairs(name: str, texts: tuple[str, ...], parse: Callable[[str], T]) -> tuple[T, ...]:
+        found = []
+        for text in texts:
+            try:
+                found.append(parse(text))
+            except ValueError:
+                raise DataError(f"{path}: [graph] {name} = {text!r}; expected {FORMS[name]}") from None
+        return tuple(found)
+
+    return InputsAsked(
+        shapes=pairs("shapes", graph.shapes, shape_of_text),
+        min_shapes=pairs("min_shapes", graph.min_shapes, shape_of_text),
+        max_shapes=pairs("max_shapes", graph.max_shapes, shape_of_text),
+        ranges=pairs("input_range", graph.input_range, range_of_text),
+        states=pairs("state", graph.state, state_of_text),
+    )
+
+
+def _shape_in_graph(card: Card) -> tuple[int, ...]:
+    """Return the shape of the image without the batch, as [graph] has it; () where it does not."""
+    shapes = dict(map(shape_of_text, card.graph.shapes)) if card.graph is not None else {}
+    image = shapes.get(card.input.name) or next(iter(shapes.values()), ())
+    return image[1:]
+
+
 def _prepared(card: Card, path: Path) -> tuple[Preprocess, dict[str, object]]:
     """Return what is done to images, and those of scale, mean, std and layout that the card has. Raises: DataError."""
     own = {name: getattr(card.input, name) for name in ARITHMETIC}
     own = {name: value for name, value in own.items() if value is not None}
-    preprocess, arithmetic = resolved(card.preprocess, card.input.shape, own.get("layout", "NCHW"), source=path)
+    shape = card.input.shape or _shape_in_graph(card)
+    preprocess, arithmetic = resolved(card.preprocess, shape, own.get("layout", "NCHW"), source=path)
     twice = [name for name in own if name in card.preprocess.given]
     if twice:
         raise DataError(f"{path}: {twice[0]} stands in [input] and in [preprocess]; keep one")

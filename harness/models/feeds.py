@@ -7,11 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import MeasurementError
-from harness.protocols import Tensors
-from harness.specs import ModelInput, ModelTensors
+from harness.errors import DataError, MeasurementError
+from harness.models.preprocess import Placement, placement, prepare_image
+from harness.protocols import IMAGE, Sample, Tensors
+from harness.specs import ModelInput, ModelSpec, ModelTensors
 
 SEED = 20_260
+BOXES = "boxes"
 
 
 def seeded_feeds(tensors: ModelTensors, n_samples: int, *, first: int = 0) -> dict[str, NDArray[np.generic]]:
@@ -36,6 +38,78 @@ def stacked(tensors: ModelTensors, samples: Sequence[Tensors]) -> dict[str, NDAr
         else np.stack([sample[one.name] for sample in samples], axis=one.batch_axis)
         for one in tensors.inputs
     }
+
+
+def prepared_sample(sample: Sample, model: ModelSpec, tensors: ModelTensors) -> Sample:
+    """Return a sample as the model takes it: an image as its card says, other inputs in the model's own types.
+
+    A state that the sample does not hold begins as 0; boxes of a target move with their image.
+    Raises: DataError for an input that is missing or unknown, or does not fit.
+    """
+    inputs: dict[str, NDArray[np.generic]] = {}
+    target = sample.target
+    names = {one.name: one for one in tensors.inputs}
+    given = dict(sample.inputs)
+    if IMAGE in given and IMAGE not in names:
+        image = np.asarray(given.pop(IMAGE))
+        one = names.get(model.input_name) or next(iter(names.values()))
+        if image.dtype != np.uint8:
+            given[one.name] = image
+        else:
+            pixels = image.astype(np.uint8, copy=False)
+            inputs[one.name] = prepare_image(pixels, model, shape=_open_shape(one)).astype(one.dtype)
+            target = _moved(target, placement(image.shape[0], image.shape[1], model.preprocess))
+    unknown = [name for name in given if name not in names]
+    if unknown:
+        raise DataError(f"sample {sample.id}: {unknown[0]} is no input of {model.name}, which has {', '.join(names)}")
+    inputs |= {name: _fitted(array, names[name], sample.id, model) for name, array in given.items()}
+    for name, one in names.items():
+        if name not in inputs and one.state:
+            inputs[name] = np.zeros(_without_batch(one), one.dtype)
+    missing = [name for name in names if name not in inputs]
+    if missing:
+        raise DataError(f"sample {sample.id}: holds no {missing[0]}, which {model.name} takes")
+    return Sample(id=sample.id, inputs=inputs, target=target)
+
+
+def _fitted(array: NDArray[np.generic], one: ModelInput, sample: str, model: ModelSpec) -> NDArray[np.generic]:
+    """Return an array in the model's type and of its rank. Raises: DataError where a number would be another one."""
+    wanted = _without_batch(one)
+    found = array
+    if found.ndim == len(one.shape) and one.batch_axis is not None and found.shape[one.batch_axis] == 1:
+        found = np.squeeze(found, axis=one.batch_axis)  # stored with the batch axis of one sample
+    free = {axis - (one.batch_axis is not None and axis > one.batch_axis) for axis in one.free_axes}
+    fits = found.ndim == len(wanted) and all(
+        have == want or axis in free for axis, (have, want) in enumerate(zip(found.shape, wanted, strict=True))
+    )
+    if not fits:
+        raise DataError(
+            f"sample {sample}: input {one.name} has shape {list(array.shape)}; {model.name} takes {list(wanted)}"
+        )
+    cast = found.astype(one.dtype)
+    if np.dtype(one.dtype).kind in "biu" and not np.array_equal(cast, found):
+        raise DataError(f"sample {sample}: input {one.name} is {array.dtype}; {one.dtype} does not hold its values")
+    return cast
+
+
+def _open_shape(one: ModelInput) -> tuple[int, ...]:
+    """Return an input's shape without the batch axis; a free axis is 0."""
+    sizes = (0 if axis in one.free_axes else size for axis, size in enumerate(one.shape) if axis != one.batch_axis)
+    return tuple(sizes)
+
+
+def _without_batch(one: ModelInput) -> tuple[int, ...]:
+    return tuple(size for axis, size in enumerate(one.shape) if axis != one.batch_axis)
+
+
+def _moved(target: object, place: Placement) -> object:
+    """Return a target whose boxes, (left, top, right, bottom) in pixels, lie where their image does."""
+    if not isinstance(target, dict) or BOXES not in target:
+        return target
+    boxes = np.asarray(target[BOXES], np.float64).reshape(-1, 4)
+    scale = np.array([place.scale_x, place.scale_y] * 2)
+    offset = np.array([place.offset_x, place.offset_y] * 2)
+    return {**target, BOXES: boxes * scale + offset}
 
 
 def _seeded(one: ModelInput, generator: np.random.Generator) -> NDArray[np.generic]:

@@ -112,12 +112,14 @@ def _as_classifier(model: onnx.ModelProto, path: Path, given: Mapping[str, objec
 
 def _as_graph(model: onnx.ModelProto, path: Path, asked: InputsAsked) -> dict[str, object]:
     tensors = tensors_of_file(model, path, asked)
+    shape = tensors.inputs[0].shape[1:] if tensors.inputs else ()
     return {
         "tensors": tensors,
         "input_name": tensors.inputs[0].name if tensors.inputs else "",
-        "input_shape": tensors.inputs[0].shape[1:] if tensors.inputs else (),
+        "input_shape": shape,
         "output_name": tensors.outputs[0].name if tensors.outputs else "",
         "num_classes": 0,
+        "layout": layout_of_shape(shape) if len(shape) == 3 else "NCHW",
         "task": RAW_TASK,
         "timing_only": True,
     }

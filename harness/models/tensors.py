@@ -55,28 +55,6 @@ def tensors_of_file(model: ModelProto, path: object, asked: InputsAsked) -> Mode
     return ModelTensors(inputs=found, outputs=made)
 
 
-def with_asked(tensors: ModelTensors, asked: InputsAsked, path: object) -> ModelTensors:
-    """Return a card's inputs at other shapes and ranges. Raises: DataError as `tensors_of_file`."""
-    as_file = [
-        FileTensor(
-            one.name,
-            one.dtype,
-            tuple(
-                "batch" if axis == one.batch_axis else "" if axis in one.free_axes else size
-                for axis, size in enumerate(one.shape)
-            ),
-        )
-        for one in tensors.inputs
-    ]
-    _check_names(asked, as_file, [FileTensor(name, "", ()) for name in tensors.output_names], path)
-    shapes = dict(asked.shapes)
-    inputs = []
-    for one, file in zip(tensors.inputs, as_file, strict=True):
-        shape = _fitting(shapes[one.name], file, path) if one.name in shapes else one.shape
-        inputs.append(_with_ranges(replace(one, shape=shape), file, asked, path))
-    return replace(tensors, inputs=tuple(inputs))
-
-
 def foreign_operators(model: ModelProto) -> dict[str, str]:
     """Return domain -> the first of its operators, of domains that no runtime brings along."""
     own = {(function.domain, function.name) for function in model.functions}

@@ -11,6 +11,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from harness.options.groups import backend_groups
+from harness.options.inputs import range_of_text, shape_of_text, state_of_text
 from harness.options.rows import (
     NAME_OR_PATH,
     NUMBER,
@@ -62,32 +63,6 @@ STAGE_TIMEOUT = Kind(
     parse=stage_timeout_of_text,
     text=lambda parts: f"{parts[0]}={parts[1]:g}",
 )
-
-
-def shape_of_text(text: str) -> tuple[str, tuple[int, ...]]:
-    """Return (input, shape) of `NAME:1x3x224x224`, as trtexec's --shapes has it. Raises: ValueError."""
-    name, _, sizes = text.rpartition(":")
-    shape = tuple(map(int, sizes.split("x")))
-    if not name or min(shape) < 1:
-        raise ValueError(text)
-    return name, shape
-
-
-def range_of_text(text: str) -> tuple[str, tuple[float, float]]:
-    """Return (input, (low, high)) of `NAME:LOW..HIGH`. Raises: ValueError."""
-    name, _, ends = text.rpartition(":")
-    low, separator, high = ends.partition("..")
-    if not (name and separator):
-        raise ValueError(text)
-    return name, (number(low), number(high))
-
-
-def state_of_text(text: str) -> tuple[str, str]:
-    """Return (input, output) of `INPUT=OUTPUT`. Raises: ValueError."""
-    name, _, output = text.partition("=")
-    if not (name and output):
-        raise ValueError(text)
-    return name, output
 
 
 SHAPE = Kind(

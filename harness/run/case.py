@@ -136,15 +136,13 @@ class _Measured:
         """Measure several inferences at once, their outputs held against those that are scored."""
         if not self.model.timing_only:
             self.accuracy()
-        self.prepare()
-        return self._ask("throughput", ThroughputReport)
+        return self._prepared("throughput", ThroughputReport)
 
     def layers(self) -> LayerReport:
         """Read back what ran. The last thing to ask: profiling disturbs what is timed after it."""
         if self._request.timing.throughput:
             self.throughput()
-        self.prepare()
-        return self._ask("layers", LayerReport)
+        return self._prepared("layers", LayerReport)
 
     def invariance(self) -> tuple[InvarianceCheck, ...]:
         """Try whether neighbours, slot and batch size matter."""

@@ -141,6 +141,7 @@ def case_request(case: Case, model: ModelSpec, options: HarnessOptions) -> CaseR
             settings=options.build_settings,
         ),
         timing=timing_of(model, options),
+        has_data=options.has_data,
         score_batch=options.score_batch,
     )
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from harness.errors import ConfigError, DataError
 from harness.models import bundled_models, find_model
-from harness.models.tensors import with_asked
 from harness.options.values import HarnessOptions
 from harness.run.folders import models_folder
 from harness.specs import InputsAsked, ModelSpec
@@ -42,12 +41,15 @@ def names_of_folder(models_dir: Path) -> frozenset[str]:
 
 
 def _models_of_folder(models_dir: Path) -> list[ModelSpec]:
-    return [spec for spec in bundled_models(models_dir) if not spec.timing_only]
+    return [spec for spec in bundled_models(models_dir) if spec.graph is not None or not spec.timing_only]
 
 
 def _chosen_models(options: HarnessOptions, models_dir: Path) -> list[ModelSpec]:
     if not options.models:
-        return _models_of_folder(models_dir)
+        return [
+            spec if spec.graph is None else _read_graph(spec, options, replace(options.inputs, is_for_one=False))
+            for spec in _models_of_folder(models_dir)
+        ]
     return [_one_model(name, options, models_dir) for name in options.models]
 
 
@@ -65,9 +67,32 @@ def _one_model(name: str, options: HarnessOptions, models_dir: Path) -> ModelSpe
     asked = replace(options.inputs, is_for_one=len(options.models) == 1)
     if not isinstance(spec, ModelSpec):
         return inspected(spec, options, given, inputs=asked)
-    if spec.tensors is not None:
-        spec = replace(spec, tensors=with_asked(spec.tensors, asked, spec.onnx_path))
+    if spec.graph is not None:
+        return _read_graph(spec, options, asked)
+    if spec.is_onnx and asked.is_given and len(options.models) == 1:
+        raise ConfigError(
+            f"model {name} is an image classifier by its card; --shapes and the like are for other graphs"
+        )
     return replace(spec, **given)  # type: ignore[arg-type]
+
+
+def _read_graph(card: ModelSpec, options: HarnessOptions, asked: InputsAsked) -> ModelSpec:
+    """Return a card of any graph with what its file says of inputs and outputs. Raises: DataError, WorkerDied."""
+    said = asked.over(card.graph or InputsAsked())
+    found = inspected(Path(card.onnx_path), options, inputs=said, is_scored=False)
+    image = card.input_name or found.input_name
+    shape = next((one.shape for one in found.tensors.inputs if one.name == image), ()) if found.tensors else ()
+    return replace(
+        card,
+        tensors=found.tensors,
+        graph=None,
+        sha256=card.sha256 or found.sha256,
+        input_name=image,
+        input_shape=card.input_shape or shape[1:],
+        output_name=card.output_name or found.output_name,
+        layout=card.layout if card.layout != "NCHW" else found.layout,
+        is_quantized=found.is_quantized,
+    )
 
 
 def inspected(

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from harness.datasets import check_range, fingerprint_range, open_dataset
-from harness.errors import ConfigError
+from harness.datasets import check_range, fingerprint_range, open_dataset, open_samples
+from harness.errors import ConfigError, DataError
 from harness.models.preprocess import Fit, fit_of
 from harness.options.values import HarnessOptions
-from harness.protocols import Dataset, Progress
+from harness.protocols import Dataset, Progress, SampleSet
 from harness.specs import DatasetRequest, ImageRange, ModelSpec, Precision
 
 
@@ -20,8 +20,35 @@ def check_data(options: HarnessOptions, models: Iterable[ModelSpec], progress: P
     Raises: DataError for a data set that is missing, damaged or too small; ConfigError for calibration images that
     would also be scored, whatever name either was asked for by.
     """
+    models = list(models)
     for fit in {fit_of(model) for model in models if not model.timing_only}:
         _check(options, fit, progress)
+    if options.has_data and any(model.tensors is not None for model in models):
+        _check_samples(options, progress)
+
+
+def _check_samples(options: HarnessOptions, progress: Progress) -> None:
+    """Open the samples of models of any graph once. Raises: DataError, ConfigError as `check_data`."""
+    data, wanted = options.data, options.data.calibration
+    scored = open_samples(data.name, split=data.split, data_dir=data.data_dir, progress=progress)
+    if not scored.n_samples:
+        raise DataError(f"{scored.name}/{scored.split}: holds no samples")
+    if Precision.INT8 not in options.precisions:
+        return
+    calibrating = open_samples(wanted.dataset, split=data.calibration_split, data_dir=data.data_dir, progress=progress)
+    if wanted.first >= calibrating.n_samples:
+        raise DataError(
+            f"{calibrating.name}/{calibrating.split} has {calibrating.n_samples} samples; none calibrates from "
+            f"{wanted.first} on: give others with --calibration-dataset, or move one with --score-images and "
+            "--calibration-from"
+        )
+    ours = replace(_range_of(scored, data.scored), stop=max(data.scored.first, min(data.scored.stop, scored.n_samples)))
+    theirs = replace(_range_of(calibrating, wanted), stop=min(wanted.stop, calibrating.n_samples))
+    if shared := ours.overlap(theirs):
+        raise ConfigError(
+            f"{shared} calibration samples of {calibrating.name}/{calibrating.split} would also be scored; give "
+            "others with --calibration-dataset, or move one with --score-images and --calibration-from"
+        )
 
 
 def scored_fingerprint(data: DatasetRequest, models: Iterable[ModelSpec]) -> str:
@@ -59,7 +86,7 @@ def _check(options: HarnessOptions, fit: Fit, progress: Progress) -> None:
         )
 
 
-def _range_of(dataset: Dataset, asked: ImageRange) -> ImageRange:
+def _range_of(dataset: Dataset | SampleSet, asked: ImageRange) -> ImageRange:
     """Return a range by what its data set is, however it was spelled: two paths of one folder are one set."""
     path = Path(dataset.name)
     name = str(path.resolve()) if path.exists() else dataset.name

@@ -59,7 +59,7 @@ def plan_run(
     check_recipes(options)
     models = choose_models(options, models_dir)
     options.check_settings(tuple(models.values()))
-    if probe and not all(model.timing_only for model in models.values()):
+    if probe:
         check_data(options, models.values(), progress)
     cases = cases_of(options, models, {a.backend: device_of(options, a) for a in usable})
     accelerators = {

@@ -7,11 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from harness.datasets import fingerprint_range, open_dataset
-from harness.errors import Unsupported
-from harness.models.feeds import seeded_feeds
 from harness.models.preprocess import fingerprint_of_inputs, fit_of, images_from_pixels
-from harness.protocols import Batch, CalibrationSet, Dataset, Images, Tensors
-from harness.specs import DatasetRequest, ModelSpec, ModelTensors
+from harness.protocols import CalibrationSet, Dataset, Images
+from harness.specs import DatasetRequest, ModelSpec
 
 NOISE_IMAGES, NOISE_SEED = 64, 0
 
@@ -31,25 +29,6 @@ class DatasetCalibration:
         for first in range(self._images.first, self._images.stop, batch_size):
             pixels, _ = self._dataset.read(first, min(first + batch_size, self._images.stop))
             yield images_from_pixels(pixels, self._spec)
-
-
-class SeededCalibration:
-    """Seeded samples of a model of any graph, by its inputs' names."""
-
-    def __init__(self, tensors: ModelTensors) -> None:
-        self._tensors = tensors
-        self.n_images = NOISE_IMAGES
-        self.fingerprint = f"seeded, {NOISE_IMAGES} samples of {tensors.inputs}"
-
-    def batches(self, batch_size: int) -> Iterator[Images]:
-        """Refuse: there is no batch of images. Raises: Unsupported."""
-        raise Unsupported("this recipe calibrates on batches of images; its model takes named inputs")
-
-    def feeds(self, batch_size: int) -> Iterator[Tensors]:
-        """Yield the inputs of one run after the other."""
-        size = batch_size if self._tensors.is_stackable else 1
-        for first in range(0, self.n_images, size):
-            yield seeded_feeds(self._tensors, min(size, self.n_images - first), first=first)
 
 
 class NoiseCalibration:
@@ -75,21 +54,12 @@ def scored_dataset(model: ModelSpec, data: DatasetRequest) -> Dataset:
 
 def calibration_set(model: ModelSpec, data: DatasetRequest) -> CalibrationSet:
     """Open the calibration images; noise for a model that is only timed. Raises: DataError."""
-    if model.tensors is not None:
-        return SeededCalibration(model.tensors)
     if model.timing_only:
         return NoiseCalibration(model)
     dataset = open_dataset(
         data.calibration.dataset, split=data.calibration_split, data_dir=data.data_dir, fit=fit_of(model)
     )
     return DatasetCalibration(dataset, model, data)
-
-
-def timing_batch(model: ModelSpec, data: DatasetRequest, batch_size: int) -> Batch:
-    """Return a batch of images to time, or of a model of any graph its inputs by name, of the first samples."""
-    if model.tensors is not None:
-        return seeded_feeds(model.tensors, batch_size)
-    return timing_images(model, data, batch_size)
 
 
 def timing_images(model: ModelSpec, data: DatasetRequest, batch_size: int) -> Images:

@@ -13,8 +13,9 @@ from harness.protocols import Progress
 from harness.records import Accuracy, Latency
 from harness.worker import inspecting, samples
 from harness.worker.as_scored import AsScored, throughput_of
-from harness.worker.images import scored_dataset, timing_batch
+from harness.worker.images import scored_dataset
 from harness.worker.opening import OpenCase
+from harness.worker.sample_sets import timing_batch
 
 
 def score(case: OpenCase, progress: Progress) -> Accuracy:
@@ -50,7 +51,7 @@ def time_engine(case: OpenCase, progress: Progress) -> tuple[Latency, ...]:
     latencies, looked_at = [], []
     try:
         for index, batch_size in enumerate(plan.batch_sizes):
-            images = timing_batch(request.model, request.data, batch_size)
+            images = timing_batch(request, batch_size)
             with case.turn(partial(progress, index, len(plan.batch_sizes))):
                 outputs = AsScored(request, batch_size)
                 latency = measure_latency(

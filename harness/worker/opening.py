@@ -23,9 +23,9 @@ from harness.protocols import (
     TimedAfresh,
 )
 from harness.records import Artifact, EngineFile
-from harness.specs import BuildOptions, Case, Precision, batches_of_engine
-from harness.worker.images import calibration_set
+from harness.specs import BuildOptions, Case, ImageRange, Precision, batches_of_engine
 from harness.worker.requests import CaseRequest, Prepared
+from harness.worker.sample_sets import calibration_of
 
 
 class OpenCase:
@@ -92,7 +92,7 @@ class OpenCase:
             cache_dir=request.build.cache_dir,
             weight_bits=self.support.int8_weight_bits,
             rebuild=request.build.rebuild,
-            calibration_range=request.data.calibration if needs_images and not request.model.timing_only else None,
+            calibration_range=self._calibration_range if needs_images else None,
         )
 
     def build_reference(self) -> None:
@@ -141,6 +141,13 @@ class OpenCase:
         return engine
 
     @property
+    def _calibration_range(self) -> ImageRange | None:
+        """Return which images or samples of a data set calibrate, None where they are noise."""
+        request = self.request
+        is_noise = request.model.timing_only if request.model.tensors is None else not request.has_data
+        return None if is_noise else request.data.calibration
+
+    @property
     def _build_options(self) -> BuildOptions:
         """Return what was asked of the build, with what goes in and out of a model of any graph."""
         return replace(self.request.build, tensors=self.request.model.tensors)
@@ -164,7 +171,7 @@ class OpenCase:
 
     def _calibration_images(self, during: str) -> CalibrationSet:
         if self._calibration is None:
-            self._calibration = calibration_set(self.request.model, self.request.data)
+            self._calibration = calibration_of(self.request)
         return _ToldCalibration(self._calibration, self.stage, during, self._progress)
 
 

@@ -17,6 +17,7 @@ class CaseRequest:
     data: DatasetRequest
     build: BuildOptions
     timing: TimingPlan
+    has_data: bool = False  # a data set was named: the samples of a model of any graph are its, not seeded
     score_batch: int = 100  # images per batch when scoring
     outputs_path: str = ""  # raw float32[N, K] of the scored images; "" = not kept
     artifact: Artifact | None = None  # use this file and convert nothing

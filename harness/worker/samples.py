@@ -1,74 +1,71 @@
-"""The samples of a model of any graph: seeded, or of a data set; run, kept, timed, and arranged in other batches."""
+"""A model of any graph in a worker: its samples run, kept and scored, and arranged in other batches."""
 
 from __future__ import annotations
 
 import hashlib
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from harness.errors import DataError
 from harness.measure.invariance import GRAPH_TOLERANCE, check_invariance
 from harness.measure.samples import OutputsFile, run_samples, tensors_engine, unstacked
-from harness.models.feeds import seeded_feeds, seeded_sample, stacked
-from harness.protocols import Images, Outputs, Progress, Tensors
+from harness.models.feeds import stacked
+from harness.protocols import Images, Outputs, Progress, Sample, Tensors
 from harness.records import InvarianceCheck, SampleScores, TensorSpec
-from harness.specs import ModelTensors
+from harness.tasks import find_sample_task
 from harness.worker.opening import OpenCase
-from harness.worker.requests import CaseRequest
-
-SEEDED = "seeded"
-N_SEEDED = 32  # samples; a sign test over so many tells a rate of one in two from none at any alpha in use
-
-
-class Samples:
-    """The samples that a case runs, in order."""
-
-    def __init__(self, request: CaseRequest) -> None:
-        """Take seeded samples. Raises: DataError for a model without tensors."""
-        if request.model.tensors is None:
-            raise DataError(f"model {request.model.name} is an image classifier; its images are scored")
-        self.tensors: ModelTensors = request.model.tensors
-        self.n_samples = min(N_SEEDED, request.data.score_images)
-        self.source = SEEDED
-        self.ids = tuple(map(str, range(self.n_samples)))
-
-    def inputs(self) -> Iterator[Tensors]:
-        """Yield the inputs of each sample, without batch axes."""
-        for index in range(self.n_samples):
-            yield seeded_sample(self.tensors, index)
-
-    def feeds(self, n_samples: int) -> dict[str, NDArray[np.generic]]:
-        """Return the inputs of one run with the first samples, repeated where they are fewer."""
-        return seeded_feeds(self.tensors, n_samples)
+from harness.worker.sample_sets import digest_sample, samples_of, tensors_of
 
 
 def run(case: OpenCase, progress: Progress) -> SampleScores:
-    """Run the samples of a case and keep their outputs."""
-    request = case.request
-    samples = Samples(request)
-    names, started, digest = samples.tensors.output_names, time.perf_counter_ns(), hashlib.sha256()
-    with OutputsFile(Path(request.outputs_path), names) as file:
+    """Run the samples of a case, keep their outputs, and score them by the model's task where they have targets."""
+    request, tensors = case.request, tensors_of(case.request.model)
+    samples, digest, seen = samples_of(request), hashlib.sha256(), deque[Sample]()
+    collector = None
+    if not samples.is_seeded:
+        collector = find_sample_task(request.model.task).collector(request.model.task_settings)
+    started = time.perf_counter_ns()
+    ids: list[str] = []
+
+    def inputs() -> Iterator[Tensors]:
+        for index in range(samples.n_samples):
+            sample = samples.sample(index)
+            digest_sample(digest, sample)
+            ids.append(sample.id)
+            seen.append(sample)
+            yield sample.inputs
+
+    with OutputsFile(Path(request.outputs_path), tensors.output_names) as file:
+
+        def each(outputs: Tensors) -> None:
+            file.add(outputs)
+            sample = seen.popleft()
+            if collector is not None:
+                collector.add(outputs, sample)
+
         run_samples(
             case.engine,
-            samples.tensors,
-            _digested(samples.inputs(), digest),
+            tensors,
+            inputs(),
             batch_size=max(case.batch_sizes),
-            each=file.add,
+            each=each,
             n_samples=samples.n_samples,
             progress=progress,
         )
+    is_scored = collector is not None and find_sample_task(request.model.task).metrics
     return SampleScores(
         task=request.model.task,
         source=samples.source,
-        ids=samples.ids,
-        batch_size=max(case.batch_sizes),
+        ids=tuple(ids),
         fingerprint=digest.hexdigest(),
+        metrics=collector.scores() if collector is not None and is_scored else (),
+        settings={name: str(value) for name, value in request.model.task_settings.items()},
         outputs_sha256=file.hexdigest(),
         score_ns=time.perf_counter_ns() - started,
+        batch_size=max(case.batch_sizes),
     )
 
 
@@ -88,12 +85,10 @@ class _AsRows:
     """
 
     def __init__(self, case: OpenCase, n_samples: int) -> None:
-        tensors = case.request.model.tensors
-        if tensors is None:
-            raise DataError(f"model {case.request.model.name} is an image classifier")
+        tensors, samples = tensors_of(case.request.model), samples_of(case.request)
         self._runner, self._tensors = tensors_engine(case.engine), tensors
         self._scales: dict[str, float] = {}
-        self._samples = [seeded_sample(tensors, index) for index in range(n_samples)]
+        self._samples = [samples.sample(index % samples.n_samples).inputs for index in range(n_samples)]
         largest = max(case.batch_sizes) if tensors.is_stackable and self._are_alike() else 1
         self.sizes = tuple(sorted({1, min(2, largest), min(n_samples, largest), largest}))
         self.places = np.arange(n_samples if largest > 1 else 2, dtype=np.float32)[:, None] * (largest > 1)
@@ -118,12 +113,3 @@ class _AsRows:
                 self._scales[name] = max(1.0, float(np.abs(values[np.isfinite(values)]).max(initial=0.0)))
             parts.append(values / self._scales[name])
         return np.concatenate(parts)
-
-
-def _digested(samples: Iterator[Tensors], digest: hashlib._Hash) -> Iterator[Tensors]:
-    """Yield samples and digest their names, types, shapes and values."""
-    for sample in samples:
-        for name, array in sample.items():
-            digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-        yield sample

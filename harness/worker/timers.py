@@ -7,9 +7,9 @@ from harness.measure.timing import make_timer, min_sample_ns, prepare_timer
 from harness.measure.warm_up import checked_samples
 from harness.protocols import SlowsDown, Timer
 from harness.records import PackedArray
-from harness.worker.images import timing_batch
 from harness.worker.opening import OpenCase
 from harness.worker.requests import TimerFacts, TimersRequest
+from harness.worker.sample_sets import timing_batch
 
 
 class OpenTimers:
@@ -22,7 +22,7 @@ class OpenTimers:
         plan = case.request.timing
         case.stage("time")
         for batch_size in plan.batch_sizes:
-            images = timing_batch(case.request.model, case.request.data, batch_size)
+            images = timing_batch(case.request, batch_size)
             timer = make_timer(case.engine, images, batch_size=batch_size, window=plan.window, launch=plan.launch)
             if request.slowdown is not None:
                 if not isinstance(timer, SlowsDown):

@@ -86,7 +86,7 @@ def bind_tensors(models: CompiledModels, feeds: Tensors, *, batch_size: int, win
     bound_in = {name: np.array(array, order="C") for name, array in feeds.items()}
     bound_out = {name: np.empty_like(array, order="C") for name, array in expected.items()}
     kept = _set_inputs(models, request, bound_in)
-    own = [port.get_any_name() for port in model.outputs if port.get_partial_shape().is_static]
+    own = [models.name_of(port) for port in model.outputs if port.get_partial_shape().is_static]
     for name in own:
         request.set_tensor(name, models.ov.Tensor(bound_out[name], shared_memory=True))
     _infer(request, kept, label)

@@ -119,7 +119,7 @@ class CompiledModels:
         """Fix the inputs of any graph at a batch size; None leaves free what its file does."""
         if self.tensors is None or size is None:
             return
-        names = {port.get_any_name() for port in model.inputs}
+        names = {self.name_of(port) for port in model.inputs}
         shapes = {name: shape for name, shape in self.tensors.shapes(size).items() if name in names}
         model.reshape({name: self.ov.PartialShape(list(shape)) for name, shape in shapes.items()})
 
@@ -139,8 +139,14 @@ class CompiledModels:
             if kind != "f32":
                 raise BuildError(f"{self._label}: {port.get_any_name()} is {kind}; expected f32")
 
+    def name_of(self, port: Any) -> str:
+        """Return the name that a model's file has for a port, of those that OpenVINO knows it by."""
+        known: set[str] = port.get_names()
+        own = () if self.tensors is None else (*self.tensors.shapes(1), *self.tensors.output_names)
+        return next((name for name in own if name in known), None) or str(port.get_any_name())
+
     def _tensor(self, port: Any) -> TensorSpec:
-        name, kind = port.get_any_name(), port.get_element_type().get_type_name()
+        name, kind = self.name_of(port), port.get_element_type().get_type_name()
         if kind not in DTYPES:
             raise BuildError(f"{self._label}: {name} is {kind}; expected a tensor of numbers that NumPy has")
         partial = port.get_partial_shape()
