@@ -21,6 +21,7 @@ from harness.specs import Case, ImageRange, Precision, Tolerance
 RECORD_SCHEMA = 3
 BLOCK_IMAGES = 100  # of a data set, that share a digest: ranges are compared on the blocks they share
 ZLIB_LEVEL = 1  # margins and times hardly shrink: level 6 gains 1 % of their bytes for three times the time
+ROUNDING_STEP = 1e-6  # of float inputs, relative: some eight steps of float32, as other orders of addition make
 MANY_TIES = 0.005  # of the scored images; as much as a loss that is accepted by default
 N_UNPACKED = 32  # arrays kept unpacked: the gates of one case read the same ones five times
 MAX_PACKED_BYTES = 256 << 20  # of one array; a run of a million images needs 8 MB
@@ -410,6 +411,7 @@ class SampleScores:
     metrics: tuple[MetricScore, ...] = ()  # () of a task that only shows drift
     settings: dict[str, str] = field(default_factory=dict)  # of the task: what decides how outputs are read
     outputs_sha256: str = ""  # of all outputs in the order of the set
+    rounding: dict[str, float] = field(default_factory=dict)  # output -> its error where inputs move by ROUNDING_STEP
     score_ns: int = 0  # wall time of scoring
     batch_size: int = 0
 
@@ -671,6 +673,8 @@ class TensorDrift:
     agreement: float | None  # share of places where the largest along the last axis is the same; None without classes
     n_reshaped: int  # samples whose output has another shape
     relative: PackedArray  # float64[N]: error's norm over the reference's; of whole numbers the share that differs
+    rounding: float = 0.0  # the reference's own median error where its inputs move by ROUNDING_STEP
+    is_constant: bool = False  # the reference gives every sample the same
 
     @property
     def median(self) -> float:

@@ -2,7 +2,9 @@
 
 It needs no labels. The unit is the sample: each has one relative error an output, the norm of what differs over the
 norm of the reference. What is judged is their median, by a sign test against the accepted drift: the share of samples
-that lie beyond it is above one half, or below it. Source: Conover, Practical Nonparametric Statistics, section 3.4.
+that lie beyond it is above one half, or below it. Where roundings of its inputs alone move FP32 by more than is
+accepted, as they do on noise that a model has no answer to, that much is accepted.
+Source: Conover, Practical Nonparametric Statistics, section 3.4.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from harness.specs import REFERENCE_BACKEND
 from harness.stats import below_floor_p
 
 FP32_DRIFT = 0.01  # between FP32 engines: TF32 and other orders of addition stay below; another operator does not
+ROUNDINGS = 3.0  # times what roundings of its inputs do to FP32: those of all its layers add up
 HALF = 0.5
 SHOWN_OTHERS = 2  # outputs named beside the worst
 
@@ -35,6 +38,13 @@ def _judge(record: Record, drifts: list[TensorDrift]) -> Verdict:
     message = _told(worst, drifts)
     if accepted is None:
         return _verdict(worst, Outcome.SAME, "no_limit", f"{message}; --max-drift sets a limit")
+    if worst.is_constant:
+        message = f"{message}; {worst.against} gives the same for every sample, so nothing can be said"
+        advice = "are these the trained weights? Else run samples that the model knows, with --dataset"
+        return _verdict(worst, Outcome.INCONCLUSIVE, "constant_outputs", message, advice=advice)
+    if (floor := ROUNDINGS * worst.rounding) > accepted:
+        message = f"{message}; roundings alone move {worst.against} by {worst.rounding:.2%}"
+        accepted = floor
     n_beyond = int((relative > accepted).sum())
     # The chance of so many, or so few, beyond the limit were it the median.
     p_beyond = below_floor_p(relative.size - n_beyond, relative.size, HALF)

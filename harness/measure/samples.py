@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import math
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy
@@ -16,9 +17,10 @@ from numpy.typing import NDArray
 from harness.errors import MeasurementError, Unsupported
 from harness.models.feeds import stacked
 from harness.protocols import Engine, Progress, RunsTensors, Tensors, no_progress
-from harness.records import PackedArray, TensorDrift
+from harness.records import ROUNDING_STEP, PackedArray, TensorDrift
 from harness.specs import ModelTensors
 
+ROUNDING_SEED = 7
 CLASSES_AXIS = -1  # on which a largest value means something, where there is any
 
 
@@ -175,11 +177,51 @@ def unstacked(tensors: ModelTensors, outputs: Tensors, n_samples: int) -> Iterat
         }
 
 
+def rounding_errors(engine: Engine, tensors: ModelTensors, samples: Sequence[Tensors]) -> dict[str, float]:
+    """Return output -> median error where the float inputs of some samples move by ROUNDING_STEP, seeded.
+
+    It is what roundings alone do to a model on these inputs: a network that sees nothing in noise gives numbers near 0
+    whose last digits are chance.
+    Raises: MeasurementError.
+    """
+    runner = tensors_engine(engine)
+    found: dict[str, list[float]] = {name: [] for name in tensors.output_names}
+    for index, sample in enumerate(samples):
+        generator = np.random.default_rng([ROUNDING_SEED, index])
+        outputs = [runner.run(stacked(tensors, [one])) for one in (sample, _moved(sample, generator))]
+        for name, errors in found.items():
+            errors.append(_relative_error(outputs[0][name], outputs[1][name]))
+    return {name: float(np.median(errors)) for name, errors in found.items() if errors}
+
+
+def _moved(sample: Tensors, generator: np.random.Generator) -> dict[str, NDArray[np.generic]]:
+    moved: dict[str, NDArray[np.generic]] = {}
+    for name, values in sample.items():
+        array: NDArray[Any] = values
+        step = 1 + ROUNDING_STEP * generator.standard_normal(array.shape)
+        moved[name] = np.multiply(array, step).astype(array.dtype) if array.dtype.kind == "f" else array
+    return moved
+
+
+def _relative_error(reference: NDArray[np.generic], ours: NDArray[np.generic]) -> float:
+    drift = _Drift("", "", 0.0)
+    drift.add(reference, ours)
+    return float(drift.found().relative.array()[0])
+
+
 def drift_of_outputs(
-    reference: Iterator[Tensors], ours: Iterator[Tensors], names: Sequence[str], *, against: str
+    reference: Iterator[Tensors],
+    ours: Iterator[Tensors],
+    names: Sequence[str],
+    *,
+    against: str,
+    rounding: Mapping[str, float] | None = None,
 ) -> tuple[TensorDrift, ...]:
-    """Return how far every output is from another engine's on the same samples. Raises: MeasurementError for none."""
-    drifts = {name: _Drift(name, against) for name in names}
+    """Return how far every output is from another engine's on the same samples.
+
+    `rounding`: of the other engine, by output; see `rounding_errors`. Raises: MeasurementError for no samples.
+    """
+    drifts = {name: _Drift(name, against, (rounding or {}).get(name, 0.0)) for name in names}
     for theirs, own in zip(reference, ours, strict=True):
         for name, drift in drifts.items():
             drift.add(theirs[name], own[name])
@@ -189,14 +231,19 @@ def drift_of_outputs(
 class _Drift:
     """Sums of one output over samples."""
 
-    def __init__(self, name: str, against: str) -> None:
-        self._name, self._against = name, against
+    def __init__(self, name: str, against: str, rounding: float) -> None:
+        self._name, self._against, self._rounding = name, against, rounding
+        self._first: NDArray[np.generic] | None = None
+        self._varies = False
         self._relative: list[float] = []
         self._cosines: list[float] = []
         self._largest = self._squares = 0.0
         self._n_values = self._n_agreed = self._n_choices = self._n_reshaped = 0
 
     def add(self, reference: NDArray[np.generic], ours: NDArray[np.generic]) -> None:
+        if self._first is None:
+            self._first = reference
+        self._varies = self._varies or not np.array_equal(self._first, reference)
         if reference.shape != ours.shape:
             self._n_reshaped += 1
             self._relative.append(1.0)
@@ -240,6 +287,8 @@ class _Drift:
             agreement=self._n_agreed / self._n_choices if self._n_choices else None,
             n_reshaped=self._n_reshaped,
             relative=PackedArray.of(np.asarray(self._relative, np.float64)),
+            rounding=self._rounding,
+            is_constant=len(self._relative) > 1 and not self._varies,
         )
 
 

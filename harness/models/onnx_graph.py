@@ -24,6 +24,7 @@ QUANTIZED_OPS = (*QDQ_OPS, "DynamicQuantizeLinear", "ConvInteger", "MatMulIntege
 QUANTIZED_PREFIX = "QLinear"  # ONNX's QLinearConv and QLinearMatMul, and more in the domain com.microsoft
 CASTING_OPS = (*QDQ_OPS, "Cast")
 SCALE_INPUT = 1
+WEIGHTS_ALONE_IR = 4  # source: onnx/docs/IR.md, "Initializers"
 # tf2onnx, Keras and PyTorch write the default domain either way.
 DEFAULT_DOMAINS = ("", "ai.onnx")
 
@@ -254,27 +255,66 @@ def activation_scales(path: str | Path) -> dict[str, float]:
 
 
 def sort_nodes(model: ModelProto) -> None:
-    """Put the nodes of a graph in topological order, as onnx.checker wants them; keeps the order otherwise.
+    """Put the nodes of a graph, and of the graphs within it, in topological order, as onnx.checker wants them.
 
-    Raises: BuildError for a cycle.
+    The order is kept otherwise. Raises: BuildError for a cycle.
     """
-    produced = {output for node in model.graph.node for output in node.output if output}
-    waiting = list(model.graph.node)
+    _sort_graph(model.graph)
+
+
+def _sort_graph(graph: GraphProto) -> None:
+    for node in graph.node:
+        for inner in _graphs_of(node):
+            _sort_graph(inner)
+    produced = {output for node in graph.node for output in node.output if output}
+    waiting = [(node, _needs(node) & produced) for node in graph.node]
     ordered: list[NodeProto] = []
     ready: set[str] = set()
     while waiting:
         later = []
-        for node in waiting:
-            if all(name not in produced or name in ready for name in node.input):
+        for node, needs in waiting:
+            if needs <= ready:
                 ordered.append(node)
                 ready.update(node.output)
             else:
-                later.append(node)
+                later.append((node, needs))
         if len(later) == len(waiting):
-            raise BuildError(f"the graph has a cycle through {node_id(later[0])}")
+            raise BuildError(f"the graph has a cycle through {node_id(later[0][0])}")
         waiting = later
-    del model.graph.node[:]
-    model.graph.node.extend(ordered)
+    del graph.node[:]
+    graph.node.extend(ordered)
+
+
+def _needs(node: NodeProto) -> set[str]:
+    """Return the names that a node reads, and that the graphs within it take from around it."""
+    names = set(node.input)
+    for inner in _graphs_of(node):
+        own = {value.name for value in (*inner.input, *inner.initializer)}
+        own |= {output for one in inner.node for output in one.output}
+        names |= {name for one in inner.node for name in _needs(one)} - own
+        names |= {value.name for value in inner.output} - own
+    return names - {""}
+
+
+def _graphs_of(node: NodeProto) -> Iterator[GraphProto]:
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def raise_ir(model: ModelProto) -> None:
+    """Raise a model's IR version to the first whose weights need not be inputs, and drop those inputs.
+
+    Converters add weights and no inputs, and runtimes fold no weight that a caller may overrule.
+    """
+    if model.ir_version >= WEIGHTS_ALONE_IR:
+        return
+    model.ir_version = WEIGHTS_ALONE_IR
+    weights = {tensor.name for tensor in model.graph.initializer}
+    kept = [value for value in model.graph.input if value.name not in weights]
+    del model.graph.input[:]
+    model.graph.input.extend(kept)
 
 
 def constants_to_initializers(model: ModelProto) -> None:

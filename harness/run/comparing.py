@@ -51,7 +51,8 @@ class Comparing:
         names = run.model.tensors.output_names
         run.samples()
         theirs, ours = (read_outputs(side.outputs_path, names) for side in (other, run))
-        found = drift_of_outputs(theirs, ours, names, against=other.case.id)
+        rounding = other.samples().rounding
+        found = drift_of_outputs(theirs, ours, names, against=other.case.id, rounding=rounding)
         run.comparison = replace(run.comparison, tensor_drifts=(*known, *found))
 
     def with_emulation(self, run: CaseRun) -> None:

@@ -11,13 +11,15 @@ from pathlib import Path
 import numpy as np
 
 from harness.measure.invariance import GRAPH_TOLERANCE, check_invariance
-from harness.measure.samples import OutputsFile, run_samples, tensors_engine, unstacked
+from harness.measure.samples import OutputsFile, rounding_errors, run_samples, tensors_engine, unstacked
 from harness.models.feeds import stacked
 from harness.protocols import Images, Outputs, Progress, Sample, Tensors
 from harness.records import InvarianceCheck, SampleScores, TensorSpec
 from harness.tasks import find_sample_task
 from harness.worker.opening import OpenCase
 from harness.worker.sample_sets import digest_sample, samples_of, tensors_of
+
+N_ROUNDED = 5  # samples
 
 
 def run(case: OpenCase, progress: Progress) -> SampleScores:
@@ -65,8 +67,18 @@ def run(case: OpenCase, progress: Progress) -> SampleScores:
         settings={name: str(value) for name, value in request.model.task_settings.items()},
         outputs_sha256=file.hexdigest(),
         score_ns=time.perf_counter_ns() - started,
+        rounding=_rounding_of(case),
         batch_size=max(case.batch_sizes),
     )
+
+
+def _rounding_of(case: OpenCase) -> dict[str, float]:
+    """Return what roundings do to FP32's outputs: the ground of every drift against it."""
+    if not case.request.case.is_source:
+        return {}
+    samples = samples_of(case.request)
+    chosen = [samples.sample(index).inputs for index in range(min(N_ROUNDED, samples.n_samples))]
+    return rounding_errors(case.engine, tensors_of(case.request.model), chosen)
 
 
 def invariance(case: OpenCase, n_samples: int) -> tuple[InvarianceCheck, ...]:

@@ -21,6 +21,7 @@ from harness.models.onnx_graph import (
     load_model,
     node_id,
     opset_of,
+    raise_ir,
     raise_opset,
 )
 from harness.precision.effective import is_multiplying
@@ -73,6 +74,7 @@ def _raised(model: ModelProto, name: str) -> ModelProto:
     for node in model.graph.node:
         if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
             raise BuildError(f"model {name}: {node_id(node)} ({node.op_type}) holds a graph; BF16 cannot cast within")
+    raise_ir(model)
     model = raise_opset(model, MIN_OPSET, name=f"model {name}", why="has no BF16 convolution")
     model.ir_version = max(model.ir_version, MIN_IR_VERSION)
     return onnx.shape_inference.infer_shapes(model)

@@ -14,7 +14,7 @@ import numpy as np
 
 from harness.errors import BuildError
 from harness.models.feeds import seeded_feeds
-from harness.models.onnx_graph import INSTALL_HINT, load_model, one_line, sort_nodes
+from harness.models.onnx_graph import INSTALL_HINT, load_model, one_line, raise_ir, sort_nodes
 from harness.precision.activations import ActivationReader
 from harness.precision.calibration import implied_range
 from harness.precision.recipe import CAST, Conversion, ConversionRequest, Recipe
@@ -40,6 +40,7 @@ def convert(request: ConversionRequest) -> Conversion:
     float16 = importlib.import_module("onnxruntime.transformers.float16")
 
     model = load_model(request.source)
+    raise_ir(model)
     warnings = (*_weight_warnings(model), *_activation_warnings(model, request))
     try:
         converted = float16.convert_float_to_float16(model, keep_io_types=True)

@@ -26,6 +26,7 @@ from harness.models.onnx_graph import (
     node_id,
     one_line,
     opset_of,
+    raise_ir,
     raise_opset,
 )
 from harness.precision.activations import ActivationReader
@@ -121,7 +122,9 @@ def prepare_graph(source: Path, work_dir: Path, *, fold: bool = True) -> onnx.Mo
     """
     import onnx
 
-    model = raise_opset(load_model(source), MIN_OPSET, name=str(source), why="has no per-channel quantization")
+    model = load_model(source)
+    raise_ir(model)
+    model = raise_opset(model, MIN_OPSET, name=str(source), why="has no per-channel quantization")
     if fold and any(node.op_type == "BatchNormalization" for node in model.graph.node):
         model = _folded(model, work_dir)
     constants_to_initializers(model)
