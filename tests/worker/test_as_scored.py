@@ -22,7 +22,7 @@ def request_of(tmp_path, *, rows=30, n_images=30, plan=PLAN):
     SCORED[:rows].tofile(path)
     return SimpleNamespace(
         outputs_path=str(path),
-        model=SimpleNamespace(num_classes=10, timing_only=True, input_shape=(4,)),
+        model=SimpleNamespace(num_classes=10, timing_only=True, input_shape=(4,), tensors=None),
         data=SimpleNamespace(scored=SimpleNamespace(n_images=n_images)),
         case=Case(model="net", backend="ort", precision=Precision.FP32, recipe="none", device="cpu"),
         timing=plan,
