@@ -28,7 +28,8 @@ from harness.backends import list_backends, load_backend
 from harness.backends._host.adapter import HostBackend
 from harness.errors import HarnessError
 from harness.machine.clocks import HostTimer
-from harness.measure.timing import make_timers, min_sample_ns, time_arms
+from harness.measure.arms import LocalArm
+from harness.measure.timing import time_arms
 from harness.models import load_card
 from harness.precision import prepare_artifact
 from harness.precision.calibration import CheckedCalibration
@@ -165,12 +166,12 @@ def outputs_of(engine: Engine, images: Images) -> Outputs:
 
 
 def ratio(engine: Engine, reference: Engine, images: Images) -> float:
-    return ratio_of_timers(make_timers([engine, reference], images, window="end_to_end", launch="auto"))
+    return ratio_of_timers([one.timer(images, window="end_to_end", launch="auto") for one in (engine, reference)])
 
 
 def ratio_of_timers(timers) -> float:
-    arms = time_arms(timers, PLAN, min_sample_ns=min_sample_ns("host"))
-    ours, theirs = (np.median(rounds, axis=1) for rounds, _, _ in arms)
+    found, _ = time_arms([LocalArm(timer, PLAN) for timer in timers], PLAN)
+    ours, theirs = (np.median(arm.rounds_ns, axis=1) for arm in found)
     return float(np.median(ours / theirs))
 
 

@@ -5,7 +5,9 @@
 1. `accept`: the suite with --update-baselines: baselines, and the accepted engines beside the engine cache.
 2. `calibrate`: `harness calibrate` of every case, several at once; only one pair times at a time.
 3. `night`: the suite again, against those baselines: nothing may be slower, and what each case cost is told.
-4. `scoring`: gpu_scoring.py or its like, where --scoring names a script.
+4. `agreement`: the suite once more, with the one profile of trtexec's plans; then every engine of it alone in fresh
+   processes, and trtexec's figures beside both (gpu_agreement.py).
+5. `scoring`: gpu_scoring.py or its like, where --scoring names a script.
 
 It runs on CPU backends too (`--backend=ort`). The tables are printed last.
 """
@@ -21,6 +23,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import gpu_agreement
 from gpu_scoring import ROOT, tactic_sources
 
 AT_ONCE = 6
@@ -50,6 +53,15 @@ def suite(asked, name, *more):
     found = run(asked, name, [*command, f"--report-dir={asked.out / name}"])
     summaries = sorted((asked.out / name).glob("*/summary.json"))
     return {**found, "cases": json.loads(summaries[-1].read_text())["cases"] if summaries else []}
+
+
+def agreement(asked):
+    """Return the suite's times, and those of its engines alone."""
+    profile = ["--trt-profile=1:100:100"] if asked.backend == "trt" else []
+    found = suite(asked, "agreement", *profile, "--baseline=ignore")
+    started = time.perf_counter()
+    rows = gpu_agreement.measure(asked.out / "agreement" / "latest", cache=asked.cache, processes=asked.processes)
+    return {**found, "rows": rows, "alone_s": round(time.perf_counter() - started, 1)}
 
 
 def calibrate(asked):
@@ -123,6 +135,7 @@ def main():
     parser.add_argument("--models", default="lenet5,mobilenet_digits,mlp")
     parser.add_argument("--precisions", default="fp32,fp16,int8")
     parser.add_argument("--pairs", type=int, default=16)
+    parser.add_argument("--processes", type=int, default=3, help="of every engine that is timed alone")
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--max-slowdown", default="")
     parser.add_argument("--scoring", default="", help="script that measures scoring, with its arguments")
@@ -138,16 +151,19 @@ def main():
         "calibrate": lambda: calibrate(asked),
         "night": lambda: suite(asked, "night", *limit),
         "judged": lambda: suite(asked, "judged", *limit),
+        "agreement": lambda: agreement(asked),
         "scoring": lambda: run(asked, "scoring", [sys.executable, *asked.scoring.split()]) if asked.scoring else {},
     }
     for stage in asked.stages.split(","):
         results[stage] = stages[stage]()
         (asked.out / "gpu_times.json").write_text(json.dumps(results, indent=1))
         print(f"== {stage}: {results[stage].get('seconds')} s, exit {results[stage].get('exit')}", flush=True)
-    for stage in ("accept", "night", "judged"):
+    for stage in ("accept", "night", "judged", "agreement"):
         if results.get(stage, {}).get("cases"):
             print(f"\n**{stage}**\n", *night_lines(results[stage]), sep="\n")
             print(results[stage]["tail"][-700:])
+    if "agreement" in results:
+        print("\n**agreement**\n", *gpu_agreement.lines_of(results["agreement"]["rows"]), sep="\n")
     if "calibrate" in results:
         print("\n**calibrate**\n", *spreads(asked), sep="\n")
         median_s = statistics.median(one["seconds"] for one in results["calibrate"]["runs"])

@@ -24,7 +24,8 @@ from pathlib import Path
 import numpy as np
 
 from harness.backends import load_backend
-from harness.measure.timing import min_sample_ns, time_arms
+from harness.measure.arms import LocalArm
+from harness.measure.timing import time_arms
 from harness.models import load_card
 from harness.precision import prepare_artifact
 from harness.protocols import Engine
@@ -136,8 +137,8 @@ def child(arm: str, runtime: str, model: str, batches: tuple[int, ...]) -> None:
     timers = {n: engine.timer(images_for(engine, n), window="compute", launch="auto") for n in batches}
 
     def median(batch: int, before: Callable[[], object]) -> float:
-        rounds = time_arms([Preceded(timers[batch], before)], PLAN, min_sample_ns=min_sample_ns("host"))[0][0]
-        return float(np.median(np.median(rounds, axis=1)))
+        (arm,), _ = time_arms([LocalArm(Preceded(timers[batch], before), PLAN)], PLAN)
+        return float(np.median(np.median(arm.rounds_ns, axis=1)))
 
     first = {batch: median(batch, lambda: None) for batch in batches}
     beside = Beside(arm, runtime, model)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -26,53 +25,63 @@ class _Span(NamedTuple):
     n_calls: int
 
 
-def energy_of_arms(
-    timers: Sequence[Timer], card: Card | None, n_loops: int, *, now_ns: Callable[[], int] = time.perf_counter_ns
-) -> Energy | None:
+class TellsEnergy(Protocol):
+    """An arm, as far as its energy goes; see `harness.measure.arms.TimedArm`."""
+
+    def energy_of_loop(self, source: str) -> float | None:
+        """Return the energy of an image over one loop [mJ]; None where the card does not tell it so."""
+        ...
+
+
+def energy_of_arms(arms: Sequence[TellsEnergy], n_loops: int) -> Energy | None:
     """Return the energy of an image of one or two engines that run in turn (A B, B A, ...); None without a card.
 
     The energy is that of the whole card, idle parts and all. A loop begins and ends with a step of the counter, so
     that its steps do not matter. A card that has no counter, or whose counter stands still, is asked for its power
-    after every few ms, and the mean is taken times the time. Changes `calls_per_sample`, and puts it back.
+    after every few ms, and the mean is taken times the time.
     """
-    if card is None or n_loops < 1:
+    if n_loops < 1:
         return None
-    before = [timer.calls_per_sample for timer in timers]
-    try:
-        for timer in timers:
-            timer.calls_per_sample = 1
-            timer.calls_per_sample = max(1, int(SAMPLE_NS / float(timer.sample(3).min())))
-        for source, measure in (("counter", _counted), ("power", _integrated)):
-            loops = _in_turn(timers, card, n_loops, measure, now_ns)
-            if loops is not None:
-                return Energy(
-                    source=source,
-                    mj_per_image=loops[0],
-                    reference_mj_per_image=loops[1] if len(timers) > 1 else (),
-                    loop_ns=LOOP_NS,
-                )
-    finally:
-        for timer, calls in zip(timers, before, strict=True):
-            timer.calls_per_sample = calls
+    for source in _MEASURES:
+        loops = _in_turn(arms, n_loops, source)
+        if loops is not None:
+            return Energy(
+                source=source,
+                mj_per_image=loops[0],
+                reference_mj_per_image=loops[1] if len(arms) > 1 else (),
+                loop_ns=LOOP_NS,
+            )
     return None
 
 
-_Measure = Callable[[Timer, Card, Callable[[], int]], _Span | None]
-
-
-def _in_turn(
-    timers: Sequence[Timer], card: Card, n_loops: int, measure: _Measure, now_ns: Callable[[], int]
-) -> list[tuple[float, ...]] | None:
+def _in_turn(arms: Sequence[TellsEnergy], n_loops: int, source: str) -> list[tuple[float, ...]] | None:
     """Return mJ per image of each arm's loops; None as soon as the card does not tell."""
-    found: list[list[float]] = [[] for _ in timers]
+    found: list[list[float]] = [[] for _ in arms]
     for loop in range(n_loops):
-        order = range(len(timers)) if loop % 2 == 0 else reversed(range(len(timers)))
+        order = range(len(arms)) if loop % 2 == 0 else reversed(range(len(arms)))
         for arm in order:
-            span = measure(timers[arm], card, now_ns)
-            if span is None:
+            energy_mj = arms[arm].energy_of_loop(source)
+            if energy_mj is None:
                 return None
-            found[arm].append(span.energy_mj / (span.n_calls * timers[arm].batch_size))
+            found[arm].append(energy_mj)
     return [tuple(loops) for loops in found]
+
+
+def energy_of_loop(timer: Timer, card: Card | None, source: str, now_ns: Callable[[], int]) -> float | None:
+    """Return the energy of an image over one loop of a timer [mJ]; None without a card, or where it does not tell.
+
+    `source`: counter or power. Changes `calls_per_sample`, and puts it back.
+    """
+    if card is None:
+        return None
+    before = timer.calls_per_sample
+    try:
+        timer.calls_per_sample = 1
+        timer.calls_per_sample = max(1, int(SAMPLE_NS / float(timer.sample(3).min())))
+        span = _MEASURES[source](timer, card, now_ns)
+    finally:
+        timer.calls_per_sample = before
+    return None if span is None else span.energy_mj / (span.n_calls * timer.batch_size)
 
 
 def _counted(timer: Timer, card: Card, now_ns: Callable[[], int]) -> _Span | None:
@@ -109,3 +118,9 @@ def _integrated(timer: Timer, card: Card, now_ns: Callable[[], int]) -> _Span | 
         powers.append(power_w)
     seconds = (now_ns() - started) / NS_PER_S
     return _Span(float(np.mean(powers)) * seconds * MJ_PER_J, n_calls)
+
+
+_MEASURES: dict[str, Callable[[Timer, Card, Callable[[], int]], _Span | None]] = {
+    "counter": _counted,
+    "power": _integrated,
+}

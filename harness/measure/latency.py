@@ -1,105 +1,66 @@
-"""Engines and a batch -> Latency with all that bears on whether it can be believed: clock, machine, card, energy."""
+"""Arms -> Latency with all that bears on whether it can be believed: clock, machine, card, energy, outputs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 
-from harness.machine.clock_audit import N_EMPTY, audited, clock_flags, quantum_ns
-from harness.machine.clocks import HostTimer
-from harness.machine.conditions import Watch, card_of, condition_flags, spinning_settings
+from harness.machine.clock_audit import clock_flags
+from harness.machine.conditions import condition_flags
+from harness.measure.arms import TimedArm
 from harness.measure.energy import energy_of_arms
-from harness.measure.timing import (
-    AFTER,
-    BEFORE,
-    Look,
-    check_clocks,
-    latency_from_arms,
-    make_timers,
-    min_sample_ns,
-    no_look,
-    time_arms,
-)
-from harness.protocols import AuditsClock, Batch, Engine, Timer
-from harness.records import ClockAudit, Latency
+from harness.measure.timing import check_clocks, latency_from_arms, make_alike, time_arms
+from harness.protocols import Progress
+from harness.records import Latency
 from harness.specs import TimingPlan
 
-_AUDITS: dict[str, ClockAudit] = {}  # by clock; of this process, before its first timing
+Turn = Callable[[Callable[[], None]], AbstractContextManager[None]]  # on the device; is told what to call while waiting
 
 
-def measure_latency(
-    engines: Sequence[Engine],
-    batch: Batch,
+def measure_latencies(
+    arms_of: Callable[[int], Sequence[TimedArm]],
     plan: TimingPlan,
     *,
-    device: str,
-    batch_size: int,
-    reference_case: str = "",
-    look: Look = no_look,
-) -> Latency:
-    """Time one or two engines in turn on a batch, by an audited clock on a watched machine; then take their energy.
+    reference_case: str,
+    turn: Turn,
+    progress: Progress,
+) -> tuple[Latency, ...]:
+    """Time every batch size of a plan, then say which times do not count.
 
-    `device`: cpu or cuda:0, which is watched too. `look`: at the first timer, before the rounds and after them.
-    Raises: ConfigError for a window or launch that an engine lacks, MeasurementError for a clock that stands still or
-    gives other than positive times.
+    `arms_of`: makes the arms of a batch size: the engine's and, unless it is FP32 itself, that of FP32, whose case is
+    `reference_case`. Raises: as `measure_latency`.
     """
-    timers = make_timers(engines, batch, batch_size=batch_size, window=plan.window, launch=plan.launch)
-    watch = Watch(card_of(device), spinning=spinning_settings(engines[0].facts.options))
-    return latency_of_timers(timers, plan, watch, reference_case=reference_case, look=look)
+    latencies, timed = [], []
+    for index, batch_size in enumerate(plan.batch_sizes):
+        with turn(partial(progress, index, len(plan.batch_sizes))):
+            arms = arms_of(batch_size)
+            latencies.append(measure_latency(arms, plan, reference_case=reference_case))
+        timed.append(arms[0])
+        progress(index + 1, len(plan.batch_sizes))
+    # After the clock: what `infer` leaves would be timed too.
+    return tuple(replace(latency, void=arm.void()) for latency, arm in zip(latencies, timed, strict=True))
 
 
-def latency_of_timers(
-    timers: Sequence[Timer], plan: TimingPlan, watch: Watch, *, reference_case: str = "", look: Look = no_look
-) -> Latency:
-    """Time one or two timers in turn; see `measure_latency`."""
-    audit = audit_of(timers[0])
-    arms = time_arms(
-        timers,
-        plan,
-        min_sample_ns=min_sample_ns(timers[0].clock),
-        warmed_up=partial(look, timers[0], BEFORE),
-        watch=watch,
-    )
-    look(timers[0], AFTER)
-    seen = watch.seen()
-    check_clocks(timers, arms)
-    latency = latency_from_arms(timers, arms, reference_case=reference_case)
-    doubts = condition_flags(seen)
-    if audit is not None:
-        samples_ns = arms[0].rounds_ns * timers[0].calls_per_sample
-        doubts = (*doubts, *clock_flags(audit, samples_ns, _later_quantum_ns(timers[0])))
+def measure_latency(arms: Sequence[TimedArm], plan: TimingPlan, *, reference_case: str = "") -> Latency:
+    """Time one or two arms in turn, by an audited clock on a watched machine; then take their energy.
+
+    Raises: MeasurementError for a clock that stands still or gives other than positive times.
+    """
+    make_alike(arms, plan.launch)
+    rounds, seen = time_arms(arms, plan)
+    facts = [arm.facts for arm in arms]
+    check_clocks(facts, rounds)
+    latency = latency_from_arms(facts, rounds, enqueue_ns=seen.enqueue_ns, reference_case=reference_case)
+    doubts = condition_flags(seen.conditions)
+    if seen.audit is not None:
+        samples_ns = rounds[0].rounds_ns * facts[0].calls_per_sample
+        doubts = (*doubts, *clock_flags(seen.audit, samples_ns, seen.later_quantum_ns))
     return replace(
         latency,
         flags=(*latency.flags, *doubts),
-        audit=audit,
-        conditions=seen,
-        energy=energy_of_arms(timers, watch.card, plan.energy_loops),
+        audit=seen.audit,
+        conditions=seen.conditions,
+        energy=energy_of_arms(arms, plan.energy_loops),
     )
-
-
-def audit_of(timer: Timer) -> ClockAudit | None:
-    """Return the audit of a timer's clock, made once a process; None where a clock is not known and has no audit.
-
-    A timer on the host clock that cannot look at it itself, as its runtime reads it, gets the audit of Python's.
-    """
-    auditor = _auditor(timer)
-    if auditor is None:
-        return None
-    if timer.clock not in _AUDITS:
-        _AUDITS[timer.clock] = audited(auditor, timer.clock)
-    return _AUDITS[timer.clock]
-
-
-def _auditor(timer: Timer) -> AuditsClock | None:
-    if isinstance(timer, AuditsClock):
-        return timer
-    return HostTimer(lambda: None, batch_size=1, window=timer.window) if timer.clock == "host" else None
-
-
-def _later_quantum_ns(timer: Timer) -> float | None:
-    """Return the quantum at the end of the run; None where the timer has no look at its clock."""
-    if not isinstance(timer, AuditsClock):
-        return None
-    empty = timer.empty_ns(N_EMPTY)
-    return quantum_ns(empty) if empty.any() else None

@@ -1,77 +1,50 @@
-"""Engines + a batch -> Latency: arms in turn, round by round."""
+"""Arms -> Latency: one or two engines in turn, round by round, wherever they are."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import MeasurementError
-from harness.machine.clocks import calibrate_calls, clock_resolution_ns
-from harness.machine.conditions import THROTTLED, Watch
-from harness.measure.samples import tensors_engine
-from harness.measure.warm_up import NOT_STEADY, WarmUp, checked_samples, warm_up
-from harness.protocols import Batch, Engine, LowersLaunch, Timer
+from harness.machine.conditions import THROTTLED
+from harness.measure.arms import ARM_BUDGET_NS, RoundTimes, Seen, TimedArm, TimerFacts, WarmedUp
+from harness.measure.warm_up import NOT_STEADY
 from harness.records import TIMED_OTHERWISE, Latency, PackedArray
 from harness.specs import TimingPlan
 
-MIN_SAMPLES_PER_ROUND = 3
-MAX_SAMPLES_PER_ROUND = 200
 MIN_ROUNDS = 6  # below 6 a median has no 95 % interval
-ARM_BUDGET_NS = 4_000_000_000  # an engine slower than this allows gets fewer samples a round, then fewer rounds
-CLOCK_RESOLUTIONS_PER_SAMPLE = 1_000
-# A pair of CUDA events has a quantum of 0.03 us on current GPUs (0.5 us guaranteed): one call of 20 us resolves 0.2 %.
-MIN_CUDA_SAMPLE_NS = 20_000.0
 ENQUEUE_BOUND_SHARE = 0.8  # trtexec warns at the same share (samples/common/sampleReporting.cpp)
 COPY_WINDOWS = ("h2d", "d2h")  # nothing of the engine lies in them
 N_LOWERINGS = 3  # from a gated graph to a plain enqueue there are no more steps
 DRIFT_SHARE = 0.05
 NOISY_ROUNDS_CV = 0.10
 MIN_CLOCK_SAMPLES = 20  # so many alike to the last digit are no times
-BEFORE, AFTER = "before timing", "after timing"
-Look = Callable[[Timer, str], None]  # at what a timer's calls computed, BEFORE and AFTER
 
 
-def make_timer(engine: Engine, batch: Batch, *, batch_size: int, window: str, launch: str) -> Timer:
-    """Put a batch of images, or the inputs of a run by name, in place and return its timer.
-
-    Raises: ConfigError for a window or launch that the engine lacks, MeasurementError, Unsupported.
-    """
-    if isinstance(batch, Mapping):
-        return tensors_engine(engine).bind(batch, batch_size=batch_size, window=window, launch=launch)
-    return engine.timer(batch, window=window, launch=launch)
-
-
-def make_timers(engines: Sequence[Engine], batch: Batch, *, batch_size: int, window: str, launch: str) -> list[Timer]:
-    """Return a timer of each engine; under the launch `auto` all time in the best way that every one of them can.
+def make_alike(arms: Sequence[TimedArm], launch: str) -> None:
+    """Under the launch `auto`, let all arms be timed in the best way that every one of them can.
 
     A graph beside an enqueue, or a gated time beside one that holds the host's gaps, is no ratio of engines.
-    Raises: ConfigError for a window or launch that an engine lacks, MeasurementError.
     """
-    timers = [make_timer(engine, batch, batch_size=batch_size, window=window, launch=launch) for engine in engines]
     for _ in range(N_LOWERINGS):
-        if launch != "auto" or _are_alike(timers):
+        facts = [arm.facts for arm in arms]
+        if launch != "auto" or _are_alike(facts):
             break
-        graph, gate = all(timer.launch == "graph" for timer in timers), all(timer.gated for timer in timers)
-        for timer in timers:
-            if isinstance(timer, LowersLaunch):
-                timer.lower(graph=graph, gate=gate)
-    return timers
+        graph, gate = all(one.launch == "graph" for one in facts), all(one.gated for one in facts)
+        for arm in arms:
+            arm.lower(graph=graph, gate=gate)
 
 
-def _are_alike(timers: Sequence[Timer]) -> bool:
-    return len({(timer.launch, timer.gated) for timer in timers}) < 2
-
-
-def no_look(timer: Timer, when: str) -> None:
-    """Look at nothing."""
+def _are_alike(facts: Sequence[TimerFacts]) -> bool:
+    return len({(one.launch, one.gated) for one in facts}) < 2
 
 
 class ArmRounds(NamedTuple):
-    """What `time_arms` found of one timer. The first three are what a caller needs to make one by hand."""
+    """What `time_arms` found of one arm. The first three are what a caller needs to make one by hand."""
 
     rounds_ns: NDArray[np.float64]  # float64[rounds, samples]: ns per call
     starts_ns: NDArray[np.int64]  # int64[rounds]: start of each round since the first [ns]
@@ -83,57 +56,48 @@ class ArmRounds(NamedTuple):
 
 
 def time_arms(
-    timers: Sequence[Timer],
-    plan: TimingPlan,
-    *,
-    min_sample_ns: float,
-    warmed_up: Callable[[], object] = lambda: None,
-    now_ns: Callable[[], int] = time.perf_counter_ns,
-    cpu_now_ns: Callable[[], int] = time.process_time_ns,
-    watch: Watch | None = None,
-) -> list[ArmRounds]:
-    """Time one or two engines in turn, round by round, the order alternating (A B, B A, ...).
+    arms: Sequence[TimedArm], plan: TimingPlan, *, now_ns: Callable[[], int] = time.perf_counter_ns
+) -> tuple[list[ArmRounds], Seen]:
+    """Time one or two arms in turn, round by round, the order alternating (A B, B A, ...).
 
     Two speed states of a machine that last for seconds hit neighbouring rounds alike, so a ratio of rounds is some
-    20 times steadier than a ratio of two medians taken one after the other. The watch looks at the machine between
-    rounds; a round that the card was throttled in is dropped of all arms, while enough are left. `warmed_up` is
-    called before the rounds.
+    20 times steadier than a ratio of two medians taken one after the other. The first arm looks at the machine between
+    rounds; a round that the card was throttled in is dropped of all arms, while enough are left.
     Raises: MeasurementError for a sample that is not positive.
     """
-    prepared = [prepare_timer(timer, plan, min_sample_ns, now_ns) for timer in timers]
-    sizes = [n_samples for _, n_samples in prepared]
-    warmed_up()
-    n_rounds = _rounds_within_budget(timers, sizes, plan)
-    rounds: list[list[NDArray[np.float64]]] = [[] for _ in timers]
-    starts: list[list[int]] = [[] for _ in timers]
-    spent_cpu, spent = [0 for _ in timers], [0 for _ in timers]
-    if watch is not None:
-        watch.begin()
+    warmed = [arm.warm_up() for arm in arms]
+    n_rounds = _rounds_within_budget(warmed, plan)
+    rounds: list[list[RoundTimes]] = [[] for _ in arms]
+    starts: list[list[int]] = [[] for _ in arms]
+    arms[0].begin()
     origin = now_ns()
     for index in range(n_rounds):
-        order = range(len(timers)) if index % 2 == 0 else reversed(range(len(timers)))
+        order = range(len(arms)) if index % 2 == 0 else reversed(range(len(arms)))
         for arm in order:
-            cpu, started = cpu_now_ns(), now_ns()
-            rounds[arm].append(checked_samples(timers[arm], sizes[arm]))
-            spent[arm] += now_ns() - started
-            spent_cpu[arm] += cpu_now_ns() - cpu
-            starts[arm].append(started - origin)
-        if watch is not None:
-            watch.after_round()
-    kept, flags = _kept_rounds(n_rounds, watch.slowed_rounds() if watch is not None else (), plan)
-    n_calls = [n_rounds * size * timer.calls_per_sample for size, timer in zip(sizes, timers, strict=True)]
-    return [
-        ArmRounds(
-            rounds_ns=np.stack(rounds[arm])[kept],
-            starts_ns=np.asarray(starts[arm], np.int64)[kept],
-            warmup_calls=warmed.n_calls,
-            flags=flags if warmed.is_steady else (NOT_STEADY, *flags),
-            n_discarded=n_rounds - len(kept),
-            cpu_ns=spent_cpu[arm] / n_calls[arm],
-            wall_ns=spent[arm] / n_calls[arm],
+            starts[arm].append(now_ns() - origin)
+            rounds[arm].append(arms[arm].round())
+        arms[0].after_round()
+    seen = arms[0].end()
+    kept, flags = _kept_rounds(n_rounds, seen.slowed_rounds, plan)
+    found = [
+        _rounds_of(warmed[arm], rounds[arm], starts[arm], kept)._replace(
+            flags=flags if warmed[arm].is_steady else (NOT_STEADY, *flags)
         )
-        for arm, (warmed, _) in enumerate(prepared)
+        for arm in range(len(arms))
     ]
+    return found, seen
+
+
+def _rounds_of(warmed: WarmedUp, rounds: Sequence[RoundTimes], starts: Sequence[int], kept: Sequence[int]) -> ArmRounds:
+    n_calls = len(rounds) * warmed.facts.samples_per_round * warmed.facts.calls_per_sample
+    return ArmRounds(
+        rounds_ns=np.stack([np.asarray(rounds[index].samples_ns.array(), np.float64) for index in kept]),
+        starts_ns=np.asarray(starts, np.int64)[kept],
+        warmup_calls=warmed.n_calls,
+        n_discarded=len(rounds) - len(kept),
+        cpu_ns=sum(one.cpu_ns for one in rounds) / n_calls,
+        wall_ns=sum(one.wall_ns for one in rounds) / n_calls,
+    )
 
 
 def _kept_rounds(n_rounds: int, slowed: Sequence[int], plan: TimingPlan) -> tuple[list[int], tuple[str, ...]]:
@@ -144,56 +108,34 @@ def _kept_rounds(n_rounds: int, slowed: Sequence[int], plan: TimingPlan) -> tupl
     return kept, ()
 
 
-def check_clocks(timers: Sequence[Timer], arms: Sequence[ArmRounds]) -> None:
+def check_clocks(facts: Sequence[TimerFacts], arms: Sequence[ArmRounds]) -> None:
     """Refuse what `time_arms` measured by a clock that gave one and the same time. Raises: MeasurementError."""
-    for timer, arm in zip(timers, arms, strict=True):
+    for whose, how, arm in zip(("", "FP32 beside it: "), facts, arms, strict=False):
         samples = arm.rounds_ns
         if samples.size >= MIN_CLOCK_SAMPLES and np.ptp(samples) == 0:
             raise MeasurementError(
-                f"the {timer.clock} clock gave {samples.flat[0]:g} ns for each of {samples.size} samples of batch "
-                f"{timer.batch_size}; it stands still, or its timer returns a constant"
+                f"{whose}the {how.clock} clock gave {samples.flat[0]:g} ns for each of {samples.size} samples of batch "
+                f"{how.batch_size}; it stands still, or its timer returns a constant"
             )
 
 
-def min_sample_ns(clock: str) -> float:
-    """Return how long a sample must last for its clock to be fine enough [ns]."""
-    if clock == "cuda_event":
-        return MIN_CUDA_SAMPLE_NS
-    return CLOCK_RESOLUTIONS_PER_SAMPLE * clock_resolution_ns(clock)
-
-
-def prepare_timer(
-    timer: Timer, plan: TimingPlan, min_sample_ns: float, now_ns: Callable[[], int] = time.perf_counter_ns
-) -> tuple[WarmUp, int]:
-    """Warm one timer up, choose its calls per sample, and return (how it was warmed up, samples per round).
-
-    Raises: MeasurementError.
-    """
-    warmed = warm_up(timer, plan, now_ns)
-    sample_ns = warmed.call_ns * calibrate_calls(timer, min_sample_ns)
-    n_samples = int(np.clip(plan.round_ns / sample_ns, MIN_SAMPLES_PER_ROUND, MAX_SAMPLES_PER_ROUND))
-    if n_samples * plan.n_rounds * sample_ns > ARM_BUDGET_NS:
-        n_samples = max(1, int(ARM_BUDGET_NS / (plan.n_rounds * sample_ns)))
-    return warmed, n_samples
-
-
-def _rounds_within_budget(timers: Sequence[Timer], sizes: Sequence[int], plan: TimingPlan) -> int:
-    slowest = max(float(checked_samples(t, 1)[0]) * t.calls_per_sample * n for t, n in zip(timers, sizes, strict=True))
+def _rounds_within_budget(warmed: Sequence[WarmedUp], plan: TimingPlan) -> int:
+    slowest = max(one.sample_ns * one.facts.samples_per_round for one in warmed)
     return int(np.clip(ARM_BUDGET_NS / slowest, min(MIN_ROUNDS, plan.n_rounds), plan.n_rounds))
 
 
 def latency_from_arms(
-    timers: Sequence[Timer],
+    facts: Sequence[TimerFacts],
     arms: Sequence[ArmRounds],
     *,
+    enqueue_ns: float | None = None,
     reference_case: str = "",
 ) -> Latency:
-    """Join what `time_arms` measured of an engine and, if there are two timers, of its FP32 reference."""
-    timer, arm = timers[0], arms[0]
+    """Join what `time_arms` measured of an engine and, if there are two arms, of its FP32 reference."""
+    timer, arm = facts[0], arms[0]
     rounds = arm.rounds_ns
-    enqueue_ns = timer.enqueue_ns()
     median = float(np.median(rounds))
-    two = len(timers) > 1
+    two = len(facts) > 1
     return Latency(
         batch_size=timer.batch_size,
         rounds_ns=PackedArray.of(rounds),
@@ -207,16 +149,16 @@ def latency_from_arms(
         enqueue_ns=enqueue_ns,
         reference_rounds_ns=PackedArray.of(arms[1].rounds_ns) if two else None,
         reference_case=reference_case if two else "",
-        reference_calls_per_sample=timers[1].calls_per_sample if two else 0,
-        reference_launch=timers[1].launch if two else "",
-        reference_gated=timers[1].gated if two else False,
+        reference_calls_per_sample=facts[1].calls_per_sample if two else 0,
+        reference_launch=facts[1].launch if two else "",
+        reference_gated=facts[1].gated if two else False,
         images_per_s=timer.batch_size * 1e9 / median,
         cpu_ns=arm.cpu_ns,
         wall_ns=arm.wall_ns,
         n_discarded_rounds=arm.n_discarded,
         flags=(
             *dict.fromkeys(flag for each in arms for flag in each.flags),  # of either: both are in the ratio
-            *(() if _are_alike(timers) else (TIMED_OTHERWISE,)),
+            *(() if _are_alike(facts) else (TIMED_OTHERWISE,)),
             *_latency_flags(rounds, None if timer.window in COPY_WINDOWS else enqueue_ns, median),
         ),
     )

@@ -6,7 +6,7 @@ reason and costs nothing twice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import HarnessError, MeasurementError, Unsupported
+from harness.protocols import Progress
 from harness.records import (
     Accuracy,
     EffectivePrecision,
@@ -29,9 +30,10 @@ from harness.records import (
     SizeCheck,
     TensorDrift,
 )
+from harness.run.arms import Arm
 from harness.run.case_worker import CaseWorker, WorkerSettings
-from harness.run.pairing import Arm
 from harness.run.resuming import known_of
+from harness.run.timing import time_case
 from harness.specs import Case, ModelSpec, Precision, Tolerance
 from harness.worker.requests import CaseRequest, LayerReport, Prepared, ThroughputReport
 
@@ -116,14 +118,9 @@ class _Measured:
         return self._prepared("run_samples", SampleScores)
 
     def latencies(self) -> tuple[Latency, ...]:
-        """Time the engine at every batch size, in turn with its FP32 reference.
-
-        Where what a process did before changes its times, that is done in a fresh one, which finds both engines built.
-        """
-        if self.prepare().is_timed_afresh and "time" not in self._answers:
-            self._ask("build_reference", type(None))
-            self._worker.close()
-        return self._ask("time", tuple[Latency, ...])
+        """Time the engine at every batch size, in turn with its FP32 reference; see `time_case`."""
+        self.prepare()
+        return self._ask("time", tuple[Latency, ...], lambda report: time_case(self._worker, report))
 
     def latency(self, batch_size: int) -> Latency:
         """Return the latency at one batch size. Raises: MeasurementError when it was not timed."""
@@ -182,7 +179,8 @@ class _Measured:
         self.prepare()
         return self._ask(name, kind)
 
-    def _ask(self, name: str, kind: type[T]) -> T:
+    def _ask(self, name: str, kind: type[T], measure: Callable[[Progress], T] | None = None) -> T:
+        """Measure what is not known yet. `measure`: how; None asks the worker for it by name."""
         if name in self._answers:
             return cast(T, self._answers[name])
         if self.failure is not None:
@@ -190,7 +188,7 @@ class _Measured:
         report = self._progress(f"{self.case.id}: {name}")
         report(0, 1)
         try:
-            answer = self._worker.call(name, kind, report)
+            answer = measure(report) if measure else self._worker.call(name, kind, report)
         except HarnessError as error:
             self.failure = error
             raise

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from harness.protocols import Progress
+from harness.protocols import Progress, no_progress
 from harness.records import EngineFacts
 from harness.specs import StageLimits
 from harness.worker.interrupts import INTERRUPTS
@@ -33,21 +33,35 @@ class CaseWorker:
 
     def __init__(self, request: CaseRequest, *, name: str, settings: WorkerSettings) -> None:
         self.facts: EngineFacts | None = None  # of the engine, as told last
-        self._request, self.name, self.settings = request, name, settings
+        self.request, self.name, self.settings = request, name, settings
         self._worker: Worker | None = None
         self._was_prepared = False
+        self._prepared: Prepared | None = None  # by a worker of this process
 
     def call(self, name: str, kind: type[T], progress: Progress) -> T:
         """Return the worker's answer. Raises: the HarnessError of the worker; WorkerDied."""
-        worker, request = self._started(), self._request
+        worker, request = self._started(), self.request
         answer = worker.call(name, request, kind, progress=progress)
-        if not isinstance(answer, Prepared):
+        if name == "prepare" and isinstance(answer, Prepared):
+            self._was_prepared, self._prepared = True, answer
+            self.facts = answer.engine or self.facts
+        else:
             facts = worker.call("facts", request, EngineFacts)
             self.facts = facts_together(self.facts, facts)
-        else:
-            self._was_prepared = True
-            self.facts = answer.engine or self.facts
         return answer
+
+    def prepared(self) -> Prepared:
+        """Return what preparing found, in this process: of a case that was taken over, its worker is asked again.
+
+        Raises: the HarnessError of the worker; WorkerDied.
+        """
+        if self._prepared is None:
+            self._started()
+        return self._prepared or self.call("prepare", Prepared, no_progress)
+
+    def add_facts(self, facts: EngineFacts) -> None:
+        """Keep what the engine noted in another process that loaded it."""
+        self.facts = facts if self.facts is None else replace(self.facts, **_gathered(self.facts, facts))
 
     def go_on_with(self, facts: EngineFacts | None) -> None:
         """Take over from a worker of another process, which prepared the case if there are facts of its engine."""
@@ -63,7 +77,7 @@ class CaseWorker:
             return
         try:
             if not INTERRUPTS.name and not worker.is_lost:
-                worker.call("close", self._request, type(None))
+                worker.call("close", self.request, type(None))
         finally:
             worker.close(politely=not INTERRUPTS.name)
 
@@ -73,11 +87,11 @@ class CaseWorker:
                 log_path=self.settings.log_dir / f"{self.name}.log",
                 python=self.settings.python,
                 extension_dirs=self.settings.extension_dirs,
-                label=self._request.case.id,
+                label=self.request.case.id,
                 limits=self.settings.limits,
             )
             if self._was_prepared:  # its worker was closed, and with it the engine
-                self._worker.call("prepare", self._request, Prepared)
+                self._prepared = self._worker.call("prepare", self.request, Prepared)
         return self._worker
 
 
@@ -85,17 +99,19 @@ def facts_together(first: EngineFacts | None, now: EngineFacts) -> EngineFacts:
     """Return the newest facts merged with what earlier workers reported: build, maxima, all notes."""
     if first is None:
         return now
-    return replace(
-        now,
-        build_ns=first.build_ns,
-        cache=first.cache,
-        host_peak_bytes=_most(first.host_peak_bytes, now.host_peak_bytes),
-        n_contexts=_most(first.n_contexts, now.n_contexts),
-        n_engines=_most(first.n_engines, now.n_engines),
-        log_errors=tuple(dict.fromkeys((*first.log_errors, *now.log_errors))),
-        notes=tuple(dict.fromkeys((*first.notes, *now.notes))),
-        warnings=tuple(dict.fromkeys((*first.warnings, *now.warnings))),
-    )
+    return replace(now, build_ns=first.build_ns, cache=first.cache, **_gathered(first, now))
+
+
+def _gathered(first: EngineFacts, now: EngineFacts) -> dict[str, Any]:
+    """Return what is of all processes that had the engine."""
+    return {
+        "host_peak_bytes": _most(first.host_peak_bytes, now.host_peak_bytes),
+        "n_contexts": _most(first.n_contexts, now.n_contexts),
+        "n_engines": _most(first.n_engines, now.n_engines),
+        "log_errors": tuple(dict.fromkeys((*first.log_errors, *now.log_errors))),
+        "notes": tuple(dict.fromkeys((*first.notes, *now.notes))),
+        "warnings": tuple(dict.fromkeys((*first.warnings, *now.warnings))),
+    }
 
 
 def _most(*counts: int | None) -> int | None:

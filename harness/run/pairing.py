@@ -7,33 +7,21 @@ process times at a time; the parent hands the turn over.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import MeasurementError, Unsupported
+from harness.errors import MeasurementError
 from harness.machine.turns import turn_on
-from harness.records import PackedArray
-from harness.run.case_worker import WorkerSettings
+from harness.measure.arms import TimerFacts
+from harness.run.arms import Arm, OpenArm, RemoteArm, open_arm
 from harness.worker.interrupts import INTERRUPTS
-from harness.worker.process import Worker
-from harness.worker.requests import CaseRequest, Prepared, RoundRequest, TimerFacts, TimersRequest
 
+__all__ = ["Arm", "PairTimes", "time_pair", "time_slowed_pair"]
 ALIKE = ("clock", "launch", "gated", "window")  # what times must share to be divided by one another
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arm:
-    """One engine of a pair, and how its process is started."""
-
-    request: CaseRequest
-    settings: WorkerSettings
-    name: str  # of its log
-    versions: dict[str, str] = field(default_factory=dict)  # that its runtime must have
-    slowdown: float | None = None  # planted inside the timed region [fraction of a call]; see protocols.SlowsDown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -70,102 +58,55 @@ def time_slowed_pair(
     The control beside a slowed candidate is slowed by nothing in the same way. Raises: as `time_pair`.
     """
     order = (candidate, control) if candidate_first else (control, candidate)
+    sizes = candidate.request.timing.batch_sizes
+    if sizes != control.request.timing.batch_sizes:
+        raise MeasurementError(
+            f"the arms are timed at batch sizes {[*sizes]} and {[*control.request.timing.batch_sizes]}"
+        )
     with ExitStack() as stack:
-        opened = {id(arm): stack.enter_context(_open(arm)) for arm in order}
-        ours, theirs = opened[id(candidate)], opened[id(control)]
-        arms = tuple(opened[id(arm)] for arm in order)
+        opened = [stack.enter_context(open_arm(arm)) for arm in order]
+        ours, theirs = opened if candidate_first else reversed(opened)
         # Other pairs of this device may open their engines meanwhile; none of them times.
         stack.enter_context(turn_on(candidate.request.case.device, waiting=INTERRUPTS.check))
-        for arm in arms:
-            arm.make_timers()
-        found = [_rounds_in_turn(ours, theirs, arms, n_rounds)]
+        arms = {id(process): _warm(process, sizes) for process in opened}
+
+        def in_turn() -> tuple[PairTimes, ...]:
+            pairs = zip(arms[id(ours)], arms[id(theirs)], strict=True)
+            return tuple(_rounds_in_turn(*pair, n_rounds, ours_first=candidate_first) for pair in pairs)
+
+        found = [in_turn()]
         for index, slowdown in enumerate(slowdowns):
-            ours.slow_down(slowdown)
+            arms[id(ours)] = _warm(ours, sizes, slowdown)
             if index == 0:
-                theirs.slow_down(0.0)
-            found.append(_rounds_in_turn(ours, theirs, arms, n_rounds))
+                arms[id(theirs)] = _warm(theirs, sizes, 0.0)
+            found.append(in_turn())
     return tuple(found)
 
 
-def _rounds_in_turn(
-    ours: _OpenArm, theirs: _OpenArm, order: tuple[_OpenArm, ...], n_rounds: int
-) -> tuple[PairTimes, ...]:
-    _check_alike(ours, theirs)
-    times = []
-    for facts in ours.facts:
-        rounds: dict[int, list[NDArray[np.float64]]] = {id(arm): [] for arm in order}
-        for index in range(-1, n_rounds):  # the first round brings both processes back to work; it is not kept
-            for arm in order if index % 2 == 0 else reversed(order):
-                samples = arm.round(facts.batch_size)
-                if index >= 0:
-                    rounds[id(arm)].append(samples)
-        times.append(
-            PairTimes(facts=facts, candidate_ns=np.stack(rounds[id(ours)]), control_ns=np.stack(rounds[id(theirs)]))
-        )
-    return tuple(times)
+def _warm(process: OpenArm, sizes: Sequence[int], slowdown: float | None = None) -> tuple[RemoteArm, ...]:
+    arms = process.timed(sizes, slowdown=slowdown)
+    for arm in arms:
+        arm.warm_up()
+    return arms
 
 
-class _OpenArm:
-    """A process with one engine, and its timers once they are made."""
-
-    def __init__(self, worker: Worker, arm: Arm) -> None:
-        self._worker, self._request, self._slowdown = worker, arm.request, arm.slowdown
-        self.facts: tuple[TimerFacts, ...] = ()
-
-    def make_timers(self) -> None:
-        """Make the timers and warm them up."""
-        asked = TimersRequest(case=self._request, slowdown=self._slowdown)
-        self.facts = self._worker.call("open_timers", asked, tuple[TimerFacts, ...])
-
-    def slow_down(self, fraction: float) -> None:
-        """Make the timers anew, with every call slowed down."""
-        self._slowdown = fraction
-        self.make_timers()
-
-    def round(self, batch_size: int) -> NDArray[np.float64]:
-        packed = self._worker.call("time_round", RoundRequest(case=self._request, batch_size=batch_size), PackedArray)
-        return np.asarray(packed.array(), np.float64)
+def _rounds_in_turn(ours: RemoteArm, theirs: RemoteArm, n_rounds: int, *, ours_first: bool) -> PairTimes:
+    _check_alike(ours.facts, theirs.facts)
+    order = (ours, theirs) if ours_first else (theirs, ours)
+    rounds: dict[int, list[NDArray[np.float64]]] = {id(arm): [] for arm in order}
+    for index in range(-1, n_rounds):  # the first round brings both processes back to work; it is not kept
+        for arm in order if index % 2 == 0 else reversed(order):
+            samples = np.asarray(arm.round().samples_ns.array(), np.float64)
+            if index >= 0:
+                rounds[id(arm)].append(samples)
+    return PairTimes(facts=ours.facts, candidate_ns=np.stack(rounds[id(ours)]), control_ns=np.stack(rounds[id(theirs)]))
 
 
-@contextmanager
-def _open(arm: Arm) -> Iterator[_OpenArm]:
-    request, settings = arm.request, arm.settings
-    worker = Worker(
-        log_path=settings.log_dir / f"{arm.name}.log",
-        python=settings.python,
-        extension_dirs=settings.extension_dirs,
-        label=f"{request.case.id} ({arm.name})",
-        limits=settings.limits,
-    )
-    try:
-        prepared = worker.call("prepare", request, Prepared)
-        if not prepared.support.supported:
-            raise Unsupported(f"{request.case.id}: {prepared.support.reason}")
-        _check_versions(arm, prepared)
-        yield _OpenArm(worker, arm)
-        if not worker.is_lost:
-            worker.call("close", request, type(None))
-    finally:
-        worker.close(politely=not INTERRUPTS.name)
-
-
-def _check_versions(arm: Arm, prepared: Prepared) -> None:
-    """Refuse a process in which another runtime was found than was asked for. Raises: MeasurementError."""
-    found = prepared.engine.versions if prepared.engine is not None else {}
-    for library, version in arm.versions.items():
-        if found.get(library, version) != version:
-            raise MeasurementError(f"{arm.settings.python} runs {library} {found[library]}, not {version}")
-
-
-def _check_alike(ours: _OpenArm, theirs: _OpenArm) -> None:
+def _check_alike(ours: TimerFacts, theirs: TimerFacts) -> None:
     """Refuse arms that are timed in different ways. Raises: MeasurementError."""
-    sizes = [[facts.batch_size for facts in arm.facts] for arm in (ours, theirs)]
-    if sizes[0] != sizes[1]:
-        raise MeasurementError(f"the arms are timed at batch sizes {sizes[0]} and {sizes[1]}")
-    for mine, other in zip(ours.facts, theirs.facts, strict=True):
-        different = [name for name in ALIKE if getattr(mine, name) != getattr(other, name)]
-        if different:
-            name = different[0]
-            raise MeasurementError(
-                f"the arms are timed with {name} {getattr(mine, name)} and {getattr(other, name)}; there is no ratio"
-            )
+    different = [name for name in ALIKE if getattr(ours, name) != getattr(theirs, name)]
+    if different:
+        name = different[0]
+        raise MeasurementError(
+            f"the arms are timed with {name} {getattr(ours, name)} and {getattr(theirs, name)}; there is no ratio"
+        )

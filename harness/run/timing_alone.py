@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from harness.errors import ConfigError, Unsupported
+from harness.errors import ConfigError
 from harness.options.values import HarnessOptions
 from harness.records import Latency
-from harness.run.case_worker import CaseWorker
 from harness.run.choosing import choose_models, models_dir_of
 from harness.run.plan import cases_of, check_recipes, device_of
 from harness.run.probing import choose_backends
 from harness.run.settings import cache_folder, worker_settings
+from harness.run.timing import time_alone
 from harness.specs import BuildOptions, Precision, TimingPlan
-from harness.worker.requests import CaseRequest, Prepared
+from harness.worker.requests import CaseRequest
 
 
 def time_model(
@@ -71,15 +71,7 @@ def _precision(name: str) -> Precision:
 
 def _timed(request: CaseRequest, options: HarnessOptions) -> tuple[Latency, ...]:
     with tempfile.TemporaryDirectory(prefix="harness-time-") as folder:
-        settings = worker_settings(options, Path(folder), lambda _: _silent)
-        worker = CaseWorker(request, name=request.case.id, settings=settings)
-        try:
-            prepared = worker.call("prepare", Prepared, _silent)
-            if not prepared.support.supported:
-                raise Unsupported(f"{request.case.id}: {prepared.support.reason}")
-            return worker.call("time", tuple[Latency, ...], _silent)
-        finally:
-            worker.close()
+        return time_alone(request, worker_settings(options, Path(folder), lambda _: _silent))
 
 
 def _silent(done: int, total: int) -> None:

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import MeasurementError
+from harness.measure.arms import AFTER
 from harness.measure.invariance import GRAPH_TOLERANCE, accepted_gap, largest_gap
 from harness.measure.samples import first_outputs, tensors_engine
 from harness.measure.throughput import levels_up_to, measure_throughput
-from harness.measure.timing import AFTER
 from harness.protocols import Batch, Engine, KeepsOutputs, Outputs, Progress, RunsConcurrently, Tensors, Timer
 from harness.specs import Precision
 from harness.worker.images import timing_images
@@ -49,10 +49,14 @@ class AsScored:
         if self.void:
             raise MeasurementError(self.void)
 
-    def run(self, engine: Engine, batch: Batch) -> None:
-        """Run the batch once more where its timer could not be looked at: what `infer` leaves behind bears on times."""
+    def verdict(self, engine: Engine, batch: Batch) -> str:
+        """Return what was wrong, "" where nothing was. Call it when all is timed.
+
+        Runs the batch once more where its timer could not be looked at: what `infer` leaves behind bears on times.
+        """
         if self._expected is not None and not self._was_read:
             self._compare(ran(engine, batch), AFTER)
+        return self.void
 
     def _compare(self, found: Outputs | Tensors, when: str) -> None:
         if self._expected is not None and not self.void:

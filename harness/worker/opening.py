@@ -95,12 +95,12 @@ class OpenCase:
             calibration_range=self._calibration_range if needs_images else None,
         )
 
-    def build_reference(self) -> None:
-        """Build FP32 of the case, if it is another, and close it: what is timed beside it is then in the cache."""
+    def build_reference(self) -> Prepared:
+        """Build FP32 of the case and close it; what is timed beside it is then in the cache. Return what it is."""
         asked = self.request.case
-        reference = asked.source_on(asked.backend, asked.device)
-        if asked != reference:
-            self.build(self.artifact(reference)).close()
+        artifact = self.artifact(asked.source_on(asked.backend, asked.device))
+        with self.build(artifact) as engine:
+            return Prepared(support=self.support, artifact=artifact, engine=engine.facts)
 
     def build(self, artifact: Artifact) -> Engine:
         """Build an engine of an artifact, closed with the case. Raises: BuildError, Unsupported."""

@@ -43,7 +43,7 @@ FIRST_STAGE = {
     "describe": "import",
     "build_reference": "build",
     "open_timers": "time",
-    "time_round": "time",
+    "time_step": "time",
     "throughput": "time",
     "origins": "import",
 }

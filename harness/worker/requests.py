@@ -36,31 +36,21 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimersRequest:
-    """Which timers of an open case to make, and by how much to slow its calls down."""
+    """Which timers of an open case to make, and by how much to slow their calls down."""
 
     case: CaseRequest
+    batch_sizes: tuple[int, ...]  # [images]
     slowdown: float | None = None  # added inside the timed region [fraction of a call]; see protocols.SlowsDown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RoundRequest:
-    """One round of one timer of an open case."""
+class StepRequest:
+    """One step of the arm of one batch size of an open case: a method of `measure.arms.TimedArm`."""
 
     case: CaseRequest
     batch_size: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TimerFacts:
-    """How a batch is timed: what must be alike where two times are compared."""
-
-    batch_size: int
-    clock: str
-    launch: str
-    gated: bool
-    window: str
-    calls_per_sample: int
-    samples_per_round: int
+    step: str
+    words: dict[str, bool | str] = field(default_factory=dict)  # its arguments
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ import msgspec
 
 from harness.errors import ConfigError, HarnessError
 from harness.protocols import Progress
-from harness.records import Availability, EngineFacts, PackedArray
+from harness.records import Availability, EngineFacts
 from harness.specs import ModelSpec
 from harness.worker.measuring import MEASUREMENTS
 from harness.worker.opening import OpenCase
@@ -24,14 +24,14 @@ from harness.worker.requests import (
     ModuleOrigin,
     OnnxQuestion,
     Prepared,
-    RoundRequest,
-    TimerFacts,
+    StepRequest,
     TimersRequest,
 )
 from harness.worker.swallowed import SWALLOWED
-from harness.worker.timers import OpenTimers
+from harness.worker.timers import OpenArms
 
 PROGRESS_INTERVAL_NS = 200_000_000
+UNTOLD = ("time_step",)  # so many and so short that the log would hold nothing else
 
 
 class Service:
@@ -40,7 +40,7 @@ class Service:
     def __init__(self, stage: Callable[[str], None]) -> None:
         """Answer none yet. `stage`: tells the parent what is done from now on, one of STAGE_LIMITS_S."""
         self._open: OpenCase | None = None
-        self._timers: OpenTimers | None = None
+        self._arms: OpenArms | None = None
         self._stage = stage
 
     def probe(self, names: tuple[str, ...], progress: Progress) -> tuple[Availability, ...]:
@@ -65,6 +65,7 @@ class Service:
 
     def prepare(self, request: CaseRequest, progress: Progress) -> Prepared:
         """Open a case in this worker."""
+        self._arms = None
         self._open = OpenCase(request, stage=self._stage, progress=progress)
         return self._open.prepare()
 
@@ -72,20 +73,21 @@ class Service:
         """Make one of MEASUREMENTS of the open case."""
         return MEASUREMENTS[name](self._opened(request), progress)
 
-    def build_reference(self, request: CaseRequest, progress: Progress) -> None:
+    def build_reference(self, request: CaseRequest, progress: Progress) -> Prepared:
         """Leave FP32 of the open case in the cache."""
-        self._opened(request).build_reference()
+        return self._opened(request).build_reference()
 
-    def open_timers(self, request: TimersRequest, progress: Progress) -> tuple[TimerFacts, ...]:
-        """Make and warm the open case's timers, to be sampled round by round."""
-        self._timers = OpenTimers(self._opened(request.case), request)
-        return self._timers.facts
+    def open_timers(self, request: TimersRequest, progress: Progress) -> object:
+        """Make timers of the open case, which the parent lets run step by step; say how each times."""
+        if self._arms is None:
+            self._arms = OpenArms(self._opened(request.case))
+        return self._arms.open(request)
 
-    def time_round(self, request: RoundRequest, progress: Progress) -> PackedArray:
-        """Time one round of one batch size."""
-        if self._timers is None:
+    def time_step(self, request: StepRequest, progress: Progress) -> object:
+        """Take one step of timing one batch size."""
+        if self._arms is None:
             raise ConfigError(f"{request.case.case.id} has no timers in this worker")
-        return self._timers.round(request.batch_size)
+        return self._arms.step(request)
 
     def facts(self, request: CaseRequest, progress: Progress) -> EngineFacts:
         """Say what the open case's engine has noted by now."""
@@ -109,7 +111,7 @@ ARGUMENTS: dict[str, Any] = {  # all others take a CaseRequest
     "origins": tuple[str, ...],
     "inspect_model": OnnxQuestion,
     "open_timers": TimersRequest,
-    "time_round": RoundRequest,
+    "time_step": StepRequest,
 }
 
 
@@ -139,7 +141,8 @@ def _answer(service: Service, name: str, value: msgspec.Raw, progress: Progress)
         SWALLOWED.forget()
         print(traceback.format_exc(), flush=True)
         return {"error": {"kind": "HarnessError", "message": f"{name}: {_sentence(error)}"}}
-    print(f"{name}: {time.perf_counter() - started:.3f} s", flush=True)
+    if name not in UNTOLD:
+        print(f"{name}: {time.perf_counter() - started:.3f} s", flush=True)
     return {"result": result}
 
 

@@ -36,6 +36,7 @@ def fake_driver(tmp_path_factory):
         ("cuda", "lazy"),
         ("build", "lazy"),
         ("case", "lazy"),
+        ("arms", "lazy"),
         ("plugins", "lazy"),
         ("ort_cuda", "lazy"),
         ("ort_trt", "lazy"),

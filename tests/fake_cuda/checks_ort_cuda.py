@@ -14,7 +14,9 @@ from conftest import CLASSES
 from harness.backends.ort_cuda.adapter import OrtCudaBackend
 from harness.backends.ort_cuda.probe import PROVIDER
 from harness.errors import BuildError, ConfigError, MeasurementError, Unsupported
-from harness.specs import BuildOptions, Precision
+from harness.measure.arms import LocalArm
+from harness.measure.timing import make_alike
+from harness.specs import BuildOptions, Precision, TimingPlan
 
 pytestmark = pytest.mark.usefixtures("no_leak")
 REAL = onnxruntime.InferenceSession
@@ -215,10 +217,9 @@ def test_notes_of_the_ring_and_of_timers_reach_the_facts(engine, environment):
 
 
 def test_a_session_on_the_cpu_lowers_the_one_beside_it(engine):
-    from harness.measure.timing import make_timers
-
     with engine() as whole, engine(on_cpu=("matmul",)) as ours:
-        timers = make_timers((ours, whole), batch(4), window="compute", launch="auto")
+        timers = [one.timer(batch(4), window="compute", launch="auto") for one in (ours, whole)]
+        make_alike([LocalArm(timer, TimingPlan()) for timer in timers], "auto")
         assert [(timer.launch, timer.gated) for timer in timers] == [("enqueue", False)] * 2
 
 

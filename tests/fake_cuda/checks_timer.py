@@ -8,16 +8,26 @@ from harness.backends._cuda.timer import CudaTimer
 from harness.errors import ConfigError, MeasurementError
 from harness.machine.clock_audit import audited
 from harness.machine.clocks import CUDA_EVENT_RESOLUTION_NS, calibrate_calls
-from harness.measure.timing import latency_from_arms, make_timers, time_arms
+from harness.measure.arms import LocalArm
+from harness.measure.timing import latency_from_arms, make_alike, time_arms
 from harness.specs import TimingPlan
 
 pytestmark = pytest.mark.usefixtures("no_leak")
 PLAN = TimingPlan(n_rounds=6, round_ns=1, warmup_ns=0)
 
 
-def timed(timers):
-    arms = time_arms(timers, PLAN, min_sample_ns=20_000)
-    return latency_from_arms(timers, arms, reference_case="net-trt-fp32")
+def timed(*timers, min_ns=20_000):
+    arms = [LocalArm(timer, PLAN, min_ns=min_ns) for timer in timers]
+    rounds, seen = time_arms(arms, PLAN)
+    facts = [arm.facts for arm in arms]
+    return latency_from_arms(facts, rounds, enqueue_ns=seen.enqueue_ns, reference_case="net-trt-fp32")
+
+
+def timers_of(engines, batch, *, window, launch="auto"):
+    """Return timers of engines, alike as far as can be."""
+    timers = [engine.timer(batch, window=window, launch=launch) for engine in engines]
+    make_alike([LocalArm(timer, PLAN) for timer in timers], launch)
+    return timers
 
 
 @pytest.fixture
@@ -36,9 +46,9 @@ def pair(build, make_artifact):
 def test_arms_are_timed_in_the_lesser_mode(pair, images, monkeypatch, uncapturable):
     ours, reference = pair(monkeypatch, uncapturable)
     with ours, reference:
-        timers = make_timers((ours, reference), images(4), window="compute", launch="auto")
+        timers = timers_of((ours, reference), images(4), window="compute")
         assert [(timer.launch, timer.gated) for timer in timers] == [("enqueue", True)] * 2
-        latency = timed(timers)
+        latency = timed(*timers)
         assert (latency.launch, latency.gated) == (latency.reference_launch, latency.reference_gated)
         assert "reference_timed_otherwise" not in latency.flags
         assert latency.rounds_ns.array() == pytest.approx(50_000, rel=1e-4)
@@ -48,7 +58,7 @@ def test_arms_are_timed_in_the_lesser_mode(pair, images, monkeypatch, uncapturab
 
 def test_arms_of_one_mode_keep_it(build, make_artifact, images):
     with build() as ours, build(make_artifact(sha256="b" * 64)) as reference:
-        timers = make_timers((ours, reference), images(4), window="compute", launch="auto")
+        timers = timers_of((ours, reference), images(4), window="compute")
         assert [(timer.launch, timer.gated) for timer in timers] == [("graph", True)] * 2
         assert ours.facts.notes == reference.facts.notes
 
@@ -68,11 +78,11 @@ def test_a_lowered_timer_measures_as_one_made_so(build, images):
 def test_calls_that_one_gate_cannot_hold_are_not_timed_and_not_recorded(build, images, driver):
     with build() as engine:
         timer = engine.timer(images(4), window="h2d", launch="gated_graph")
-        latency = latency_from_arms([timer], time_arms([timer], PLAN, min_sample_ns=1000 * 10_000))
+        latency = timed(timer, min_ns=1000 * 10_000)
         assert (latency.gated, latency.calls_per_sample) == (True, 256)
         assert latency.rounds_ns.array() == pytest.approx(10_000, rel=1e-4)
         timer.lower(graph=True, gate=False)
-        latency = latency_from_arms([timer], time_arms([timer], PLAN, min_sample_ns=1000 * 10_000))
+        latency = timed(timer, min_ns=1000 * 10_000)
         assert latency.gated is False
         assert latency.calls_per_sample in (1000, 1001)
 
@@ -130,7 +140,7 @@ def test_the_host_window_has_no_gate(build, images, launch):
 def test_the_host_window_goes_without_a_graph_where_fp32_has_none(pair, images, monkeypatch):
     ours, reference = pair(monkeypatch, 0)
     with ours, reference:
-        timers = make_timers((ours, reference), images(4), window="host", launch="auto")
+        timers = timers_of((ours, reference), images(4), window="host")
         assert [(timer.launch, timer.gated) for timer in timers] == [("enqueue", False)] * 2
         assert all((timer.sample(3) > 0).all() for timer in timers)
 

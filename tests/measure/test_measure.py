@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from harness.errors import DataError, MeasurementError
+from harness.measure.arms import LocalArm
 from harness.measure.scoring import score_engine
-from harness.measure.timing import ArmRounds, latency_from_arms, make_timers, time_arms
+from harness.measure.timing import ArmRounds, latency_from_arms, make_alike, time_arms
 from harness.specs import ImageRange, TimingPlan
 
 N = 57  # no multiple of any batch below
@@ -283,11 +284,22 @@ class FakeTimer:
         return None
 
 
+def timed(*timers, plan, min_ns=1):
+    def now_ns():
+        return timers[0].now[0]
+
+    return time_arms([LocalArm(timer, plan, min_ns=min_ns, now_ns=now_ns) for timer in timers], plan, now_ns=now_ns)[0]
+
+
+def facts_of(*timers):
+    return [LocalArm(timer, TimingPlan()).facts for timer in timers]
+
+
 def test_arms_take_turns_and_the_order_alternates():
     now, log = [0], []
     a, b = FakeTimer(now, 1_000_000, log=log), FakeTimer(now, 2_000_000, log=log)
     plan = TimingPlan(n_rounds=8, round_ns=10_000_000, warmup_ns=0)
-    arms = time_arms([a, b], plan, min_sample_ns=1, now_ns=lambda: now[0])
+    arms = timed(a, b, plan=plan)
     assert arms[0][0].shape == (8, 10)
     assert arms[1][0].shape == (8, 5)
     rounds = ["ab"[timer is b] for timer, _ in log[-16:]]
@@ -298,27 +310,27 @@ def test_arms_take_turns_and_the_order_alternates():
 def test_short_calls_are_grouped_until_the_clock_resolves_them():
     now = [0]
     timer = FakeTimer(now, 100)
-    time_arms([timer], TimingPlan(n_rounds=6, warmup_ns=0), min_sample_ns=50_000, now_ns=lambda: now[0])
+    timed(timer, plan=TimingPlan(n_rounds=6, warmup_ns=0), min_ns=50_000)
     assert timer.calls_per_sample == 500
 
 
 def test_warm_up_lasts_as_long_as_asked():
     now = [0]
     timer = FakeTimer(now, 1_000)
-    (arm,) = time_arms([timer], TimingPlan(n_rounds=6, warmup_ns=90_000), min_sample_ns=1, now_ns=lambda: now[0])
+    (arm,) = timed(timer, plan=TimingPlan(n_rounds=6, warmup_ns=90_000))
     assert (arm.warmup_calls, arm.flags) == (90, ())
 
 
 def test_a_slow_engine_gets_fewer_rounds_but_an_interval():
     now = [0]
     timer = FakeTimer(now, 600_000_000)
-    (arm,) = time_arms([timer], TimingPlan(n_rounds=20, warmup_ns=0), min_sample_ns=1, now_ns=lambda: now[0])
+    (arm,) = timed(timer, plan=TimingPlan(n_rounds=20, warmup_ns=0))
     assert arm.rounds_ns.shape == (6, 1)
 
 
 def test_a_clock_that_stands_still_is_an_error():
     with pytest.raises(MeasurementError, match="positive"):
-        time_arms([FakeTimer([0], 0)], TimingPlan(warmup_ns=0), min_sample_ns=1, now_ns=lambda: 0)
+        timed(FakeTimer([0], 0), plan=TimingPlan(warmup_ns=0))
 
 
 def test_a_drifting_engine_is_flagged():
@@ -326,14 +338,13 @@ def test_a_drifting_engine_is_flagged():
     steady = np.full((20, 5), 100.0)
     timer = FakeTimer([0], 1)
     starts = np.arange(20)
-    assert "drift" in latency_from_arms([timer], [ArmRounds(rounds, starts, 3)]).flags
-    assert latency_from_arms([timer], [ArmRounds(steady, starts, 3)]).flags == ()
+    assert "drift" in latency_from_arms(facts_of(timer), [ArmRounds(rounds, starts, 3)]).flags
+    assert latency_from_arms(facts_of(timer), [ArmRounds(steady, starts, 3)]).flags == ()
 
 
 def test_an_engine_that_waits_for_its_host_is_flagged():
     timer = FakeTimer([0], 1)
-    timer.enqueue_ns = lambda: 95.0
-    assert "enqueue_bound" in latency_from_arms([timer], [STEADY]).flags
+    assert "enqueue_bound" in latency_from_arms(facts_of(timer), [STEADY], enqueue_ns=95.0).flags
 
 
 class ModeTimer(FakeTimer):
@@ -352,18 +363,9 @@ class ModeTimer(FakeTimer):
         self.gated = self.gated and gate
 
 
-class ModeEngine:
-    def __init__(self, timer):
-        self._timer, self.asked = timer, []
-
-    def timer(self, images, *, window, launch):
-        self.asked.append(launch)
-        return self._timer
-
-
 def modes(*timers, launch="auto"):
-    made = make_timers([ModeEngine(timer) for timer in timers], None, window="compute", launch=launch)
-    return [(timer.launch, timer.gated) for timer in made]
+    make_alike([LocalArm(timer, TimingPlan()) for timer in timers], launch)
+    return [(timer.launch, timer.gated) for timer in timers]
 
 
 @pytest.mark.parametrize(
@@ -396,12 +398,10 @@ def test_a_launch_asked_for_is_left_alone():
 
 def test_arms_that_stay_unlike_are_flagged_and_give_no_ratio():
     timers = [ModeTimer("graph", True), ModeTimer("enqueue", True, can_lower=False)]
-    made = make_timers([ModeEngine(timer) for timer in timers], None, window="compute", launch="auto")
-    assert [(timer.launch, timer.gated) for timer in made] == [("enqueue", True)] * 2
+    assert modes(*timers) == [("enqueue", True)] * 2
     timers = [ModeTimer("graph", True, can_lower=False), ModeTimer("enqueue", True)]
-    made = make_timers([ModeEngine(timer) for timer in timers], None, window="compute", launch="auto")
-    arm = STEADY
-    latency = latency_from_arms(made, [arm, arm], reference_case="fp32")
+    modes(*timers)
+    latency = latency_from_arms(facts_of(*timers), [STEADY, STEADY], reference_case="fp32")
     assert (latency.launch, latency.reference_launch, latency.reference_gated) == ("graph", "enqueue", True)
     assert "reference_timed_otherwise" in latency.flags
     assert latency.reference_rounds_ns is not None
@@ -414,7 +414,7 @@ def test_arms_that_stay_unlike_are_flagged_and_give_no_ratio():
 )
 def test_enqueue_bound_is_trtexecs_rule_on_windows_with_compute(window, enqueue_ns, is_bound):
     timer = ModeTimer("graph", True)
-    timer.window, timer.enqueue_ns = window, lambda: enqueue_ns
-    latency = latency_from_arms([timer], [STEADY])
+    timer.window = window
+    latency = latency_from_arms(facts_of(timer), [STEADY], enqueue_ns=enqueue_ns)
     assert latency.enqueue_ns == enqueue_ns
     assert ("enqueue_bound" in latency.flags) == is_bound

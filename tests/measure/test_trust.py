@@ -2,53 +2,19 @@
 
 import numpy as np
 import pytest
+from timed_works import FINE, SLOWED, Clock, FakeCard, Work
 
 from harness.errors import MeasurementError
 from harness.machine import conditions
-from harness.machine.nvml import CardReading
-from harness.measure import latency as latency_module
+from harness.measure import audits
+from harness.measure.arms import LocalArm
+from harness.measure.audits import audit_of
 from harness.measure.energy import LOOP_NS, energy_of_arms
-from harness.measure.latency import audit_of, latency_of_timers
+from harness.measure.latency import measure_latency
 from harness.measure.timing import MIN_ROUNDS, time_arms
 from harness.measure.warm_up import BUDGET, warm_up
 from harness.records import ClockAudit
 from harness.specs import TimingPlan
-
-
-class Clock:
-    def __init__(self):
-        self.now = self.cpu = 0
-
-    def now_ns(self):
-        return self.now
-
-    def cpu_ns(self):
-        return self.cpu
-
-
-class Work:
-    """A timer whose calls take what `call_ns(number of the call)` says, on `cores` CPUs."""
-
-    clock, launch, gated, window, batch_size = "host", "call", False, "compute", 4
-
-    def __init__(self, clock, call_ns, cores=1.0):
-        self.world, self.call_ns, self.cores = clock, call_ns, cores
-        self.calls_per_sample, self.n_calls = 1, 0
-
-    def sample(self, n_samples):
-        samples = np.empty(n_samples)
-        for index in range(n_samples):
-            took = 0
-            for _ in range(self.calls_per_sample):
-                took += self.call_ns(self.n_calls)
-                self.n_calls += 1
-            self.world.now += took
-            self.world.cpu += int(took * self.cores)
-            samples[index] = took / self.calls_per_sample
-        return samples
-
-    def enqueue_ns(self):
-        return None
 
 
 def warmed(call_ns, warmup_ns=1_000_000):
@@ -101,7 +67,9 @@ PLAN = TimingPlan(n_rounds=8, round_ns=100_000, warmup_ns=100_000)
 
 def arms_of(*works, plan=PLAN, watch=None):
     clock = works[0].world
-    return time_arms(works, plan, min_sample_ns=1, now_ns=clock.now_ns, cpu_now_ns=clock.cpu_ns, watch=watch)
+    clocks = {"now_ns": clock.now_ns, "cpu_now_ns": clock.cpu_ns}
+    arms = [LocalArm(work, plan, watch=watch, min_ns=1, **clocks) for work in works]
+    return time_arms(arms, plan, now_ns=clock.now_ns)[0]
 
 
 @pytest.mark.parametrize("cores", [0.0, 1.0, 3.5])
@@ -122,34 +90,6 @@ def test_a_time_that_does_not_settle_is_flagged():
     clock = Clock()
     (arm,) = arms_of(Work(clock, lambda n: int(1_000 * 1.05 ** min(n, 90))))
     assert arm.flags == ("not_steady",)
-
-
-class FakeCard:
-    """A card that says what it is given: readings one a round; energy and power by the world's clock."""
-
-    uuid = "GPU-1"
-
-    def __init__(self, readings=(), *, clock=None, watts=100.0, step_ns=50_000_000, has_counter=True, has_power=True):
-        self._readings = iter(readings)
-        self.world, self.watts, self.step_ns = clock, watts, step_ns
-        self.has_counter, self.has_power = has_counter, has_power
-
-    def reading(self):
-        return next(self._readings, CardReading())
-
-    def process_ids(self):
-        return None
-
-    def energy_mj(self):
-        if not self.has_counter:
-            return None
-        return int(self.world.now // self.step_ns * self.step_ns * self.watts / 1e6) if self.step_ns else 7
-
-    def power_w(self):
-        return self.watts if self.has_power else None
-
-
-SLOWED, FINE = CardReading(reasons=frozenset({"hw_thermal_slowdown"})), CardReading()
 
 
 @pytest.mark.parametrize(
@@ -176,12 +116,12 @@ def test_throttled_rounds_are_discarded_of_both_arms_while_enough_are_left(slowe
 
 def test_a_latency_carries_what_was_seen(monkeypatch):
     audit = ClockAudit(clock="host", quantum_ns=10.0, empty_ns=20.0, drift=0.0)
-    monkeypatch.setitem(latency_module._AUDITS, "host", audit)
+    monkeypatch.setitem(audits._AUDITS, "host", audit)
     sources = conditions.Sources(cpu=lambda family: None, allowed=lambda: 1, load=lambda: 0.5, n_cpus=2)
     watch = conditions.Watch(FakeCard([SLOWED] + [FINE] * 20), sources=sources, spinning=("OMP_WAIT_POLICY=active",))
     work = Work(Clock(), lambda n: 10_000 + n % 7)
     plan = TimingPlan(n_rounds=8, round_ns=100_000, warmup_ns=0)
-    found = latency_of_timers([work], plan, watch)
+    found = measure_latency([LocalArm(work, plan, watch=watch)], plan)
     assert {"pinned", "spinning_threads"} <= set(found.flags)
     assert "throttled" not in found.flags
     assert (found.n_discarded_rounds, found.conditions.card.uuid, found.audit) == (1, "GPU-1", audit)
@@ -191,7 +131,7 @@ def test_a_latency_carries_what_was_seen(monkeypatch):
 
 
 def test_a_clock_is_audited_once_a_process(monkeypatch):
-    monkeypatch.setattr(latency_module, "_AUDITS", {})
+    monkeypatch.setattr(audits, "_AUDITS", {})
     work = Work(Clock(), lambda n: 10_000)
     first = audit_of(work)
     assert first is not None
@@ -204,7 +144,8 @@ def test_a_clock_is_audited_once_a_process(monkeypatch):
 
 
 def energy(clock, works, card, n_loops=3):
-    return energy_of_arms(works, card, n_loops, now_ns=clock.now_ns)
+    watch = conditions.Watch(card)
+    return energy_of_arms([LocalArm(work, PLAN, watch=watch, now_ns=clock.now_ns) for work in works], n_loops)
 
 
 @pytest.mark.parametrize("watts", [100.0, 350.0])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from harness.errors import BuildError, MeasurementError
+from harness.measure.arms import TimerFacts
 from harness.options.values import HarnessOptions
 from harness.records import INJECTED, Availability
 from harness.run import calibrating
@@ -15,7 +16,6 @@ from harness.run.pairing import PairTimes
 from harness.run.plan import Plan
 from harness.specs import Case, Precision, TimingPlan
 from harness.stats.calibrated import case_spreads
-from harness.worker.requests import TimerFacts
 
 SIZES = (1, 100)
 

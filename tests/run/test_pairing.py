@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from harness.errors import MeasurementError, Unsupported
+from harness.measure.arms import RoundTimes, TimerFacts, WarmedUp
 from harness.protocols import no_progress
 from harness.records import PackedArray, Support
 from harness.run.case_worker import WorkerSettings
 from harness.run.pairing import Arm, time_pair, time_slowed_pair
 from harness.specs import BuildOptions, Case, DatasetRequest, Precision, StageLimits, TimingPlan
-from harness.worker.requests import CaseRequest, Prepared, TimerFacts
+from harness.worker.requests import CaseRequest, Prepared
 
 FAKES = str(Path(__file__).parents[1] / "fakes")
 
@@ -61,11 +62,15 @@ def fake_workers(monkeypatch):
                 return Prepared(support=Support(supported=True))
             if name == "open_timers":
                 self.slowdown = value.slowdown or 0.0
-                return tuple(facts_of(size) for size in value.case.timing.batch_sizes)
-            if name == "time_round":
-                order.append(self.label.split("(")[1][:-1])
-                return PackedArray.of(np.full(3, 100.0 * (1 + self.slowdown)))
-            return None
+                return tuple(map(facts_of, value.batch_sizes))
+            if name != "time_step":
+                return None
+            if value.step == "warm_up":
+                return WarmedUp(facts=facts_of(value.batch_size), n_calls=3, is_steady=True, sample_ns=100.0)
+            assert value.step == "round"
+            order.append(self.label.split("(")[1][:-1])
+            samples = PackedArray.of(np.full(3, 100.0 * (1 + self.slowdown)))
+            return RoundTimes(samples_ns=samples, cpu_ns=100, wall_ns=100)
 
         def close(self, *, politely):
             pass
@@ -81,7 +86,7 @@ def fake_workers(monkeypatch):
             samples_per_round=3,
         )
 
-    monkeypatch.setattr("harness.run.pairing.Worker", FakeWorker)
+    monkeypatch.setattr("harness.run.arms.Worker", FakeWorker)
     return order
 
 

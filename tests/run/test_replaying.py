@@ -10,6 +10,7 @@ from comparison_records import ENVIRONMENT, latency_with, record_with
 
 from harness.errors import WorkerDied
 from harness.gates import subject_from_record
+from harness.measure.arms import TimerFacts
 from harness.options.values import HarnessOptions
 from harness.records import PackedArray, Status
 from harness.run import replaying
@@ -18,7 +19,7 @@ from harness.run.replaying import Replaying
 from harness.specs import Case, DatasetRequest, Precision, TimingPlan, Tolerance
 from harness.store.cache import sha256_of_file
 from harness.store.controls import ControlStore
-from harness.worker.requests import CaseRequest, TimerFacts
+from harness.worker.requests import CaseRequest
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from harness.machine.clocks import HostTimer, outputs_of
-from harness.measure.timing import AFTER, BEFORE
+from harness.measure.arms import AFTER, BEFORE
 from harness.records import EngineFacts
 from harness.specs import Case, Precision, TimingPlan
-from harness.worker import measuring
 from harness.worker.as_scored import AsScored
+from harness.worker.timers import time_engine
 
 SCORED = np.random.default_rng(1).random((30, 10)).astype(np.float32)
 PLAN = TimingPlan(batch_sizes=(1, 8), n_rounds=6, round_ns=1, warmup_ns=0)
@@ -22,7 +22,7 @@ def request_of(tmp_path, *, rows=30, n_images=30, plan=PLAN):
     SCORED[:rows].tofile(path)
     return SimpleNamespace(
         outputs_path=str(path),
-        model=SimpleNamespace(num_classes=10, timing_only=True, input_shape=(4,)),
+        model=SimpleNamespace(num_classes=10, timing_only=True, input_shape=(4,), tensors=None),
         data=SimpleNamespace(scored=SimpleNamespace(n_images=n_images)),
         case=Case(model="net", backend="ort", precision=Precision.FP32, recipe="none", device="cpu"),
         timing=plan,
@@ -63,7 +63,7 @@ def timed(tmp_path, answer, **options):
     engine = FakeEngine(answer, **{k: v for k, v in options.items() if k == "keeps"})
     request = request_of(tmp_path, **{k: v for k, v in options.items() if k != "keeps"})
     case = SimpleNamespace(request=request, engine=engine, turn=lambda waiting: nullcontext())
-    return engine, [latency.void for latency in measuring.time_engine(case, lambda done, total: None)]
+    return engine, [latency.void for latency in time_engine(case, lambda done, total: None)]
 
 
 def late(batch, n_calls):
@@ -125,25 +125,25 @@ def test_a_timer_that_keeps_nothing_is_made_up_for_once_all_is_timed(tmp_path):
 
 def test_outputs_of_another_shape_are_told(tmp_path):
     outputs = AsScored(request_of(tmp_path), 8)
-    outputs.run(SimpleNamespace(infer=lambda images: right(7)), None)
+    outputs.verdict(SimpleNamespace(infer=lambda images: right(7)), None)
     assert outputs.void.endswith("shape [7, 10] instead of [8, 10]")
 
 
 @pytest.mark.parametrize("batch", [1, 8, 30, 64])
 def test_the_same_outputs_are_known_at_every_batch_size(tmp_path, batch):
     outputs = AsScored(request_of(tmp_path), batch)
-    outputs.run(SimpleNamespace(infer=lambda images: right(batch)), None)
+    outputs.verdict(SimpleNamespace(infer=lambda images: right(batch)), None)
     assert outputs.void == ""
 
 
 def test_where_nothing_was_scored_there_is_nothing_to_compare(tmp_path):
     wrong = SimpleNamespace(infer=lambda images: np.zeros((8, 10), np.float32))
     early = AsScored(request_of(tmp_path, rows=12), 8)
-    early.run(wrong, None)
+    early.verdict(wrong, None)
     assert early.void == "", "scoring ended early"
     request = request_of(tmp_path)
     for path in ("", str(tmp_path / "none")):
         request.outputs_path = path
         outputs = AsScored(request, 8)
-        outputs.run(wrong, None)
+        outputs.verdict(wrong, None)
         assert outputs.void == ""

@@ -13,8 +13,6 @@ from harness.errors import MeasurementError, Unsupported
 from harness.machine.clocks import HostTimer
 from harness.records import Availability, EngineFacts, Layer, Support, TensorSpec
 
-HISTORY = []  # what this process has built and run
-
 
 class NumpyEngine:
     """Evaluates the artifact node by node."""
@@ -43,7 +41,6 @@ class NumpyEngine:
         )
 
     def infer(self, images):
-        HISTORY.append("infer")
         if self.closed:
             raise MeasurementError("the engine is closed")
         if self.fault == "segfault":
@@ -69,8 +66,6 @@ class NumpyEngine:
     def timer(self, images, *, window, launch):
         if self.fault == "loses":
             raise MeasurementError("the clock is broken")
-        if self.fault == "remembers" and HISTORY:
-            raise MeasurementError(f"this process has done before: {HISTORY}")
         return HostTimer(lambda: self.infer(images), batch_size=len(images), window=window)
 
     def layers(self):
@@ -113,16 +108,7 @@ class NumpyBackend:
     def build(self, artifact, *, device, batch_sizes, options, calibration=None):
         if self.fault == "lacks":
             raise Unsupported("this device has no kernel for Gemm")
-        self._remember(artifact, Path(options.cache_dir))
         return NumpyEngine(artifact, self.fault, options.cache_dir)
-
-    def _remember(self, artifact, cache):
-        """Build anew what no process has built: an engine of this artifact is in the cache afterwards."""
-        mark = cache / f"built-{artifact.sha256}"
-        if not mark.exists():
-            HISTORY.append("build")
-            cache.mkdir(parents=True, exist_ok=True)
-            mark.touch()
 
 
 class FaultyEngine(NumpyEngine):
