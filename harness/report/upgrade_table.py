@@ -70,7 +70,7 @@ def _explanations(lines: Sequence[UpgradeLine]) -> list[str]:
     if any(line.times for line in lines):
         told.append(
             "batch N: side B's time against side A's, the interval that decided, above 0 is slower; "
-            "sees: the slowdown that would have been seen, or looked into, beside a pass"
+            "sees: the slowdown that would have been seen, or looked into"
         )
     ungated = [line.case_id for line in lines if any("not gated" in time.text for time in line.times)]
     if ungated:

@@ -8,7 +8,7 @@ from comparison_records import ENVIRONMENT, accuracy_with, latency_with, record_
 
 from harness.errors import MeasurementError
 from harness.gates import UpgradeSide, judge_upgrade
-from harness.records import EffectivePrecision, Outcome, PackedArray, Replay, Status
+from harness.records import EffectivePrecision, EngineFacts, Outcome, PackedArray, Replay, Status
 from harness.report.rows import rows_from_records
 from harness.report.standing import Standing
 from harness.report.upgrade import upgrade_lines
@@ -301,3 +301,23 @@ def test_times_of_all_cases_share_one_false_alarm_rate(n_cases, code):
     found = judged(before, after)
     codes = [verdict.code for record in found for verdict in record.verdicts if verdict.gate == "latency"]
     assert codes == [code] * n_cases
+
+
+def test_other_backends_of_the_environments_are_no_suspects():
+    environments = [replace(ENVIRONMENT, versions={**one, "openvino": v}) for one, v in ((OLD, "1"), (NEW, "2"))]
+    engines = [EngineFacts(build_ns=1, engine_bytes=1, versions=one) for one in (OLD, NEW)]
+    before = measured(latencies=(timed(seed=2),), environment=environments[0], engine=engines[0])
+    (record,) = judged(
+        [before],
+        [
+            measured(
+                latencies=(timed(1.1),),
+                environment=environments[1],
+                engine=engines[1],
+                replays=(pairs_of(1.1),),
+                tolerance=Tolerance(max_slowdown=0.02),
+            )
+        ],
+    )
+    assert "changed since: onnxruntime 1.30.0 -> 1.32.0;" in record.reason
+    assert "openvino" not in record.reason
