@@ -101,14 +101,13 @@ def subject_from_record(record: Record, name: str) -> Subject:
 def subject_beside(record: Record, name: str) -> Subject:
     """Return what the other side of an upgrade is compared by.
 
-    Without its FP32 arm, which ran on that side's runtime: a ratio to it would hide what slows both. Of versions, those
-    of its own runtime: both environments hold other backends' too.
+    Without its FP32 arm, which ran on that side's runtime: a ratio to it would hide what slows both. And without its
+    versions, which every verdict of an upgrade names.
     Raises: as `subject_from_record`.
     """
     found = subject_from_record(record, name)
-    versions = record.engine.versions if record.engine is not None else found.versions
     alone = tuple(replace(one, reference_medians_ns=(), reference_case="") for one in found.latencies)
-    return replace(found, latencies=alone, versions=dict(versions), is_beside=True)
+    return replace(found, latencies=alone, versions={}, is_beside=True)
 
 
 def engine_sha256_of(record: Record) -> str:

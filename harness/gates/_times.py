@@ -246,7 +246,7 @@ def _by_pairs(told: _Told, replay: Replay, margin: float) -> Verdict:
     pairs = judged_pairs(ratios, batch_size=size, margin=margin, alpha=replay.alpha, basis=context.basis)
     changed = f"changed since: {', '.join(context.changed)}" if context.changed else ""
     if pairs.outcome is PairsOutcome.SLOWER:
-        if not context.changed:
+        if not (context.changed or context.is_beside):
             changed = "nothing recorded has changed but the engine's build"
         advice = "compare the layers of both engines in the report; if the change is wanted, accept it by name"
         return told.verdict(Outcome.REGRESSED, "slower", changed, advice=advice, found=pairs)

@@ -8,7 +8,7 @@ from comparison_records import ENVIRONMENT, accuracy_with, latency_with, record_
 
 from harness.errors import MeasurementError
 from harness.gates import UpgradeSide, judge_upgrade
-from harness.records import EffectivePrecision, EngineFacts, Outcome, PackedArray, Replay, Status
+from harness.records import EffectivePrecision, Layer, Outcome, PackedArray, Replay, Status
 from harness.report.rows import rows_from_records
 from harness.report.standing import Standing
 from harness.report.upgrade import upgrade_lines
@@ -303,21 +303,24 @@ def test_times_of_all_cases_share_one_false_alarm_rate(n_cases, code):
     assert codes == [code] * n_cases
 
 
-def test_other_backends_of_the_environments_are_no_suspects():
-    environments = [replace(ENVIRONMENT, versions={**one, "openvino": v}) for one, v in ((OLD, "1"), (NEW, "2"))]
-    engines = [EngineFacts(build_ns=1, engine_bytes=1, versions=one) for one in (OLD, NEW)]
-    before = measured(latencies=(timed(seed=2),), environment=environments[0], engine=engines[0])
+def test_a_slower_version_is_the_change_and_other_kernels_are_named_beside_it():
+    """Both versions stand before every verdict; other packages of the environments are no suspects."""
+    record, (verdict,) = judged_times(
+        timed(1.1), replays=(pairs_of(1.1),), versions=({**OLD, "openvino": "1"}, {**NEW, "openvino": "2"})
+    )
+    assert record.reason.startswith(f"{UPGRADE}: batch 1: 10.0 % slower than onnxruntime 1.30.0 timed again (")
+    for words in ("openvino", "1.32.0", "changed", "build"):
+        assert words not in verdict.message
+    layers = [(Layer(name="conv", kind="Conv", kernel=name, precision="fp32"),) for name in ("one", "other")]
     (record,) = judged(
-        [before],
+        [measured(latencies=(timed(seed=2),), layers=layers[0])],
         [
             measured(
                 latencies=(timed(1.1),),
-                environment=environments[1],
-                engine=engines[1],
+                layers=layers[1],
                 replays=(pairs_of(1.1),),
                 tolerance=Tolerance(max_slowdown=0.02),
             )
         ],
     )
-    assert "changed since: onnxruntime 1.30.0 -> 1.32.0;" in record.reason
-    assert "openvino" not in record.reason
+    assert "changed since: the engine's layers or kernels" in record.reason
