@@ -723,6 +723,7 @@ class Verdict:
     outcome: Outcome
     code: str  # stable and short: "lost_images", "below_floor", ...
     message: str  # one sentence that states numbers
+    batch_size: int | None = None  # of a time [images]
     advice: str = ""  # what to do
     is_failure: bool = False  # set by whoever judged, from outcome, options and tolerance
     value: float | None = None

@@ -29,7 +29,8 @@ def commands_of(group, prefix="harness"):
         if hasattr(command, "commands"):
             yield from commands_of(command, f"{prefix} {name}")
         else:
-            yield f"{prefix} {name}", {text for option in command.params for text in option.opts}
+            flags = (text for option in command.params for text in (*option.opts, *option.secondary_opts))
+            yield f"{prefix} {name}", set(flags)
 
 
 def harness_commands():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,15 +12,16 @@ import typer
 
 from harness.cli.runs import exit_as, one_line_errors
 from harness.cli.words import options_of_words
+from harness.report.upgrade_table import upgrade_table
 from harness.run.upgrading import run_upgrade
 
 MODELS = Path("models")
 # Fields of a run that mean nothing where two sides are compared.
 MEANINGLESS = (
     *("worker_python", "resume", "shard", "shard_plan", "shard_attempt", "report_url"),
-    *("baseline", "baseline_dir", "update_baselines", "accept_regressions"),
+    *("baseline", "update_baselines", "accept_regressions"),
     *("strict", "floor", "allow_chance", "require_precision"),
-    *("max_slowdown", "control_python", "timing.throughput", "timing.concurrency", "timing.energy_loops"),
+    *("control_python", "timing.throughput", "timing.concurrency", "timing.energy_loops"),
 )
 
 
@@ -30,6 +32,7 @@ def ab_command(
     b: Annotated[str, typer.Option("--b", help="Side B, what is to follow it.")],
     a_label: Annotated[str, typer.Option(help="Name of side A (default: its versions).")] = "",
     b_label: Annotated[str, typer.Option(help="Name of side B (default: its versions).")] = "",
+    timing: Annotated[bool, typer.Option("--timing/--no-timing", help="Compare times, too.")] = True,
 ) -> None:
     """Run the same cases under two interpreters and judge side B against side A: an upgrade before it is made.
 
@@ -46,7 +49,10 @@ def ab_command(
         models_dir=MODELS,
         command=shlex.join(["harness", *sys.argv[1:]]),
         echo=typer.echo,
+        has_times=timing,
     )
-    for line in upgrade.lines:
+    width = shutil.get_terminal_size((120, 24)).columns if sys.stdout.isatty() else None
+    told = upgrade_table(upgrade.report, color=sys.stdout.isatty(), width=width)
+    for line in (*told, *upgrade.files):
         typer.echo(line)
     exit_as(upgrade.verdicts)

@@ -24,6 +24,7 @@ from harness.gates._subjects import (
     digests_from_packed,
     engine_digest,
     preparation_of,
+    subject_beside,
     subject_from_record,
 )
 from harness.gates._times import accepted_slowdown, judged_pairs, wants_replay
@@ -59,6 +60,7 @@ __all__ = [
     "judged_pairs",
     "list_gates",
     "preparation_of",
+    "subject_beside",
     "subject_from_record",
     "wants_replay",
 ]

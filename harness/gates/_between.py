@@ -40,12 +40,12 @@ def compare_records(
     names: tuple[str, str],
     gates: Sequence[Gate],
     across_devices: bool = False,
-    name_of: Callable[[Record], str] | None = None,
+    subject_of: Callable[[Record], Subject] | None = None,
 ) -> RunComparison:
     """Judge every case of a run against the same case of an earlier run on the same type of device.
 
     `across_devices`: also against one on another type of device; predictions are compared then, times are not.
-    `name_of`: what verdicts call an earlier record's side, where it is not the same for all.
+    `subject_of`: what an earlier record is compared by, where it is not `subject_from_record` under names[0].
     Raises: MeasurementError when the runs share no case, or for scores that are not numbers.
     """
     ours = [record for record in after if not record.is_reference]
@@ -53,10 +53,8 @@ def compare_records(
     pairs = _pairs(theirs, ours, across_devices=across_devices)
     if not pairs:
         raise MeasurementError(_nothing_shared(theirs, ours, names))
-    called = name_of or (lambda record: names[0])
-    stored: dict[RecordKey, Subject] = {
-        key: subject_from_record(record, called(record)) for key, record in pairs.items() if _is_whole(record)
-    }
+    subject = subject_of or (lambda record: subject_from_record(record, names[0]))
+    stored: dict[RecordKey, Subject] = {key: subject(record) for key, record in pairs.items() if _is_whole(record)}
     options = JudgeOptions(gates=frozenset(gate.name for gate in gates if gate.reads_baseline))
     judged = judge_records([record for record in ours if record.key in stored], stored, options, gates)
     return RunComparison(records=tuple(judged), alone=tuple(_alone(theirs, ours, pairs, stored, names)))

@@ -119,6 +119,7 @@ def judge_latencies(record: Record, theirs: Subject, *, gate: str) -> tuple[Verd
             changed_machine=changes_of_machine(ours, theirs),
             is_same_engine=bool(ours.engine_sha256) and ours.engine_sha256 == theirs.engine_sha256,
             different=different,
+            is_beside=theirs.is_beside,
             gate=gate,
         )
         verdict = judge_times(latency, before, context)
@@ -176,6 +177,7 @@ def _no_times(batch_size: int, theirs: Subject, *, gate: str) -> Verdict:
         gate=gate,
         outcome=Outcome.NO_BASELINE,
         code="no_times",
+        batch_size=batch_size,
         message=f"batch {batch_size}: {theirs.name} holds no times of it",
         advice=f"time the batch sizes that it holds, or: {accept}" if theirs.is_baseline else "",
     )

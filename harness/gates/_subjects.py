@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -71,6 +71,7 @@ class Subject:
     effective_precision: EffectivePrecision | None = None
     timed_on: Environment | None = None  # where the times are from, if not `environment`
     is_baseline: bool = False  # accepted, and so to be replaced on purpose
+    is_beside: bool = False  # measured beside ours on one machine: the other side of an upgrade
 
 
 def subject_from_record(record: Record, name: str) -> Subject:
@@ -95,6 +96,18 @@ def subject_from_record(record: Record, name: str) -> Subject:
         latencies=tuple(round_medians_from_latency(latency) for latency in record.valid_latencies),
         effective_precision=record.effective_precision,
     )
+
+
+def subject_beside(record: Record, name: str) -> Subject:
+    """Return what the other side of an upgrade is compared by.
+
+    Without its FP32 arm, which ran on that side's runtime: a ratio to it would hide what slows both. And without its
+    versions, which every verdict of an upgrade names.
+    Raises: as `subject_from_record`.
+    """
+    found = subject_from_record(record, name)
+    alone = tuple(replace(one, reference_medians_ns=(), reference_case="") for one in found.latencies)
+    return replace(found, latencies=alone, versions={}, is_beside=True)
 
 
 def engine_sha256_of(record: Record) -> str:

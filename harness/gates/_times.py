@@ -34,6 +34,7 @@ class TimesContext:
     changed_machine: tuple[str, ...] = ()  # those of them that the accepted engine would feel too: the driver ...
     is_same_engine: bool = False  # byte for byte
     different: tuple[str, ...] = ()  # what of the machines forbids the comparison
+    is_beside: bool = False  # both sides are of tonight: pairs decide, whatever the machine did between the looks
     gate: str = "latency"
 
 
@@ -91,7 +92,8 @@ def judge_times(ours: RoundMedians, theirs: RoundMedians, context: TimesContext)
     different = (*context.different, *clock_differences(ours, theirs))
     if different:
         advice = "times are compared only on the same device, with the same clock, window and launch"
-        return incomparable(context.gate, different, against=context.against, advice=advice)
+        found = incomparable(context.gate, different, against=context.against, advice=advice)
+        return replace(found, batch_size=ours.batch_size)
     margin = context.margin
     if margin is not None and not margin >= 0:
         raise MeasurementError(f"max_slowdown {margin} is not a ratio less one of at least 0")
@@ -147,6 +149,7 @@ class _Told:
             gate=context.gate,
             outcome=outcome,
             code=code,
+            batch_size=self.ours.batch_size,
             message=f"batch {self.ours.batch_size}: {'; '.join(part for part in parts if part)}",
             advice=advice,
             is_failure=outcome is Outcome.REGRESSED,
@@ -243,7 +246,7 @@ def _by_pairs(told: _Told, replay: Replay, margin: float) -> Verdict:
     pairs = judged_pairs(ratios, batch_size=size, margin=margin, alpha=replay.alpha, basis=context.basis)
     changed = f"changed since: {', '.join(context.changed)}" if context.changed else ""
     if pairs.outcome is PairsOutcome.SLOWER:
-        if not context.changed:
+        if not (context.changed or context.is_beside):
             changed = "nothing recorded has changed but the engine's build"
         advice = "compare the layers of both engines in the report; if the change is wanted, accept it by name"
         return told.verdict(Outcome.REGRESSED, "slower", changed, advice=advice, found=pairs)
@@ -264,7 +267,7 @@ def _would_have_been_seen(pairs: PairsJudged) -> str:
 
 def _drift_of_machine(told: _Told, replay: Replay, margin: float) -> Looked | None:
     """Return the look that finds the accepted engine itself slower tonight than when it was accepted, else None."""
-    if replay.control_ns is None:
+    if replay.control_ns is None or told.context.is_beside:
         return None
     spread = _look_spread(told.context.basis.of_batch(told.ours.batch_size))
     control = replay.control_ns.array().astype(np.float64)
@@ -296,6 +299,9 @@ def _by_stored_times(told: _Told, margin: float) -> Verdict:
     """Judge a suspect whose accepted engine could not be timed again: stored times prove little."""
     context, looked = told.context, told.look(is_relative=False)
     reason = context.replay.reason if context.replay is not None else "no pairs of processes were measured"
+    if context.is_beside:
+        note, advice = f"not timed in pairs of processes: {reason}", "mend that, and compare the sides again"
+        return told.verdict(Outcome.INCONCLUSIVE, "speed_unclear", note, advice=advice, found=looked)
     note = f"control not replayable: {reason}"
     if looked.low > 1 + margin and looked.p_value <= context.alpha and context.changed:
         advice = "run the accepted engine in its old runtime with --control-python=PATH before believing it"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from harness.gates._between import compare_records
 from harness.gates._gate import Gate, JudgeOptions
 from harness.gates._judging import judge_records
+from harness.gates._subjects import subject_beside
 from harness.records import Record, Status, Verdict
 
 Versions = Mapping[str, str]  # library -> version
@@ -52,7 +53,7 @@ def judge_upgrade(
         list(ours.values()),
         names=(sides[0].name, sides[1].name),
         gates=gates,
-        name_of=lambda record: _named(record.case.backend, sides)[0],
+        subject_of=lambda record: subject_beside(record, _named(record.case.backend, sides)[0]),
     )
     judged, alone = {record.case.id: record for record in compared.records}, dict(compared.alone)
     found = [judged.get(case_id, record) for case_id, record in ours.items()]

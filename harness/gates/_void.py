@@ -37,6 +37,7 @@ def _void_verdict(latency: Latency, why: str, gate: str) -> Verdict:
         gate=gate,
         outcome=Outcome.INCOMPARABLE,
         code="void",
+        batch_size=latency.batch_size,
         message=f"batch {latency.batch_size}: the time is void: {why}",
         advice="a time counts only if the outputs are right; mend them first",
         is_failure=True,

@@ -14,10 +14,11 @@ def judge(evidence: Evidence) -> tuple[Verdict, ...]:
     void = void_verdicts(record, gate=GATE.name)
     if not record.valid_latencies:
         return void
-    if evidence.stored is None or not evidence.stored.latencies:
+    stored = evidence.stored
+    if stored is None or (stored.is_baseline and not stored.latencies):
         what = f"times on this type of device ({record.environment.device_type})"
         return (*void, no_baseline(record.case, stored_in=evidence.stored_in, gate=GATE.name, what=what))
-    return (*void, *judge_latencies(record, evidence.stored, gate=GATE.name))
+    return (*void, *judge_latencies(record, stored, gate=GATE.name))
 
 
 GATE = Gate(

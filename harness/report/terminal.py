@@ -65,7 +65,7 @@ def summary_lines(report: Report, *, color: bool = False, width: int | None = No
         # Text, not markup: a model may be called "[red]".
         table.add_row(*(Text(cell) for cell in cells[:-1]), Text(cells[-1], style=STYLES[row.standing.tone]))
     below = [*_explanations(report.rows), report.sentence]
-    return [*_rendered(table, color=color, width=bound), *(line for text in below for line in wrapped(text, width))]
+    return [*rendered(table, color=color, width=bound), *(line for text in below for line in wrapped(text, width))]
 
 
 def comparison_lines(runs: Sequence[Run], found: Sequence[tuple[str, Sequence[Verdict]]]) -> list[str]:
@@ -292,7 +292,8 @@ def _flag_lines(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def _rendered(table: Table, *, color: bool, width: int) -> list[str]:
+def rendered(table: Table, *, color: bool, width: int) -> list[str]:
+    """Return the lines of a table that is `width` characters wide at most."""
     text = io.StringIO()
     Console(file=text, width=width, force_terminal=color, color_system="standard" if color else None).print(table)
     return [line.rstrip() for line in text.getvalue().splitlines()]

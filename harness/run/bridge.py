@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.errors import HarnessError, Unsupported
-from harness.protocols import Progress, no_progress
 from harness.records import Artifact, Record, Run
 from harness.run.beginning import header_of, run_id
 from harness.run.case import CaseRun
 from harness.run.cases import Cases, utc_now
 from harness.run.settings import Environments
+from harness.run.side_times import times_of_sides
 from harness.run.sides import Side
 from harness.specs import Case
 from harness.store.runs import RunStore
@@ -44,9 +44,13 @@ class Bridge:
         *,
         report_dir: Path,
         command: str,
-        progress: Callable[[str], Progress] = lambda label: no_progress,
+        has_times: bool = True,
     ) -> None:
-        """Make the folder of the comparison. Raises: ConfigError when it cannot be written."""
+        """Make the folder of the comparison. `has_times`: cases are timed, too.
+
+        Raises: ConfigError when it cannot be written.
+        """
+        self._has_times = has_times
         now = datetime.datetime.now(datetime.timezone.utc)
         self._sides, self._name = sides, run_id(report_dir / FOLDER, now)
         self.folder = report_dir / FOLDER / self._name
@@ -65,17 +69,21 @@ class Bridge:
             store = RunStore(self.folder, run)
             self._runs.append(run)
             self._stores.append(store)
-            self._cases.append(
-                Cases(side.options, side.plan, folder=store.folder, environments=environments, progress=progress)
-            )
+            self._cases.append(Cases(side.options, side.plan, folder=store.folder, environments=environments))
 
     @property
     def cases(self) -> tuple[Case, ...]:
         """Return the cases of either side, A's order first."""
         return tuple(dict.fromkeys(case for side in self._sides for case in side.plan.cases))
 
-    def measure(self, note: Callable[[str, str], None] = lambda case_id, failure: None) -> Measured:
-        """Measure every case on each side that has it. `note`: is told each case that is done, and what stopped it.
+    def measure(
+        self,
+        note: Callable[[str, str], None] = lambda case_id, failure: None,
+        echo: Callable[[str], None] = lambda text: None,
+    ) -> Measured:
+        """Measure every case on each side that has it, then time those that look slower on side B in pairs.
+
+        `note`: is told each case that is done, and what stopped it; `echo`: what is timed in pairs.
 
         Raises: ConfigError when a file cannot be written.
         """
@@ -87,14 +95,16 @@ class Bridge:
         finally:
             for cases in self._cases:
                 cases.close()
-        records = tuple(self._finished(index) for index in range(len(self._sides)))
+        before, after = (cases.records() for cases in self._cases)
+        timed = self._timed_again(before, after, echo)
+        records = (self._finished(0, before), self._finished(1, timed))
         runs_now = tuple(replace(run, finished_at=utc_now()) for run in self._runs)
         return Measured(
             name=self._name,
             folder=self.folder,
             sides=self._sides,
             runs=(runs_now[0], runs_now[1]),
-            records=(records[0], records[1]),
+            records=records,
         )
 
     def _of_both(self, case: Case) -> list[CaseRun]:
@@ -105,24 +115,34 @@ class Bridge:
             if case not in side.plan.cases:
                 continue
             run = cases.open(case, artifact=artifact)
-            _measure(run)
+            _measure(run, has_times=self._has_times)
             artifact = artifact or _artifact_of(run)
             store.append(cases.record_of(run))
             runs.append(run)
         return runs
 
-    def _finished(self, index: int) -> tuple[Record, ...]:
-        records, run = self._cases[index].records(), replace(self._runs[index], finished_at=utc_now())
+    def _timed_again(
+        self, before: Sequence[Record], after: Sequence[Record], echo: Callable[[str], None]
+    ) -> Sequence[Record]:
+        if not self._has_times:
+            return after
+        first, second = ({name: run.arm() for name, run in cases.opened.items()} for cases in self._cases)
+        return times_of_sides(before, after, arms=(first, second), options=self._sides[1].options, note=echo)
+
+    def _finished(self, index: int, records: Sequence[Record]) -> tuple[Record, ...]:
+        run = replace(self._runs[index], finished_at=utc_now())
         self._stores[index].finish(run, records, summary=None, is_of_history=False)
         return tuple(records)
 
 
-def _measure(run: CaseRun) -> None:
-    """Score a case and read its layers; an error stays with the case."""
-    asked: Sequence[Callable[[CaseRun], object]] = (CaseRun.accuracy, CaseRun.layers)
+def _measure(run: CaseRun, *, has_times: bool) -> None:
+    """Score a case, time it and read its layers; an error stays with the case."""
     try:
-        for ask in asked[1:] if run.model.timing_only else asked:
-            ask(run)
+        if not run.model.timing_only:
+            run.accuracy()
+        if has_times:
+            run.latencies()
+        run.layers()  # last: profiling disturbs what is timed after it
     except Unsupported:
         return
     except HarnessError as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.options.commands import command_of
 from harness.options.values import HarnessOptions
-from harness.protocols import Progress
+from harness.protocols import Progress, no_progress
 from harness.records import CPU, Artifact, Record
 from harness.run.case import CaseRun
 from harness.run.expected import ExpectedCases
@@ -31,7 +31,7 @@ class Cases:
         *,
         folder: Path,
         environments: Environments,
-        progress: Callable[[str], Progress],
+        progress: Callable[[str], Progress] = lambda label: no_progress,
         kept: Iterable[Record] = (),
     ) -> None:
         """Begin with none, or with those that were measured before the run was resumed.

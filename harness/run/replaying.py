@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -25,7 +25,7 @@ from harness.run.pairing import Arm, PairTimes, time_pair
 from harness.run.settings import cache_folder
 from harness.stats import round_medians
 from harness.stats.pairs import LOOKS, log_ratio
-from harness.store.controls import Control, ControlStore
+from harness.store.controls import ControlStore
 
 ROUNDS_A_PAIR = 10  # of each process
 BUDGET_NS = 110_000_000_000  # of one case's pairs: a suspect is decided within two minutes, or undecided
@@ -33,13 +33,24 @@ PLANTED = 0.25  # slowdown [fraction]: far beyond what noise makes of one pair
 ROUNDS_OF_PLANTED = 6
 
 
+# (record of tonight, what it is compared with, tonight's arm) -> the arm to compare it with, or why there is none
+FindControl = Callable[[Record, Subject, Arm], Arm | str]
+
+
 class Replaying:
     """Measures what latency verdicts need beside stored times, once a case."""
 
-    def __init__(self, options: HarnessOptions) -> None:
-        self._options = options
+    def __init__(
+        self,
+        options: HarnessOptions,
+        *,
+        find_control: FindControl | None = None,
+        note: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        """`find_control`: default: the accepted engine that the cache keeps. `note`: is told what is timed again."""
         self._bases = TimingBases(options.baseline_dir)
-        self._controls = ControlStore(cache_folder(options.engine_cache))
+        self._find_control = find_control or AcceptedEngines(options).find
+        self._note = note
         self._replays: dict[str, tuple[Replay, ...]] = {}  # by case id
         self._planted: dict[str, tuple[float | None, float | None]] = {}  # by device
 
@@ -82,18 +93,11 @@ class Replaying:
         self, record: Record, stored: Subject, arm: Arm, sizes: Sequence[int], alpha: float
     ) -> tuple[Replay, ...]:
         """Time pairs until every suspected batch size is decided; what hinders it becomes the reason."""
-        control = self._controls.find(stored.engine_sha256)
+        control = self._find_control(record, stored, arm)
         if isinstance(control, str):
             return tuple(Replay(batch_size=size, alpha=alpha, reason=control) for size in sizes)
-        ours = subject_from_record(record, "this run")
-        known = record.engine.versions if record.engine is not None else {}
-        changed = [text for text in changes_of_versions(ours, stored) if text.split(" ")[0] in known]
-        if changed and not self._options.control_python:
-            reason = f"runtime changed: {', '.join(changed)}"
-            return tuple(Replay(batch_size=size, alpha=alpha, reason=reason) for size in sizes)
-        versions = {name: stored.versions[name] for name in known if name in stored.versions}
-        arms = _arm_of_tonight(record, arm), self._control_arm(arm, control, versions)
-        pairs, reason = _pairs(record, arms, sizes, alpha)
+        self._note(f"{record.case.id}: batch {', '.join(map(str, sizes))} may be slower: timed in pairs of processes")
+        pairs, reason = _pairs(record, (arm_again(record, arm), control), sizes, alpha)
         if reason:
             return tuple(Replay(batch_size=size, alpha=alpha, reason=reason) for size in sizes)
         return tuple(
@@ -101,18 +105,13 @@ class Replaying:
                 batch_size=size,
                 alpha=alpha,
                 control_sha256=stored.engine_sha256,
-                control_versions=versions,
+                control_versions=control.versions,
                 log_ratios=PackedArray.of(_log_ratios(pairs[size])),
                 candidate_ns=PackedArray.of(_medians([pair.candidate_ns for pair in pairs[size]])),
                 control_ns=PackedArray.of(_medians([pair.control_ns for pair in pairs[size]])),
             )
             for size in sizes
         )
-
-    def _control_arm(self, arm: Arm, control: Control, versions: dict[str, str]) -> Arm:
-        request = replace(arm.request, artifact=control.artifact, engine_file=control.engine_file, outputs_path="")
-        settings = replace(arm.settings, python=self._options.control_python or arm.settings.python)
-        return Arm(request=request, settings=settings, name=f"{arm.name}-control", versions=versions)
 
     # -- the gate's own check
 
@@ -121,12 +120,35 @@ class Replaying:
         device = record.case.device
         if device not in self._planted:
             size = min(latency.batch_size for latency in record.latencies)
-            plain = _at_sizes(_arm_of_tonight(record, arm), (size,))
+            plain = _at_sizes(arm_again(record, arm), (size,))
             slowed = replace(plain, name=f"{arm.name}-slowed", slowdown=PLANTED)
             plain = replace(plain, name=f"{arm.name}-plain", slowdown=0.0)
             self._planted[device] = (_planted(slowed, plain), _planted(plain, slowed))
         slower, faster = self._planted[device]
         return replace(record.timing_basis, planted_slower=slower, planted_faster=faster)
+
+
+class AcceptedEngines:
+    """Finds the engine that a baseline was accepted with, as the cache keeps it."""
+
+    def __init__(self, options: HarnessOptions) -> None:
+        self._control_python = options.control_python
+        self._controls = ControlStore(cache_folder(options.engine_cache))
+
+    def find(self, record: Record, stored: Subject, arm: Arm) -> Arm | str:
+        """Return the accepted engine's arm, in its own runtime; or why it cannot be timed again."""
+        control = self._controls.find(stored.engine_sha256)
+        if isinstance(control, str):
+            return control
+        ours = subject_from_record(record, "this run")
+        known = record.engine.versions if record.engine is not None else {}
+        changed = [text for text in changes_of_versions(ours, stored) if text.split(" ")[0] in known]
+        if changed and not self._control_python:
+            return f"runtime changed: {', '.join(changed)}"
+        versions = {name: stored.versions[name] for name in known if name in stored.versions}
+        request = replace(arm.request, artifact=control.artifact, engine_file=control.engine_file, outputs_path="")
+        settings = replace(arm.settings, python=self._control_python or arm.settings.python)
+        return Arm(request=request, settings=settings, name=f"{arm.name}-control", versions=versions)
 
 
 def _pairs(
@@ -159,7 +181,8 @@ def _planted(candidate: Arm, control: Arm) -> float | None:
     return log_ratio(times.candidate_ns, times.control_ns)
 
 
-def _arm_of_tonight(record: Record, arm: Arm) -> Arm:
+def arm_again(record: Record, arm: Arm) -> Arm:
+    """Return the arm of a measured case's engine, to be timed again in another process."""
     file = record.engine.file if record.engine is not None else None
     request = replace(arm.request, artifact=record.artifact, engine_file=file, outputs_path="")
     return replace(arm, request=request, name=f"{arm.name}-again")

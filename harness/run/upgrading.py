@@ -30,12 +30,6 @@ class Upgrade:
         """Return (case id, verdicts) of every case of either side."""
         return [(record.case.id, record.verdicts) for record in self.report.records]
 
-    @property
-    def lines(self) -> list[str]:
-        """Return a line a case, bad ones first, with both versions in each; then the headline and the files."""
-        told = [f"{line.standing.word}: {line.case_id}: {line.text}" for line in self.report.upgrade]
-        return [*told, self.report.sentence, *self.files]
-
 
 def run_upgrade(
     options: HarnessOptions,
@@ -45,10 +39,12 @@ def run_upgrade(
     models_dir: Path,
     command: str,
     echo: Callable[[str], None],
+    has_times: bool = True,
 ) -> Upgrade:
     """Run the same cases under two interpreters and judge side B against side A.
 
-    `places`, `labels`: as `sides_of` takes them; `echo`: is told each side, and each case that is done.
+    `places`, `labels`: as `sides_of` takes them; `echo`: is told each side, each case that is done, and what is timed
+    again; `has_times`: times are compared, too.
     Raises: ConfigError for an environment that is not complete or a folder that cannot be written; MeasurementError
     when the sides share no case; what `plan_run` raises.
     """
@@ -56,9 +52,9 @@ def run_upgrade(
     for side in sides:
         for line in side_lines(side):
             echo(line)
-    bridge = Bridge(sides, report_dir=Path(options.report_dir), command=command)
+    bridge = Bridge(sides, report_dir=Path(options.report_dir), command=command, has_times=has_times)
     progress = CaseProgress([case.id for case in bridge.cases])
-    measured = bridge.measure(lambda case_id, failure: echo(progress.line(case_id, failure)))
+    measured = bridge.measure(lambda case_id, failure: echo(progress.line(case_id, failure)), echo)
     return judged_upgrade(measured)
 
 

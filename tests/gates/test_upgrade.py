@@ -2,16 +2,17 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
-from comparison_records import ENVIRONMENT, accuracy_with, record_with
+from comparison_records import ENVIRONMENT, accuracy_with, latency_with, record_with
 
 from harness.errors import MeasurementError
 from harness.gates import UpgradeSide, judge_upgrade
-from harness.records import EffectivePrecision, Outcome, Status
+from harness.records import EffectivePrecision, Layer, Outcome, PackedArray, Replay, Status
 from harness.report.rows import rows_from_records
 from harness.report.standing import Standing
-from harness.report.upgrade import upgrade_lines, upgrade_text
-from harness.specs import Precision
+from harness.report.upgrade import upgrade_lines
+from harness.specs import Precision, Tolerance
 
 OLD = {"onnxruntime": "1.30.0", "onnx": "1.23.2"}
 NEW = {"onnxruntime": "1.32.0", "onnx": "1.23.2"}
@@ -31,6 +32,11 @@ def measured(accuracy=None, **changes):
 
 def judged(before, after, named=None):
     return judge_upgrade(before, after, sides=named or sides())
+
+
+def upgrade_text(record):
+    (line,) = upgrade_lines(rows_from_records([record]))
+    return line.text
 
 
 def plain(text):
@@ -157,3 +163,164 @@ def test_the_environment_of_a_side_may_be_another_python():
     other = replace(ENVIRONMENT, python="3.13.1", versions={"numpy": "1.26.4", "onnxruntime": "1.32.0"})
     (record,) = judged([measured()], [measured(environment=other)])
     assert record.status is Status.PASSED
+
+
+# -- times
+
+
+def timed(scale=1.0, *, seed=1, n_rounds=20, relative=None, size=1, **changes):
+    noise = np.random.default_rng(seed).lognormal(0, 0.001, n_rounds)
+    reference = None if relative is None else PackedArray.of(2e5 * relative * noise[:, None])
+    return latency_with(
+        1e5 * size * scale * noise,
+        batch_size=size,
+        reference_rounds_ns=reference,
+        reference_case="" if relative is None else "lenet5-ort-fp32",
+        **changes,
+    )
+
+
+def pairs_of(ratio, *, control=1.0, n=16, sd=0.001):
+    """Pairs of processes in which side B takes `ratio` of side A, and A takes `control` of its own look."""
+    rng = np.random.default_rng(3)
+    logs = np.log(ratio) + sd * rng.standard_normal(n)
+    control_ns = np.full(n, 1e5 * control)
+    return Replay(
+        batch_size=1,
+        alpha=1e-3,
+        log_ratios=PackedArray.of(logs),
+        candidate_ns=PackedArray.of(control_ns * np.exp(logs)),
+        control_ns=PackedArray.of(control_ns),
+    )
+
+
+def judged_times(ours, *, theirs=None, margin=0.02, replays=(), versions=(OLD, NEW), accuracy=None):
+    before, after = (replace(ENVIRONMENT, versions=one) for one in versions)
+    (record,) = judged(
+        [measured(latencies=(theirs or timed(seed=2),), environment=before)],
+        [
+            measured(
+                accuracy,
+                latencies=ours if isinstance(ours, tuple) else (ours,),
+                environment=after,
+                tolerance=Tolerance(max_slowdown=margin),
+                replays=replays,
+            )
+        ],
+    )
+    times = [verdict for verdict in record.verdicts if verdict.gate == "latency"]
+    assert {verdict.upgrade for verdict in times} == {UPGRADE}
+    return record, times
+
+
+def test_a_slower_version_regresses_by_pairs_and_its_line_says_so():
+    record, (verdict,) = judged_times(timed(1.1), replays=(pairs_of(1.1),))
+    (line,) = upgrade_lines(rows_from_records([record]))
+    assert (record.status, verdict.outcome, verdict.p_value < 1e-3) == (Status.FAILED, Outcome.REGRESSED, True)
+    assert line.standing is Standing.REGRESSED
+    assert "; batch 1: 10.0 % slower than onnxruntime 1.30.0 timed again (" in line.text
+    assert line.time(1).change == "+7.3 to +12.8 %"
+    assert (line.time(1).sees, line.time(100)) == ("", None)
+
+
+def test_a_pass_says_what_it_would_have_seen():
+    record, (verdict,) = judged_times(timed(), margin=0.05)
+    (line,) = upgrade_lines(rows_from_records([record]))
+    assert (record.status, verdict.outcome) == (Status.PASSED, Outcome.SAME)
+    assert line.time(1).sees == f"{100 * verdict.detectable:.1f} %"
+    assert "than onnxruntime 1.30.0 (" in verdict.message
+    assert "one process each" in verdict.message
+
+
+def test_a_slowdown_that_the_fp32_arm_shares_is_no_less_suspicious():
+    """The arm runs on the new version too: relative to it, what slows both would be hidden."""
+    _, (verdict,) = judged_times(timed(1.07, relative=1.07), theirs=timed(seed=2, relative=1.0))
+    assert (verdict.outcome, verdict.code) == (Outcome.INCONCLUSIVE, "speed_unclear")
+    assert "relative to FP32" not in verdict.message
+
+
+def test_pairs_decide_whatever_the_machine_did_between_the_looks():
+    """Side A itself took longer in the pairs than in its look: of a night that is the machine, here it is no matter."""
+    record, (verdict,) = judged_times(timed(1.2), replays=(pairs_of(1.0, control=1.2),))
+    assert (record.status, verdict.outcome, verdict.code) == (Status.PASSED, Outcome.SAME, "same_speed")
+    _, (verdict,) = judged_times(timed(1.2), replays=(pairs_of(1.1, control=1.2),))
+    assert verdict.outcome is Outcome.REGRESSED
+
+
+def test_looks_alone_never_regress():
+    reason = Replay(batch_size=1, alpha=1e-3, reason="killed by signal 9")
+    for replays in ((), (reason,)):
+        _, (verdict,) = judged_times(timed(3.0), replays=replays)
+        assert (verdict.outcome, verdict.is_failure) == (Outcome.INCONCLUSIVE, False)
+    assert "not timed in pairs of processes: killed by signal 9" in verdict.message
+    assert "--control-python" not in verdict.advice
+
+
+def test_without_a_limit_times_are_shown_and_not_gated():
+    record, (verdict,) = judged_times(timed(1.5), margin=None)
+    assert (record.status, verdict.p_value, verdict.detectable) == (Status.PASSED, None, None)
+    assert "not gated: run harness calibrate" in verdict.message
+
+
+def test_too_few_rounds_are_not_gated():
+    _, (verdict,) = judged_times(timed(1.5, n_rounds=5))
+    assert "not gated: 5 rounds" in verdict.message
+
+
+def test_times_are_void_where_images_were_lost():
+    record, (verdict,) = judged_times(timed(1.1), replays=(pairs_of(1.1),), accuracy=accuracy_with(wrong=range(30)))
+    assert (verdict.code, verdict.batch_size, verdict.is_failure) == ("void", 1, True)
+    assert record.times_void
+    (line,) = upgrade_lines(rows_from_records([record]))
+    assert line.time(1).change == "void"
+
+
+def test_times_that_side_a_has_not_are_told_without_naming_a_baseline():
+    record, (verdict,) = judged_times(timed(), theirs=timed(size=100, seed=2))
+    assert (verdict.code, verdict.message) == ("no_times", "batch 1: onnxruntime 1.30.0 holds no times of it")
+    before = timed(seed=2, void="its outputs are not those that were scored")
+    record, (verdict,) = judged_times(timed(), theirs=before)
+    assert (verdict.code, verdict.advice) == ("no_times", "")
+    assert record.status is Status.PASSED
+
+
+@pytest.mark.parametrize(("n_cases", "code"), [(1, "slower"), (3, "not_among_many")])
+def test_times_of_all_cases_share_one_false_alarm_rate(n_cases, code):
+    """Slower beyond alpha alone, and not among three: Holm's correction over the times of an upgrade."""
+    precisions = list(Precision)[:n_cases]
+    before = [measured(precision=precision, latencies=(timed(seed=2),)) for precision in precisions]
+    after = [
+        measured(
+            precision=precision,
+            latencies=(timed(1.1),),
+            replays=(pairs_of(1.045, sd=0.005),),
+            tolerance=Tolerance(max_slowdown=0.02),
+        )
+        for precision in precisions
+    ]
+    found = judged(before, after)
+    codes = [verdict.code for record in found for verdict in record.verdicts if verdict.gate == "latency"]
+    assert codes == [code] * n_cases
+
+
+def test_a_slower_version_is_the_change_and_other_kernels_are_named_beside_it():
+    """Both versions stand before every verdict; other packages of the environments are no suspects."""
+    record, (verdict,) = judged_times(
+        timed(1.1), replays=(pairs_of(1.1),), versions=({**OLD, "openvino": "1"}, {**NEW, "openvino": "2"})
+    )
+    assert record.reason.startswith(f"{UPGRADE}: batch 1: 10.0 % slower than onnxruntime 1.30.0 timed again (")
+    for words in ("openvino", "1.32.0", "changed", "build"):
+        assert words not in verdict.message
+    layers = [(Layer(name="conv", kind="Conv", kernel=name, precision="fp32"),) for name in ("one", "other")]
+    (record,) = judged(
+        [measured(latencies=(timed(seed=2),), layers=layers[0])],
+        [
+            measured(
+                latencies=(timed(1.1),),
+                layers=layers[1],
+                replays=(pairs_of(1.1),),
+                tolerance=Tolerance(max_slowdown=0.02),
+            )
+        ],
+    )
+    assert "changed since: the engine's layers or kernels" in record.reason

@@ -53,9 +53,9 @@ OLD, NEW = '__version__ = "1.0"', '__version__ = "2.0"'
 def test_both_versions_stand_in_every_line_and_both_sides_run_one_file(ab, tmp_path):
     result = ab(OLD, NEW)
     assert result.exit_code == 0, result.output
-    (line,) = [line for line in result.output.splitlines() if line.startswith("passed: ")]
-    assert line.startswith("passed: mlp-fake-versioned-fp32: fake_runtime 1.0 -> 2.0: top-1 ")
-    assert "unchanged, identical predictions" in line
+    (line,) = [line for line in result.output.splitlines() if line.startswith("passed ")]
+    assert re.match(r"passed +mlp-fake-versioned-fp32 +fake_runtime 1.0 -> 2.0 +identical  +\S+ to \S+ %$", line)
+    assert "not gated: times of 1 of 1 cases: set --max-slowdown, or run harness calibrate" in result.output
     assert re.search(
         r"^side A: .*/bin/python, Python 3\.\S+: fake-versioned \(fake_runtime 1\.0\)$", result.output, re.M
     )
@@ -63,6 +63,7 @@ def test_both_versions_stand_in_every_line_and_both_sides_run_one_file(ab, tmp_p
     for name in ("index.html", "report.md", "summary.json"):
         text = (folder / name).read_text().replace("\\", "")
         assert re.search(r"fake_runtime 1.0 -(>|&gt;|u003e) 2.0", text), name
+        assert "not gated: run harness calibrate" in text, name
     assert "1 files prepared by side A; side B ran the same ones" in (folder / "index.html").read_text()
     (case,) = json.loads((folder / "summary.json").read_text())["cases"]
     assert {verdict["upgrade"] for verdict in case["verdicts"]} == {"fake_runtime 1.0 -> 2.0"}
@@ -77,17 +78,41 @@ def test_both_versions_stand_in_every_line_and_both_sides_run_one_file(ab, tmp_p
 
 
 def test_the_same_version_twice_passes(ab):
-    result = ab(OLD, OLD)
+    result = ab(OLD, OLD, "--max-slowdown=50%")
     assert result.exit_code == 0, result.output
-    assert "passed: mlp-fake-versioned-fp32: fake_runtime 1.0 -> 1.0: top-1 " in result.output
+    assert re.search(
+        r"^passed +mlp-fake-versioned-fp32 +fake_runtime 1.0 -> 1.0 +identical  \S+ to \S+ %, sees \S+ %$",
+        result.output,
+        re.M,
+    )
 
 
 def test_lost_images_regress(ab, tmp_path):
-    result = ab(OLD, f'{NEW}\nFAULT = "loses"', "--b-label=next")
+    result = ab(OLD, f'{NEW}\nFAULT = "loses"', "--b-label=next", "--no-timing")
     assert result.exit_code == 1, result.output
     upgrade = r"fake_runtime 1.0 -> next \(fake_runtime 2.0\)"
     assert re.search(rf"^regressed: mlp-fake-versioned-fp32: {upgrade}: top-1 .* lost", result.output, re.M)
     assert re.search(rf"^mlp-fake-versioned-fp32 regressed: {upgrade}: top-1", result.output, re.M)
+    assert "batch 1" not in result.output
+
+
+def test_a_slower_runtime_regresses_by_pairs_of_processes(ab, tmp_path):
+    """What is slow beyond all noise is confirmed at the first look at pairs, each with the other version's process."""
+    result = ab(OLD, f"{NEW}\nSLOWDOWN_S = 0.002", "--max-slowdown=50%", "--timing-rounds=6")
+    assert result.exit_code == 1, result.output
+    assert "mlp-fake-versioned-fp32: batch 1 may be slower: timed in pairs of processes" in result.output
+    assert re.search(
+        r"^regressed: mlp-fake-versioned-fp32: fake_runtime 1.0 -> 2.0: top-1 \S+ % unchanged, identical predictions; "
+        r"batch 1: \S+ % slower than fake_runtime 1.0 timed again \(.* 4 pairs of processes\); accepted: 50.00 % ",
+        result.output.replace("\N{NO-BREAK SPACE}", " "),
+        re.M,
+    )
+    (folder,) = (tmp_path / "reports" / "ab").iterdir()
+    _, (record,) = load_judged_run(folder / "b")
+    (replay,) = record.replays
+    assert replay.control_versions["fake_runtime"] == "1.0"
+    assert replay.log_ratios.shape == (4,)
+    assert not load_judged_run(folder / "a")[1][0].replays
 
 
 def test_where_nothing_can_be_compared_there_is_no_verdict(ab):

@@ -6,16 +6,20 @@ from dataclasses import replace
 from harness.backends._numpy_engine import NumpyBackend, NumpyEngine
 
 from harness.errors import BuildError
+from harness.machine.clocks import HostTimer
 from harness.records import Support
 
 
 class VersionedEngine(NumpyEngine):
     """A NumpyEngine that is spoiled or slowed down by the runtime's version, and is timed whatever it is."""
 
-    def __init__(self, artifact, fault, slowdown_s):
-        super().__init__(artifact, fault)
-        self.slowdown_s = slowdown_s
-        self.facts = replace(self.facts, options={})
+    def __init__(self, artifact, runtime):
+        super().__init__(artifact, getattr(runtime, "FAULT", ""))
+        self.slowdown_s = getattr(runtime, "SLOWDOWN_S", 0)
+        self.facts = replace(self.facts, options={}, versions={"fake_runtime": runtime.__version__})
+
+    def timer(self, images, *, window, launch):
+        return HostTimer(lambda: self.infer(images), batch_size=len(images), window=window)
 
     def infer(self, images):
         if self.slowdown_s:
@@ -45,7 +49,7 @@ class VersionedBackend(NumpyBackend):
 
         if getattr(fake_runtime, "BREAKS", False):
             raise BuildError("the build broke")
-        return VersionedEngine(artifact, getattr(fake_runtime, "FAULT", ""), getattr(fake_runtime, "SLOWDOWN_S", 0))
+        return VersionedEngine(artifact, fake_runtime)
 
 
 BACKEND = VersionedBackend("fake-versioned")
