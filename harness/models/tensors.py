@@ -52,7 +52,15 @@ def tensors_of_file(model: ModelProto, path: object, asked: InputsAsked) -> Mode
     highest = _highest_indices(model)
     found = tuple(_input(one, axes.get(one.name), asked, highest.get(one.name), path) for one in inputs)
     made = tuple(ModelOutput(name=one.name, batch_axis=axes.get(one.name)) for one in outputs)
-    return ModelTensors(inputs=found, outputs=made)
+    tensors = ModelTensors(inputs=found, outputs=made)
+    holds_one = all(one.shape[one.batch_axis] == 1 for one in found if one.batch_axis is not None)
+    if tensors.is_stackable or holds_one:
+        return tensors
+    # What was taken for samples is a sequence, say: a run takes it whole.
+    return ModelTensors(
+        inputs=tuple(replace(one, batch_axis=None) for one in found),
+        outputs=tuple(replace(one, batch_axis=None) for one in made),
+    )
 
 
 def foreign_operators(model: ModelProto) -> dict[str, str]:
@@ -103,9 +111,10 @@ def _check_names(asked: InputsAsked, inputs: Sequence[FileTensor], outputs: Sequ
 
 
 def _batch_axes(inputs: Sequence[FileTensor], outputs: Sequence[FileTensor]) -> dict[str, int]:
-    """Return the axis of each tensor that samples are stacked on, {} where they cannot be.
+    """Return the axis of each tensor that samples lie on, {} where there is none.
 
-    It is free and its name, where it has one, is every input's; or it is the first and all there say 1.
+    It is free, and where it has a name that is the first input's; or it is the first and all there say 1. An input
+    without it, such as a sampling rate, lets each run take one sample.
     """
     everything = [*inputs, *outputs]
     first = next((one for one in inputs if one.axes and isinstance(one.axes[0], str)), None)
@@ -118,9 +127,8 @@ def _batch_axes(inputs: Sequence[FileTensor], outputs: Sequence[FileTensor]) -> 
     named = {one.name: one.axes.index(name) for one in everything if name and name in one.axes}
     # Exporters often leave an output's axes without a name, or give it one of its own: outputs follow their inputs.
     free = {one.name: 0 for one in everything if one.axes and isinstance(one.axes[0], str)}
-    stacks = all(one.name in (named if name else free) for one in inputs)
-    found = {**free, **named}
-    return found if stacks and all(one.name in found for one in outputs) else {}
+    found = {**free, **named} if name else free
+    return found if all(one.name in found for one in outputs) else {}
 
 
 def _highest_indices(model: ModelProto) -> dict[str, int]:
