@@ -49,19 +49,34 @@ def coco_precision(ranking: Ranking, counts: Counts) -> NDArray[np.float64]:
     `counts`: float64[R, N]; NaN where a resample holds nothing to be found.
     Source: T.-Y. Lin et al., Microsoft COCO, ECCV 2014; `pycocotools.cocoeval.COCOeval.accumulate`.
     """
-    n_there = counts @ ranking.n_there
+    n_there, weights = counts @ ranking.n_there, counts[:, ranking.rows]
     found = np.full((len(counts), len(ranking.is_right)), np.nan)
-    weights = counts[:, ranking.rows]
+    needed = _needed(n_there)
+    seen_all = np.cumsum(weights, axis=1)
     for t, (is_right, is_counted) in enumerate(zip(ranking.is_right, ranking.counts, strict=True)):
-        right = np.cumsum(weights * (is_right & is_counted), axis=1)
-        wrong = np.cumsum(weights * (~is_right & is_counted), axis=1)
-        precision = right / np.maximum(right + wrong, np.finfo(np.float64).tiny)
-        precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-        for r in np.flatnonzero(n_there > 0):
-            places = np.searchsorted(right[r] / n_there[r], RECALLS, side="left")
-            inside = places < precision.shape[1]
-            found[r, t] = precision[r, places[inside]].sum() / RECALLS.size
+        places = np.flatnonzero(is_right & is_counted)  # precision peaks where something right was found
+        if places.size == 0:
+            found[:, t] = np.where(n_there > 0, 0.0, np.nan)
+            continue
+        seen = seen_all if is_counted.all() else np.cumsum(weights * is_counted, axis=1)
+        right = np.cumsum(weights[:, places], axis=1)
+        precision = right / np.maximum(seen[:, places], np.finfo(np.float64).tiny)
+        falling = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+        # One search for all resamples: whole numbers, each resample's above those of the one before.
+        above = (float(right.max() + needed.max()) + 1) * np.arange(len(counts))[:, None]
+        first = np.searchsorted((right + above).ravel(), (needed + above).ravel()).reshape(needed.shape)
+        first -= places.size * np.arange(len(counts))[:, None]
+        read = np.take_along_axis(falling, np.minimum(first, places.size - 1), axis=1)
+        mean = np.where(first < places.size, read, 0.0).mean(axis=1)
+        found[:, t] = np.where(n_there > 0, mean, np.nan)
     return found
+
+
+def _needed(n_there: Floats) -> Floats:
+    """Return float64[R, 101]: how many have to be found for each recall, as a comparison of fractions has it."""
+    n = np.maximum(n_there, 1.0)[:, None]
+    needed = np.maximum(np.ceil(RECALLS * n - 1e-6), 0.0)
+    return needed + (needed / n < RECALLS)
 
 
 def ranked_precision(ranking: Ranking, counts: Counts) -> Floats:
