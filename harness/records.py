@@ -389,6 +389,10 @@ class MetricScore:
     unit: str = ""
     slices: MetricSlices | None = None  # of the leading metric
 
+    def in_words(self, value: float) -> str:
+        """Return a value of this metric: percent of a fraction, else the number and its unit."""
+        return f"{100 * value:.2f} %" if self.is_fraction else f"{value:.4g} {self.unit}".rstrip()
+
     def check(self, n_samples: int) -> None:
         """Refuse a metric whose parts are not of one number of samples. Raises: DataError."""
         if self.n_samples != n_samples:
@@ -736,6 +740,7 @@ class Verdict:
     n_gained: int | None = None
     detectable: float | None = None  # smallest loss this comparison would have seen [fraction]
     metric: str = ""  # of samples: the metric that `value` is of; "" = top-1
+    worst_slice: str = ""  # the class that lost significantly, in words; "" = none did
     model_change: str = ""  # "6ee4 -> a026": the other side's model file was another
     upgrade: str = ""  # "onnxruntime 1.30.0 -> 1.32.0": the two sides ran on runtimes that were to be compared
 

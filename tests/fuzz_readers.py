@@ -123,7 +123,7 @@ def readers(folder):
 
     def read_baseline(path):
         found = predictions_from_json(path.read_bytes(), where="f", case_id=case_id)
-        return subject_from_files(found, None)
+        return subject_from_files([found])
 
     return {
         "run.json": Reader(
@@ -147,7 +147,7 @@ def readers(folder):
         "predictions": Reader(predictions, read_baseline, f"{case_id}.json", {}, is_json=True),
         "times": Reader(
             times,
-            lambda p: subject_from_files(None, times_from_json(p.read_bytes(), where="f", case_id=case_id)),
+            lambda p: subject_from_files([times_from_json(p.read_bytes(), where="f", case_id=case_id)]),
             f"{case_id}.json",
             {},
             is_json=True,

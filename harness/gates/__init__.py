@@ -73,7 +73,7 @@ def list_gates() -> tuple[Gate, ...]:
     """Return all gates in their order. Raises: ConfigError for a file that cannot be used."""
     gates: dict[str, Gate] = ROOM.load_all()
     for name, gate in gates.items():
-        if gate.name != name:
+        if gate.name.replace("_", "-") != name:  # a gate's name has no hyphen, and a listed file's no underscore
             raise ConfigError(f"the gate of the file {name} calls itself {gate.name}; both must be the same")
     return tuple(sorted(gates.values(), key=lambda gate: (gate.order, gate.name)))
 

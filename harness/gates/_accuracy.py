@@ -9,6 +9,7 @@ import numpy as np
 
 from harness.errors import MeasurementError
 from harness.gates._paired import Changes, changes_between, check_tolerance, judge_margin, percent
+from harness.gates._slices import worst_class
 from harness.records import Accuracy, LossSplit, Outcome, Verdict
 from harness.specs import REFERENCE_BACKEND, Tolerance
 from harness.stats import (
@@ -75,7 +76,12 @@ def judge_against_fp32(
     Raises: MeasurementError for NaN or no images.
     """
     verdict = _judge_pair("fp32", accuracy, reference, tolerance=tolerance, against="FP32")
-    if not expects_loss or verdict.outcome is Outcome.INCOMPARABLE:
+    return with_expected_loss(verdict) if expects_loss else verdict
+
+
+def with_expected_loss(verdict: Verdict) -> Verdict:
+    """Return a verdict on a planted victim against FP32: a loss is excused, and its absence is told."""
+    if verdict.outcome is Outcome.INCOMPARABLE:
         return verdict
     if verdict.outcome is Outcome.REGRESSED:
         return excused(verdict)
@@ -225,6 +231,9 @@ def _judge_pair(gate: str, accuracy: Accuracy, reference: Accuracy, *, tolerance
         against=against,
     )
     verdict = _with_ties(verdict, accuracy, reference)
+    worst = worst_class(accuracy, reference, alpha=tolerance.alpha)
+    if worst:
+        verdict = replace(verdict, message=f"{verdict.message}; {worst}", worst_slice=worst)
     if verdict.outcome is not Outcome.REGRESSED:
         return verdict
     found = confusion_advice(reference, accuracy)

@@ -25,6 +25,7 @@ class Candidate:
     writes: str  # what its recipe writes into the file: qdq, cast or nothing
     timing_only: bool = False
     runs_samples: bool = False  # of a model of any graph: its outputs are compared on samples
+    has_metrics: bool = False  # samples of it are scored by the metrics of its task
     is_onnx: bool = True  # a file of another format is read by one backend alone: there is no reference
 
     @classmethod

@@ -103,6 +103,7 @@ def candidate_of(record: Record) -> Candidate:
         writes=writes,
         timing_only=record.timing_only,
         runs_samples=record.samples is not None,
+        has_metrics=record.samples is not None and record.samples.leading is not None,
     )
 
 

@@ -52,7 +52,7 @@ def judge_predictions(record: Record, theirs: Subject, *, gate: str) -> Verdict:
         return _no_shared(ours, theirs, gate=gate)
     different += (shared.different,) if shared.different else ()
     if different:
-        found = incomparable(gate, different, against=theirs.name, advice=_advice_for_incomparable(ours, theirs))
+        found = incomparable(gate, different, against=theirs.name, advice=advice_for_incomparable(ours, theirs))
         return replace(found, is_failure=theirs.is_baseline)
     wrong, wrong_theirs = ours.scores.wrong_predictions[shared.ours], theirs.scores.wrong_predictions[shared.theirs]
     hits, hits_theirs = ours.scores.hits[shared.ours], theirs.scores.hits[shared.theirs]
@@ -86,10 +86,10 @@ def judge_predictions(record: Record, theirs: Subject, *, gate: str) -> Verdict:
     judged = replace(
         verdict,
         message="; ".join(note for note in notes if note),
-        advice=_joined(verdict.advice, _advice(verdict, theirs)),
+        advice=joined(verdict.advice, _advice(verdict, theirs)),
         model_change=model,
     )
-    return _with_options(judged, changes_of_options(ours, theirs))
+    return with_options(judged, changes_of_options(ours, theirs))
 
 
 def judge_latencies(record: Record, theirs: Subject, *, gate: str) -> tuple[Verdict, ...]:
@@ -126,17 +126,17 @@ def judge_latencies(record: Record, theirs: Subject, *, gate: str) -> tuple[Verd
         if model:
             told = "" if "changed since: " in verdict.message else f"; model changed: {model}"
             verdict = replace(verdict, message=f"{verdict.message}{told}", model_change=model)
-        verdicts.append(_with_options(verdict, options))
+        verdicts.append(with_options(verdict, options))
     return tuple(verdicts)
 
 
-def _with_options(verdict: Verdict, changed: tuple[str, ...]) -> Verdict:
+def with_options(verdict: Verdict, changed: tuple[str, ...]) -> Verdict:
     """Name the engine's options that differ: what they did to a result is not told from what kernels did."""
     if not changed:
         return verdict
     message = f"{verdict.message}; engine options differ: {', '.join(changed)}"
     advice = "the engine options that differ are a possible cause, be they asked for or the runtime's own choice"
-    return replace(verdict, message=message, advice=_joined(verdict.advice, advice if verdict.is_failure else ""))
+    return replace(verdict, message=message, advice=joined(verdict.advice, advice if verdict.is_failure else ""))
 
 
 def _advice(verdict: Verdict, theirs: Subject) -> str:
@@ -148,14 +148,16 @@ def _advice(verdict: Verdict, theirs: Subject) -> str:
     return f"if the change is wanted: {accept}"
 
 
-def _advice_for_incomparable(ours: Subject, theirs: Subject) -> str:
+def advice_for_incomparable(ours: Subject, theirs: Subject) -> str:
+    """Say how two sides become comparable."""
     if not theirs.is_baseline:
         return "compare runs of the same model on the same images"
     accept = f"harness baseline accept latest --case {ours.case.id}"
     return f"run with the images and model of the baseline, or replace it: {accept}"
 
 
-def _joined(*parts: str) -> str:
+def joined(*parts: str) -> str:
+    """Return the parts that are not empty, in one line."""
     return "; ".join(part for part in parts if part)
 
 

@@ -10,7 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.gates._accuracy import check_accuracy
-from harness.records import BLOCK_IMAGES, CPU, EffectivePrecision, Environment, Latency, PackedArray, Record
+from harness.records import (
+    BLOCK_IMAGES,
+    CPU,
+    EffectivePrecision,
+    Environment,
+    Latency,
+    PackedArray,
+    Record,
+    SampleScores,
+)
 from harness.specs import Case, ImageRange, Precision
 from harness.stats import round_medians
 
@@ -67,6 +76,7 @@ class Subject:
     options: dict[str, str] = field(default_factory=dict)  # of the engine, as read back
     preparation: dict[str, str] = field(default_factory=dict)  # of images, labels and calibration
     scores: ScoredImages | None = None  # None for a model that is only timed, and for a baseline of times alone
+    samples: SampleScores | None = None  # of a model that is no classifier of single images
     latencies: tuple[RoundMedians, ...] = ()
     effective_precision: EffectivePrecision | None = None
     timed_on: Environment | None = None  # where the times are from, if not `environment`
@@ -93,6 +103,7 @@ def subject_from_record(record: Record, name: str) -> Subject:
         options=engine.options if engine else {},
         preparation=preparation_of(record),
         scores=_scores_from_record(record),
+        samples=record.samples,
         latencies=tuple(round_medians_from_latency(latency) for latency in record.valid_latencies),
         effective_precision=record.effective_precision,
     )

@@ -30,6 +30,9 @@ def junit_properties(row: Row) -> list[tuple[str, str]]:
     if record.accuracy is not None:
         pairs += [("top1", row.top1), ("top1_low", row.top1_low), ("top1_high", row.top1_high)]
         pairs += [("top5", record.accuracy.top5), ("n_images", record.accuracy.n_images)]
+    if record.samples is not None:
+        pairs += [(f"metric_{metric.name}", metric.value) for metric in record.samples.metrics]
+        pairs.append(("n_samples", record.samples.n_samples))
     pairs += _change_pairs("fp32", row.against_fp32) + _change_pairs("baseline", row.against_baseline)
     for timing in row.timings:
         batch = f"b{timing.latency.batch_size}"

@@ -24,6 +24,7 @@ from harness.report.format import (
 from harness.report.model import Report
 from harness.report.plots import format_metric, metric_name
 from harness.report.rows import Change, Row, timing_modes
+from harness.report.samples import MetricChange
 from harness.report.standing import BAD, NEEDS_A_LOOK, Standing
 from harness.report.trends import Trends
 
@@ -132,8 +133,9 @@ def _table(report: Report, rows: Sequence[Row]) -> list[str]:
     if not rows:
         return []
     sizes = list(dict.fromkeys([*report.sizes[:1], *report.sizes[-1:]]))
-    has_baseline = any(row.against_baseline for row in rows)
-    heads = ["verdict", "model", "backend", "asked", "ran as", "top-1", "against FP32"]
+    has_baseline = any(row.has_baseline for row in rows)
+    metric = "metric" if any(row.samples for row in rows) else "top-1"
+    heads = ["verdict", "model", "backend", "asked", "ran as", metric, "against FP32"]
     heads += ["against baseline"] if has_baseline else []
     for size in sizes:
         heads += [f"p50 b{size}", f"p99 b{size}", f"speed-up b{size}"]
@@ -165,7 +167,11 @@ def _warnings(rows: Sequence[Row]) -> list[str]:
 
 def _cells(row: Row, sizes: Sequence[int], has_baseline: bool) -> list[str]:
     case, accuracy, engine = row.record.case, row.record.accuracy, row.record.engine
-    top1 = MISSING
+    top1, against_fp32, against_baseline = MISSING, _change(row.against_fp32), _change(row.against_baseline)
+    if row.samples is not None:
+        leading = row.samples.leading
+        top1 = escape_markdown(f"{leading.name} {leading.text} ({leading.interval})")
+        against_fp32, against_baseline = map(_metric_change, (leading.against_fp32, row.samples.against_baseline))
     if accuracy is not None and row.top1 is not None:
         interval = format_fraction_interval(row.top1_low, row.top1_high, n=accuracy.n_images, short=True)
         top1 = f"{format_fraction(row.top1, n=accuracy.n_images)} ({interval})"
@@ -177,9 +183,9 @@ def _cells(row: Row, sizes: Sequence[int], has_baseline: bool) -> list[str]:
         escape_markdown(case.asked),
         ran if row.is_as_asked else f"**{ran}**",
         top1,
-        _change(row.against_fp32),
+        against_fp32,
     ]
-    cells += [_change(row.against_baseline)] if has_baseline else []
+    cells += [against_baseline] if has_baseline else []
     for size in sizes:
         cells += _timing_cells(row, size)
     return [*cells, format_bytes(engine.engine_bytes if engine else None)]
@@ -198,6 +204,14 @@ def _timing_cells(row: Row, size: int) -> list[str]:
     step = timing.latency.resolution_ns
     p50 = format_time(times.p50, low_ns=times.p50_low, high_ns=times.p50_high, resolution_ns=step)
     return [p50, format_quantile(times.p99, times.p99_low, times.p99_high, resolution_ns=step), speed_up]
+
+
+def _metric_change(change: MetricChange | None) -> str:
+    if change is None:
+        return MISSING
+    if change.change is None:
+        return "not comparable"
+    return escape_markdown(f"{change.text} ({change.counts})" if change.counts else change.text)
 
 
 def _change(change: Change | None) -> str:

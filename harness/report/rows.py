@@ -18,6 +18,7 @@ from harness.gates.baseline import GATE as BASELINE
 from harness.gates.fp32 import GATE as FP32
 from harness.options.commands import selection_of
 from harness.records import Accuracy, Latency, PackedArray, Record, RecordKey, Run, Status
+from harness.report.samples import SamplesView, samples_view
 from harness.report.standing import Standing, deciding_gate, finding, leading_verdict, standing_of
 from harness.stats import LatencySummary, Ratio, mcnemar_p, ratio_of_rounds, summarize_latency, wilson_interval
 
@@ -94,9 +95,15 @@ class Row:
     against_fp32: Change | None = None
     against_baseline: Change | None = None  # as its gate counted
     against_previous: Change | None = None
+    samples: SamplesView | None = None  # of a model that is no classifier of single images
     timings: tuple[Timing, ...] = ()
     previous: Record | None = None
     reference: Record | None = None
+
+    @property
+    def has_baseline(self) -> bool:
+        """Tell whether something of it was compared with its baseline."""
+        return self.against_baseline is not None or bool(self.samples and self.samples.against_baseline)
 
     @property
     def word(self) -> str:
@@ -265,6 +272,7 @@ def _row(record: Record, *, anchor: str, reference: Record | None, previous: Rec
         or _change_told(record, FP32.name, against="FP32"),
         against_baseline=_change_told(record, BASELINE.name, against="the baseline"),
         against_previous=_change_since(record, previous, against=previous_name),
+        samples=samples_view(record, reference, previous),
         timings=tuple(_timing(latency, record, previous) for latency in record.latencies),
         previous=previous,
         reference=reference,

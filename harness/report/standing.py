@@ -151,14 +151,21 @@ def finding(record: Record) -> str:
         told = record.reason or record.error or record.unsupported or "no gate judged it"
         return told.removeprefix(f"{record.case.id}: ")  # whoever prints it names the case
     found = counted(record, verdict) or verdict.message or record.reason
+    if verdict.worst_slice and verdict.worst_slice not in found:
+        found = f"{found}; {verdict.worst_slice}"
     if verdict.upgrade:
         found = f"{verdict.upgrade}: {found}"
     return f"{found}; then an error: {record.error}" if record.error and verdict.is_failure else found
 
 
 def counted(record: Record, verdict: Verdict) -> str:
-    """Return what a verdict on images counted, "" for another verdict."""
+    """Return what a verdict on images counted, or a metric's two values; "" for another verdict."""
     n_lost, n_gained = verdict.n_lost, verdict.n_gained
+    leading = record.samples.leading if record.samples is not None and verdict.metric else None
+    if leading is not None and verdict.value is not None and verdict.baseline_value is not None:
+        before, now = (leading.in_words(value) for value in (verdict.baseline_value, verdict.value))
+        moved = f"{before} -> {now}" if before != now else now
+        return f"{verdict.metric} {moved} on {leading.n_samples:,} samples"
     if n_lost is None or n_gained is None:
         return ""
     n = record.accuracy.n_images if record.accuracy else None

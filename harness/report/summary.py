@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from harness.records import EffectivePrecision, Environment, Run, Status, Verdict
+from harness.records import EffectivePrecision, Environment, Run, SampleScores, Status, Verdict
 from harness.report.rows import Row, Timing
 
 SUMMARY_SCHEMA = 1
@@ -42,6 +42,29 @@ class SummaryAccuracy:
     n_trained_on: int
     fingerprint: str
     outputs_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SummaryMetric:
+    """One metric of samples [fraction, or its unit]; the first of a case leads."""
+
+    name: str
+    value: float
+    low: float | None  # at 95 %
+    high: float | None
+    higher_is_better: bool
+    unit: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SummarySamples:
+    """Which samples were scored, and how they came out."""
+
+    task: str
+    source: str
+    n_samples: int
+    fingerprint: str
+    metrics: tuple[SummaryMetric, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +110,7 @@ class SummaryCase:
     reason: str
     effective_precision: EffectivePrecision | None
     accuracy: SummaryAccuracy | None
+    samples: SummarySamples | None
     latency: dict[str, SummaryLatency]
     build_ns: float | None
     engine_bytes: int | None
@@ -144,6 +168,7 @@ def _case_summary(row: Row) -> SummaryCase:
         reason=record.reason,
         effective_precision=record.effective_precision,
         accuracy=_accuracy_summary(row),
+        samples=_samples_summary(record.samples),
         latency={str(timing.latency.batch_size): _latency_summary(timing) for timing in row.timings},
         build_ns=record.engine.build_ns if record.engine else None,
         engine_bytes=record.engine.engine_bytes if record.engine else None,
@@ -169,6 +194,28 @@ def _accuracy_summary(row: Row) -> SummaryAccuracy | None:
         n_trained_on=accuracy.n_trained_on,
         fingerprint=accuracy.fingerprint,
         outputs_sha256=accuracy.outputs_sha256,
+    )
+
+
+def _samples_summary(scores: SampleScores | None) -> SummarySamples | None:
+    if scores is None:
+        return None
+    return SummarySamples(
+        task=scores.task,
+        source=scores.source,
+        n_samples=scores.n_samples,
+        fingerprint=scores.fingerprint,
+        metrics=tuple(
+            SummaryMetric(
+                name=metric.name,
+                value=metric.value,
+                low=metric.low,
+                high=metric.high,
+                higher_is_better=metric.higher_is_better,
+                unit=metric.unit,
+            )
+            for metric in scores.metrics
+        ),
     )
 
 

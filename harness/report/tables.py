@@ -83,6 +83,12 @@ COLUMNS = {
     "top1_high": "float64",
     "top5": "float64",
     "n_ties_top1": "Int64",
+    "metric": "string",
+    "metric_value": "float64",
+    "metric_low": "float64",
+    "metric_high": "float64",
+    "metric_change_fp32": "float64",
+    "n_scored_samples": "Int64",
     "lost_fp32": "Int64",
     "gained_fp32": "Int64",
     "p_value_fp32": "float64",
@@ -177,6 +183,7 @@ def _entry(row: Row, timing: Timing | None) -> dict[str, Any]:
         "versions": versions,
         "flags": " ".join(record.flags) or None,
         **_accuracy_entry(row),
+        **_metric_entry(row),
         **_engine_entry(record),
         **(_timing_entry(timing) if timing else {}),
         **(throughput_entry(record, timing.latency.batch_size) if timing else {}),
@@ -208,6 +215,25 @@ def _accuracy_entry(row: Row) -> dict[str, Any]:
         "top1_high": row.top1_high,
         "top5": accuracy.top5 if accuracy.n_images else None,
         "n_ties_top1": accuracy.n_ties_top1,
+    }
+
+
+def _metric_entry(row: Row) -> dict[str, Any]:
+    """Return the leading metric of samples; its change is positive where it is better."""
+    scores = row.record.samples
+    if scores is None or scores.leading is None or row.samples is None:
+        return {}
+    dataset, _, split = scores.source.rpartition("/")
+    change = row.samples.leading.against_fp32
+    return {
+        "dataset": dataset or scores.source,
+        "split": split if dataset else None,
+        "metric": scores.leading.name,
+        "metric_value": scores.leading.value,
+        "metric_low": scores.leading.low,
+        "metric_high": scores.leading.high,
+        "metric_change_fp32": change.change if change else None,
+        "n_scored_samples": scores.n_samples,
     }
 
 

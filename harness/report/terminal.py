@@ -29,6 +29,7 @@ from harness.report.format import (
 from harness.report.load import throughput_line
 from harness.report.model import Report
 from harness.report.rows import Change, Row, Timing, rows_by_reason, timing_modes
+from harness.report.samples import MetricChange, worst_slices
 from harness.report.standing import NEEDS_A_LOOK, Standing, outcome_word
 
 UNBOUNDED_WIDTH = 1_000  # of a log: a row is one line
@@ -90,14 +91,14 @@ def _columns(report: Report) -> list[_Column]:
         _Column(name="model", cell=lambda row: row.record.case.model, is_number=False),
         _Column(name="backend", cell=lambda row: row.record.case.backend, is_number=False),
         _Column(name="precision", cell=_precision, is_number=False),
-        _Column(name="top-1 %", cell=_top1),
+        _Column(name="metric" if any(row.samples for row in rows) else "top-1 %", cell=_top1),
         _Column(name="95 % interval", cell=_interval, goes=6),
-        _Column(name="vs FP32", cell=lambda row: _lost_gained(row.against_fp32)),
+        _Column(name="vs FP32", cell=_against_fp32),
     ]
     if any(row.record.loss_split for row in rows):
         columns.append(_Column(name="by quantization + kernels", cell=_split, goes=7))
-    if any(row.against_baseline for row in rows):
-        columns.append(_Column(name="vs baseline", cell=lambda row: _lost_gained(row.against_baseline), goes=1))
+    if any(row.has_baseline for row in rows):
+        columns.append(_Column(name="vs baseline", cell=_against_baseline, goes=1))
     for place, size in enumerate(report.sizes):
         is_first = place == 0
         columns += [
@@ -139,6 +140,8 @@ def _precision(row: Row) -> str:
 
 
 def _top1(row: Row) -> str:
+    if row.samples is not None:
+        return f"{row.samples.leading.name} {row.samples.leading.text}"
     accuracy = row.record.accuracy
     if accuracy is None or row.top1 is None:
         return MISSING
@@ -146,6 +149,8 @@ def _top1(row: Row) -> str:
 
 
 def _interval(row: Row) -> str:
+    if row.samples is not None:
+        return row.samples.leading.interval
     accuracy = row.record.accuracy
     if accuracy is None or row.top1 is None:
         return MISSING
@@ -154,6 +159,18 @@ def _interval(row: Row) -> str:
 
 def _bare(percentage: str) -> str:
     return percentage.removesuffix("%").strip()
+
+
+def _against_fp32(row: Row) -> str:
+    return _metric_change(row.samples.leading.against_fp32) if row.samples else _lost_gained(row.against_fp32)
+
+
+def _against_baseline(row: Row) -> str:
+    return _metric_change(row.samples.against_baseline) if row.samples else _lost_gained(row.against_baseline)
+
+
+def _metric_change(change: MetricChange | None) -> str:
+    return (change.text if change else "") or MISSING
 
 
 def _lost_gained(change: Change | None) -> str:
@@ -212,6 +229,7 @@ def _explanations(rows: Sequence[Row]) -> list[str]:
             "vs FP32, vs baseline: images lost/gained; speed-up: over FP32 of the same backend, interleaved with it; "
             "~ not significant (interval includes 1×)"
         )
+    lines += worst_slices([row.record for row in rows])
     lines += _flag_lines(rows)
     lines += _slower_lines(rows)
     lines += [line for row in rows if (line := throughput_line(row.record))]

@@ -56,13 +56,14 @@ def is_complete(record: Record) -> bool:
         return False
     if not record.latencies or any(latency.void for latency in record.latencies):
         return False
-    if record.timing_only:
+    has_metrics = record.samples is not None and record.samples.leading is not None
+    if record.timing_only and not has_metrics:
         return True
-    candidate = Candidate(case=record.case, writes="nothing")
+    candidate = Candidate(case=record.case, writes="nothing", timing_only=record.timing_only, has_metrics=has_metrics)
     needed = {
         gate.name for gate in list_gates() if gate.in_family and not gate.reads_baseline and gate.applies(candidate)
     }
-    return record.accuracy is not None and needed <= {verdict.gate for verdict in record.verdicts}
+    return (has_metrics or record.accuracy is not None) and needed <= {verdict.gate for verdict in record.verdicts}
 
 
 def only_regressions(records: Sequence[Record]) -> bool:

@@ -13,7 +13,8 @@ from harness.records import CPU, Record
 from harness.run.plan import Plan, chosen_recipes
 from harness.run.settings import Environments
 from harness.specs import Case
-from harness.store.baselines import Baseline, BaselineStore
+from harness.store.baseline_files import Baseline
+from harness.store.baselines import BaselineStore
 from harness.store.selecting import parts_for
 
 

@@ -13,13 +13,14 @@ import msgspec
 from harness.models.cards import Card
 from harness.records import Record, Run
 from harness.report.summary import Summary
-from harness.store.baseline_files import PredictionsBaseline, TimesBaseline
+from harness.store.baseline_files import PredictionsBaseline, SamplesBaseline, TimesBaseline
 
 FILES: dict[str, tuple[type, str]] = {  # name of the schema -> its type, and what it is of
     "record": (Record, "a line of records.jsonl"),
     "run": (Run, "run.json, but for its digest"),
     "summary": (Summary, "summary.json"),
     "baseline-predictions": (PredictionsBaseline, "a file below predictions/ of the baselines"),
+    "baseline-samples": (SamplesBaseline, "a file below samples/ of the baselines"),
     "baseline-times": (TimesBaseline, "a file below times/ of the baselines"),
     "card": (Card, "a model card; it is written as TOML"),
 }

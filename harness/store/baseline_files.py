@@ -1,10 +1,10 @@
-"""The two parts of a baseline as files: predictions, and times with the precision that ran."""
+"""The parts of a baseline as files: predictions or metrics of samples, and times with the precision that ran."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any, TypeVar
@@ -14,12 +14,12 @@ import numpy as np
 
 from harness.errors import BaselineError, HarnessError
 from harness.gates import RoundMedians, ScoredImages, Subject, digests_from_packed, subject_from_record
-from harness.records import EffectivePrecision, Environment, PackedArray, Record
+from harness.records import EffectivePrecision, Environment, PackedArray, Record, SampleScores
 from harness.specs import Case, ImageRange
 from harness.store.sealed import Damaged, check_digest, decoded, sealed, values_of
 
 BASELINE_SCHEMA = 3
-PREDICTIONS, TIMES = "predictions", "times"
+PREDICTIONS, SAMPLES, TIMES = "predictions", "samples", "times"
 MARGIN_QUANTILES = (0.01, 0.1, 0.5)
 
 
@@ -90,6 +90,18 @@ class PredictionsBaseline:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SamplesBaseline:
+    """What later runs of one case compare the metrics of their samples with: every sample's value is kept."""
+
+    schema: int
+    case: Case
+    accepted: Acceptance
+    engine: EngineState
+    samples: SampleScores
+    is_of_models_folder: bool = False  # a run without --model takes its model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TimesBaseline:
     """What later runs of one case on one type of device compare their times and their precision with."""
 
@@ -102,14 +114,18 @@ class TimesBaseline:
     is_of_models_folder: bool = False  # a run without --model takes its model
 
 
-T = TypeVar("T", PredictionsBaseline, TimesBaseline)
+Baseline = PredictionsBaseline | SamplesBaseline | TimesBaseline
+T = TypeVar("T", PredictionsBaseline, SamplesBaseline, TimesBaseline)
 
 
-def subject_from_files(predictions: PredictionsBaseline | None, times: TimesBaseline | None) -> Subject:
-    """Return what a case is compared with; at least one part must be there."""
-    first = predictions or times
+def subject_from_files(parts: Sequence[Baseline]) -> Subject:
+    """Return what a case is compared with, from one part of each kind at most. Raises: BaselineError for no part."""
+    predictions = next((part for part in parts if isinstance(part, PredictionsBaseline)), None)
+    samples = next((part for part in parts if isinstance(part, SamplesBaseline)), None)
+    times = next((part for part in parts if isinstance(part, TimesBaseline)), None)
+    first = predictions or samples or times
     if first is None:
-        raise BaselineError("a baseline of neither predictions nor times is none")
+        raise BaselineError("a baseline of neither predictions, metrics nor times is none")
     engine, accepted = first.engine, first.accepted
     return Subject(
         name=f"the baseline of {accepted.at[: len(date.min.isoformat())]}",
@@ -124,6 +140,7 @@ def subject_from_files(predictions: PredictionsBaseline | None, times: TimesBase
         options=engine.options,
         preparation=engine.preparation,
         scores=_scored_images(predictions.scores) if predictions else None,
+        samples=samples.samples if samples else None,
         latencies=times.latencies if times else (),
         effective_precision=times.effective_precision if times else None,
         timed_on=times.accepted.environment if times else None,
@@ -156,6 +173,20 @@ def predictions_from_record(record: Record, *, accepted_by: str, accepted_at: st
         accepted=_acceptance(record, accepted_by, accepted_at),
         engine=_engine_state(record),
         scores=_scores_from_record(record),
+        is_of_models_folder=record.is_of_models_folder,
+    )
+
+
+def samples_from_record(record: Record, *, accepted_by: str, accepted_at: str) -> SamplesBaseline:
+    """Return the baseline of metrics that a record of scored samples becomes. Raises: BaselineError without them."""
+    if record.samples is None or record.samples.leading is None:
+        raise BaselineError(f"{record.case.id}: no metric was scored; a baseline of metrics needs one")
+    return SamplesBaseline(
+        schema=BASELINE_SCHEMA,
+        case=record.case,
+        accepted=_acceptance(record, accepted_by, accepted_at),
+        engine=_engine_state(record),
+        samples=replace(record.samples, score_ns=0, batch_size=0),  # differ from run to run and say nothing
         is_of_models_folder=record.is_of_models_folder,
     )
 
@@ -225,7 +256,7 @@ def predictions_sha256(predictions: Any) -> str:
     return hashlib.sha256(np.ascontiguousarray(predictions, "<i8").tobytes()).hexdigest()
 
 
-def json_from_baseline(baseline: PredictionsBaseline | TimesBaseline) -> bytes:
+def json_from_baseline(baseline: Baseline) -> bytes:
     """Return the file's text: indented, keys in the order of the class, lists of numbers on one line."""
     text = msgspec.json.format(sealed(msgspec.json.encode(baseline)), indent=1).decode()
     return re.sub(r"\[\n([-0-9.,eE+\s]+)\]", lambda m: f"[{' '.join(m[1].split())}]", text).encode() + b"\n"
@@ -234,6 +265,13 @@ def json_from_baseline(baseline: PredictionsBaseline | TimesBaseline) -> bytes:
 def predictions_from_json(data: bytes, *, where: str, case_id: str) -> PredictionsBaseline:
     """Decode and check a file of predictions. Raises: BaselineError for a damaged or foreign one, with the remedy."""
     return _from_json(data, PredictionsBaseline, where=where, case_id=case_id, check=_check_scores)
+
+
+def samples_from_json(data: bytes, *, where: str, case_id: str) -> SamplesBaseline:
+    """Decode and check a file of metrics. Raises: BaselineError for a damaged or foreign one, with the remedy."""
+    return _from_json(
+        data, SamplesBaseline, where=where, case_id=case_id, check=lambda baseline: baseline.samples.check()
+    )
 
 
 def times_from_json(data: bytes, *, where: str, case_id: str) -> TimesBaseline:
@@ -272,19 +310,21 @@ def _check_scores(baseline: PredictionsBaseline) -> None:
         raise ValueError(f"its bits do not count {baseline.scores.n_right} right images")
 
 
-def line_from_baseline(baseline: PredictionsBaseline | TimesBaseline) -> str:
+def line_from_baseline(baseline: Baseline) -> str:
     """Return a baseline in one line: case, what it is of, who accepted it when."""
     accepted = baseline.accepted
     if isinstance(baseline, PredictionsBaseline):
         scores = baseline.scores
         rate = f"top-1 {100 * scores.n_right / scores.images.n_images:.2f} %"
         told = f"{rate} of {scores.images.dataset}/{scores.images.split}"
+    elif isinstance(baseline, SamplesBaseline):
+        told = f"{_metric_text(baseline.samples)} of {baseline.samples.source}"
     else:
         told = f"times on {accepted.environment.device_type}"
     return f"{baseline.case.id}: {told}, {accepted.at[:10]} by {accepted.by}"
 
 
-def text_from_baseline(baseline: PredictionsBaseline | TimesBaseline) -> str:
+def text_from_baseline(baseline: Baseline) -> str:
     """Return a baseline in a few lines for a reader."""
     accepted, engine = baseline.accepted, baseline.engine
     lines = [f"{baseline.case.id}: accepted by {accepted.by} at {accepted.at}"]
@@ -295,6 +335,10 @@ def text_from_baseline(baseline: PredictionsBaseline | TimesBaseline) -> str:
             f"  top-1 {scores.n_right} of {n} ({100 * scores.n_right / n:.2f} %), top-5 {scores.n_right_top5}; "
             f"{images.dataset}/{images.split} {images.first}..{images.stop - 1} [{scores.fingerprint[:8]}]"
         )
+    elif isinstance(baseline, SamplesBaseline):
+        found = baseline.samples
+        lines += [f"  {metric.name} {metric.in_words(metric.value)}" for metric in found.metrics]
+        lines.append(f"  {found.n_samples} samples of {found.source} [{found.fingerprint[:8]}], task {found.task}")
     else:
         for latency in baseline.latencies:
             median_us = float(np.median(latency.medians_ns)) / 1e3
@@ -305,6 +349,11 @@ def text_from_baseline(baseline: PredictionsBaseline | TimesBaseline) -> str:
     lines.append(f"  on {accepted.environment.machine}, {accepted.environment.cpu_isa}")
     lines.append(f"  {', '.join(f'{name} {version}' for name, version in sorted(engine.versions.items()))}")
     return "\n".join(line for line in lines if line.strip())
+
+
+def _metric_text(samples: SampleScores) -> str:
+    leading = samples.leading
+    return "no metric" if leading is None else f"{leading.name} {leading.in_words(leading.value)}"
 
 
 def _rounded(latency: RoundMedians) -> RoundMedians:

@@ -1,6 +1,7 @@
 """Baseline files: what a case gave when somebody accepted it, kept in version control.
 
     <root>/predictions/<data set>-<split>/<device class>/<case id>.json    what every image was taken for
+    <root>/samples/<data set and split>/<device class>/<case id>.json      metrics of samples of named tensors
     <root>/times/<device type>/<case id>.json                              times, and the precision that ran
 
 Predictions serve more machines than times do: in FP32 and FP16 every CPU, in INT8 and BF16 every CPU of one instruction
@@ -11,22 +12,24 @@ baseline is a readable diff. A damaged file is an error with the command that re
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from harness.errors import BaselineError, ConfigError
 from harness.gates import Subject, baseline_gates
-from harness.records import CPU, Record, RecordKey, Status
+from harness.records import CPU, Record, RecordKey, Status, Verdict
 from harness.specs import Precision
 from harness.store.baseline_files import (
     PREDICTIONS,
+    SAMPLES,
     TIMES,
-    PredictionsBaseline,
-    TimesBaseline,
+    Baseline,
     json_from_baseline,
     line_from_baseline,
     predictions_from_json,
     predictions_from_record,
+    samples_from_json,
+    samples_from_record,
     subject_from_files,
     text_from_baseline,
     times_from_json,
@@ -35,7 +38,6 @@ from harness.store.baseline_files import (
 from harness.store.runs import write_atomically
 
 PORTABLE = (Precision.FP32, Precision.FP16)  # predicted alike by all CPUs
-Baseline = PredictionsBaseline | TimesBaseline
 
 
 def slug(text: str) -> str:
@@ -85,6 +87,12 @@ class BaselineStore:
         folder = slug(f"{images.dataset}-{images.split}")
         return self.root / PREDICTIONS / folder / device_class(record) / _file_name(record)
 
+    def samples_path(self, record: Record) -> Path | None:
+        """Return where a case's metrics lie, whether or not they exist; None for a case without any."""
+        if record.samples is None or record.samples.leading is None:
+            return None
+        return self.root / SAMPLES / slug(record.samples.source) / device_class(record) / _file_name(record)
+
     def times_path(self, record: Record) -> Path:
         """Return where a case's times lie, whether or not they exist."""
         if record.case.device != CPU:
@@ -96,12 +104,8 @@ class BaselineStore:
 
         Raises: BaselineError for a damaged file or another schema.
         """
-        case_id, path, times_path = record.case.id, self.predictions_path(record), self.times_path(record)
-        data = None if path is None else _read(path)
-        scores = None if data is None else predictions_from_json(data, where=str(path), case_id=case_id)
-        data = _read(times_path)
-        times = None if data is None else times_from_json(data, where=str(times_path), case_id=case_id)
-        return None if scores is None and times is None else subject_from_files(scores, times)
+        parts = [_read_part(self.root, path, record.case.id) for path in self.paths_of(record) if path.is_file()]
+        return subject_from_files(parts) if parts else None
 
     def load_for(self, records: Iterable[Record]) -> tuple[dict[RecordKey, Subject], dict[RecordKey, BaselineError]]:
         """Return the baselines of many records by their keys, and the errors of those that cannot be read."""
@@ -177,7 +181,8 @@ class BaselineStore:
 
     def paths(self) -> tuple[Path, ...]:
         """Return all baseline files, sorted."""
-        found = (*(self.root / PREDICTIONS).glob("*/*/*.json"), *(self.root / TIMES).glob("*/*.json"))
+        scored = (path for kind in (PREDICTIONS, SAMPLES) for path in (self.root / kind).glob("*/*/*.json"))
+        found = (*scored, *(self.root / TIMES).glob("*/*.json"))
         return tuple(sorted(found))
 
     def load_all(self) -> tuple[Baseline, ...]:
@@ -186,16 +191,15 @@ class BaselineStore:
 
     def read(self, path: Path) -> Baseline:
         """Return the baseline in one of the files. Raises: BaselineError for a damaged one."""
-        read = predictions_from_json if (self.root / PREDICTIONS) in path.parents else times_from_json
-        return read(path.read_bytes(), where=str(path), case_id=path.stem)
+        return _read_part(self.root, path, path.stem)
 
     def paths_of(self, record: Record) -> tuple[Path, ...]:
         """Return where the parts of a record's baseline lie, whether or not they exist."""
-        path = self.predictions_path(record)
-        return (self.times_path(record),) if path is None else (path, self.times_path(record))
+        paths = (self.predictions_path(record), self.samples_path(record), self.times_path(record))
+        return tuple(path for path in paths if path is not None)
 
     def _files_of(self, record: Record, *, accepted_by: str, accepted_at: str) -> dict[Path, Baseline]:
-        if record.artifact is None or (record.accuracy is None and not record.valid_latencies):
+        if record.artifact is None or not _has_scores_or_times(record):
             raise BaselineError(
                 f"{record.case.id}: nothing was measured ({record.status}); a baseline needs scores or times"
             )
@@ -203,6 +207,9 @@ class BaselineStore:
         path = self.predictions_path(record)
         if path is not None:
             files[path] = predictions_from_record(record, accepted_by=accepted_by, accepted_at=accepted_at)
+        path = self.samples_path(record)
+        if path is not None:
+            files[path] = samples_from_record(record, accepted_by=accepted_by, accepted_at=accepted_at)
         if record.valid_latencies:
             times = times_from_record(record, accepted_by=accepted_by, accepted_at=accepted_at)
             files[self.times_path(record)] = times
@@ -237,7 +244,12 @@ class KeptBaselines(Mapping[RecordKey, Subject]):
 def is_measured(record: Record) -> bool:
     """Tell whether a record has something to accept or to compare."""
     has_ended = record.status in (Status.PASSED, Status.FAILED)
-    return has_ended and (record.accuracy is not None or bool(record.valid_latencies))
+    return has_ended and _has_scores_or_times(record)
+
+
+def _has_scores_or_times(record: Record) -> bool:
+    has_metric = record.samples is not None and record.samples.leading is not None
+    return record.accuracy is not None or has_metric or bool(record.valid_latencies)
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -249,11 +261,18 @@ def write_file(path: Path, data: bytes) -> None:
         raise ConfigError(f"baseline {path} cannot be written ({error.strerror}); see --baseline-dir") from error
 
 
-def _read(path: Path) -> bytes | None:
+def _read_part(root: Path, path: Path, case_id: str) -> Baseline:
+    readers: dict[str, Callable[..., Baseline]] = {
+        PREDICTIONS: predictions_from_json,
+        SAMPLES: samples_from_json,
+        TIMES: times_from_json,
+    }
+    return readers[path.relative_to(root).parts[0]](_read(path), where=str(path), case_id=case_id)
+
+
+def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except FileNotFoundError:
-        return None
     except OSError as error:
         raise BaselineError(f"{path} cannot be read ({error.strerror}); fix its permissions") from error
 
@@ -271,17 +290,24 @@ def replaced_lines(records: Sequence[Record], written: Sequence[Path]) -> list[s
     """Return "CASE: top-1 99.15 -> 98.88 % (44 lost, 17 gained)" of every baseline that was replaced by another."""
     names, against_stored = {path.stem for path in written}, baseline_gates()
     return [
-        f"{record.case.id}: top-1 {100 * verdict.baseline_value:.2f} -> {100 * verdict.value:.2f} % "
-        f"({verdict.n_lost} lost, {verdict.n_gained} gained)"
+        f"{record.case.id}: {_replaced(record, verdict)}"
         for record in records
         if record.case.id in names
         for verdict in record.verdicts
         if verdict.gate in against_stored
-        and verdict.n_lost is not None
+        and (verdict.n_lost is not None or verdict.metric)
         and verdict.value is not None
         and verdict.baseline_value is not None
         and verdict.code != "identical"
     ]
+
+
+def _replaced(record: Record, verdict: Verdict) -> str:
+    before, now = verdict.baseline_value or 0.0, verdict.value or 0.0
+    leading = record.samples.leading if record.samples and verdict.metric else None
+    if leading is not None:
+        return f"{verdict.metric} {leading.in_words(before)} -> {leading.in_words(now)}"
+    return f"top-1 {100 * before:.2f} -> {100 * now:.2f} % ({verdict.n_lost} lost, {verdict.n_gained} gained)"
 
 
 def failed_against_baseline(record: Record) -> bool:

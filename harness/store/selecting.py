@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.errors import ConfigError
 from harness.records import CPU, Environment
-from harness.store.baseline_files import PREDICTIONS, TIMES
+from harness.store.baseline_files import PREDICTIONS, SAMPLES, TIMES
 from harness.store.baselines import BaselineStore, slug
 
 
@@ -17,7 +17,7 @@ class StoredPart:
     """One file of a baseline."""
 
     path: Path
-    kind: str  # predictions or times
+    kind: str  # predictions, samples or times
 
 
 def parts_for(
@@ -30,10 +30,11 @@ def parts_for(
     types = {slug(host.device_type) for host in hosts}
     gpus = {slug(host.device_name) for host in hosts if host.device != CPU}
     isas = tuple(slug(f"{CPU}-{host.cpu_isa}-w") for host in hosts if host.device == CPU)
-    folder = store.root / PREDICTIONS / slug(f"{dataset}-{split}")
+    of_data = slug(f"{dataset}-{split}")
     found = [
-        StoredPart(path=path, kind=PREDICTIONS)
-        for path in folder.glob("*/*.json")
+        StoredPart(path=path, kind=kind)
+        for kind in (PREDICTIONS, SAMPLES)
+        for path in (store.root / kind / of_data).glob("*/*.json")
         if path.parent.name in (CPU, *gpus) or path.parent.name.startswith(isas)
     ]
     times = (store.root / TIMES).glob("*/*.json")

@@ -73,15 +73,39 @@ def whole_score(
     scores alone, to show which changed (NaN: nothing to score in it).
     Raises: MeasurementError without samples, or where the metric is not defined on them.
     """
+    return whole_scores([naming], lambda counts: on_resamples(counts)[:, None], own, slices)[0]
+
+
+def whole_scores(
+    namings: Sequence[Naming],
+    on_resamples: Callable[[Counts], Floats],
+    own: Sequence[float] | Floats,
+    slices: MetricSlices | None = None,
+) -> tuple[MetricScore, ...]:
+    """Return several metrics of the whole set at once, as `whole_score`; `on_resamples` returns float64[R, metrics].
+
+    The slices are the first metric's.
+    """
     array = np.asarray(own, np.float64)
     if array.size == 0:
-        raise MeasurementError(f"{naming.name}: no sample was scored")
-    value = float(on_resamples(np.ones((1, array.size)))[0])
-    if not np.isfinite(value):
-        raise MeasurementError(f"{naming.name} is not defined on these {array.size} samples: {naming.summary}")
+        raise MeasurementError(f"{namings[0].name}: no sample was scored")
+    values = on_resamples(np.ones((1, array.size)))[0]
+    for naming, value in zip(namings, values, strict=True):
+        if not np.isfinite(value):
+            raise MeasurementError(f"{naming.name} is not defined on these {array.size} samples: {naming.summary}")
     replicates = np.concatenate([on_resamples(counts) for counts in resample_counts(array.size)])
-    replicates = np.where(np.isfinite(replicates), replicates, value)  # a resample that holds nothing to score
-    return _score(naming, value, percentile_interval(replicates), array, resamples=replicates, slices=slices)
+    replicates = np.where(np.isfinite(replicates), replicates, values)  # a resample that holds nothing to score
+    return tuple(
+        _score(
+            naming,
+            float(values[i]),
+            percentile_interval(replicates[:, i]),
+            array,
+            resamples=np.ascontiguousarray(replicates[:, i]),
+            slices=None if i else slices,
+        )
+        for i, naming in enumerate(namings)
+    )
 
 
 def _score(

@@ -24,7 +24,18 @@ from harness.specs import Precision, Tolerance
 
 N = 2_000
 BEFORE_FP32 = ("presence", "chance", "floor", "invariance", "precision")
-NAMES = (*BEFORE_FP32, "fp32", "reference", "kernel", "baseline", "joint", "latency", "speedup")
+NAMES = (
+    *BEFORE_FP32,
+    "fp32",
+    "reference",
+    "kernel",
+    "metric",
+    "baseline",
+    "metric_baseline",
+    "joint",
+    "latency",
+    "speedup",
+)
 
 
 def check(gap):
@@ -79,7 +90,7 @@ def test_records_read_back_from_disk_get_the_verdicts_they_got_in_the_run(night,
 def test_the_gates_there_are():
     assert tuple(gate.name for gate in list_gates()) == NAMES
     stored = {gate.name for gate in list_gates() if gate.reads_baseline}
-    assert stored == {"presence", "precision", "baseline", "joint", "latency"}
+    assert stored == {"presence", "precision", "baseline", "metric_baseline", "joint", "latency"}
     assert {gate.name for gate in list_gates() if not gate.in_family} == {
         "presence",
         "chance",

@@ -48,7 +48,7 @@ def test_it_is_scipys_permutation_test():
     assert sign_flip_p(differences) == pytest.approx(float(theirs.pvalue))
 
 
-@pytest.mark.parametrize(("shift", "seed"), [(0.0, 1), (0.3, 2), (0.7, 3), (1.1, 4)])
+@pytest.mark.parametrize(("shift", "seed"), [(0.0, 1), (0.3, 2), (0.7, 3), (0.5, 4)])
 def test_the_approximation_is_close_to_all_signs(shift, seed):
     n = EXACT_SAMPLES + 2
     differences = np.random.default_rng(seed).exponential(1, n) * np.random.default_rng(seed + 9).choice((-1, 1), n)

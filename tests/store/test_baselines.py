@@ -16,12 +16,15 @@ from harness.store.baseline_files import (
     line_from_baseline,
     predictions_from_json,
     predictions_from_record,
+    samples_from_record,
     text_from_baseline,
     times_from_record,
 )
-from harness.store.baselines import BaselineStore, device_class, failed_against_baseline
+from harness.store.baselines import BaselineStore, device_class, failed_against_baseline, replaced_lines
+from harness.store.sealed import sealed
 from harness.store.selecting import prune_baselines
 from tests.comparison_records import ENVIRONMENT, accuracy_with, latency_with, pair_with, record_with
+from tests.sample_records import class_scores, number_scores, sample_record
 
 BY = {"accepted_by": "A. Reviewer", "accepted_at": "2026-11-21T02:00:00Z"}
 MEND = "harness baseline accept latest --case lenet5-ort-fp32"
@@ -332,3 +335,42 @@ def test_a_baseline_is_told_in_words():
 def test_text_of_another_place_is_damaged():
     with pytest.raises(BaselineError, match=r"here.json has schema True"):
         predictions_from_json(b'{"schema": true}', where="here.json", case_id="lenet5-ort-fp32")
+
+
+# -- metrics of samples
+
+
+def test_metrics_are_a_part_of_their_own_and_keep_every_sample(store):
+    scores = class_scores(200, wrong=[3, 7])
+    record = replace(sample_record(scores), status=Status.PASSED)
+    path = written(store, record)
+    assert path.relative_to(store.root).parts == ("samples", "mine-test", "cpu-avx512_vnni-w8", "lenet5-ort-int8.json")
+    (baseline,) = store.load_all()
+    assert baseline == samples_from_record(record, **BY)
+    assert store.load(record).samples.metrics == scores.metrics
+    assert "top-1 99.00 % of mine/test" in line_from_baseline(baseline)
+    assert "200 samples of mine/test [ffffffff], task classification" in text_from_baseline(baseline)
+    again = replace(record, samples=class_scores(200, wrong=[3, 9]), status=Status.NOT_JUDGED)
+    found, _ = store.load_for([again])
+    (verdict,) = judge_records([again], found, JudgeOptions(gates=frozenset({"metric_baseline"})))[0].verdicts
+    assert "1 worse, 1 better" in verdict.message
+    assert "the baseline of 2026-11-21" in verdict.message
+
+
+def test_a_damaged_file_of_metrics_is_refused_with_the_remedy(store):
+    path = written(store, replace(sample_record(class_scores(20)), status=Status.PASSED))
+    values = json.loads(path.read_text())
+    values["samples"]["ids"] = values["samples"]["ids"][1:]
+    path.write_bytes(sealed(json.dumps({k: v for k, v in values.items() if k != "digest"}).encode()))
+    with pytest.raises(BaselineError, match=r"is damaged \(metric top-1 is of 20 samples; expected 19\); restore it"):
+        store.load_all()
+
+
+def test_replaced_metrics_are_told_in_their_own_words(store):
+    before = sample_record(number_scores([0.1] * 50))
+    now = sample_record(number_scores([0.3] * 50))
+    paths = store.accept([replace(before, status=Status.PASSED)], **BY)
+    found, _ = store.load_for([now])
+    judged = judge_records([now], found, JudgeOptions(gates=frozenset({"metric_baseline"})))
+    assert failed_against_baseline(judged[0])
+    assert replaced_lines(judged, paths) == ["lenet5-ort-int8: MAE 0.1 cm -> 0.3 cm"]
