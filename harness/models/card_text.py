@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import asdict
 
 from harness.specs import ModelSpec, Preprocess
 
@@ -42,10 +42,8 @@ kind = {_text(spec.output_kind)}
 
 def _preprocess_text(spec: ModelSpec) -> str:
     """Return the table of what is done to images of another size; a hint where the model takes coloured ones."""
-    asked, usual = spec.preprocess, Preprocess()
-    values = {
-        f.name: getattr(asked, f.name) for f in fields(Preprocess) if getattr(asked, f.name) != getattr(usual, f.name)
-    }
+    asked, usual = asdict(spec.preprocess), asdict(Preprocess())
+    values = {name: value for name, value in asked.items() if value != usual[name]}
     if not values:
         is_colour = spec.layout != "flat" and COLOUR_CHANNELS in (spec.input_shape[0], spec.input_shape[-1])
         return HINT if is_colour else ""

@@ -1,4 +1,4 @@
-"""Resize, letterbox, crop and colours: by Pillow, sized as torchvision and ultralytics do; and the card's table of them."""
+"""Resize, letterbox, crop, colours: by Pillow, sized as torchvision and ultralytics do; the card's table of them."""
 
 import hashlib
 from dataclasses import replace
@@ -37,7 +37,7 @@ def planes_of(image):
 @pytest.mark.parametrize(
     ("size", "asked", "resized", "shown", "offset"),
     [
-        # torchvision: Resize(256) of 300 x 400 gives int(256 * 400 / 300) = 341; CenterCrop takes round((341 - 224) / 2)
+        # torchvision: Resize(256) of 300 x 400 gives int(256 * 400 / 300) = 341, CenterCrop round((341 - 224) / 2)
         ((300, 400), Preprocess(resize=(256,), crop=(224, 224)), (256, 341), (224, 224), (-16, -58)),
         ((400, 300), Preprocess(resize=(256,), crop=(224, 224)), (341, 256), (224, 224), (-58, -16)),
         ((225, 227), Preprocess(crop=(224, 224)), (225, 227), (224, 224), (0, -2)),
@@ -90,9 +90,7 @@ def test_colours_follow_the_models_channels_or_the_card(photo):
     grey = np.asarray(Image.fromarray(photo).convert("L"))
     np.testing.assert_array_equal(Fit(Preprocess(), 3)(photo, "a"), planes_of(photo))
     np.testing.assert_array_equal(Fit(Preprocess(), 1)(photo, "a")[0], grey)
-    np.testing.assert_array_equal(Fit(Preprocess(), None)(photo, "a")[0], grey)
     np.testing.assert_array_equal(Fit(Preprocess(color="bgr"), 3)(photo, "a"), planes_of(photo)[::-1])
-    np.testing.assert_array_equal(Fit(Preprocess(color="rgb"), None)(photo, "a"), planes_of(photo))
     repeated = Fit(Preprocess(), 3)(grey[:, :, None], "a")
     assert (repeated == grey).all()
     assert len(repeated) == 3
@@ -135,7 +133,7 @@ def test_the_dtype_is_the_cards(photo, spec):
     for bad in (replace(whole, mean=(9.0,)), replace(whole, scale=2.0)):
         with pytest.raises(DataError, match="which uint8 does not hold"):
             prepare_image(photo, bad)
-    with pytest.raises(DataError, match="which?|that float16 does not hold"):
+    with pytest.raises(DataError, match="that float16 does not hold"):
         prepare_image(photo, replace(spec, scale=1e6, preprocess=Preprocess(dtype="float16")))
 
 
