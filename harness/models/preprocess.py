@@ -118,7 +118,7 @@ def images_from_pixels(
     if pixels.dtype not in (np.uint8, np.float32):
         raise DataError(f"images are {pixels.dtype}; expected uint8 (0..255) or float32 (already scaled)")
     stored = pixels[:, None] if pixels.ndim == 3 else pixels
-    if _laid_out(stored.shape[1:], spec.layout) != spec.input_shape:
+    if _laid_out(stored.shape[1:], spec) != spec.input_shape:
         raise DataError(
             f"images of shape {pixels.shape[1:]} do not fit model {spec.name}, "
             f"which takes {spec.input_shape} ({spec.layout}); the card's [preprocess] resize makes them fit"
@@ -148,17 +148,20 @@ def fingerprint_of_inputs(fingerprint: str, spec: ModelSpec) -> str:
     return hashlib.sha256(json.dumps([fingerprint, *card]).encode()).hexdigest()
 
 
-def _laid_out(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
-    """Return what (C, H, W) becomes in a layout."""
+def _laid_out(shape: tuple[int, ...], spec: ModelSpec) -> tuple[int, ...]:
+    """Return what (C, H, W) becomes in a model's layout; grey images of a model without a channel axis have none."""
     channels, height, width = shape
-    if layout == "NHWC":
-        return height, width, channels
-    return (math.prod(shape),) if layout == "flat" else shape
+    if spec.layout == "flat":
+        return (math.prod(shape),)
+    if channels == 1 and len(spec.input_shape) == 2:
+        return height, width
+    return (height, width, channels) if spec.layout == "NHWC" else shape
 
 
 def _planes(images: NDArray[np.float32], shape: tuple[int, ...], layout: str) -> NDArray[np.float32]:
     """Return images as a writable view of shape (N, C, H, W)."""
-    planes: NDArray[np.float32] = images.transpose(0, 3, 1, 2) if layout == "NHWC" else images.reshape(shape)
+    is_last = layout == "NHWC" and images.ndim == len(shape)
+    planes: NDArray[np.float32] = images.transpose(0, 3, 1, 2) if is_last else images.reshape(shape)
     return planes
 
 
