@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from comparison_records import accuracy_with
 from picture_files import strokes, write_folder
 
 from harness.datasets._idx_format import write_idx
@@ -198,6 +199,15 @@ def test_images_that_changed_sides_are_shown_as_the_model_saw_them(score, images
     label = accuracy.labels.array()[7]
     assert (flip.index, flip.label) == (7, label)
     assert flip.image.array().tobytes() in {image.tobytes() for image in pixels[labels == label]}
+
+
+def test_a_large_coloured_image_is_shown_small_and_grey(tmp_path, lenet):
+    colour = np.zeros((2, 3, 100, 150), np.uint8)
+    colour[1, :, ::3, ::3] = np.reshape([30, 60, 90], (3, 1, 1))
+    np.savez(tmp_path / "a.npz", images=colour, labels=np.array([0, 1]))
+    data, coloured = DatasetRequest(name=str(tmp_path / "a.npz")), replace(lenet, input_shape=(3, 100, 150))
+    (flip,) = flips_between_runs(accuracy_with(n=2), accuracy_with(n=2, wrong=[1]), data, coloured)
+    np.testing.assert_array_equal(flip.image.array(), np.full((34, 50), 60, np.uint8))
 
 
 # -- calibration from another data set
