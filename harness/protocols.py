@@ -17,6 +17,7 @@ Images = NDArray[np.float32]  # float32[N, C, H, W], as the model wants them
 Outputs = NDArray[np.float32]  # float32[N, K]
 Tensors = Mapping[str, NDArray[np.generic]]  # an engine's inputs or outputs by name, of any dtype and rank
 IMAGE = "image"  # the input of a sample that the card prepares
+ONLY = ""  # the input of a sample from a file without names: the model's only one
 Batch = Images | Tensors  # what one run takes
 Kept = Outputs | Tensors | None  # what a timer keeps of its last call: of a batch of images, by name, or nothing
 Progress = Callable[[int, int], None]  # done, total

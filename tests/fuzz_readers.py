@@ -4,6 +4,7 @@ A reader may refuse a file with one of our errors, in one line. Anything else is
 """
 
 import gzip
+import io
 import json
 import struct
 from dataclasses import dataclass
@@ -11,9 +12,13 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import pyarrow.parquet
 from comparison_records import accuracy_with, latency_with, record_with
+from PIL import Image
 from render_records import make_run
 
+from harness.datasets import open_samples
+from harness.datasets._decode import read_image
 from harness.datasets._idx_format import IdxFile
 from harness.datasets.trt_batches import TrtBatches, write_batches
 from harness.errors import HarnessError
@@ -164,6 +169,33 @@ def readers(folder):
         "idx.gz": Reader(gzip.compress(idx, mtime=0), read_idx, "images.gz", {}),
         "batches": Reader((folder / "batches" / "batch0").read_bytes(), read_batches, "set/batch0", {}),
         "packed array": Reader(struct.pack("<2q", 3, 4) + packed.data, read_packed, "packed", {}),
+        **data_readers(),
+    }
+
+
+def data_readers():
+    """Return the readers of data sets."""
+    png, npz, npy, parquet = io.BytesIO(), io.BytesIO(), io.BytesIO(), io.BytesIO()
+    Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3)).save(png, "PNG")
+    np.savez_compressed(npz, x=np.zeros((3, 4), np.float32), labels=np.arange(3))
+    np.save(npy, np.zeros((3, 4), np.float32))
+    columns = {"image": [{"bytes": png.getvalue(), "path": None}] * 2, "label": [1, 0]}
+    pyarrow.parquet.write_table(pyarrow.table(columns), parquet)
+    coco = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 4, "height": 4}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 2, "bbox": [0, 0, 2, 2], "area": 4, "iscrowd": 0}],
+        "categories": [{"id": 2, "name": "cat"}],
+    }
+    beside = {"a.png": png.getvalue()}
+    return {
+        "image": Reader(png.getvalue(), read_image, "a.png", {}),
+        "npz": Reader(npz.getvalue(), read_samples, "a.npz", {}),
+        "npy": Reader(npy.getvalue(), read_samples, "a.npy", {}),
+        "labels.csv": Reader(b"file,label\na.png,3\n", read_samples, "labels.csv", beside),
+        "labels.json": Reader(b'{"a.png": 3}', read_samples, "labels.json", beside),
+        "pixels.csv": Reader(b"label,pixel0,pixel1,pixel2,pixel3\n1,2,3,4,5\n", read_samples, "pixels.csv", {}),
+        "coco": Reader(json.dumps(coco).encode(), read_samples, "coco.json", beside),
+        "parquet": Reader(parquet.getvalue(), read_samples, "a.parquet", {}),
     }
 
 
@@ -186,6 +218,11 @@ def read_toml(path):
 def read_idx(path):
     file = IdxFile(path, cache_dir=path.parent / "inflated")
     return file.rows(0, min(2, file.shape[0]))
+
+
+def read_samples(path):
+    samples = open_samples(str(path), split="test")
+    return [samples.sample(index) for index in range(min(2, samples.n_samples))]
 
 
 def read_batches(path):

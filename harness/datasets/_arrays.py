@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import DataError
+from harness.protocols import ONLY
 
 MAX_RATIO = 100  # how often its own size an NPZ may inflate to, where that is more than MAX_SMALL_BYTES
 MAX_SMALL_BYTES = 1 << 30
@@ -65,8 +66,8 @@ def read_npz(path: Path) -> dict[str, Array]:
 
 
 def arrays_of(path: Path) -> dict[str, Array]:
-    """Return the arrays of an NPY or NPZ file; an NPY file's is called by the file's name. Raises: DataError."""
-    return {path.stem: read_npy(path)} if path.suffix.lower() == NPY else read_npz(path)
+    """Return the arrays of an NPZ file by name, or an NPY file's as the ONLY one. Raises: DataError."""
+    return {ONLY: read_npy(path)} if path.suffix.lower() == NPY else read_npz(path)
 
 
 def check_numbers(array: Array, name: object) -> None:

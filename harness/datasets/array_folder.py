@@ -1,8 +1,8 @@
 """A folder of NPZ or NPY files, in natural order of their names.
 
 A file is one sample, without a batch axis, unless its name is `batch` and a number: then its first axis is samples.
-NPZ files hold inputs by name; NPY files lie in a folder for each input (and for `labels`), equal names belonging
-together, or flat in a folder that has the input's name.
+NPZ files hold inputs by name. NPY files lie in a folder for each input (and for `labels`), equal names belonging
+together; or flat, where they are a model's only input.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from harness.datasets._paths import natural_key, split_folder
 from harness.datasets._ranges import check_range
 from harness.datasets._tensors import IMAGES, TARGETS, check_lengths, ids_of, sample_of
 from harness.errors import DataError
-from harness.protocols import Sample
+from harness.protocols import ONLY, Sample
 
 BATCH = re.compile(r"batch[-_]?[0-9]+\Z", re.IGNORECASE)
 NPZ, NPY = ".npz", ".npy"
@@ -28,7 +28,7 @@ NPZ, NPY = ".npz", ".npy"
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """One or several samples: the files that hold them, by input; "" is an NPZ file with all of them."""
+    """One or several samples: the files that hold them, by input; an NPZ file holds all of them."""
 
     name: str
     files: dict[str, Path]
@@ -48,7 +48,7 @@ class ArrayFolder:
         first = 0
         for name, files in _grouped(own).items():
             is_batch = bool(BATCH.match(name))
-            n_samples = check_lengths(_arrays(files), files.get("", own / name)) if is_batch else 1
+            n_samples = check_lengths(_arrays(files), files.get(NPZ, own / name)) if is_batch else 1
             self._entries.append(_Entry(name, files, first, n_samples, is_batch))
             first += n_samples
         self.n_samples = first
@@ -58,7 +58,7 @@ class ArrayFolder:
         check_range(index, index + 1, name=self.name, split=self.split, n_images=self.n_samples)
         entry = self._entries[bisect_right(self._entries, index, key=lambda one: one.first) - 1]
         arrays = _arrays(entry.files)
-        where: object = entry.files.get("", Path(self.name) / entry.name)
+        where: object = entry.files.get(NPZ, Path(self.name) / entry.name)
         place = index - entry.first
         if entry.is_batch:
             check_lengths(arrays, where)
@@ -77,8 +77,8 @@ def _image_name(arrays: dict[str, Array]) -> str | None:
 
 
 def _arrays(files: dict[str, Path]) -> dict[str, Array]:
-    if "" in files:
-        return arrays_of(files[""])
+    if NPZ in files:
+        return arrays_of(files[NPZ])
     return {name: read_npy(path) for name, path in files.items()}
 
 
@@ -86,10 +86,10 @@ def _grouped(folder: Path) -> dict[str, dict[str, Path]]:
     """Return sample or batch -> its files by input, in natural order. Raises: DataError for inputs that lack files."""
     npz = _files(folder, NPZ)
     if npz:
-        return {path.stem: {"": path} for path in npz}
+        return {path.stem: {NPZ: path} for path in npz}
     flat = _files(folder, NPY)
     if flat:
-        return {path.stem: {folder.name: path} for path in flat}
+        return {path.stem: {ONLY: path} for path in flat}
     by_input = {path.name: _files(path, NPY) for path in sorted(folder.iterdir()) if path.is_dir()}
     by_input = {name: files for name, files in by_input.items() if files}
     if not set(by_input) - set(TARGETS):

@@ -117,10 +117,12 @@ def _open(request: OpenRequest) -> ParquetSamples:
     return ParquetSamples(files, request.name, split)
 
 
+def _takes(path: Path) -> bool:
+    return path.suffix.lower() == SUFFIX if path.is_file() else path.is_dir() and bool(_files_of(path))
+
+
 DATASETS = DatasetKind(
-    takes_path=lambda path: (
-        path.suffix.lower() == SUFFIX if path.is_file() else path.is_dir() and bool(_files_of(path))
-    ),
+    takes_path=_takes,
     open_samples=_open,
     reads="Parquet files",
     required_modules=("pyarrow",),

@@ -50,7 +50,8 @@ def judge_predictions(record: Record, theirs: Subject, *, gate: str) -> Verdict:
     shared = shared_images(ours.scores, theirs.scores)
     if shared.has_none and not different:
         return _no_shared(ours, theirs, gate=gate)
-    different += (shared.different,) if shared.different else ()
+    if shared.different:  # another resize makes other pixels of the same files: it is named
+        different += (shared.different, *changes_of_preparation(ours, theirs))
     if different:
         found = incomparable(gate, different, against=theirs.name, advice=advice_for_incomparable(ours, theirs))
         return replace(found, is_failure=theirs.is_baseline)

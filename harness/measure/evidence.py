@@ -15,6 +15,7 @@ from harness.records import Accuracy, Flip, OutputDrift, OutputsOfSize, PackedAr
 from harness.specs import Case, DatasetRequest, ModelSpec
 
 CHUNK_IMAGES = 10_000
+THUMBNAIL_SIDE = 64  # pixels: two dozen of them stand in a record
 MAX_FLIPS = 24  # images kept in a record, those with the clearest change first
 
 
@@ -83,10 +84,15 @@ def size_checks(
 
 
 def _thumbnail(pixels: NDArray[np.generic]) -> PackedArray | None:
-    """Return one grey image as uint8[H, W]; None for colour, which the report does not draw."""
-    plane = pixels[0] if pixels.ndim == 3 and len(pixels) == 1 else pixels
+    """Return one image as the report draws it, grey and at most THUMBNAIL_SIDE wide: uint8[H, W]; None for other ranks.
+
+    pixels: [H, W] or [C, H, W]; channels are averaged. A larger image is thinned out, every second pixel, third, ...
+    """
+    plane = pixels.mean(axis=0).astype(pixels.dtype) if pixels.ndim == 3 else pixels
     if plane.ndim != 2:
         return None
+    step = -(-max(plane.shape) // THUMBNAIL_SIDE)
+    plane = plane[::step, ::step]
     if plane.dtype != np.uint8:
         spread = float(plane.max() - plane.min()) or 1.0
         plane = np.asarray((plane - plane.min()) / spread * np.iinfo(np.uint8).max).astype(np.uint8)

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
-from harness.specs import ModelSpec
+from harness.specs import ModelSpec, Preprocess
+
+COLOUR_CHANNELS = 3
+HINT = """
+# [preprocess]  # for images of another size; the preset brings mean and std: remove those above
+# preset = "imagenet"  # or "yolo"
+"""
 
 
 def card_text(spec: ModelSpec, *, file: str, provenance: str) -> str:
@@ -25,12 +32,29 @@ layout = {_text(spec.layout)}
 scale = {spec.scale!r}
 mean = {list(spec.mean)}
 std = {list(spec.std)}
-
+{_preprocess_text(spec)}
 [output]
 name = {_text(spec.output_name)}
 classes = {spec.num_classes}
 kind = {_text(spec.output_kind)}
 """
+
+
+def _preprocess_text(spec: ModelSpec) -> str:
+    """Return the table of what is done to images of another size; a hint where the model takes coloured ones."""
+    asked, usual = asdict(spec.preprocess), asdict(Preprocess())
+    values = {name: value for name, value in asked.items() if value != usual[name]}
+    if not values:
+        is_colour = spec.layout != "flat" and COLOUR_CHANNELS in (spec.input_shape[0], spec.input_shape[-1])
+        return HINT if is_colour else ""
+    written = {name: _text(value) if isinstance(value, str) else _sizes(value) for name, value in values.items()}
+    return "\n[preprocess]\n" + "".join(f"{name} = {value}\n" for name, value in written.items())
+
+
+def _sizes(value: int | tuple[int, ...]) -> str:
+    if isinstance(value, int):
+        return str(value)
+    return str(value[0]) if len(value) == 1 else str(list(value))
 
 
 def _text(value: str) -> str:

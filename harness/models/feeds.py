@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from harness.errors import DataError, MeasurementError
 from harness.models.preprocess import Placement, placement, prepare_image
-from harness.protocols import IMAGE, Sample, Tensors
+from harness.protocols import IMAGE, ONLY, Sample, Tensors
 from harness.specs import ModelInput, ModelSpec, ModelTensors
 
 SEED = 20_260
@@ -59,9 +59,12 @@ def prepared_sample(sample: Sample, model: ModelSpec, tensors: ModelTensors) -> 
             pixels = image.astype(np.uint8, copy=False)
             inputs[one.name] = prepare_image(pixels, model, shape=_open_shape(one)).astype(one.dtype)
             target = _moved(target, placement(image.shape[0], image.shape[1], model.preprocess))
+    if ONLY in given and len(names) == 1:  # of a file without names
+        given = {next(iter(names)): given[ONLY]}
     unknown = [name for name in given if name not in names]
     if unknown:
-        raise DataError(f"sample {sample.id}: {unknown[0]} is no input of {model.name}, which has {', '.join(names)}")
+        told = unknown[0] or "an array without a name (NPY)"
+        raise DataError(f"sample {sample.id}: {told} is no input of {model.name}, which has {', '.join(names)}")
     inputs |= {name: _fitted(array, names[name], sample.id, model) for name, array in given.items()}
     for name, one in names.items():
         if name not in inputs and one.state:

@@ -63,7 +63,7 @@ class Fit:
     """What a card makes of an image before any arithmetic. Implements `protocols.FitsImages`."""
 
     asked: Preprocess
-    n_channels: int | None  # of the model; None where its shape does not tell
+    n_channels: int  # of the model
 
     def __call__(self, image: NDArray[np.uint8], name: object) -> NDArray[np.uint8]:
         """Return uint8[C, H, W] of uint8[H, W, 1 or 3]. Raises: DataError, naming the image."""
@@ -80,16 +80,7 @@ class Fit:
 
 def fit_of(spec: ModelSpec) -> Fit:
     """Return what a model's card makes of an image; the same for all models that want the same pixels."""
-    return Fit(spec.preprocess, channels_of(spec.input_shape, spec.layout))
-
-
-def channels_of(shape: tuple[int, ...], layout: str) -> int | None:
-    """Return the channels of an input's shape without the batch, None for a flat one."""
-    if layout == "flat" or len(shape) < 2:
-        return None
-    if len(shape) == 2:
-        return 1
-    return shape[-1] if layout == "NHWC" else shape[0]
+    return Fit(spec.preprocess, _channels_of(spec.input_shape, spec))
 
 
 def prepare_image(
@@ -102,7 +93,7 @@ def prepare_image(
     Raises: DataError for an image that does not fit, or values that the dtype cannot hold.
     """
     wanted = spec.input_shape if shape is None else shape
-    planes = Fit(spec.preprocess, channels_of(wanted, spec.layout))(image, "image")
+    planes = Fit(spec.preprocess, _channels_of(wanted, spec))(image, "image")
     scaled = np.multiply(planes, _per_channel(spec.scale / np.asarray(spec.std, np.float64)), dtype=np.float32)
     scaled += _per_channel(-np.asarray(spec.mean, np.float64) / np.asarray(spec.std, np.float64))
     laid = scaled.transpose(1, 2, 0) if spec.layout == "NHWC" else scaled
@@ -127,7 +118,7 @@ def images_from_pixels(
     if pixels.dtype not in (np.uint8, np.float32):
         raise DataError(f"images are {pixels.dtype}; expected uint8 (0..255) or float32 (already scaled)")
     stored = pixels[:, None] if pixels.ndim == 3 else pixels
-    if _laid_out(stored.shape[1:], spec.layout) != spec.input_shape:
+    if _laid_out(stored.shape[1:], spec) != spec.input_shape:
         raise DataError(
             f"images of shape {pixels.shape[1:]} do not fit model {spec.name}, "
             f"which takes {spec.input_shape} ({spec.layout}); the card's [preprocess] resize makes them fit"
@@ -157,18 +148,28 @@ def fingerprint_of_inputs(fingerprint: str, spec: ModelSpec) -> str:
     return hashlib.sha256(json.dumps([fingerprint, *card]).encode()).hexdigest()
 
 
-def _laid_out(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
-    """Return what (C, H, W) becomes in a layout."""
+def _laid_out(shape: tuple[int, ...], spec: ModelSpec) -> tuple[int, ...]:
+    """Return what (C, H, W) becomes in a model's layout; grey images of a model without a channel axis have none."""
     channels, height, width = shape
-    if layout == "NHWC":
-        return height, width, channels
-    return (math.prod(shape),) if layout == "flat" else shape
+    if spec.layout == "flat":
+        return (math.prod(shape),)
+    if channels == 1 and len(spec.input_shape) == 2:
+        return height, width
+    return (height, width, channels) if spec.layout == "NHWC" else shape
 
 
 def _planes(images: NDArray[np.float32], shape: tuple[int, ...], layout: str) -> NDArray[np.float32]:
     """Return images as a writable view of shape (N, C, H, W)."""
-    planes: NDArray[np.float32] = images.transpose(0, 3, 1, 2) if layout == "NHWC" else images.reshape(shape)
+    is_last = layout == "NHWC" and images.ndim == len(shape)
+    planes: NDArray[np.float32] = images.transpose(0, 3, 1, 2) if is_last else images.reshape(shape)
     return planes
+
+
+def _channels_of(shape: tuple[int, ...], spec: ModelSpec) -> int:
+    """Return the channels of an input's shape without the batch; those of the card's colours where it has none."""
+    if len(shape) == 3:
+        return shape[-1] if spec.layout == "NHWC" else shape[0]
+    return 3 if spec.preprocess.color in ("rgb", "bgr") else 1
 
 
 def _resized(height: int, width: int, asked: Preprocess) -> tuple[int, int]:
@@ -187,11 +188,11 @@ def _resized(height: int, width: int, asked: Preprocess) -> tuple[int, int]:
     return tall, wide
 
 
-def _shown(image: NDArray[np.uint8], asked: Preprocess, n_channels: int | None) -> NDArray[np.uint8]:
+def _shown(image: NDArray[np.uint8], asked: Preprocess, n_channels: int) -> NDArray[np.uint8]:
     """Return uint8[H, W, C] as a model is shown it."""
     height, width, depth = image.shape
-    is_grey = asked.color == "grey" or (asked.color == "auto" and n_channels in (1, None))
-    if n_channels not in (None, 1 if is_grey else 3):
+    is_grey = asked.color == "grey" or (asked.color == "auto" and n_channels == 1)
+    if n_channels != (1 if is_grey else 3):
         raise DataError(f"the model takes {n_channels} channels, the card's [preprocess] color gives other ones")
     if depth not in (1, 3):
         raise DataError(f"{depth} channels; expected 1 or 3")

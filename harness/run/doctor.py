@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.backends import list_backends
-from harness.datasets import dataset_names, dataset_state
+from harness.datasets import dataset_names, dataset_state, path_kinds
 from harness.machine.environment import collect_environment
 from harness.machine.telemetry import SILENCED
 from harness.models import bundled_models
@@ -41,6 +41,8 @@ def doctor_lines(options: HarnessOptions) -> list[str]:
             lines.append(f"  {found.backend:<12} no       {one_line(found)}")
     lines += ["", "data sets"]
     lines += [f"  {name:<16} {dataset_state(name)}" for name in dataset_names()]
+    lines += ["", "data by path"]
+    lines += [f"  {reads:<48} {readiness}" for reads, readiness in path_kinds().items()]
     lines += ["", "models"]
     lines += [
         f"  {spec.name:<18} {'x'.join(map(str, spec.input_shape))} -> {spec.num_classes} classes  {spec.description}"

@@ -10,6 +10,7 @@ from picture_files import strokes
 from harness.datasets import _arrays as arrays
 from harness.datasets import open_dataset, open_samples
 from harness.errors import DataError
+from harness.protocols import ONLY
 
 
 def one_error(call, *says):
@@ -66,12 +67,12 @@ def test_the_arrays_of_a_split_are_those_marked_with_it(tmp_path):
     one_error(lambda: open_dataset(str(tmp_path / "a.npz"), split="none"), "no inputs")
 
 
-def test_an_npy_file_is_one_input_called_by_the_files_name(tmp_path):
+def test_an_npy_file_is_a_models_only_input(tmp_path):
     np.save(tmp_path / "audio.npy", numbers(4, 5))
     samples = open_samples(str(tmp_path / "audio.npy"), split="test")
     one = samples.sample(1)
-    assert (samples.n_samples, set(one.inputs), one.target) == (4, {"audio"}, None)
-    np.testing.assert_array_equal(one.inputs["audio"], numbers(4, 5)[1])
+    assert (samples.n_samples, set(one.inputs), one.target) == (4, {ONLY}, None)
+    np.testing.assert_array_equal(one.inputs[ONLY], numbers(4, 5)[1])
 
 
 def test_fortran_order_and_empty_arrays_are_read(tmp_path):
@@ -229,10 +230,10 @@ def test_npy_files_lie_in_a_folder_for_each_input(tmp_path):
     one_error(lambda: open_samples(str(tmp_path / "d"), split="test"), "mask: 2.npy is missing")
 
 
-def test_flat_npy_files_are_of_the_input_that_the_folder_is_called_by(tmp_path):
+def test_flat_npy_files_are_a_models_only_input(tmp_path):
     (tmp_path / "audio").mkdir()
     np.save(tmp_path / "audio" / "a.npy", numbers(5))
-    assert set(open_samples(str(tmp_path / "audio"), split="test").sample(0).inputs) == {"audio"}
+    assert set(open_samples(str(tmp_path / "audio"), split="test").sample(0).inputs) == {ONLY}
 
 
 def test_a_folder_may_have_splits(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from picture_files import strokes, write_folder
 
 from harness.datasets import _decode as decode
-from harness.datasets import open_dataset, open_samples
+from harness.datasets import open_dataset, open_samples, path_kinds
 from harness.errors import DataError
 from harness.models.preprocess import Fit
 from harness.specs import Preprocess
@@ -375,6 +375,13 @@ def test_an_image_of_another_size_than_coco_says_is_refused(tmp_path):
 
 
 # -- what no kind reads
+
+
+def test_every_kind_that_takes_paths_says_what_it_reads():
+    found = path_kinds()
+    assert len(found) == 10
+    assert found["a folder of image files by class"] == "usable"
+    assert all(state == "usable" or state.startswith("needs ") for state in found.values())
 
 
 @pytest.mark.parametrize("name", ["a.h5", "a.mat", "empty", "gone.zip"])

@@ -13,8 +13,9 @@ import numpy as np
 import onnx
 import pytest
 
-from harness.datasets import open_dataset
+from harness.datasets import OpenRequest, open_dataset
 from harness.models import load_card
+from harness.protocols import SampleSet
 
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs" / "extending"
@@ -93,6 +94,15 @@ def environment_with(path):
     known += [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
     own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     return dict(own, PYTHONPATH=os.pathsep.join(known), PYTHONDONTWRITEBYTECODE="1")
+
+
+def test_the_samples_of_the_page_are_samples():
+    found = {}
+    exec(examples()["datasets/tones.py"], found)
+    tones = found["DATASETS"].open_samples(OpenRequest(name="tones", split="test"))
+    assert isinstance(tones, SampleSet)
+    assert tones.sample(3).inputs["audio"].shape == (1_600,)
+    assert tones.sample(3).target == 103
 
 
 @pytest.fixture

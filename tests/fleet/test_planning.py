@@ -146,3 +146,5 @@ def test_the_doctor_says_the_type_that_the_fleet_s_file_wants(monkeypatch):
     assert any(
         f"type of device in records and fleet.toml: {collect_environment().device_type};" in line for line in lines
     )
+    read = lines[lines.index("data by path") :]
+    assert any("a folder of image files by class" in line and line.endswith("usable") for line in read)

@@ -103,6 +103,16 @@ def test_another_preprocessing_is_named_whatever_came_of_it(lost):
     assert verdict.is_failure is (lost == 30)
 
 
+def test_another_resize_is_named_though_the_pixels_cannot_be_compared():
+    before = {**CARD, "geometry": "resize shorter side 256 bilinear, crop 224x224"}
+    now = {**CARD, "geometry": "resize shorter side 232 bilinear, crop 224x224"}
+    after = replace(accuracy_with(), fingerprint="e" * 64)
+    (verdict,) = judge(record_with(after, preprocessing=now), record_with(accuracy_with(), preprocessing=before))
+    assert verdict.outcome is Outcome.INCOMPARABLE
+    assert f"geometry {before['geometry']} -> {now['geometry']}" in verdict.message
+    assert "contents of" in verdict.message
+
+
 @pytest.mark.parametrize(
     ("name", "before", "now"),
     [("exported by", "pytorch 2.2.0", "pytorch 2.3.0"), ("operator set", "13", "17"), ("IR version", "8", "10")],

@@ -51,6 +51,15 @@ def test_flat(pixels, spec):
     np.testing.assert_array_equal(images_from_pixels(pixels, spec), pixels.reshape(6, 16))
 
 
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_a_model_without_a_channel_axis_takes_grey_images(pixels, colour, spec, layout):
+    spec = replace(spec, input_shape=(4, 4), layout=layout, scale=1.0)
+    np.testing.assert_array_equal(images_from_pixels(pixels, spec), pixels)
+    np.testing.assert_array_equal(images_from_pixels(pixels[:, None], spec), pixels)
+    with pytest.raises(DataError, match="do not fit"):
+        images_from_pixels(colour, spec)
+
+
 def test_float_images_are_taken_as_they_are(spec):
     images = np.random.default_rng(7).random((6, 1, 4, 4), dtype=np.float32)
     np.testing.assert_array_equal(images_from_pixels(images, replace(spec, mean=(9.0,))), images)

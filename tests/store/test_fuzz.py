@@ -25,6 +25,14 @@ NAMES = (
     "idx.gz",
     "batches",
     "packed array",
+    "image",
+    "npz",
+    "npy",
+    "labels.csv",
+    "labels.json",
+    "pixels.csv",
+    "coco",
+    "parquet",
 )
 
 
