@@ -37,7 +37,7 @@ g (float[batch, 4] frame, float[2, batch, 4] state, int64 rate) => (float[batch,
 SIZED = """
 <ir_version: 8, opset_import: ["" : 17]>
 g (float[n, 1, h, w] x) => (float[m, 1, k, l] y)
-<float[1, 1, 3, 3] weights = {0.5, -1, 0.5, 1, 2, 1, 0.25, -0.5, 0.25}>
+<float[1, 1, 3, 3] weights = {0.1, -0.9, 0.3, 1.1, 1.7, 0.7, 0.2, -0.6, 0.15}>
 {
   c = Conv <pads = [1, 1, 1, 1]> (x, weights)
   y = Sigmoid (c)

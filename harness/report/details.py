@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from harness.records import Accuracy, EngineFacts, Flip, Layer, PackedArray, Record
 from harness.report.charts import rounds_chart
+from harness.report.drifts import DriftView, drift_views
 from harness.report.flags import flag_text
 from harness.report.format import MISSING, format_bytes, format_count, format_time, is_number, plural
 from harness.report.load import throughput_facts
@@ -92,6 +93,7 @@ class Detail:
     n_flips_left_out: int = 0
     timings: tuple[TimingView, ...] = ()
     throughput: tuple[tuple[str, str], ...] = ()
+    drifts: tuple[DriftView, ...] = ()
     layers: tuple[LayerView, ...] = ()
     n_layers_left_out: int = 0
     build: tuple[tuple[str, str], ...] = ()
@@ -130,6 +132,7 @@ def _detail(row: Row, *, is_full: bool, is_inline: bool) -> Detail:
         n_flips_left_out=len(record.flips) - len(flips),
         timings=tuple(_timing_view(timing, is_drawn=is_full or not index) for index, timing in enumerate(row.timings)),
         throughput=throughput_facts(record),
+        drifts=drift_views(record),
         layers=shown,
         n_layers_left_out=len(layers) - len(shown),
         build=_build_facts(record, row.previous),

@@ -172,6 +172,8 @@ def _cells(row: Row, sizes: Sequence[int], has_baseline: bool) -> list[str]:
         leading = row.samples.leading
         top1 = escape_markdown(f"{leading.name} {leading.text} ({leading.interval})")
         against_fp32, against_baseline = map(_metric_change, (leading.against_fp32, row.samples.against_baseline))
+    elif row.drift:
+        against_fp32 = row.drift
     if accuracy is not None and row.top1 is not None:
         interval = format_fraction_interval(row.top1_low, row.top1_high, n=accuracy.n_images, short=True)
         top1 = f"{format_fraction(row.top1, n=accuracy.n_images)} ({interval})"

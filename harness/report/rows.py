@@ -18,6 +18,7 @@ from harness.gates.baseline import GATE as BASELINE
 from harness.gates.fp32 import GATE as FP32
 from harness.options.commands import selection_of
 from harness.records import Accuracy, Latency, PackedArray, Record, RecordKey, Run, Status
+from harness.report.drifts import drift_text
 from harness.report.samples import SamplesView, samples_view
 from harness.report.standing import Standing, deciding_gate, finding, leading_verdict, standing_of
 from harness.stats import LatencySummary, Ratio, mcnemar_p, ratio_of_rounds, summarize_latency, wilson_interval
@@ -99,6 +100,11 @@ class Row:
     timings: tuple[Timing, ...] = ()
     previous: Record | None = None
     reference: Record | None = None
+
+    @property
+    def drift(self) -> str:
+        """Return how far the outputs of any graph are from FP32's, "" where that was not measured."""
+        return drift_text(self.record)
 
     @property
     def has_baseline(self) -> bool:

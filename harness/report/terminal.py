@@ -162,7 +162,9 @@ def _bare(percentage: str) -> str:
 
 
 def _against_fp32(row: Row) -> str:
-    return _metric_change(row.samples.leading.against_fp32) if row.samples else _lost_gained(row.against_fp32)
+    if row.samples:
+        return _metric_change(row.samples.leading.against_fp32)
+    return row.drift or _lost_gained(row.against_fp32)
 
 
 def _against_baseline(row: Row) -> str:

@@ -1,0 +1,119 @@
+"""The drift of outputs is judged by the median over samples, with what roundings alone do taken into account."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from comparison_records import record_with
+
+from harness.gates import JudgeOptions, find_gate, judge_records
+from harness.gates._gate import Candidate
+from harness.records import Outcome, PackedArray, SampleScores, Status, TensorDrift
+from harness.specs import Case, Precision, Tolerance
+
+N = 32
+
+
+def drifted(relative, *, output="y", against="m-ort-fp32", **changes):
+    relative = np.asarray(relative, np.float64)
+    known = {
+        "output": output,
+        "against": against,
+        "n_samples": len(relative),
+        "max_abs": 1.0,
+        "rmse": 0.1,
+        "cosine": 0.9,
+        "agreement": None,
+        "n_reshaped": 0,
+        "relative": PackedArray.of(relative),
+    }
+    return TensorDrift(**{**known, **changes})
+
+
+def judged(*drifts, precision=Precision.INT8, backend="openvino", max_drift=None):
+    case = Case(
+        model="m", backend=backend, precision=precision, recipe="none" if precision is Precision.FP32 else "cast"
+    )
+    record = replace(
+        record_with(None),
+        case=case,
+        timing_only=True,
+        samples=SampleScores(task="raw", source="seeded", fingerprint="f", ids=tuple(map(str, range(N)))),
+        tensor_drifts=drifts,
+        tolerance=Tolerance(max_drift=max_drift),
+    )
+    (found,) = judge_records([record], {}, JudgeOptions(gates=frozenset({"drift"})))
+    return found
+
+
+def verdicts_of(record):
+    return [(verdict.code, verdict.outcome) for verdict in record.verdicts]
+
+
+@pytest.mark.parametrize(
+    ("relative", "code", "outcome"),
+    [
+        ([0.02] * N, "within_limit", Outcome.SAME),
+        ([0.2] * N, "drift_beyond_limit", Outcome.REGRESSED),
+        ([0.02] * 16 + [0.2] * 16, "too_few_samples", Outcome.INCONCLUSIVE),
+        ([0.2] * 4 + [0.02] * 28, "within_limit", Outcome.SAME),  # its median is what is judged
+        ([np.inf] * N, "drift_beyond_limit", Outcome.REGRESSED),
+        ([0.2] * 3, "too_few_samples", Outcome.INCONCLUSIVE),
+    ],
+)
+def test_the_median_is_judged_by_its_samples(relative, code, outcome):
+    record = judged(drifted(relative), max_drift=0.05)
+    assert verdicts_of(record) == [(code, outcome)]
+    assert (record.status is Status.FAILED) == (outcome is Outcome.REGRESSED)
+
+
+def test_without_a_limit_a_lower_precision_is_shown_alone():
+    record = judged(drifted([0.5] * N))
+    assert verdicts_of(record) == [("no_limit", Outcome.SAME)]
+    assert "--max-drift sets a limit" in record.verdicts[0].message
+
+
+@pytest.mark.parametrize(("error", "code"), [(0.5, "drift_beyond_limit"), (0.001, "within_limit")])
+def test_fp32_engines_are_held_against_each_other_without_being_asked(error, code):
+    assert verdicts_of(judged(drifted([error] * N), precision=Precision.FP32))[0][0] == code
+
+
+def test_what_roundings_alone_do_is_no_drift():
+    calm = judged(drifted([0.08] * N, rounding=0.001), precision=Precision.FP32)
+    wild = judged(drifted([0.08] * N, rounding=0.1), precision=Precision.FP32)
+    assert verdicts_of(calm)[0][0] == "drift_beyond_limit"
+    assert verdicts_of(wild)[0][0] == "within_limit"
+    assert "roundings alone move m-ort-fp32 by 10.00%" in wild.verdicts[0].message
+    far = judged(drifted([0.5] * N, rounding=0.1), precision=Precision.FP32)
+    assert verdicts_of(far)[0][0] == "drift_beyond_limit"
+
+
+def test_a_reference_that_says_nothing_allows_no_verdict():
+    record = judged(drifted([0.5] * N, is_constant=True), precision=Precision.FP32)
+    assert verdicts_of(record) == [("constant_outputs", Outcome.INCONCLUSIVE)]
+
+
+def test_the_farthest_output_of_each_comparison_is_named():
+    record = judged(
+        drifted([0.01] * N, output="a"),
+        drifted([0.3] * N, output="b"),
+        drifted([0.02] * N, output="a", against="m-openvino-fp32"),
+        drifted([0.01] * N, output="b", against="m-openvino-fp32"),
+        max_drift=0.1,
+    )
+    assert verdicts_of(record) == [("drift_beyond_limit", Outcome.REGRESSED), ("within_limit", Outcome.SAME)]
+    assert "of b against m-ort-fp32" in record.verdicts[0].message
+    assert "of a against m-openvino-fp32" in record.verdicts[1].message
+
+
+def test_it_is_asked_of_graphs_and_not_of_what_all_are_compared_with():
+    gate = find_gate("drift")
+
+    def asks(backend, precision, *, runs_samples=True):
+        case = Case(model="m", backend=backend, precision=precision, recipe="none")
+        return gate.applies(Candidate(case=case, writes="nothing", runs_samples=runs_samples))
+
+    assert asks("openvino", Precision.FP32)
+    assert asks("ort", Precision.INT8)
+    assert not asks("ort", Precision.FP32)
+    assert not asks("openvino", Precision.INT8, runs_samples=False)
