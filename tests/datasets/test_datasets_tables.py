@@ -158,8 +158,17 @@ def test_a_kind_that_is_not_installed_says_what_to_install(tmp_path, monkeypatch
 
 
 SOURCE = """
+from __future__ import annotations
+
+from dataclasses import dataclass
+
 import numpy as np
 from harness.protocols import Sample
+
+
+@dataclass
+class Tuning:  # a dataclass looks its module up
+    pitch: int = 3
 
 
 class Waves:

@@ -246,6 +246,15 @@ def test_a_card_is_written_and_read_back(tmp_path, spec, asked):
     assert (read.preprocess, read.scale, read.mean, read.std) == (asked, spec.scale, spec.mean, spec.std)
 
 
+def test_a_card_of_a_coloured_model_says_how_images_are_sized(tmp_path, spec):
+    (tmp_path / "net.onnx").write_bytes(b"no weights")
+    written = card_text(replace(spec, input_shape=(3, 224, 224), sha256=""), file="net.onnx", provenance="")
+    hinted = [line.removeprefix("# ") for line in written.splitlines() if not line.startswith(("mean", "std"))]
+    (tmp_path / "net.toml").write_text("\n".join(hinted))
+    assert load_card(tmp_path / "net.toml").preprocess == Preprocess(resize=(256,), crop=(224, 224), color="rgb")
+    assert "[preprocess]" not in card_text(replace(spec, input_shape=(1, 28, 28)), file="net.onnx", provenance="")
+
+
 def test_models_that_want_the_same_pixels_share_a_fit(spec):
     flat = replace(spec, input_shape=(784,), layout="flat")
     grey = replace(spec, input_shape=(1, 28, 28))
