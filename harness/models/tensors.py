@@ -119,10 +119,8 @@ def _batch_axes(inputs: Sequence[FileTensor], outputs: Sequence[FileTensor]) -> 
     everything = [*inputs, *outputs]
     first = next((one for one in inputs if one.axes and isinstance(one.axes[0], str)), None)
     if first is None:
-        is_one = all(one.axes and one.axes[0] == 1 for one in inputs) and all(
-            one.axes and (one.axes[0] == 1 or isinstance(one.axes[0], str)) for one in outputs
-        )
-        return {one.name: 0 for one in everything} if is_one else {}
+        ones = {one.name: 0 for one in everything if one.axes and one.axes[0] == 1}
+        return ones if all(one.name in ones for one in inputs) else {}
     name = first.axes[0]
     named = {one.name: one.axes.index(name) for one in everything if name and name in one.axes}
     # Exporters often leave an output's axes without a name, or give it one of its own: outputs follow their inputs.
