@@ -170,7 +170,8 @@ def _wanted(case: Case, definition: pytest.Item, state: _State) -> bool:
     if not JudgeOptions(baseline=state.options.baseline).asks(gate):
         return False
     writes = state.plan.writes(case)
-    return gate.applies(Candidate.of_model(case, model, writes=writes))
+    has_metrics = case.model in state.plan.by_metrics
+    return gate.applies(Candidate.of_model(case, model, writes=writes, has_metrics=has_metrics))
 
 
 def _gate(item: pytest.Item) -> Gate | None:

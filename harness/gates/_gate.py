@@ -29,13 +29,14 @@ class Candidate:
     is_onnx: bool = True  # a file of another format is read by one backend alone: there is no reference
 
     @classmethod
-    def of_model(cls, case: Case, model: ModelSpec, *, writes: str) -> Candidate:
+    def of_model(cls, case: Case, model: ModelSpec, *, writes: str, has_metrics: bool) -> Candidate:
         """Return what is known of a case of a model; `writes`: what its recipe writes into the file."""
         return cls(
             case=case,
             writes=writes,
             timing_only=model.timing_only,
             runs_samples=model.tensors is not None,
+            has_metrics=has_metrics,
             is_onnx=model.is_onnx,
         )
 

@@ -95,6 +95,10 @@ class Cases:
         """Return the cases of the run's plan, in order."""
         return self._plan.cases
 
+    def has_metrics(self, case: Case) -> bool:
+        """Tell whether the samples of a case are scored by metrics of its task."""
+        return case.model in self._plan.by_metrics
+
     def records(self, *, with_absent: bool = False) -> list[Record]:
         """Return the records of all cases that were opened, in the order they ran, then those of FP32 references.
 

@@ -131,7 +131,8 @@ class Judging:
         if run.is_unsupported or (run.failure is not None and not run.was_scored):
             return
         writes = "qdq" if _holds_qdq(run) else "nothing"
-        candidate = Candidate.of_model(run.case, run.model, writes=writes)
+        has_metrics = self._cases.has_metrics(run.case)
+        candidate = Candidate.of_model(run.case, run.model, writes=writes, has_metrics=has_metrics)
         needs = dict.fromkeys(
             need for gate in self._gates if gate.in_family and gate.applies(candidate) for need in gate.needs
         )

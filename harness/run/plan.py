@@ -13,7 +13,7 @@ from harness.precision import find_recipe, recipe_names
 from harness.protocols import Progress, no_progress
 from harness.records import CPU, Availability, ShardOrigin
 from harness.run.choosing import choose_models, models_dir_of, names_of_folder
-from harness.run.data import check_data
+from harness.run.data import check_data, scored_by_metrics
 from harness.run.probing import choose_backends, one_line, takes_device
 from harness.specs import DEFAULT_RECIPES, GIVEN_RECIPE, Case, ModelSpec, Precision, TimingPlan
 
@@ -30,6 +30,7 @@ class Plan:
     left_out: dict[str, str]  # backend -> reason, under `auto`
     device_names: tuple[str, ...] = ()  # of all accelerators that any probe saw
     of_models_folder: frozenset[str] = frozenset()  # models that a run without --model takes
+    by_metrics: frozenset[str] = frozenset()  # models whose samples a task scores by metrics
     shard: ShardOrigin | None = None  # where the cases are one of a plan's shards
 
     def lines_left_out(self) -> tuple[str, ...]:
@@ -75,6 +76,7 @@ def plan_run(
         left_out={a.backend: one_line(a) for a in unusable},
         device_names=tuple(accelerators),
         of_models_folder=names_of_folder(models_dir),
+        by_metrics=scored_by_metrics(options, models.values()),
     )
 
 

@@ -24,18 +24,8 @@ from harness.specs import Precision, Tolerance
 
 N = 2_000
 BEFORE_FP32 = ("presence", "chance", "floor", "invariance", "precision")
-NAMES = (
-    *BEFORE_FP32,
-    "fp32",
-    "reference",
-    "kernel",
-    "metric",
-    "baseline",
-    "metric_baseline",
-    "joint",
-    "latency",
-    "speedup",
-)
+AFTER_FP32 = ("reference", "drift", "kernel", "metric", "baseline", "metric_baseline", "joint", "latency", "speedup")
+NAMES = (*BEFORE_FP32, "fp32", *AFTER_FP32)
 
 
 def check(gap):

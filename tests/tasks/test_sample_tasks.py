@@ -1,5 +1,7 @@
 """Tasks of samples: metrics against values by hand and by SciPy, settings that are refused by their key."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -264,3 +266,12 @@ def test_a_token_beyond_the_charset_and_a_text_without_one_are_refused():
         scores_of("tokens", [(steps([1]), "a")])
     with pytest.raises(DataError, match=r"the output has shape \[3, 2, 2\]; expected \[steps, classes\]"):
         scores_of("tokens", [(np.zeros((3, 2, 2)), "a")], charset="ab")
+
+
+def test_the_page_of_tasks_names_every_task_metric_and_setting():
+    page = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text()
+    for name in list_tasks():
+        task = find_sample_task(name)
+        metrics = [metric for metric in task.metrics if not metric.startswith("recall@")]
+        missing = [word for word in (name, *(s.name for s in task.settings)) if f"`{word}`" not in page]
+        assert missing + [metric for metric in metrics if metric not in page] == []
