@@ -4,6 +4,7 @@ import ctypes
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -240,7 +241,9 @@ def test_a_bf16_kernel_that_is_not_there_is_unsupported(engine, artifact):
 @pytest.mark.parametrize("fault", ["get_providers", "get_outputs"])
 def test_a_session_goes_before_its_context_when_the_build_fails(engine, monkeypatch, fault):
     monkeypatch.setattr(_Session, "freed_at", ())
-    monkeypatch.setattr(_Session, fault, lambda self: ["x", "y"], raising=False)
+    output = SimpleNamespace(name="x", type="tensor(float)", shape=[1, 10])
+    answer = {"get_providers": ["x", "y"], "get_outputs": [output, output]}[fault]
+    monkeypatch.setattr(_Session, fault, lambda self: answer, raising=False)
     with pytest.raises(BuildError) as failure:
         engine()
     assert failure.value.__traceback__ is not None

@@ -39,7 +39,7 @@ def ab(tmp_path, monkeypatch, environments):
     def run(a, b, *words):
         options = (
             *("--backend=fake-versioned", "--model=mlp", "--precision=fp32", "--score-images=300"),
-            *("--batch-size=1", "--engine-cache=cache", f"--extension-dir={FAKES}"),
+            *("--batch-size=1", "--timing-rounds=6", "--engine-cache=cache", f"--extension-dir={FAKES}"),
         )
         places = (f"--a={environments(a)}", f"--b={environments(b)}")
         return CliRunner().invoke(app, ["ab", *places, *options, *words])
