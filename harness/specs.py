@@ -500,4 +500,7 @@ class Tolerance:
     floor: float | None = None  # lowest acceptable top-1
     max_slowdown: float | None = None  # accepted increase of latency; None = shown, never failed
     max_drift: float | None = None  # accepted median error of an output, of its norm; None = shown, FP32's judged
+    max_build_slowdown: float | None = None  # accepted increase of build time; None = not judged
+    max_engine_growth: float | None = None  # accepted increase of an engine's size; None = not judged
+    max_memory_growth: float | None = None  # accepted increase of memory, host and device; None = not judged
     min_speedup: float | None = None  # lowest acceptable ratio of FP32's time to this one's; None = shown

@@ -14,7 +14,7 @@ from harness.records import CPU, Artifact, Record
 from harness.run.case import CaseRun
 from harness.run.expected import ExpectedCases
 from harness.run.plan import Plan, timing_of
-from harness.run.settings import Environments, cache_folder, tolerances_of, worker_settings
+from harness.run.settings import Environments, cache_folder, worker_settings
 from harness.specs import BuildOptions, Case, ModelSpec
 from harness.worker.requests import CaseRequest
 
@@ -40,7 +40,7 @@ class Cases:
         """
         self._options, self._plan, self._folder = options, plan, folder
         self.environments = environments
-        self._settings, self._tolerances = worker_settings(options, folder, progress), tolerances_of(options)
+        self._settings = worker_settings(options, folder, progress)
         self.opened: dict[str, CaseRun] = {}
         self._references: dict[str, CaseRun] = {}  # by case id; of emulations by the digest of the file
         self._started_at = utc_now()
@@ -126,8 +126,7 @@ class Cases:
         kind = "f32" if model.tensors is None else "zip"
         outputs = str(self._folder.absolute() / "outputs" / f"{name}.{kind}")
         request = replace(case_request(case, model, options), outputs_path=outputs, artifact=artifact)
-        given = {name: getattr(options, name) for name in ("floor", "max_drop", "max_slowdown", "max_drift", "alpha")}
-        tolerance = self._tolerances.tolerance_for(case, model, options.data.name, command_line=given)
+        tolerance = self._plan.tolerance_of(case, model)
         kept = self._kept.get(case.id) if artifact is None else None
         return CaseRun(request, name=name, tolerance=tolerance, settings=self._settings, kept=kept)
 

@@ -9,9 +9,7 @@ from pathlib import Path
 
 import platformdirs
 
-from harness.backends import list_backends
 from harness.machine.environment import collect_environment, cpu_model
-from harness.options.tolerances import ToleranceTable, load_tolerances
 from harness.options.values import HarnessOptions
 from harness.protocols import Progress
 from harness.records import CPU, Environment
@@ -36,11 +34,6 @@ def worker_settings(options: HarnessOptions, folder: Path, progress: Callable[[s
         limits=options.limits,
         progress=progress,
     )
-
-
-def tolerances_of(options: HarnessOptions) -> ToleranceTable:
-    """Read the tolerances of the project. Raises: ConfigError."""
-    return load_tolerances(Path(options.root), backends=list_backends())
 
 
 class Environments:

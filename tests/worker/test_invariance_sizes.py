@@ -6,11 +6,13 @@ import pytest
 from harness.protocols import no_progress
 from harness.records import Support
 from harness.specs import BuildOptions, Case, DatasetRequest, Precision, TimingPlan
-from harness.worker import inspecting, opening
+from harness.worker import cold, inspecting, opening
 from harness.worker.requests import CaseRequest
 
 
 class Plain:
+    required_modules = ()
+
     def supports(self, case):
         return Support(supported=True)
 
@@ -26,7 +28,7 @@ class Bounded(Plain):
 )
 def test_a_backend_may_name_the_batches_to_try(spec, monkeypatch, backend, bounds, sizes):
     tried = []
-    monkeypatch.setattr(opening, "load_backend", lambda name: backend)
+    monkeypatch.setattr(cold, "load_backend", lambda name: backend)
     monkeypatch.setattr(opening.OpenCase, "engine", object())
     monkeypatch.setattr(inspecting, "INVARIANCE_IMAGES", 8)
     monkeypatch.setattr(
