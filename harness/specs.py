@@ -154,16 +154,16 @@ class InputsAsked:
     is_for_one: bool = True  # of several models each takes what is said of its own inputs
 
     @property
-    def by_flag(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
-        """Return each option with the names of the inputs that it speaks of."""
-        given = {
-            "--shapes": self.shapes,
-            "--min-shapes": self.min_shapes,
-            "--max-shapes": self.max_shapes,
-            "--input-range": self.ranges,
-            "--state": self.states,
-        }
-        return tuple((flag, tuple(pair[0] for pair in pairs)) for flag, pairs in given.items())
+    def names(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """Return what is said (shapes, ...) with the names of the inputs that it is said of."""
+        given: tuple[tuple[str, tuple[tuple[str, object], ...]], ...] = (
+            ("shapes", self.shapes),
+            ("min-shapes", self.min_shapes),
+            ("max-shapes", self.max_shapes),
+            ("input-range", self.ranges),
+            ("state", self.states),
+        )
+        return tuple((what, tuple(pair[0] for pair in pairs)) for what, pairs in given)
 
     def over(self, other: InputsAsked) -> InputsAsked:
         """Return both together; where both speak of an input, this counts."""
@@ -183,7 +183,7 @@ class InputsAsked:
     @property
     def is_given(self) -> bool:
         """Tell whether anything is said."""
-        return any(names for _, names in self.by_flag)
+        return any(inputs for _, inputs in self.names)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -101,10 +101,12 @@ def _check_names(asked: InputsAsked, inputs: Sequence[FileTensor], outputs: Sequ
     if not asked.is_for_one:
         return
     known, made = [one.name for one in inputs], [one.name for one in outputs]
-    for flag, named in asked.by_flag:
+    for what, named in asked.names:
         for name in named:
             if name not in known:
-                raise DataError(f"{path}: it has no input {name!r}, which {flag} names; its inputs: {', '.join(known)}")
+                raise DataError(
+                    f"{path}: it has no input {name!r}, which --{what} names; its inputs: {', '.join(known)}"
+                )
     for name, output in asked.states:
         if output not in made:
             raise DataError(f"{path}: it has no output {output!r} for the state {name}; its outputs: {', '.join(made)}")
