@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from comparison_records import ENVIRONMENT, accuracy_with, latency_with, record_with
 
+from harness.measure.arms import TimerFacts
 from harness.options.values import HarnessOptions
 from harness.protocols import no_progress
 from harness.records import CalibrationNight, CaseSamples, EngineFacts, Status, TimingCalibration
@@ -16,7 +17,7 @@ from harness.run.pairing import Arm, PairTimes
 from harness.run.side_times import times_of_sides
 from harness.specs import Case, DatasetRequest, Precision, StageLimits, TimingPlan, Tolerance
 from harness.store.timing_calibrations import save_calibration
-from harness.worker.requests import CaseRequest, TimerFacts
+from harness.worker.requests import CaseRequest
 
 VERSIONS = ({"onnxruntime": "1.30.0"}, {"onnxruntime": "1.32.0"})
 PYTHONS = ("/old/python", "/new/python")
