@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from harness.backends._cuda.base import TimedWork
 from harness.backends._cuda.device import Gpu
-from harness.backends._cuda.engine import CudaEngine, TimedWork
+from harness.backends._cuda.engine import CudaEngine
 from harness.backends._cuda.ring import N_SLOTS, Ring, Slot
 from harness.backends._inputs import check_images, check_output_shape
 from harness.backends.ort_cuda.session import CudaSession
