@@ -12,7 +12,7 @@ from harness.models.preprocess import Fit, fit_of
 from harness.options.values import HarnessOptions
 from harness.protocols import Dataset, Progress, SampleSet
 from harness.specs import DatasetRequest, ImageRange, ModelSpec, Precision
-from harness.tasks import find_sample_task
+from harness.tasks import collector_of, find_sample_task
 
 
 def check_data(options: HarnessOptions, models: Iterable[ModelSpec], progress: Progress) -> None:
@@ -36,7 +36,7 @@ def scored_by_metrics(options: HarnessOptions, models: Iterable[ModelSpec]) -> f
     graphs = [model for model in models if model.tensors is not None and options.has_data]
     tasks = {model.name: find_sample_task(model.task) for model in graphs}
     for model in graphs:
-        tasks[model.name].collector(model.task_settings)  # refuses a wrong key before anything runs
+        collector_of(model)  # refuses a wrong key before anything runs
     return frozenset(name for name, task in tasks.items() if task.metrics)
 
 

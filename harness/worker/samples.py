@@ -15,8 +15,7 @@ from harness.measure.samples import OutputsFile, rounding_errors, run_samples, t
 from harness.models.feeds import stacked
 from harness.protocols import Images, Outputs, Progress, Sample, Tensors
 from harness.records import InvarianceCheck, SampleScores, TensorSpec
-from harness.specs import ModelSpec
-from harness.tasks import find_sample_task
+from harness.tasks import collector_of, find_sample_task
 from harness.worker.opening import OpenCase
 from harness.worker.sample_sets import digest_sample, samples_of, tensors_of
 
@@ -29,7 +28,7 @@ def run(case: OpenCase, progress: Progress) -> SampleScores:
     samples, digest, seen = samples_of(request), hashlib.sha256(), deque[Sample]()
     collector = None
     if not samples.is_seeded:
-        collector = find_sample_task(request.model.task).collector(task_settings(request.model))
+        collector = collector_of(request.model)
     started = time.perf_counter_ns()
     ids: list[str] = []
 
@@ -65,23 +64,12 @@ def run(case: OpenCase, progress: Progress) -> SampleScores:
         ids=tuple(ids),
         fingerprint=digest.hexdigest(),
         metrics=collector.scores() if collector is not None and is_scored else (),
-        settings={name: str(value) for name, value in task_settings(request.model).items()},
+        settings={name: str(value) for name, value in request.model.task_settings.items()},
         outputs_sha256=file.hexdigest(),
         score_ns=time.perf_counter_ns() - started,
         rounding=_rounding_of(case),
         batch_size=max(case.batch_sizes),
     )
-
-
-def task_settings(model: ModelSpec) -> dict[str, object]:
-    """Return a card's [task], with what its [preprocess] and the model's input say already, where the task asks."""
-    known = {setting.name for setting in find_sample_task(model.task).settings}
-    shape = model.input_shape
-    size = shape[:2] if model.layout == "NHWC" else shape[1:]
-    said: dict[str, object] = {"fit": model.preprocess.fit}
-    if len(shape) == len("CHW"):
-        said["input_size"] = list(size)
-    return {**{name: value for name, value in said.items() if name in known}, **model.task_settings}
 
 
 def _rounding_of(case: OpenCase) -> dict[str, float]:
