@@ -212,6 +212,7 @@ class Artifact:
     exported: dict[str, str] = field(default_factory=dict)  # what the source file says of itself: producer, ...
     tools: dict[str, str] = field(default_factory=dict)  # converter -> version
     weight_bits: int = 32  # 7 = reduced range
+    kept_float: tuple[str, ...] = ()  # nodes that were not converted, as asked
     calibration: Calibration | None = None
     cache_hit: bool = False
     prepare_ns: int = 0

@@ -432,6 +432,7 @@ class BuildOptions:
     num_threads: int = 1  # CPU threads of an inference; recorded as read back
     cache_dir: str = ""  # root of the content cache
     rebuild: bool = False  # ignore cached engines and artifacts
+    keep_float: tuple[str, ...] = ()  # regular expressions of nodes' names that stay in float
     tensors: ModelTensors | None = None  # of a model of any graph; None: a classifier's image
     settings: dict[str, dict[str, object]] = field(default_factory=dict)  # see Settings; a backend reads its own group
 

@@ -58,6 +58,7 @@ class HarnessOptions:
     report_url: str = ""  # of the page, for whoever reads report.md elsewhere
     engine_cache: str = ""  # "" = the user's cache folder
     rebuild: bool = False
+    keep_float: tuple[str, ...] = ()  # regular expressions of the names of nodes that are not converted
     shard: int | None = None  # the one of a plan that is run
     shard_plan: str = "shards.json"
     shard_attempt: int = 1

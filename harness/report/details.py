@@ -234,6 +234,7 @@ def _build_facts(record: Record, previous: Record | None) -> tuple[tuple[str, st
             ("sha256", artifact.sha256[:16]),
             ("Prepared in", format_time(artifact.prepare_ns) + (" (from the cache)" if artifact.cache_hit else "")),
             ("Recipe", f"{artifact.recipe}, {artifact.weight_bits}-bit weights"),
+            ("Kept in float", ", ".join(artifact.kept_float)),
         ]
         facts += [("Converter", f"{tool} {version}") for tool, version in artifact.tools.items()]
     calibration = (engine and engine.calibration) or (artifact and artifact.calibration)

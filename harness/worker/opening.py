@@ -106,6 +106,7 @@ class OpenCase:
                 weight_bits=self.support.int8_weight_bits,
                 rebuild=request.build.rebuild,
                 calibration_range=self._calibration_range if needs_images else None,
+                keep_float=request.build.keep_float,
             )
 
     def build_reference(self) -> Prepared:

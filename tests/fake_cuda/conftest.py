@@ -60,7 +60,7 @@ def write_model(tmp_path):
 
 @pytest.fixture
 def make_artifact(write_model):
-    def make(precision="fp32", recipe="none", sha256="a" * 64, path=None, **changes):
+    def make(precision="fp32", recipe="none", sha256="a" * 64, path=None, kept_float=(), **changes):
         path = path or write_model(**changes)
         return Artifact(
             model="net",
@@ -69,6 +69,7 @@ def make_artifact(write_model):
             onnx_path=str(path),
             sha256=sha256,
             source_sha256="a" * 64,
+            kept_float=kept_float,
         )
 
     return make

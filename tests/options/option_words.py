@@ -10,6 +10,7 @@ EVERY = {
     "--precision": (["--precision=int8,bf16"], ["int8", "bf16"]),
     "--recipe": (["--recipe=qdq-entropy", "--recipe=runtime"], "qdq-entropy,runtime"),
     "--model": (["--model=mlp,/models/own.onnx"], ["mlp", "/models/own.onnx"]),
+    "--keep-float": (["--keep-float=^/conv\\d, x$", "--keep-float=fc"], ["^/conv\\d, x$", "fc"]),
     "--device": (["--device=cuda:1"], "cuda:1"),
     "--extension-dir": (["--extension-dir=/ext/a b", "--extension-dir=/ext/c"], ["/ext/a b", "/ext/c"]),
     "--backend-option": (

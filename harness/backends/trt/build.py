@@ -164,6 +164,7 @@ def build_plan(
     profiles = _add_profiles(site, batch_sizes) if tensors is None else _add_shapes(site, tensors, batch_sizes)
     configure(api, config, artifact, options)
     fed = _quantize(site, calibrate)
+    _keep_float(site)
     timings = _Timings(api, config, timing_cache)
     started = time.perf_counter_ns()
     data = builder.build_serialized_network(network, config)
@@ -346,6 +347,20 @@ def _hold_to_int8(site: _Site) -> None:
     for layer in (site.network.get_layer(k) for k in range(site.network.num_layers)):
         if layer.type in held and hasattr(layer, "precision"):  # TensorRT 11 has none
             layer.precision = trt.DataType.INT8
+
+
+def _keep_float(site: _Site) -> None:
+    """Hold the layers of kept nodes to FP32, where types are the builder's choice; elsewhere the file says all.
+
+    A layer has its node's name, or one that begins with it.
+    """
+    api, flags, kept = site.api, site.api.trt.BuilderFlag, site.artifact.kept_float
+    if not kept or api.is_strong(site.artifact.recipe) or not hasattr(flags, "OBEY_PRECISION_CONSTRAINTS"):
+        return
+    site.config.set_flag(flags.OBEY_PRECISION_CONSTRAINTS)
+    for layer in (site.network.get_layer(k) for k in range(site.network.num_layers)):
+        if any(layer.name == name or layer.name.startswith(f"{name}/") for name in kept):
+            layer.precision = api.trt.DataType.FLOAT
 
 
 def _set_calibration_profile(site: _Site, batch_size: int) -> None:

@@ -79,6 +79,7 @@ class Builder:
             "calibration": calibration.fingerprint if calibration and self.calibrating.is_asked else "",
             "batch_sizes": [] if self.trt.profiles else list(self._batch_sizes),
             "options": options_key(self.trt),
+            **({"kept_float": list(self.artifact.kept_float)} if self.artifact.kept_float else {}),
             "module": self.api.trt.__name__,
             "tensorrt": self.api.version,
             "gpu": device.name,
