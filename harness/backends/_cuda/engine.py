@@ -14,6 +14,8 @@ from harness.backends._cuda.ring import Ring, Slot
 from harness.backends._cuda.timer import CudaTimer
 from harness.protocols import Images, Outputs
 
+__all__ = ["CudaEngine", "TimedWork"]
+
 
 class CudaEngine(CudaBase):
     """An engine of image batches on one GPU. Part of `protocols.Engine`.

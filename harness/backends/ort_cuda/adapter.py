@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from harness.backends._cuda.device import device_index
-from harness.backends._cuda.options import CudaOptions
-from harness.backends.ort.options import OrtOptions
 from harness.backends.ort.runtime import bf16_refusal
 from harness.backends.ort_cuda.opening import OrtCudaEngine, OrtCudaTensorEngine, open_engine
 from harness.backends.ort_cuda.probe import INSTALL_HINT, MODULES, PROVIDER, TRAITS, probe_backend
@@ -56,12 +54,10 @@ class OrtCudaBackend:
         kernel.
         """
         del calibration  # the artifact holds its scales
-        tf32 = CudaOptions.of(options.settings).tf32
-        libraries = OrtOptions.of(options.settings).custom_ops
         label, index = f"{artifact.model}-{self.name}-{artifact.precision}", device_index(device)
 
         def make_session(stream: Any) -> CudaSession:
-            return CudaSession(artifact, label=label, index=index, stream=stream, tf32=tf32, libraries=libraries)
+            return CudaSession(artifact, label=label, index=index, stream=stream, options=options)
 
         return open_engine(
             make_session, artifact, label=label, index=index, batch_sizes=batch_sizes, tensors=options.tensors

@@ -7,15 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from harness.backends._cuda.base import TimedWork
 from harness.backends._cuda.device import Gpu
-from harness.backends._cuda.engine import CudaEngine
+from harness.backends._cuda.engine import CudaEngine, TimedWork
 from harness.backends._cuda.ring import N_SLOTS, Ring, Slot
 from harness.backends._inputs import check_images, check_output_shape
 from harness.backends.ort_cuda.opened import OpenCudaSession
 from harness.backends.ort_cuda.session import CudaSession
 from harness.errors import ConfigError, MeasurementError
-from harness.models.onnx_graph import NodeIndex
+from harness.models.onnx_graph import NodeIndex, one_line
 from harness.protocols import Images, Outputs
 from harness.records import Layer
 
@@ -112,7 +111,10 @@ class OrtCudaEngine(CudaEngine):
         return self._bindings[key]
 
     def _enqueue(self, slot: Slot) -> None:
-        self._session.enqueue(self._binding(slot), f"batch {slot.n_images}")
+        try:
+            self._session.session.run_with_iobinding(self._binding(slot), self._session.run_options)
+        except self._session.errors as error:
+            raise MeasurementError(f"{self._label}: batch {slot.n_images} failed: {one_line(error)}") from error
 
     def _check(self, images: Images) -> None:
         check_images(images, self.input, self._label)

@@ -24,9 +24,10 @@ class OpenCudaSession:
         self, session: CudaSession, *, label: str, nodes: NodeIndex, largest: int, tensors: ModelTensors | None
     ) -> None:
         """Open it; `largest`: batch; `tensors`: of a model of any graph. Raises: BuildError, Unsupported."""
-        self._session, self._label, self._nodes = session, label, nodes
+        self._opened, self._label, self._nodes = session, label, nodes
         started = time.perf_counter_ns()
         refused = session.open()
+        self.session: Any = session.session  # ONNX Runtime's own
         self.build_ns = time.perf_counter_ns() - started
         if tensors is None:
             source, target = session.tensors()
@@ -34,8 +35,8 @@ class OpenCudaSession:
             self.outputs: tuple[TensorSpec, ...] = (target,)
         else:
             self.inputs, self.outputs = session.all_tensors()
-        self._run_options = session.ort.RunOptions()
-        self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        self.run_options = session.ort.RunOptions()
+        self.run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         self._feeds = profile_feeds(self.inputs, tensors, largest)
         self._profiled = self.layers() if refused or session.captured else ()
         self.on_cpu = tuple(
@@ -43,6 +44,11 @@ class OpenCudaSession:
         )
         on_cpu = f"{len(self.on_cpu)} nodes run on the CPU" if self.on_cpu else ""
         self.only_enqueued = on_cpu or session.captured  # why there is no other launch
+
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        """Return ONNX Runtime's exception classes."""
+        return self._opened.errors
 
     @property
     def entries_per_call(self) -> int:
@@ -58,31 +64,31 @@ class OpenCudaSession:
         return EngineFacts(
             build_ns=self.build_ns,
             engine_bytes=engine_bytes,
-            options=self._session.read_back(),
-            versions={"onnxruntime": self._session.ort.__version__},
-            notes=(*notes, *self._session.notes(self._profiled)),
+            options=self._opened.read_back(),
+            versions={"onnxruntime": self._opened.ort.__version__},
+            notes=(*notes, *self._opened.notes(self._profiled)),
         )
 
     def layers(self) -> tuple[Layer, ...]:
         """Return the kernels that ran; see `CudaSession.layers`."""
-        return self._session.layers(self._feeds, self._nodes)
+        return self._opened.layers(self._feeds, self._nodes)
 
     def binding(self) -> Any:
         """Return a binding of nothing yet."""
-        return self._session.session.io_binding()
+        return self.session.io_binding()
 
     def enqueue(self, binding: Any, what: str) -> None:
         """Put one run on the stream. Raises: MeasurementError that says what failed."""
         try:
-            self._session.session.run_with_iobinding(binding, self._run_options)
-        except self._session.errors as error:
+            self.session.run_with_iobinding(binding, self.run_options)
+        except self.errors as error:
             raise MeasurementError(f"{self._label}: {what} failed: {one_line(error)}") from error
 
     def outputs_of(self, feeds: Tensors, what: str) -> list[Any]:
         """Run once, with ONNX Runtime's own copies, and return the outputs. Raises: MeasurementError."""
         names = [tensor.name for tensor in self.outputs]
         try:
-            found: list[Any] = self._session.session.run(names, dict(feeds))
-        except self._session.errors as error:
+            found: list[Any] = self.session.run(names, dict(feeds))
+        except self.errors as error:
             raise MeasurementError(f"{self._label}: {what} failed: {one_line(error)}") from error
         return found

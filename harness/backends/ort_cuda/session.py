@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 import json
 import tempfile
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from harness.backends._cuda.options import CudaOptions
+from harness.backends.ort.options import OrtOptions
 from harness.backends.ort.profile import layers_from_profile
 from harness.backends.ort.runtime import (
     all_tensors,
@@ -23,6 +24,7 @@ from harness.errors import BuildError
 from harness.models.onnx_graph import NodeIndex, one_line
 from harness.protocols import Tensors
 from harness.records import Artifact, Layer, TensorSpec
+from harness.specs import BuildOptions
 
 READ_BACK = ("device_id", "use_tf32", "cudnn_conv_algo_search", "prefer_nhwc", "cudnn_conv_use_max_workspace")
 N_PROFILED_RUNS = 3
@@ -36,17 +38,15 @@ class CudaSession:
     read_back_names = READ_BACK
     captured = ""  # why runs cannot be captured into a CUDA graph, "" where they can
 
-    def __init__(
-        self, artifact: Artifact, *, label: str, index: int, stream: Any, tf32: bool, libraries: Sequence[str] = ()
-    ) -> None:
-        """`libraries`: with operators."""
+    def __init__(self, artifact: Artifact, *, label: str, index: int, stream: Any, options: BuildOptions) -> None:
         self.ort: Any = importlib.import_module("onnxruntime")
         self.errors = vendor_errors()
-        self._artifact, self._label, self._libraries = artifact, label, tuple(libraries)
+        self._artifact, self._label = artifact, label
+        self._libraries = OrtOptions.of(options.settings).custom_ops
         self._cuda = {
             "device_id": str(index),
             "user_compute_stream": str(stream.handle),
-            "use_tf32": "1" if tf32 else "0",
+            "use_tf32": str(int(CudaOptions.of(options.settings).tf32)),
         }
         self.session: Any = None
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from harness.backends._cuda.device import device_index
-from harness.backends._cuda.options import CudaOptions
 from harness.backends._traits import Traits, refused, takes_files
 from harness.backends.ort_cuda.opening import OrtCudaEngine, OrtCudaTensorEngine, open_engine
 from harness.backends.ort_cuda.probe import probe_backend
@@ -66,10 +65,9 @@ class OrtTrtBackend:
         """
         del calibration  # the artifact holds its scales
         label, index = f"{artifact.model}-{self.name}-{artifact.precision}", device_index(device)
-        tf32 = CudaOptions.of(options.settings).tf32
 
         def make_session(stream: Any) -> TrtSession:
-            return TrtSession(artifact, label=label, index=index, stream=stream, tf32=tf32, options=options)
+            return TrtSession(artifact, label=label, index=index, stream=stream, options=options)
 
         return open_engine(
             make_session, artifact, label=label, index=index, batch_sizes=batch_sizes, tensors=options.tensors

@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from harness.backends.ort.options import OrtOptions
 from harness.backends.ort_cuda.probe import PROVIDER as CUDA
 from harness.backends.ort_cuda.session import CudaSession
 from harness.models.onnx_graph import NodeIndex
@@ -37,12 +36,9 @@ class TrtSession(CudaSession):
     read_back_names = READ_BACK
     captured = "TensorRT's provider allocates within a run"
 
-    def __init__(
-        self, artifact: Artifact, *, label: str, index: int, stream: Any, tf32: bool, options: BuildOptions
-    ) -> None:
+    def __init__(self, artifact: Artifact, *, label: str, index: int, stream: Any, options: BuildOptions) -> None:
         tensorrt: Any = importlib.import_module("tensorrt")  # brings the libraries that the provider is linked to
-        libraries = OrtOptions.of(options.settings).custom_ops
-        super().__init__(artifact, label=label, index=index, stream=stream, tf32=tf32, libraries=libraries)
+        super().__init__(artifact, label=label, index=index, stream=stream, options=options)
         is_int8, is_half = artifact.precision is Precision.INT8, artifact.precision is Precision.FP16
         self._trt = {
             "device_id": str(index),

@@ -36,6 +36,12 @@ class Plan:
     calibration_batch: int = 0  # images a batch that a calibrator was fed with; 0 without one
 
 
+def check_batches(batch_sizes: tuple[int, ...], options: TrtOptions) -> None:
+    """Refuse batch sizes that no profile asked for takes. Raises: BuildError."""
+    if options.profiles:
+        choose_profiles(batch_sizes, options.profiles)
+
+
 class _PluginsOfProcess:
     """What this process has registered with one TensorRT module; its registry knows no other scope."""
 
@@ -117,7 +123,6 @@ class _Site:
     builder: Any
     network: Any
     config: Any
-    tensors: ModelTensors | None  # of a model of any graph
 
 
 def build_plan(
@@ -152,14 +157,7 @@ def build_plan(
     network.name = artifact.model  # the default name counts builds, and would make equal plans differ
     config = builder.create_builder_config()
     site = _Site(
-        api=api,
-        artifact=artifact,
-        options=options,
-        lines=lines,
-        builder=builder,
-        network=network,
-        config=config,
-        tensors=tensors,
+        api=api, artifact=artifact, options=options, lines=lines, builder=builder, network=network, config=config
     )
     profiles = _add_profiles(site, batch_sizes) if tensors is None else _add_shapes(site, tensors, batch_sizes)
     configure(api, config, artifact, options)

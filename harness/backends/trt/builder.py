@@ -6,14 +6,12 @@ from dataclasses import replace
 
 from harness.backends._cuda.device import Gpu
 from harness.backends.trt import keys
-from harness.backends.trt.api import VENDOR_RECIPES, TrtApi
-from harness.backends.trt.build import Plan, build_plan, load_plugins
+from harness.backends.trt.api import TrtApi
+from harness.backends.trt.build import Plan, build_plan, check_batches, load_plugins
 from harness.backends.trt.caches import PlanCaches
 from harness.backends.trt.calibrating import Calibrating
 from harness.backends.trt.keys import DeviceKey, options_key
 from harness.backends.trt.options import TrtOptions
-from harness.backends.trt.profiles import choose_profiles
-from harness.errors import Unsupported
 from harness.protocols import CalibrationSet
 from harness.records import Artifact
 from harness.specs import BuildOptions
@@ -34,13 +32,9 @@ class Builder:
 
     def check(self, calibration: CalibrationSet | None) -> None:
         """Refuse what no engine can be loaded or built for. Raises: BuildError, Unsupported."""
-        if self.tensors is not None and self.artifact.recipe in VENDOR_RECIPES:
-            recipe = self.artifact.recipe
-            raise Unsupported(f"recipe {recipe} calibrates with batches of images; this model takes a recipe qdq-...")
-        self.calibrating.check(calibration)
-        if self.trt.profiles and self.tensors is None:
-            # A cached plan has the same profiles, and says later what it does not take.
-            choose_profiles(self._batch_sizes, self.trt.profiles)
+        self.calibrating.check(calibration, self.tensors)
+        if self.tensors is None:  # a cached plan has the same profiles, and says later what it does not take
+            check_batches(self._batch_sizes, self.trt)
         # A cached plan with a plug-in layer is refused without its library; a plan's notes tell of it already.
         load_plugins(self.api, self.trt.plugins)
 

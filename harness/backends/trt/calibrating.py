@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.backends._cuda.device import Gpu
 from harness.backends.trt import keys
-from harness.backends.trt.api import CALIBRATORS, METHODS, TrtApi
+from harness.backends.trt.api import CALIBRATORS, METHODS, VENDOR_RECIPES, TrtApi
 from harness.backends.trt.caches import PlanCaches
 from harness.backends.trt.calibrator import (
     CalibrationFeed,
@@ -17,10 +17,10 @@ from harness.backends.trt.calibrator import (
     make_calibrator,
 )
 from harness.backends.trt.options import TrtOptions
-from harness.errors import BuildError
+from harness.errors import BuildError, Unsupported
 from harness.protocols import CalibrationSet
 from harness.records import Artifact, Calibration
-from harness.specs import ImageRange
+from harness.specs import ImageRange, ModelTensors
 
 KIND = "calibrations"
 
@@ -52,8 +52,11 @@ class Calibrating:
         """Tell whether the recipe calibrates inside TensorRT."""
         return self._artifact.recipe in CALIBRATORS
 
-    def check(self, images: CalibrationSet | None) -> None:
-        """Refuse to go without images. Raises: BuildError."""
+    def check(self, images: CalibrationSet | None, tensors: ModelTensors | None = None) -> None:
+        """Refuse to go without images, or for a model of any graph. Raises: BuildError, Unsupported."""
+        if tensors is not None and self._artifact.recipe in VENDOR_RECIPES:
+            recipe = self._artifact.recipe
+            raise Unsupported(f"recipe {recipe} calibrates with batches of images; this model takes a recipe qdq-...")
         if self.is_asked and images is None:
             recipe = self._artifact.recipe
             raise BuildError(f"{self._label}: recipe {recipe} needs calibration images; none were given")

@@ -6,9 +6,8 @@ import traceback
 from dataclasses import replace
 from typing import Any
 
-from harness.backends._cuda.base import TimedWork
 from harness.backends._cuda.device import Gpu
-from harness.backends._cuda.engine import CudaEngine
+from harness.backends._cuda.engine import CudaEngine, TimedWork
 from harness.backends._cuda.ring import N_SLOTS, Ring, Slot
 from harness.backends._inputs import check_images
 from harness.backends.trt.context import BatchLane, engine_tensors

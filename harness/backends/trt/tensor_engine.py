@@ -14,7 +14,7 @@ from harness.backends._cuda.base import TimedWork
 from harness.backends._cuda.device import Gpu
 from harness.backends._cuda.tensors import CudaTensorEngine, Place
 from harness.backends._inputs import profile_feeds
-from harness.backends.trt.engine import ENTRIES_BESIDE_LAYERS
+from harness.backends.trt.engine import ENTRIES_BESIDE_LAYERS, TrtEngine
 from harness.backends.trt.loaded import LoadedPlan
 from harness.backends.trt.tensor_lane import TensorLane, graph_tensors, pick_lane, profiles_of
 from harness.protocols import Tensors
@@ -120,3 +120,13 @@ class TrtTensorEngine(CudaTensorEngine):
             lane.close()
         self._lanes = []
         self.loaded.drop()
+
+
+OpenPlan = TrtEngine | TrtTensorEngine
+
+
+def open_plan(loaded: LoadedPlan, gpu: Gpu, tensors: ModelTensors | None, *, label: str) -> OpenPlan:
+    """Return the engine of a plan, of images or of any graph. Raises: BuildError, Unsupported."""
+    if tensors is None:
+        return TrtEngine(loaded, gpu, label=label)
+    return TrtTensorEngine(loaded, gpu, tensors, label=label)
