@@ -5,7 +5,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 BACKENDS = Path(__file__).parents[2] / "harness" / "backends" / "trt"
-FILES = ("api.py", "build.py", "calibrator.py", "context.py", "engine.py", "lanes.py", "loaded.py")
+FILES = (
+    "api.py",
+    "build.py",
+    "calibrator.py",
+    "context.py",
+    "engine.py",
+    "lanes.py",
+    "loaded.py",
+    "tensor_engine.py",
+    "tensor_lane.py",
+)
 # The last word of an expression -> TensorRT's class, in the files above.
 CLASS_OF = {
     "builder": "Builder",
