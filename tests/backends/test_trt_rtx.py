@@ -18,7 +18,8 @@ from harness.precision import find_recipe, prepare_artifact
 from harness.precision.recipe import ConversionRequest
 from harness.precision.recipes.bf16 import FP32_OPS
 from harness.records import Artifact
-from harness.specs import BuildOptions, Case, Precision
+from harness.specs import BuildOptions, Case, ModelInput, ModelOutput, ModelTensors, Precision
+from harness.testing.nets import graph_net, graph_tensors
 
 if importlib.util.find_spec("tensorrt_rtx") is None:
     pytest.skip("tensorrt-rtx is not installed: pip install tensorrt-rtx", allow_module_level=True)
@@ -249,3 +250,24 @@ def test_calibrators_are_refused_where_there_are_none(bundled):
         load_backend("trt-rtx").build_plan(
             artifact, batch_sizes=(2,), options=BuildOptions(), calibration=Noise((1, 28, 28))
         )
+
+
+def test_a_model_of_any_graph_builds_at_named_shapes(tmp_path):
+    """Whole numbers of 64 bits, bools and a scalar, for real."""
+    options = BuildOptions(tensors=graph_tensors())
+    net = artifact_of(graph_net(tmp_path / "graph.onnx"))
+    plan = load_backend("trt-rtx").build_plan(net, batch_sizes=(1,), options=options)
+    assert plan.options["profiles"].startswith("ids 1x5..1x5 (opt 1x5) mask 1x5")
+    assert len(plan.data) > 1000
+
+
+@pytest.mark.parametrize("axes", [("?", "?"), ("n", "t")])
+def test_axes_that_an_exporter_gave_one_name_may_differ(tmp_path, axes):
+    """TensorRT refuses other sizes of axes of one name; ch_ppocr_mobile_v2.0_cls_infer.onnx names both sides "?"."""
+    shape, path = ("n", 1, *axes), tmp_path / "named.onnx"
+    path.write_bytes(graph([node("Relu", ["x"])], shape=shape))
+    image = ModelInput(name="x", dtype="float32", shape=(1, 1, 8, 12), batch_axis=0, free_axes=(0, 2, 3))
+    tensors = ModelTensors(inputs=(image,), outputs=(ModelOutput(name="y", batch_axis=0),))
+    options = BuildOptions(tensors=tensors)
+    plan = load_backend("trt-rtx").build_plan(artifact_of(path), batch_sizes=(1, 4), options=options)
+    assert plan.options["profiles"].endswith("x 1x1x8x12..4x1x8x12 (opt 4x1x8x12)")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.backends.trt.api import RANGES_RECIPE, LogLines, TrtApi, make_logger
+from harness.backends.trt.axes import with_names_apart
 from harness.backends.trt.calibrator import apply_ranges, read_ranges
 from harness.backends.trt.options import TrtOptions
 from harness.backends.trt.profiles import choose_profiles, describe_profiles, shape_profiles
@@ -150,10 +151,8 @@ def build_plan(
         raise BuildError(f"TensorRT {api.version} made no builder ({lines.reason()}): {error}") from error
     notes = load_plugins(api, options.plugins)
     network, parser = parse_onnx(
-        api, builder, Path(artifact.onnx_path), lines=lines, logger=logger, recipe=artifact.recipe
+        api, builder, Path(artifact.onnx_path), lines=lines, logger=logger, recipe=artifact.recipe, tensors=tensors
     )
-    if tensors is None:
-        _check_classifier(network, artifact.onnx_path)
     network.name = artifact.model  # the default name counts builds, and would make equal plans differ
     config = builder.create_builder_config()
     site = _Site(
@@ -183,10 +182,19 @@ def build_plan(
     )
 
 
-def parse_onnx(api: TrtApi, builder: Any, path: Path, *, lines: LogLines, logger: Any, recipe: str) -> tuple[Any, Any]:
-    """Return the network and its parser, which owns the weights.
+def parse_onnx(
+    api: TrtApi,
+    builder: Any,
+    path: Path,
+    *,
+    lines: LogLines,
+    logger: Any,
+    recipe: str,
+    tensors: ModelTensors | None = None,
+) -> tuple[Any, Any]:
+    """Return the network and its parser, which owns the weights; `tensors`: of a model of any graph.
 
-    Raises: BuildError with every error of the parser, or for an empty network.
+    Raises: BuildError with every error of the parser, or for an empty network or one that is no classifier.
     """
     network = builder.create_network(api.network_flags(recipe))
     if network is None:
@@ -196,6 +204,8 @@ def parse_onnx(api: TrtApi, builder: Any, path: Path, *, lines: LogLines, logger
         model = path.read_bytes()
     except OSError as error:
         raise BuildError(f"{path}: cannot be read ({error.strerror})") from error
+    if tensors is not None:
+        model = with_names_apart(model, tensors)
     if not parser.parse(model, path=str(path)) or parser.num_errors:
         found = [parser_error(parser.get_error(k), path) for k in range(parser.num_errors)]
         raise BuildError(f"{path}: TensorRT {api.version} cannot parse it: {'; '.join(found) or lines.reason()}")
@@ -203,10 +213,12 @@ def parse_onnx(api: TrtApi, builder: Any, path: Path, *, lines: LogLines, logger
         raise BuildError(
             f"{path}: the model is empty ({network.num_inputs} inputs, {network.num_outputs} outputs); is it ONNX?"
         )
+    if tensors is None:
+        _check_classifier(network, path)
     return network, parser
 
 
-def _check_classifier(network: Any, path: str) -> None:
+def _check_classifier(network: Any, path: Path) -> None:
     if network.num_inputs != 1 or network.num_outputs != 1:
         raise BuildError(
             f"{path}: {network.num_inputs} inputs and {network.num_outputs} outputs; a classifier has one of each"
