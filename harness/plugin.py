@@ -257,7 +257,7 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
             benchmarks.quiet = True
     usable = "; ".join(" ".join([a.backend, *(f"{k} {v}" for k, v in a.versions.items())]) for a in plan.backends)
     taken = lines_of_taken(config.pluginmanager, config.invocation_params.args)
-    return [f"backends: {usable}", *plan.lines_left_out(), *taken]
+    return [f"backends: {usable}", *plan.lines_left_out(), *plan.lines_of_models(), *taken]
 
 
 # -- running

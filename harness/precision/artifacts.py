@@ -109,7 +109,10 @@ def _checked_digest(spec: ModelSpec) -> str:
 
 
 def _exported(spec: ModelSpec) -> dict[str, str]:
-    return export_facts(load_model(spec.onnx_path, with_weights=False)) if spec.is_onnx else {}
+    if not spec.is_onnx:
+        return {}
+    baked = {"batch": f"{spec.max_batch}, baked in ({spec.baked_by})"} if spec.baked_by else {}
+    return export_facts(load_model(spec.onnx_path, with_weights=False)) | baked
 
 
 def _kept(spec: ModelSpec, recipe: Recipe, patterns: tuple[str, ...]) -> tuple[str, ...]:
