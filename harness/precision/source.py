@@ -2,17 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from harness.errors import DataError
-from harness.models.onnx_graph import load_model, quantized_nodes
+from harness.models.onnx_graph import export_facts, load_model, model_digest, quantized_nodes
 from harness.models.output_shapes import baked_batch, is_column, output_dimensions
-from harness.specs import ModelSpec
+from harness.precision.keeping import check_keeps, matching_nodes
+from harness.precision.recipe import Recipe
+from harness.specs import ModelSpec, Precision
 from harness.store.cache import ContentCache
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """What a recipe starts from."""
+
+    spec: ModelSpec  # of the file with the scored output alone
+    sha256: str  # of that file
+    given_sha256: str  # of the model as given
+    exported: dict[str, str]  # what the model's file says of itself
+    kept_float: tuple[str, ...]  # nodes that are not converted
+
+
+def open_source(spec: ModelSpec, recipe: Recipe, keep_float: Sequence[str], *, cache_dir: str) -> Source:
+    """Check a model's file and return what a recipe starts from.
+
+    Raises: as `scored_source`; DataError for another digest than the card's, or a pattern of `keep_float` that matches
+    no node; Unsupported for a recipe that cannot keep nodes.
+    """
+    given, exported = _checked_digest(spec), _exported(spec)
+    kept = _kept(spec, recipe, keep_float)
+    scored, sha256 = scored_source(spec, source_sha256=given, cache_dir=cache_dir)
+    return Source(spec=scored, sha256=sha256, given_sha256=given, exported=exported, kept_float=kept)
 
 
 def scored_source(spec: ModelSpec, *, source_sha256: str, cache_dir: str) -> tuple[ModelSpec, str]:
@@ -50,6 +76,33 @@ def scored_source(spec: ModelSpec, *, source_sha256: str, cache_dir: str) -> tup
                 _flatten(alone, spec.output_name)
             entry = cache.put(key, alone.SerializeToString(), name=f"{spec.name}.onnx", meta={})
     return replace(spec, onnx_path=entry.path), entry.sha256
+
+
+def _checked_digest(spec: ModelSpec) -> str:
+    """Return the sha256 of the model with its external data. Raises: DataError when it is not the card's."""
+    found = model_digest(spec.onnx_path)
+    if spec.sha256 and found != spec.sha256:
+        raise DataError(
+            f"{spec.onnx_path}: the sha256 of model and external data is {found[:12]}..., not the "
+            f"{spec.sha256[:12]}... of its card; restore the files, or write the card anew if the change is meant"
+        )
+    return found
+
+
+def _exported(spec: ModelSpec) -> dict[str, str]:
+    if not spec.is_onnx:
+        return {}
+    baked = {"batch": f"{spec.max_batch}, baked in ({spec.baked_by})"} if spec.baked_by else {}
+    return export_facts(load_model(spec.onnx_path, with_weights=False)) | baked
+
+
+def _kept(spec: ModelSpec, recipe: Recipe, patterns: Sequence[str]) -> tuple[str, ...]:
+    """Return the nodes that stay in float. Raises: DataError for a pattern without one; Unsupported."""
+    if not patterns or not spec.is_onnx:
+        return ()
+    nodes = matching_nodes(load_model(spec.onnx_path, with_weights=False), patterns, name=spec.name)
+    check_keeps(recipe, name=spec.name)
+    return () if recipe.precision is Precision.FP32 else nodes
 
 
 def _check_quantized(model: ModelProto, spec: ModelSpec) -> None:
