@@ -22,11 +22,9 @@ from harness.worker.interrupts import INTERRUPTS
 
 if TYPE_CHECKING:  # imported when a test runs: SciPy alone would double the time of --collect-only
     from harness.run.case import CaseRun
-    from harness.run.operators import OperatorCell, OperatorRun
     from harness.run.session import RunSession
 
 CASE_FIXTURE = "case_run"
-OPERATORS_FIXTURE, OPERATORS_MARK = "operator_verdict", "operators"
 OF_WHOLE_RUNS = {"presence"}  # gates that no test asks
 ASKED_WITH = {"baseline": {"joint"}}  # gate that a test asks -> those that look at all its cases together
 ONE_PROCESS = "runs-in-one-process"  # the id of our tests where pytest-xdist would share them out
@@ -42,7 +40,6 @@ class _State:
         self.plan: Plan | None = None
         self.error: HarnessError | None = None
         self.session: RunSession | None = None
-        self.operators: OperatorRun | None = None
         self.options: HarnessOptions | None = None
         self.n_generated = 0  # tests of ours before -k and -m
         self.is_whole = False  # none was deselected
@@ -118,7 +115,6 @@ def pytest_configure(config: pytest.Config) -> None:
         "latency: times inference",
         "throughput: runs several inferences at once; only with --throughput",
         "build: builds engines and reads back what they run in",
-        "operators: runs nets of one operator each; only with -m operators",
         "invariance: checks that neighbours, slot and batch size do not matter",
         f"gate(name): what `verdict` answers, for the cases it applies to: {', '.join(g.name for g in list_gates())}",
     ):
@@ -127,8 +123,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Parametrize every test that takes `case_run` or `verdict` with the cases of this run that it is for."""
-    if OPERATORS_FIXTURE in metafunc.fixturenames:
-        _add_operator_cells(metafunc)
     if CASE_FIXTURE not in metafunc.fixturenames:  # `verdict` takes it too
         return
     if hasattr(metafunc.config, "workerinput"):  # of pytest-xdist: its controller sees the id, and refuses
@@ -149,22 +143,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize(CASE_FIXTURE, cases, ids=[case.id for case in cases], indirect=True, scope="session")
     if wants_size:
         metafunc.parametrize("batch_size", shared, ids=[f"batch{size}" for size in shared])
-
-
-def _add_operator_cells(metafunc: pytest.Metafunc) -> None:
-    """Parametrize a test of operators with backends and precisions, where it was asked for by its marker."""
-    state = metafunc.config.stash[STATE]
-    cells: tuple[OperatorCell, ...] = ()
-    if _asks_operators(metafunc.config) and not hasattr(metafunc.config, "workerinput"):
-        from harness.run.operators import cells_of
-
-        state.cases()
-        cells = cells_of(state.options, state.plan.backends) if state.plan and state.options else ()
-    metafunc.parametrize(OPERATORS_FIXTURE, cells, ids=[cell.id for cell in cells], indirect=True, scope="session")
-
-
-def _asks_operators(config: pytest.Config) -> bool:
-    return OPERATORS_MARK in (config.option.markexpr or "")
 
 
 @pytest.hookimpl(optionalhook=True)  # pytest-xdist's
@@ -219,8 +197,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     state = config.stash[STATE]
     if state.error:
         raise pytest.UsageError(str(state.error))
-    if not _asks_operators(config):  # nobody is told of what belongs to another job
-        items[:] = [item for item in items if OPERATORS_FIXTURE not in _fixtures(item)]
     if state.plan:
         # A test that fits none of the cases was generated without one: nothing to run, and no skip to explain.
         items[:] = [item for item in items if _case_id(item) or CASE_FIXTURE not in _fixtures(item)]
@@ -348,19 +324,6 @@ def case_run(request: pytest.FixtureRequest, harness_session: RunSession) -> Ite
     harness_session.close_case(run)
 
 
-@pytest.fixture(scope="session")
-def operator_verdict(request: pytest.FixtureRequest) -> list[str]:
-    """What is wrong with a backend's operators in one precision, in a line each; none where nothing is."""
-    from harness.run.operators import OperatorRun, run_cell
-
-    state, cell = request.config.stash[STATE], request.param
-    if state.plan is None or state.options is None:
-        raise pytest.UsageError("no backend was planned")
-    state.operators = state.operators or OperatorRun(options=state.options)
-    versions = next(one.versions for one in state.plan.backends if one.backend == cell.backend)
-    return state.operators.verdict(cell, run_cell(cell, state.options, versions))
-
-
 @pytest.fixture
 def verdict(request: pytest.FixtureRequest, harness_session: RunSession, case_run: CaseRun) -> GateAnswer:
     """What the gate of the test's mark says of one case: `assert verdict.ok, verdict.message`."""
@@ -482,10 +445,6 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """End with one table."""
     state = config.stash[STATE]
-    if state.operators is not None:
-        terminalreporter.section("operators")
-        for line in state.operators.finish():
-            terminalreporter.write_line(line)
     if state.session is None:
         return
     terminalreporter.section("engines")

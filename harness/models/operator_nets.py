@@ -504,6 +504,12 @@ def _shapes(generator: np.random.Generator) -> Iterator[Usage]:
     )
     halves = {"axis": 2, "num_outputs": 2}
     yield Usage(operator="Split", variant="count", data=(x,), attributes=halves, n_outputs=2, first_set=18)
+    yield from _padded(x)
+    yield from _spread(generator, x)
+    yield from _resizes(generator)
+
+
+def _padded(x: Array) -> Iterator[Usage]:
     pads = [0, 0, 1, 2, 0, 0, 2, 1]
     for mode in ("constant", "reflect", "edge"):
         yield Usage(
@@ -517,6 +523,9 @@ def _shapes(generator: np.random.Generator) -> Iterator[Usage]:
             attributes={"mode": mode},
             first_set=11,
         )
+
+
+def _spread(generator: np.random.Generator, x: Array) -> Iterator[Usage]:
     yield Usage(operator="Expand", variant="channel", data=(x[:, :1, :, :1],), constants=(_ints(2, 3, 4, 5),))
     yield Usage(operator="Tile", variant="rank4", data=(x,), constants=(_ints(1, 2, 1, 2),))
     for variant, attributes in (("dcr", {}), ("crd", {"mode": "CRD"})):
@@ -528,7 +537,6 @@ def _shapes(generator: np.random.Generator) -> Iterator[Usage]:
         operator="SpaceToDepth", variant="2", data=(_floats(generator, 1, 2, 4, 6),), attributes={"blocksize": 2}
     )
     yield Usage(operator="Shape", variant="rank4", data=(x,))
-    yield from _resizes(generator)
 
 
 def _resizes(generator: np.random.Generator) -> Iterator[Usage]:

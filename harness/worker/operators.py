@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.backends import load_backend
-from harness.errors import BuildError, HarnessError, Unsupported
-from harness.models.onnx_graph import one_line, sort_nodes
+from harness.errors import HarnessError, Unsupported
+from harness.models.onnx_graph import one_line
 from harness.models.operator_nets import OperatorNet, operator_nets
-from harness.models.tensors import tensors_of_file
+from harness.models.operator_reference import reference_outputs, write_net
 from harness.protocols import Backend, Progress, RunsTensors
 from harness.records import Artifact, OperatorOutcome
-from harness.specs import DEFAULT_RECIPES, Case, InputsAsked, Precision
+from harness.specs import DEFAULT_RECIPES, Case, Precision
 from harness.store.cache import sha256_of_file
 from harness.worker.requests import OperatorsRequest
-
-if TYPE_CHECKING:
-    import onnx
 
 OK, WRONG, UNSUPPORTED, ERROR = "ok", "wrong", "unsupported", "error"
 # Largest accepted difference, of the reference's largest value (at least 1). FP16's serves runtimes that compute such
@@ -118,27 +113,10 @@ def difference(expected: NDArray[Any], found: NDArray[Any]) -> float:
     return float(np.abs(a - b)[finite].max() / max(1.0, float(np.abs(a[finite]).max())))
 
 
-def reference_outputs(net: OperatorNet) -> dict[str, NDArray[Any]]:
-    """Return what ONNX's reference evaluator makes of a net. Raises: Unsupported where it has no such operator."""
-    if net.expected is not None:
-        return {net.model.graph.output[0].name: net.expected}
-    evaluator = importlib.import_module("onnx.reference").ReferenceEvaluator
-    try:
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
-            model, feeds = net.plain or (net.model, net.feeds)
-            values = evaluator(model).run(None, dict(feeds))
-    except Exception as error:  # it raises anything
-        raise Unsupported(f"ONNX's reference evaluator cannot run it ({type(error).__name__})") from error
-    return {output.name: np.asarray(v) for output, v in zip(net.model.graph.output, values, strict=True)}
-
-
 def _run(backend: Backend, net: OperatorNet, request: OperatorsRequest, weight_bits: int) -> Mapping[str, NDArray[Any]]:
-    import onnx
-
     with tempfile.TemporaryDirectory(prefix="harness-operator-") as folder:
         path = Path(folder) / f"{net.operator}.onnx"
-        onnx.save(_in_precision(net, request.precision), str(path))
+        options = replace(request.build, tensors=write_net(net, request.precision, path))
         digest = sha256_of_file(path)
         artifact = Artifact(
             model=net.operator,
@@ -146,24 +124,10 @@ def _run(backend: Backend, net: OperatorNet, request: OperatorsRequest, weight_b
             recipe=DEFAULT_RECIPES[request.precision.value],
             onnx_path=str(path),
             sha256=digest,
-            source_sha256="" if request.precision is not Precision.FP32 else digest,
+            source_sha256=digest if request.precision is Precision.FP32 else "",
             weight_bits=weight_bits if request.precision is Precision.INT8 else 32,
         )
-        options = replace(request.build, tensors=tensors_of_file(onnx.load(str(path)), path, InputsAsked()))
         with backend.build(artifact, device=request.device, batch_sizes=(1,), options=options) as engine:
             if not isinstance(engine, RunsTensors):
                 raise Unsupported(f"{request.backend} takes one float32 image and gives one row an image")
             return dict(engine.run(net.feeds))
-
-
-def _in_precision(net: OperatorNet, precision: Precision) -> onnx.ModelProto:
-    """Return a net cast as the recipe casts it. Raises: BuildError."""
-    if precision is not Precision.FP16:
-        return net.model
-    float16 = importlib.import_module("onnxruntime.transformers.float16")
-    try:
-        converted: onnx.ModelProto = float16.convert_float_to_float16(net.model, keep_io_types=True)
-    except Exception as error:  # it raises anything
-        raise BuildError(f"{net.name}: FP16 conversion failed: {one_line(error)}") from error
-    sort_nodes(converted)
-    return converted

@@ -14,7 +14,6 @@ import msgspec
 from harness.errors import ConfigError, HarnessError
 from harness.protocols import Progress
 from harness.records import Availability, EngineFacts, OperatorOutcome
-from harness.specs import ModelSpec
 from harness.worker.measuring import MEASUREMENTS
 from harness.worker.opening import OpenCase
 from harness.worker.operators import operator_names, outcomes
@@ -71,8 +70,8 @@ class Service:
         self._stage("build")
         return tuple(outcomes(request, progress))
 
-    def inspect_model(self, question: OnnxQuestion, progress: Progress) -> ModelSpec:
-        """Read what an ONNX file says of itself."""
+    def inspect_model(self, question: OnnxQuestion, progress: Progress) -> object:
+        """Read what an ONNX file says of itself: a ModelSpec."""
         return inspected(question)
 
     def prepare(self, request: CaseRequest, progress: Progress) -> Prepared:
