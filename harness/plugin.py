@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # imported when a test runs: SciPy alone would double the tim
     from harness.run.session import RunSession
 
 CASE_FIXTURE = "case_run"
+OPERATORS = "operators"  # the mark of tests that are run only where it is asked for
 OF_WHOLE_RUNS = {"presence"}  # gates that no test asks
 ASKED_WITH = {"baseline": {"joint"}}  # gate that a test asks -> those that look at all its cases together
 ONE_PROCESS = "runs-in-one-process"  # the id of our tests where pytest-xdist would share them out
@@ -115,6 +116,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "latency: times inference",
         "throughput: runs several inferences at once; only with --throughput",
         "build: builds engines and reads back what they run in",
+        "operators: runs nets of one operator each; only with -m operators",
         "invariance: checks that neighbours, slot and batch size do not matter",
         f"gate(name): what `verdict` answers, for the cases it applies to: {', '.join(g.name for g in list_gates())}",
     ):
@@ -197,6 +199,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     state = config.stash[STATE]
     if state.error:
         raise pytest.UsageError(str(state.error))
+    if OPERATORS not in config.option.markexpr:  # nobody is told of what belongs to another job
+        items[:] = [item for item in items if not item.get_closest_marker(OPERATORS)]
     if state.plan:
         # A test that fits none of the cases was generated without one: nothing to run, and no skip to explain.
         items[:] = [item for item in items if _case_id(item) or CASE_FIXTURE not in _fixtures(item)]
@@ -257,7 +261,7 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
             benchmarks.quiet = True
     usable = "; ".join(" ".join([a.backend, *(f"{k} {v}" for k, v in a.versions.items())]) for a in plan.backends)
     taken = lines_of_taken(config.pluginmanager, config.invocation_params.args)
-    return [f"backends: {usable}", *plan.lines_left_out(), *taken]
+    return [f"backends: {usable}", *plan.lines_left_out(), *plan.lines_of_models(), *taken]
 
 
 # -- running

@@ -225,6 +225,17 @@ class Artifact:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorOutcome:
+    """What a backend made of a net of one operator."""
+
+    net: str  # operator/variant@operator set
+    operator: str
+    state: str  # ok, wrong, unsupported or error
+    error: float | None = None  # largest difference from the reference, of its largest value
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
     """One layer as the runtime executed it."""
 

@@ -289,6 +289,7 @@ class ModelSpec:
     task: str = "classification"  # what the output means: one of harness/tasks/
     output_kind: str = "probabilities"  # or logits
     max_batch: int | None = None  # the model's own fixed batch [images]; None means free
+    baked_by: str = ""  # the node that fixes the batch although the file's input leaves it free
     timing_only: bool = False  # no image of a data set is scored
     tensors: ModelTensors | None = None  # of a model of any graph; None: an image classifier
     graph: InputsAsked | None = None  # what a card says of the inputs of any graph: its file is still to be read

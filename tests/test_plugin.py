@@ -501,3 +501,19 @@ def test_the_exit_codes_are_those_of_the_table(suites, pytester):
     for wrong in ("--backend=opnvino", "--model=absent.onnx", "--no-such-option"):
         assert suites("--backend=fake-honest", wrong, fast=False).ret == 4
     assert (suites("--backend=fake-honest", "-k", "nothing").ret, meanings["5"]) == (5, "no test was selected")
+
+
+def test_operators_are_run_only_where_their_marker_asks(suites, pytester):
+    pytest.importorskip("onnxruntime")
+    backend = (f"--extension-dir={ROOT / 'tests' / 'odd_operators'}", "--backend=odd-operators", "--precision=int8")
+    without = suites("--collect-only", "--model=mlp", *backend, fast=False)
+    without.stdout.no_fnmatch_line("*test_operators.py*")
+    result = suites("-m", "operators", "--model=mlp", *backend, fast=False)
+    assert (result.ret, result.parseoutcomes()["failed"]) == (1, 1)
+    result.stdout.fnmatch_lines(["| Mul | wrong 10 of 10*", "*Mul: Mul/same@13 and 9 more wrong: differs by *"])
+    (found,) = (pytester.path / "reports" / "operators").glob("*/odd-operators-int8.json")
+    states = {one["operator"]: one["state"] for one in json.loads(found.read_text())["outcomes"]}
+    assert (states["Mul"], states["MaxPool"], states["Conv"]) == ("wrong", "unsupported", "ok")
+    accepted = suites("-m", "operators", "--model=mlp", *backend, "--update-baselines", fast=False)
+    assert (accepted.ret, accepted.parseoutcomes()["passed"]) == (0, 1)
+    assert (pytester.path / "baselines" / "operators" / "odd-operators-int8.json").is_file()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from harness.errors import ConfigError, DataError
 from harness.models.heavy import heavy_model_path, resnet101_112
 from harness.models.onnx_graph import model_digest, quantized_nodes, tensors_of
+from harness.models.output_shapes import baked_batch, dimensions_of, is_column, output_dimensions
 from harness.models.tensors import tensors_of_file
 from harness.specs import RAW_TASK, InputsAsked, ModelSpec
 
@@ -99,14 +100,16 @@ def why_no_classifier(model: onnx.ModelProto, path: Path, num_classes: object = 
 def _as_classifier(model: onnx.ModelProto, path: Path, given: Mapping[str, object]) -> dict[str, object]:
     input_name, batch, shape = _single_input(model, path)
     output_name, num_classes = _single_output(model, path, given.get("num_classes"))
+    baked = None if batch or given.get("max_batch") else baked_batch(model, input_name, output_name, path=path)
     return {
+        "baked_by": baked[1] if baked else "",
         "input_name": input_name,
         "input_shape": shape,
         "output_name": output_name,
         "num_classes": num_classes,
         "layout": layout_of_shape(shape),
         "output_kind": _output_kind(model, output_name),
-        "max_batch": batch,
+        "max_batch": baked[0] if baked else batch,
     }
 
 
@@ -148,14 +151,6 @@ def _check_external_data(model: onnx.ModelProto, path: Path) -> None:
             )
 
 
-def _dimensions(value: onnx.ValueInfoProto) -> list[int | None] | None:
-    """Return a value's shape, None for a free dimension, or None when not even its rank is known."""
-    tensor = value.type.tensor_type
-    if not tensor.HasField("shape"):
-        return None
-    return [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in tensor.shape.dim]
-
-
 def _single_input(model: onnx.ModelProto, path: Path) -> tuple[str, int | None, tuple[int, ...]]:
     """Return the input's name, fixed batch (None: free) and shape without the batch."""
     import onnx
@@ -170,10 +165,12 @@ def _single_input(model: onnx.ModelProto, path: Path) -> tuple[str, int | None, 
     if element != onnx.TensorProto.FLOAT:
         kind = onnx.TensorProto.DataType.Name(element).lower() if element else "of no tensor type"
         raise DataError(f"{path}: input {image.name} is {kind}; expected float32, keep float inputs when converting")
-    dimensions = _dimensions(image)
-    if dimensions is None or len(dimensions) not in (2, 4):
+    dimensions = dimensions_of(image)
+    if dimensions is None or len(dimensions) not in (2, 3, 4):
         found = "no known rank" if dimensions is None else f"rank {len(dimensions)} ({_text(dimensions)})"
-        raise DataError(f"{path}: input {image.name} has {found}; expected N x C x H x W, N x H x W x C or N x K")
+        raise DataError(
+            f"{path}: input {image.name} has {found}; expected N x C x H x W, N x H x W x C, N x H x W or N x K"
+        )
     batch, *rest = dimensions
     shape = tuple(size for size in rest if size is not None)
     if len(shape) != len(rest):
@@ -195,11 +192,8 @@ def _single_output(model: onnx.ModelProto, path: Path, num_classes: object) -> t
     if element not in (onnx.TensorProto.FLOAT, onnx.TensorProto.UNDEFINED):
         kind = onnx.TensorProto.DataType.Name(element).lower()
         raise DataError(f"{path}: output {output.name} is {kind}; expected float32 scores, one a class")
-    dimensions = _dimensions(output)
-    if dimensions is None or len(dimensions) != 2 or dimensions[1] is None:
-        inferred = onnx.shape_inference.infer_shapes(model).graph.output[0]
-        dimensions = _dimensions(inferred) or dimensions
-    if dimensions is not None and len(dimensions) != 2:
+    dimensions = output_dimensions(model, output.name)
+    if dimensions is not None and len(dimensions) != 2 and not is_column(dimensions):
         raise DataError(f"{path}: output {output.name} is {_text(dimensions)}; expected N x classes")
     classes = dimensions[1] if dimensions is not None else None
     if classes is None:
@@ -217,6 +211,8 @@ def layout_of_shape(shape: tuple[int, ...]) -> str:
     """Return the layout of an image of this shape, told by where a count of colours stands."""
     if len(shape) == 1:
         return "flat"
+    if len(shape) == 2:  # height and width alone
+        return "NCHW"
     return "NHWC" if shape[0] not in IMAGE_CHANNELS and shape[-1] in IMAGE_CHANNELS else "NCHW"
 
 

@@ -24,6 +24,7 @@ QUANTIZED_OPS = (*QDQ_OPS, "DynamicQuantizeLinear", "ConvInteger", "MatMulIntege
 QUANTIZED_PREFIX = "QLinear"  # ONNX's QLinearConv and QLinearMatMul, and more in the domain com.microsoft
 CASTING_OPS = (*QDQ_OPS, "Cast")
 SCALE_INPUT = 1
+ANY_CONSTANT_SET = 9  # the first whose Constant holds any type. Source: onnx/docs/Changelog.md, Constant-9
 WEIGHTS_ALONE_IR = 4  # source: onnx/docs/IR.md, "Initializers"
 # tf2onnx, Keras and PyTorch write the default domain either way.
 DEFAULT_DOMAINS = ("", "ai.onnx")
@@ -337,6 +338,12 @@ def inner_operators(model: ModelProto) -> frozenset[str]:
         found |= {node.op_type for node in graph.node}
         waiting += [inner for node in graph.node for inner in _graphs_of(node)]
     return frozenset(found)
+
+
+def mend_old_constants(model: ModelProto) -> None:
+    """Turn Constant nodes into initializers where they may hold other than floats but their operator set forbids it."""
+    if opset_of(model) < ANY_CONSTANT_SET:
+        constants_to_initializers(model)
 
 
 def constants_to_initializers(model: ModelProto) -> None:

@@ -5,18 +5,16 @@ from __future__ import annotations
 import importlib.util
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
-from harness.errors import BackendUnavailable, BuildError, ConfigError, DataError, Unsupported
-from harness.models.onnx_graph import check_model, check_scales, export_facts, load_model, model_digest, scales_digest
+from harness.errors import BackendUnavailable, BuildError, ConfigError, Unsupported
+from harness.models.onnx_graph import check_model, check_scales, load_model, scales_digest
 from harness.precision.calibration import CheckedCalibration
 from harness.precision.catalog import find_recipe
-from harness.precision.keeping import check_keeps, matching_nodes
 from harness.precision.recipe import QDQ, Conversion, ConversionRequest, Recipe
-from harness.precision.source import scored_source
+from harness.precision.source import Source, open_source
 from harness.protocols import CalibrationSet
 from harness.records import Artifact, Calibration, TensorCalibration
 from harness.specs import GIVEN_RECIPE, ImageRange, ModelSpec, Precision
@@ -50,42 +48,34 @@ def prepare_artifact(
     """
     chosen = find_recipe(precision, recipe)
     if spec.is_quantized != (recipe == GIVEN_RECIPE):
-        raise ConfigError(f"model {spec.name}: recipe {recipe} is not for a file that is {_kind(spec)}")
+        kind = "quantized already" if spec.is_quantized else "not quantized"
+        raise ConfigError(f"model {spec.name}: recipe {recipe} is not for a file that is {kind}")
     started = time.perf_counter_ns()
-    source_sha256, exported = _checked_digest(spec), _exported(spec)
-    kept = _kept(spec, chosen, keep_float)
-    spec, file_sha256 = scored_source(spec, source_sha256=source_sha256, cache_dir=cache_dir)
+    source = open_source(spec, chosen, keep_float, cache_dir=cache_dir)
     if chosen.convert is None:
-        given = _unchanged(spec, chosen, file_sha256, source_sha256, exported=exported, kept=kept)
-        return replace(given, prepare_ns=time.perf_counter_ns() - started)
+        return _unchanged(source, chosen, prepare_ns=time.perf_counter_ns() - started)
+    spec = source.spec
     _check_convertible(chosen, spec)
     if chosen.needs_calibration and calibration is None:
         raise ConfigError(f"model {spec.name}: recipe {recipe} needs calibration images; none were given")
     bits = chosen.weight_bits or weight_bits
     tools = dict(chosen.tool_versions())
     used = calibration if chosen.needs_calibration else None
-    key = _cache_key(
-        chosen,
-        spec,
-        source_sha256=file_sha256,
-        tools=tools,
-        bits=bits,
-        calibrated_by=used.fingerprint if used else "",
-        kept=kept,
-    )
-    entry, cache_hit = _made(chosen, spec, bits, used, kept=kept, key=key, cache_dir=cache_dir, rebuild=rebuild)
+    key = _cache_key(chosen, source, tools=tools, bits=bits, calibrated_by=used.fingerprint if used else "")
+    made = _made(chosen, spec, bits, used, kept=source.kept_float, key=key, cache_dir=cache_dir, rebuild=rebuild)
+    entry, cache_hit = made
     return Artifact(
         model=spec.name,
         precision=precision,
         recipe=recipe,
         onnx_path=entry.path,
         sha256=entry.sha256,
-        source_sha256=source_sha256,
+        source_sha256=source.given_sha256,
         output_kind=spec.output_kind,
-        exported=exported,
+        exported=source.exported,
         tools=tools,
         weight_bits=bits,
-        kept_float=kept,
+        kept_float=source.kept_float,
         calibration=_calibration_note(used, calibration_range, entry),
         cache_hit=cache_hit,
         prepare_ns=time.perf_counter_ns() - started,
@@ -93,71 +83,30 @@ def prepare_artifact(
     )
 
 
-def _kind(spec: ModelSpec) -> str:
-    return "quantized already" if spec.is_quantized else "not quantized"
-
-
-def _checked_digest(spec: ModelSpec) -> str:
-    """Return the sha256 of the model with its external data. Raises: DataError when it is not the card's."""
-    found = model_digest(spec.onnx_path)
-    if spec.sha256 and found != spec.sha256:
-        raise DataError(
-            f"{spec.onnx_path}: the sha256 of model and external data is {found[:12]}..., not the "
-            f"{spec.sha256[:12]}... of its card; restore the files, or write the card anew if the change is meant"
-        )
-    return found
-
-
-def _exported(spec: ModelSpec) -> dict[str, str]:
-    return export_facts(load_model(spec.onnx_path, with_weights=False)) if spec.is_onnx else {}
-
-
-def _kept(spec: ModelSpec, recipe: Recipe, patterns: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the nodes that stay in float. Raises: DataError for a pattern without one; Unsupported."""
-    if not patterns or not spec.is_onnx:
-        return ()
-    nodes = matching_nodes(load_model(spec.onnx_path, with_weights=False), patterns, name=spec.name)
-    check_keeps(recipe, name=spec.name)
-    return () if recipe.precision is Precision.FP32 else nodes
-
-
-def _unchanged(
-    spec: ModelSpec,
-    recipe: Recipe,
-    sha256: str,
-    source_sha256: str,
-    *,
-    exported: dict[str, str],
-    kept: tuple[str, ...],
-) -> Artifact:
+def _unchanged(source: Source, recipe: Recipe, *, prepare_ns: int) -> Artifact:
     return Artifact(
-        model=spec.name,
+        model=source.spec.name,
         precision=recipe.precision,
         recipe=recipe.name,
-        onnx_path=spec.onnx_path,
-        sha256=sha256,
-        source_sha256=source_sha256,
-        output_kind=spec.output_kind,
-        exported=exported,
+        onnx_path=source.spec.onnx_path,
+        sha256=source.sha256,
+        source_sha256=source.given_sha256,
+        output_kind=source.spec.output_kind,
+        exported=source.exported,
         weight_bits=FP32_BITS,
-        kept_float=kept,
+        kept_float=source.kept_float,
+        prepare_ns=prepare_ns,
     )
 
 
 def _cache_key(
-    recipe: Recipe,
-    spec: ModelSpec,
-    *,
-    source_sha256: str,
-    tools: dict[str, str],
-    bits: int,
-    calibrated_by: str,
-    kept: tuple[str, ...],
+    recipe: Recipe, source: Source, *, tools: dict[str, str], bits: int, calibrated_by: str
 ) -> dict[str, object]:
+    spec = source.spec
     return {
-        **({"kept_float": list(kept)} if kept else {}),
+        **({"kept_float": list(source.kept_float)} if source.kept_float else {}),
         "entry": ENTRY_REVISION,
-        "source": source_sha256,
+        "source": source.sha256,
         "recipe": recipe.name,
         "revision": recipe.revision,
         "weight_bits": bits,

@@ -41,6 +41,14 @@ class Plan:
         named = f"  not installed: {', '.join(missing)} (harness doctor says how)"
         return (*others, *((named,) if missing else ()))
 
+    def lines_of_models(self) -> tuple[str, ...]:
+        """Return what was found in models' files that decides how they run."""
+        return tuple(
+            f"  {model.name}: batch {model.max_batch} is baked in ({model.baked_by}); it runs at that batch alone"
+            for model in self.models.values()
+            if model.baked_by
+        )
+
     def writes(self, case: Case) -> str:
         """Return what the recipe of a case writes into its file: qdq, cast or nothing."""
         return find_recipe(case.precision, case.recipe).writes

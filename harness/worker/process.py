@@ -46,6 +46,8 @@ FIRST_STAGE = {
     "time_step": "time",
     "throughput": "time",
     "origins": "import",
+    "operator_names": "import",
+    "run_operators": "build",
 }
 # The package alone is taken from here, not the folder that it lies in: in an installation that is `site-packages`, and
 # another environment's worker would test this one's runtimes.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from harness.records import Artifact, EffectivePrecision, EngineFacts, EngineFile, Layer, Support, Throughput
-from harness.specs import BuildOptions, Case, DatasetRequest, InputsAsked, ModelSpec, TimingPlan
+from harness.specs import BuildOptions, Case, DatasetRequest, InputsAsked, ModelSpec, Precision, TimingPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +77,17 @@ class OnnxQuestion:
     overrides: dict[str, float] = field(default_factory=dict)
     inputs: InputsAsked = field(default_factory=InputsAsked)
     is_scored: bool = True  # a data set is there
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorsRequest:
+    """Which nets of one operator to run on a backend; with no names, all that there are."""
+
+    backend: str
+    device: str
+    precision: Precision
+    build: BuildOptions
+    nets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

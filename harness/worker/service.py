@@ -13,16 +13,17 @@ import msgspec
 
 from harness.errors import ConfigError, HarnessError
 from harness.protocols import Progress
-from harness.records import Availability, EngineFacts
-from harness.specs import ModelSpec
+from harness.records import Availability, EngineFacts, OperatorOutcome
 from harness.worker.measuring import MEASUREMENTS
 from harness.worker.opening import OpenCase
+from harness.worker.operators import operator_names, outcomes
 from harness.worker.probing import facts_of, inspected, needs_of, origin_of, probed
 from harness.worker.requests import (
     BackendNeeds,
     CaseRequest,
     ModuleOrigin,
     OnnxQuestion,
+    OperatorsRequest,
     Prepared,
     StepRequest,
     TimersRequest,
@@ -31,6 +32,7 @@ from harness.worker.swallowed import SWALLOWED
 from harness.worker.timers import OpenArms
 
 PROGRESS_INTERVAL_NS = 200_000_000
+TOLD_AT_ONCE = ("probe", "run_operators")
 UNTOLD = ("time_step",)  # so many and so short that the log would hold nothing else
 
 
@@ -59,8 +61,17 @@ class Service:
         """Import modules and say where they lie."""
         return tuple(map(origin_of, modules))
 
-    def inspect_model(self, question: OnnxQuestion, progress: Progress) -> ModelSpec:
-        """Read what an ONNX file says of itself."""
+    def operator_names(self, request: OperatorsRequest, progress: Progress) -> tuple[str, ...]:
+        """Return the names of the nets of one operator each that a precision has."""
+        return operator_names(request.precision)
+
+    def run_operators(self, request: OperatorsRequest, progress: Progress) -> tuple[OperatorOutcome, ...]:
+        """Run nets of one operator each; the parent sees how far it came if one of them crashes."""
+        self._stage("build")
+        return tuple(outcomes(request, progress))
+
+    def inspect_model(self, question: OnnxQuestion, progress: Progress) -> object:
+        """Read what an ONNX file says of itself: a ModelSpec."""
         return inspected(question)
 
     def prepare(self, request: CaseRequest, progress: Progress) -> Prepared:
@@ -122,6 +133,8 @@ ARGUMENTS: dict[str, Any] = {  # all others take a CaseRequest
     "describe": tuple[str, ...],
     "origins": tuple[str, ...],
     "inspect_model": OnnxQuestion,
+    "operator_names": OperatorsRequest,
+    "run_operators": OperatorsRequest,
     "open_timers": TimersRequest,
     "time_step": StepRequest,
 }
@@ -134,8 +147,8 @@ def serve(channel: Any) -> None:
     for message in channel:
         call = msgspec.json.decode(message, type=dict[str, msgspec.Raw])
         name = msgspec.json.decode(call["call"], type=str)
-        # Probing reports every step: the parent must know which backend was being probed when a worker dies.
-        interval_ns = 0 if name == "probe" else PROGRESS_INTERVAL_NS
+        # Some report every step: the parent must know what was being done when a worker dies.
+        interval_ns = 0 if name in TOLD_AT_ONCE else PROGRESS_INTERVAL_NS
         _send(channel, _answer(service, name, call["value"], _reporter(channel, interval_ns)))
 
 

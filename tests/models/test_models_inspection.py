@@ -149,11 +149,11 @@ def test_external_data_outside_the_folder(tmp_path, write, location):
     [
         (classifier(inputs=("image", "mask")), "has 2 inputs (image, mask); expected one"),
         (classifier(outputs=("scores", "gemm")), "has 2 outputs (scores, gemm); expected one"),
-        (classifier(("N", 4, 4)), "rank 3 (? x 4 x 4); expected N x C x H x W"),
+        (classifier(("N", 1, 2, 2, 4)), "rank 5 (? x 1 x 2 x 2 x 4); expected N x C x H x W"),
         (classifier(("N", 1, "H", "W")), "only the batch may be free"),
         (classifier(element=TensorProto.UINT8), "input image is uint8; expected float32"),
         (classifier(element=TensorProto.FLOAT16), "input image is float16; expected float32"),
-        (classifier(out=("N", 10, 1)), "output scores is ? x 10 x 1; expected N x classes"),
+        (classifier(out=("N", 10, 2)), "output scores is ? x 10 x 2; expected N x classes"),
     ],
 )
 def test_what_is_no_single_input_classifier(write, model, message):

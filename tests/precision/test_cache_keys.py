@@ -16,6 +16,7 @@ from harness.datasets import fingerprint_range
 from harness.models.onnx_graph import model_digest
 from harness.precision import find_recipe
 from harness.precision.artifacts import _cache_key
+from harness.precision.source import Source
 from harness.specs import Precision
 from harness.store.cache import ContentCache, key_digest
 
@@ -25,6 +26,7 @@ CONVERTING = {
     "tools": {"onnx": "9"},
     "bits": 7,
     "calibrated_by": "other images",
+    "kept_float": ("/fc/Gemm",),
 }
 OPTIONS = {
     "tf32": True,
@@ -41,17 +43,28 @@ OPTIONS = {
     "cutoff": 0.5,
 }
 DEFAULTS = TrtOptions()
-ARTIFACT = {"sha256": "b" * 64, "model": "other", "precision": "fp16", "recipe": "trt-minmax"}
+ARTIFACT = {
+    "sha256": "b" * 64,
+    "model": "other",
+    "precision": "fp16",
+    "recipe": "trt-minmax",
+    "kept_float": ("/fc/Gemm",),
+}
 GPU = {"name": "another GPU", "compute_capability": "10.0", "driver": "600.1", "cuda_version": "13.1"}
 
 
 def converted_key(spec, recipe, **changes):
     given = {"source_sha256": "a" * 64, "tools": {"onnx": "1"}, "bits": 8, "calibrated_by": "images", **changes}
-    return key_digest(_cache_key(recipe, spec, **given))
+    source = source_of(spec, given.pop("source_sha256"), given.pop("kept_float", ()))
+    return key_digest(_cache_key(recipe, source, **given))
+
+
+def source_of(spec, sha256, kept_float=()):
+    return Source(spec=spec, sha256=sha256, given_sha256=sha256, exported={}, kept_float=kept_float)
 
 
 def plan_key(*, options=DEFAULTS, batch_sizes=(1, 8), version="10.1", module="tensorrt", images="i", **changes):
-    artifact = {"sha256": "a" * 64, "model": "mlp", "precision": "int8", "recipe": "trt-entropy2"}
+    artifact = {"sha256": "a" * 64, "model": "mlp", "precision": "int8", "recipe": "trt-entropy2", "kept_float": ()}
     gpu = {"name": "a GPU", "compute_capability": "9.0", "driver": "580.1", "cuda_version": "13.0"}
     builder = SimpleNamespace(
         artifact=SimpleNamespace(**{**artifact, **{k: v for k, v in changes.items() if k in artifact}}),
@@ -59,6 +72,7 @@ def plan_key(*, options=DEFAULTS, batch_sizes=(1, 8), version="10.1", module="te
         api=SimpleNamespace(version=version, trt=SimpleNamespace(__name__=module)),
         calibrating=SimpleNamespace(is_asked=True),
         _batch_sizes=batch_sizes,
+        tensors=None,
     )
     device = SimpleNamespace(**{**gpu, **{k: v for k, v in changes.items() if k in gpu}})
     return key_digest(Builder.plan_key(builder, device, SimpleNamespace(fingerprint=images)))
@@ -145,6 +159,6 @@ def test_what_is_unchanged_is_a_hit(tmp_path):
     minmax = find_recipe(Precision.INT8, "qdq-minmax")
     assert converted_key(spec, minmax) == converted_key(spec, minmax)
     assert plan_key() == plan_key()
-    key = _cache_key(minmax, spec, source_sha256="a", tools={}, bits=8, calibrated_by="")
+    key = _cache_key(minmax, source_of(spec, "a"), tools={}, bits=8, calibrated_by="")
     ContentCache(tmp_path, "artifacts").put(key, b"model", name="m", meta={})
     assert ContentCache(tmp_path, "artifacts").lookup(dict(key)).state == "hit"

@@ -172,3 +172,17 @@ def test_wide_quantizes_what_lies_between_products(tmp_path, prepare):
         }
     assert pairs["qdq-wide"] == {"Add": True, "AveragePool": True, "Concat": True}
     assert not all(pairs["qdq-outputs"].values())
+
+
+@pytest.mark.parametrize("opset", [7, 8])
+@pytest.mark.parametrize(("precision", "recipe"), [case for case in CASES if case[1] != "qdq-search"])
+def test_an_integer_constant_before_operator_set_9_is_converted(tmp_path, prepare, precision, recipe, opset):
+    nodes = [
+        helper.make_node("Constant", [], ["s"], value=numpy_helper.from_array(np.array([-1, 64], np.int64))),
+        helper.make_node("Reshape", ["image", "s"], ["f"], name="reshape"),
+        helper.make_node("Gemm", ["f", "w", "b"], ["probabilities"], name="fc"),
+    ]
+    weights = {"w": np.ones((64, 10), np.float32), "b": np.zeros(10, np.float32)}
+    path = onnx_nets.save_net(tmp_path / "old.onnx", nodes, weights, opset=opset, ir=4)
+    artifact = prepare(spec_of(path), precision, recipe)
+    onnx.checker.check_model(artifact.onnx_path, full_check=True)

@@ -19,6 +19,7 @@ from harness.models.onnx_graph import (
     INSTALL_HINT,
     constants_to_initializers,
     load_model,
+    mend_old_constants,
     node_id,
     opset_of,
     raise_ir,
@@ -77,6 +78,7 @@ def _raised(model: ModelProto, name: str) -> ModelProto:
         if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
             raise BuildError(f"model {name}: {node_id(node)} ({node.op_type}) holds a graph; BF16 cannot cast within")
     raise_ir(model)
+    mend_old_constants(model)
     state_kernels(model)
     model = raise_opset(model, MIN_OPSET, name=f"model {name}", why="has no BF16 convolution")
     model.ir_version = max(model.ir_version, MIN_IR_VERSION)

@@ -14,7 +14,15 @@ import numpy as np
 
 from harness.errors import BuildError
 from harness.models.feeds import seeded_feeds
-from harness.models.onnx_graph import INSTALL_HINT, load_model, one_line, raise_ir, sort_nodes, state_kernels
+from harness.models.onnx_graph import (
+    INSTALL_HINT,
+    load_model,
+    mend_old_constants,
+    one_line,
+    raise_ir,
+    sort_nodes,
+    state_kernels,
+)
 from harness.precision.activations import ActivationReader
 from harness.precision.calibration import implied_range
 from harness.precision.keeping import name_kept
@@ -42,6 +50,7 @@ def convert(request: ConversionRequest) -> Conversion:
 
     model = load_model(request.source)
     raise_ir(model)
+    mend_old_constants(model)
     state_kernels(model)
     warnings = (*_weight_warnings(model), *_activation_warnings(model, request))
     try:

@@ -24,6 +24,7 @@ from harness.models.onnx_graph import (
     constants_to_initializers,
     inner_operators,
     load_model,
+    mend_old_constants,
     node_id,
     one_line,
     opset_of,
@@ -131,6 +132,7 @@ def prepare_graph(source: Path, work_dir: Path, *, fold: bool = True) -> onnx.Mo
 
     model = load_model(source)
     raise_ir(model)
+    mend_old_constants(model)
     state_kernels(model)
     model = raise_opset(model, MIN_OPSET, name=str(source), why="has no per-channel quantization")
     if fold and any(node.op_type == "BatchNormalization" for node in model.graph.node):
