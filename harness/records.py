@@ -794,6 +794,22 @@ class ShardOrigin:
     is_whole: bool = False  # no test of it was deselected, and every one ran
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FireDrill:
+    """What became of faults that were planted on purpose: a gate that finds none of its own guards nothing."""
+
+    at: str  # UTC, ISO 8601
+    version: str  # of the harness whose gates were tried
+    n_plants: int
+    n_red: int  # that turned red as they must
+    missed: tuple[str, ...] = ()  # plants that did not, or were not run; "control" where the night without one was red
+
+    @property
+    def is_green(self) -> bool:
+        """Tell whether every plant turned red, and nothing else did."""
+        return 0 < self.n_plants == self.n_red and not self.missed
+
+
 class RecordKey(NamedTuple):
     """What a case of one run and the same case of another run, or its baseline, are matched by."""
 
@@ -961,3 +977,4 @@ class Run:
     url: str = ""  # where its page will be found
     shard: ShardOrigin | None = None  # of a run that is a shard
     n_shards: int = 0  # planned shards of a run that was merged
+    fire_drill: FireDrill | None = None  # the last one before it, in the same report folder; None: not run

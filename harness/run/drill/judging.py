@@ -1,0 +1,109 @@
+"""Plants in what is judged and in the judging itself: times, missing cases, forced verdicts, silent gates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from harness.errors import MeasurementError
+from harness.gates import (
+    JudgeOptions,
+    accepted_slowdown,
+    answer_of,
+    compare_runs,
+    list_gates,
+    subject_from_record,
+    wants_replay,
+)
+from harness.records import Outcome, Record, Run, Status
+from harness.run.drill.bench import Bench
+from harness.run.drill.plant import ERROR, Alarm, Plant, alarms_of
+from harness.run.drill.sound import ALPHA, MACHINE, NIGHT, SoundNight, sound_night, with_hits, with_times
+from harness.run.stored import load_judged_run
+from harness.specs import Precision
+from harness.store.runs import RunStore
+
+SLOWDOWN = 1.05
+
+
+def _slowed(bench: Bench) -> Sequence[Alarm]:
+    """Show an engine 5 % slower to the look, which must want pairs, and to the gate with those pairs."""
+    del bench
+    night = sound_night().changed(partial(with_times, ratio=SLOWDOWN), precision=Precision.INT8)
+    slow = next(record for record in night.records if record.case.precision is Precision.INT8)
+    (ours,), (theirs,) = subject_from_record(slow, "tonight").latencies, night.baselines[slow.key].latencies
+    margin = accepted_slowdown(slow, 1)
+    if margin is None or not wants_replay(ours, theirs, margin=margin, alpha=ALPHA, basis=slow.timing_basis):
+        return ()
+    return alarms_of(night.judged())
+
+
+def _missing(bench: Bench) -> Sequence[Alarm]:
+    """Compare a night with one that has a case less."""
+    del bench
+    records = sound_night().judged()
+    found = compare_runs(records, records[:-1], names=("the night before", "tonight"))
+    return [
+        Alarm(by=verdict.gate, told=f"{case_id}: {verdict.message}")
+        for case_id, verdicts in found.verdicts
+        for verdict in verdicts
+        if verdict.is_failure
+    ]
+
+
+def _lossy() -> SoundNight:
+    return sound_night().changed(partial(with_hits, change=-150), precision=Precision.INT8)
+
+
+def _forced(bench: Bench) -> Sequence[Alarm]:
+    """Store a lossy night whose verdicts were all forced to pass, and read it back."""
+    night = _lossy()
+    forced = [_passing(record) for record in night.judged()]
+    run = Run(id="forced", started_at=NIGHT, command="", environment=MACHINE, backends=(), options={})
+    run = replace(run, gates=tuple(gate.name for gate in list_gates()), finished_at=NIGHT)
+    store = RunStore(bench.folder / "forced", replace(run, id="forced"))
+    store.finish(run, forced, summary=None)
+    return alarms_of(load_judged_run(Path(store.folder))[1])
+
+
+def _passing(record: Record) -> Record:
+    verdicts = tuple(replace(verdict, outcome=Outcome.SAME, is_failure=False) for verdict in record.verdicts)
+    return replace(record, verdicts=verdicts, status=Status.PASSED, reason="")
+
+
+def _silent_gate(bench: Bench) -> Sequence[Alarm]:
+    """Ask the suites' question of a record whose gate was left out of the judging."""
+    del bench
+    lossy = _lossy().judged(JudgeOptions(gates=frozenset({"floor"})))[-1]
+    try:
+        answer = answer_of(lossy, "fp32")
+    except MeasurementError as error:
+        return (Alarm(by=ERROR, told=str(error)),)
+    return () if answer.ok else (Alarm(by="fp32", told=answer.message),)
+
+
+PLANTS = (
+    Plant(name="slowed_5_percent", planted="an engine 5 % slower", red_by=("latency",), told="slower", act=_slowed),
+    Plant(
+        name="case_missing",
+        planted="a case of the night before that is not there tonight",
+        red_by=("baseline",),
+        told="in the night before only",
+        act=_missing,
+    ),
+    Plant(
+        name="verdicts_forced",
+        planted="a stored night whose verdicts were forced to pass",
+        red_by=("fp32",),
+        act=_forced,
+    ),
+    Plant(
+        name="check_disabled",
+        planted="a gate that was left out of the judging",
+        red_by=(ERROR,),
+        told="gave no verdict",
+        act=_silent_gate,
+    ),
+)
