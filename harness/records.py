@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import DataError
-from harness.specs import Case, ImageRange, Precision, Tolerance
+from harness.specs import Case, ImageRange, Precision, Tolerance, Waiver
 
 RECORD_SCHEMA = 3
 BLOCK_IMAGES = 100  # of a data set, that share a digest: ranges are compared on the blocks they share
@@ -742,6 +742,7 @@ class Verdict:
     metric: str = ""  # of samples: the metric that `value` is of; "" = top-1
     worst_slice: str = ""  # the class that lost significantly, in words; "" = none did
     model_change: str = ""  # "6ee4 -> a026": the other side's model file was another
+    waived: str = ""  # "waived until 2026-12-31: reason (link)": it failed, and the project knows
     upgrade: str = ""  # "onnxruntime 1.30.0 -> 1.32.0": the two sides ran on runtimes that were to be compared
 
     @property
@@ -830,6 +831,7 @@ class Record:
     # -- what was asked of it
     tolerance: Tolerance = field(default_factory=Tolerance)
     expects_loss: bool = False  # a planted victim: its loss is known and shown, not a failure
+    waivers: tuple[Waiver, ...] = ()  # of known failures of this case
     timing_only: bool = False  # there is nothing to score
     preprocessing: dict[str, str] = field(default_factory=dict)  # what the card does to images and labels
     # -- what was measured

@@ -9,6 +9,7 @@ import enum
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from typing import TypeVar
 
 from harness.errors import ConfigError
@@ -488,6 +489,25 @@ def batches_of_engine(model: ModelSpec, timing: TimingPlan, score_batch: int) ->
         return (model.max_batch,)
     # An engine is tuned for its largest batch: one that is never scored is not built for the scoring batch.
     return tuple(sorted(timing.batch_sizes if model.timing_only else {*timing.batch_sizes, score_batch}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiver:
+    """A known failure of some cases at one gate, accepted until a day; they still run and are judged."""
+
+    case: str  # an id, or a glob of ids
+    gate: str
+    reason: str
+    link: str  # to where it is followed up
+    expires: str  # the last day that it holds, ISO 8601
+
+    def matches(self, case_id: str) -> bool:
+        """Tell whether a case is one of them."""
+        return fnmatchcase(case_id, self.case)
+
+    def holds_on(self, day: str) -> bool:
+        """Tell whether it is in force on a day, ISO 8601."""
+        return day <= self.expires
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

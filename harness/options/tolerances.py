@@ -90,8 +90,8 @@ def parse_tolerances(
     scopes: dict[tuple[str, str, str], dict[str, float]] = {}
     for key, value in table.items():
         check_name(key, TABLES, where=source)
-        if key == "run":
-            continue  # options, read by the run
+        if key in ("run", "waiver"):
+            continue  # read by the run
         if key == "tolerance":
             _read_scope(
                 table_of(value, f"{source} [tolerance]"), model="", backends=backends, source=source, into=scopes

@@ -14,6 +14,7 @@ from harness.report.standing import BAD, Standing, has_real_loss
 from harness.store.history import changed_versions
 
 BY_DEFAULT = "by default"
+DOUBTFUL = {Standing.DID_NOT_RUN, Standing.NOT_JUDGED, Standing.INCONCLUSIVE, Standing.WAIVED}
 RANGES = "calibration ranges"  # differ between recipes of one model; a case's verdict names them
 
 
@@ -24,7 +25,7 @@ def tone_of_run(run: Run, rows: Sequence[Row], missing: Sequence[str]) -> str:
         return "bad"
     if has_failed_drill(run) or any(has_real_loss(row.record) for row in rows):
         return "warn"
-    if missing or not run.finished_at or {Standing.DID_NOT_RUN, Standing.NOT_JUDGED, Standing.INCONCLUSIVE} & standings:
+    if missing or not run.finished_at or DOUBTFUL & standings:
         return "warn"
     return "good" if {Standing.PASSED, Standing.IMPROVED} & standings else "warn"
 

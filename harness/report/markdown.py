@@ -40,6 +40,7 @@ SYMBOLS = {  # text symbols, so that a standing never rests on colour
     Standing.DID_NOT_RUN: "∅",
     Standing.NOT_JUDGED: "◌",
     Standing.INCONCLUSIVE: "◇",
+    Standing.WAIVED: "◐",
     Standing.EXPECTED_LOSS: "▽",
     Standing.IMPROVED: "▲",
     Standing.PASSED: "●",

@@ -37,7 +37,7 @@ UNBOUNDED_WIDTH = 1_000  # of a log: a row is one line
 GAP = 2  # between columns
 FLAGGED = "‡"
 STYLES = {"good": "green", "bad": "bold red", "warn": "yellow", "quiet": "yellow"}
-TOLD_BELOW = (*NEEDS_A_LOOK, Standing.EXPECTED_LOSS, Standing.UNSUPPORTED)
+TOLD_BELOW = (*NEEDS_A_LOOK, Standing.WAIVED, Standing.EXPECTED_LOSS, Standing.UNSUPPORTED)
 MAX_NAMED = 4  # cases of one reason
 
 

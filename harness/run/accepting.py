@@ -10,7 +10,8 @@ from harness.records import Outcome, Record, Status
 from harness.run.calibrated import calibration_notes
 from harness.run.cases import utc_now
 from harness.run.settings import cache_folder
-from harness.store.baselines import BaselineStore, failed_against_baseline, replaced_lines
+from harness.run.waiving import waiver_notes
+from harness.store.baselines import BaselineStore, failed_against_baseline, has_waived, replaced_lines
 from harness.store.controls import ControlStore
 
 MAX_NAMED = 3
@@ -23,7 +24,7 @@ def baseline_notes(
     options: HarnessOptions,
     clean: bool,
 ) -> list[str]:
-    """Write the baselines that were asked for, and return what to say of baselines and of the latency gate.
+    """Write the baselines that were asked for, and return what to say of them, of the latency gate and of waivers.
 
     records: judged, references left out. `clean`: nothing failed.
     Raises: BaselineError for a damaged file, ConfigError when the folder cannot be written.
@@ -33,7 +34,7 @@ def baseline_notes(
         notes = _written(store, controls, records, clean=clean, accepts_regressions=options.accept_regressions)
     else:
         notes = _missing(records)
-    return [*notes, *calibration_notes(options.baseline_dir, records)]
+    return [*notes, *calibration_notes(options.baseline_dir, records), *waiver_notes(options, records)]
 
 
 def accepted_lines(
@@ -53,6 +54,8 @@ def accepted_lines(
 def is_complete(record: Record) -> bool:
     """Tell whether a record has all that a baseline is for; half a one would make the next run blind."""
     if record.status is not Status.PASSED and not failed_against_baseline(record):
+        return False
+    if has_waived(record):  # what is known to be wrong is nothing to compare with
         return False
     if not record.latencies or any(latency.void for latency in record.latencies):
         return False
@@ -104,7 +107,7 @@ def _written(
             notes[0] += " (regressed, or not comparable: --accept-regressions writes them all the same)"
     n_partial = len(records) - len(whole)
     if clean and n_partial:
-        notes.append(f"baselines: {n_partial} not written: not scored, timed and judged in this run")
+        notes.append(f"baselines: {n_partial} not written: not scored, timed and judged in this run, or waived")
     return notes
 
 

@@ -1,4 +1,4 @@
-"""What all cases of a run share: tolerances, how workers are started, and the machine as each backend sees it."""
+"""What all cases of a run share: how workers are started, and the machine as each backend sees it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 
 import platformdirs
 
-from harness.backends import list_backends
 from harness.machine.environment import collect_environment, cpu_model
-from harness.options.tolerances import ToleranceTable, load_tolerances
 from harness.options.values import HarnessOptions
 from harness.protocols import Progress
 from harness.records import CPU, Environment
 from harness.run.case_worker import WorkerSettings
-from harness.run.plan import Plan
+from harness.run.plan import Plan, timing_of
+from harness.specs import BuildOptions, Case, ModelSpec
 from harness.worker.interpreter import Interpreter, environment_of, python_of
+from harness.worker.requests import CaseRequest
 
 HARNESS = "nn-engine-harness"  # a worker's is this process's, whatever its environment holds
 
@@ -38,9 +38,21 @@ def worker_settings(options: HarnessOptions, folder: Path, progress: Callable[[s
     )
 
 
-def tolerances_of(options: HarnessOptions) -> ToleranceTable:
-    """Read the tolerances of the project. Raises: ConfigError."""
-    return load_tolerances(Path(options.root), backends=list_backends())
+def case_request(case: Case, model: ModelSpec, options: HarnessOptions) -> CaseRequest:
+    """Return what a worker is told of a case whose outputs are not kept."""
+    return CaseRequest(
+        case=case,
+        model=model,
+        data=options.data,
+        build=BuildOptions(
+            num_threads=options.num_threads,
+            cache_dir=cache_folder(options.engine_cache),
+            rebuild=options.rebuild,
+            settings=options.build_settings,
+        ),
+        timing=timing_of(model, options),
+        score_batch=options.score_batch,
+    )
 
 
 class Environments:

@@ -137,6 +137,8 @@ class BaselineStore:
         """
         if record.status is not Status.PASSED and not failed_against_baseline(record):
             raise BaselineError(f"{record.case.id} {record.status}: only a passed case becomes a baseline")
+        if has_waived(record):
+            raise BaselineError(f"{record.case.id} passed by a waiver: only an unwaived case becomes a baseline")
         self._queued.update(self._files_of(record, accepted_by=accepted_by, accepted_at=accepted_at))
 
     def flush(self, *, is_clean: bool) -> tuple[Path, ...]:
@@ -310,6 +312,11 @@ def _replaced(record: Record, verdict: Verdict) -> str:
     return f"top-1 {100 * before:.2f} -> {100 * now:.2f} % ({verdict.n_lost} lost, {verdict.n_gained} gained)"
 
 
+def has_waived(record: Record) -> bool:
+    """Tell whether a record failed where a waiver takes it."""
+    return any(verdict.waived for verdict in record.verdicts)
+
+
 def failed_against_baseline(record: Record) -> bool:
     """Tell whether a record failed, and by nothing but the gates that read a baseline."""
     failing = {verdict.gate for verdict in record.verdicts if verdict.is_failure}
@@ -320,13 +327,13 @@ def _check_acceptable(record: Record, *, is_named: bool) -> None:
     if not is_measured(record):
         raise BaselineError(f"{record.case.id} ended in {record.status} ({record.reason}); there is nothing to accept")
     against_stored = baseline_gates()
-    others = [v for v in record.verdicts if v.is_failure and v.gate not in against_stored]
+    others = [v for v in record.verdicts if (v.is_failure or v.waived) and v.gate not in against_stored]
     if others:
         raise BaselineError(
             f"{record.case.id} failed gate {others[0].gate} ({others[0].message}); a baseline cannot excuse that, "
             "change the tolerance or fix the case"
         )
-    worse = next((v for v in record.verdicts if v.is_failure), None)
+    worse = next((v for v in record.verdicts if v.is_failure or v.waived), None)
     if worse is not None and not is_named:
         raise BaselineError(
             f"{record.case.id} failed gate {worse.gate} ({worse.message}); to accept that, name it: "

@@ -22,10 +22,11 @@ from harness.run.drill.bench import Bench
 from harness.run.drill.plant import ERROR, Alarm, Plant, alarms_of
 from harness.run.drill.sound import ALPHA, MACHINE, NIGHT, SoundNight, sound_night, with_hits, with_times
 from harness.run.stored import load_judged_run
-from harness.specs import Precision
+from harness.specs import Precision, Waiver
 from harness.store.runs import RunStore
 
 SLOWDOWN = 1.05
+LAST_DAY = "2025-12-31"  # the day before the drill's night
 
 
 def _slowed(bench: Bench) -> Sequence[Alarm]:
@@ -84,7 +85,30 @@ def _silent_gate(bench: Bench) -> Sequence[Alarm]:
     return () if answer.ok else (Alarm(by="fp32", told=answer.message),)
 
 
+def _lapsed_waiver(bench: Bench) -> Sequence[Alarm]:
+    """Waive the loss of a lossy night until that day, which must hold, and until the day before, which must not."""
+    del bench
+    waiver = Waiver(case="drill-*-int8", gate="*", reason="a drill", link="none", expires=NIGHT[: len(LAST_DAY)])
+    gates = ("fp32", "reference", "kernel", "baseline", "joint")
+    held, lapsed = ([replace(waiver, gate=gate, expires=day) for gate in gates] for day in (waiver.expires, LAST_DAY))
+    if alarms_of(_waived_night(held).judged()):
+        return ()
+    return alarms_of(_waived_night(lapsed).judged())
+
+
+def _waived_night(waivers: Sequence[Waiver]) -> SoundNight:
+    night = _lossy()
+    return replace(night, records=tuple(replace(record, waivers=tuple(waivers)) for record in night.records))
+
+
 PLANTS = (
+    Plant(
+        name="waiver_past_its_date",
+        planted="a loss whose waiver lapsed the day before",
+        red_by=("fp32",),
+        told=f"its waiver lapsed after {LAST_DAY}",
+        act=_lapsed_waiver,
+    ),
     Plant(name="slowed_5_percent", planted="an engine 5 % slower", red_by=("latency",), told="slower", act=_slowed),
     Plant(
         name="case_missing",
