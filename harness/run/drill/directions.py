@@ -13,11 +13,13 @@ from harness.records import Record, Verdict
 from harness.run.drill.bench import Bench
 from harness.run.drill.plant import Alarm, Plant
 from harness.run.drill.sound import (
+    ACCEPTED_DRIFT,
     ACCEPTED_GAP,
     ASKED_SPEEDUP,
     SoundNight,
     accuracy_of,
     sound_night,
+    with_drift,
     with_gap,
     with_hits,
     with_share,
@@ -156,6 +158,13 @@ DIRECTIONS = (
         number="drift between arrangements in a batch",
         worse=lambda: _changed(partial(with_gap, gap=10 * ACCEPTED_GAP)),
         better=lambda: _changed(partial(with_gap, gap=0.0)),
+        grows=False,
+    ),
+    Direction(
+        gate="drift",
+        number="drift of the outputs of any graph",
+        worse=lambda: _changed(partial(with_drift, drift=2 * ACCEPTED_DRIFT)),
+        better=lambda: _changed(partial(with_drift, drift=ACCEPTED_DRIFT / 2)),
         grows=False,
     ),
     Direction(

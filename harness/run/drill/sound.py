@@ -20,6 +20,8 @@ from harness.records import (
     PackedArray,
     Record,
     Replay,
+    SampleScores,
+    TensorDrift,
     TimingBasis,
     TimingSpread,
 )
@@ -32,6 +34,7 @@ ALPHA = 0.001
 TIME_NS, SPREAD = 100_000.0, 0.001  # of a call, and how far times scatter [fraction]
 ASKED_SPEEDUP, MAX_SLOWDOWN = 1.5, 0.02
 ACCEPTED_GAP = 1e-4
+N_SAMPLES, ACCEPTED_DRIFT = 32, 0.01
 NIGHT = "2026-01-01T02:00:00+00:00"
 QUIET = TimingSpread(batch_size=1, times_sd=0.003, times_n=40, pairs_sd=SPREAD, pairs_n=40, smallest_slowdown=0.004)
 MACHINE = Environment(
@@ -128,6 +131,24 @@ def with_share(record: Record, share: float) -> Record:
 def with_gap(record: Record, gap: float) -> Record:
     """Return a record whose outputs moved by so much between arrangements in a batch."""
     return replace(record, invariance=tuple(replace(check, largest_gap=gap) for check in record.invariance))
+
+
+def with_drift(record: Record, drift: float) -> Record:
+    """Return a record of a model of any graph whose outputs are so far from those of FP32 on every sample."""
+    samples = SampleScores(task="raw", source="seeded", fingerprint="f" * 64, ids=tuple(map(str, range(N_SAMPLES))))
+    found = TensorDrift(
+        output="y",
+        against="drill-drill-fp32",
+        n_samples=N_SAMPLES,
+        max_abs=drift,
+        rmse=drift,
+        cosine=1.0,
+        agreement=None,
+        n_reshaped=0,
+        relative=PackedArray.of(drift * np.exp(SPREAD * _scatter(N_SAMPLES))),
+    )
+    tolerance = replace(record.tolerance, max_drift=ACCEPTED_DRIFT)
+    return replace(record, samples=samples, tensor_drifts=(found,), tolerance=tolerance)
 
 
 def accuracy_of(labels: NDArray[np.int64], predictions: NDArray[np.int64]) -> Accuracy:
