@@ -521,3 +521,5 @@ class Tolerance:
     max_slowdown: float | None = None  # accepted increase of latency; None = shown, never failed
     max_drift: float | None = None  # accepted median error of an output, of its norm; None = shown, FP32's judged
     min_speedup: float | None = None  # lowest acceptable ratio of FP32's time to this one's; None = shown
+    drop_budget: float | None = None  # what accepted losses may add up to; None = three times max_drop
+    slowdown_budget: float | None = None  # what accepted slowdowns may; None = three times the accepted slowdown

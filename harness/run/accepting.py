@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.errors import BaselineError, ConfigError
 from harness.gates import Candidate, list_gates
 from harness.options.values import HarnessOptions
 from harness.records import Outcome, Record, Status
@@ -38,13 +39,26 @@ def baseline_notes(
 
 
 def accepted_lines(
-    store: BaselineStore, records: Sequence[Record], *, case_ids: Sequence[str], by: str, engine_cache: str
+    store: BaselineStore,
+    records: Sequence[Record],
+    *,
+    case_ids: Sequence[str],
+    by: str,
+    engine_cache: str,
+    reason: str = "",
+    new_budget: bool = False,
 ) -> list[str]:
     """Make cases of a stored run the baselines on purpose, keep their engines, and return what to say of it.
 
-    Raises: BaselineError for a case that cannot be accepted; ConfigError for one that the run does not have.
+    `new_budget`: what their changes add up to counts from here on, for a reason.
+    Raises: BaselineError for a case that cannot be accepted; ConfigError for one that the run does not have, and for a
+    new budget without a reason.
     """
-    written = store.accept(records, case_ids=case_ids, accepted_by=by, accepted_at=utc_now())
+    if new_budget and not reason.strip():
+        raise ConfigError("--new-budget: say why with --reason=TEXT; it stays in the baseline's history")
+    written = store.accept(
+        records, case_ids=case_ids, accepted_by=by, accepted_at=utc_now(), reason=reason, new_budget=new_budget
+    )
     timed = [record for record in records if not record.is_reference and record.valid_latencies]
     accepted = [record for record in timed if store.times_path(record) in written]
     lines = [*replaced_lines(records, written), *(f"wrote {path}" for path in written)]
@@ -93,19 +107,24 @@ def _written(
     clean: bool,
     accepts_regressions: bool,
 ) -> list[str]:
-    whole = [record for record in records if is_complete(record)]
-    for record in whole:
-        store.queue(record, accepted_by="pytest --update-baselines", accepted_at=utc_now())
+    whole, refused = [], []
+    for record in records:
+        try:
+            if is_complete(record):
+                store.queue(record, accepted_by="pytest --update-baselines", accepted_at=utc_now())
+                whole.append(record)
+        except BaselineError as error:  # its budget is spent
+            refused.append(f"baselines: not written: {error}")
     written = store.flush(is_clean=clean)
     if clean:
         kept = kept_engines(controls, whole)
         replaced = [f"baselines: replaced {line}" for line in replaced_lines(records, written)]
-        notes = [*replaced, f"baselines: wrote those of {len(whole)} cases", *kept]
+        notes = [*replaced, f"baselines: wrote those of {len(whole)} cases", *refused, *kept]
     else:
         notes = ["baselines: none written, run not clean"]
         if not accepts_regressions and only_regressions(records):
             notes[0] += " (regressed, or not comparable: --accept-regressions writes them all the same)"
-    n_partial = len(records) - len(whole)
+    n_partial = len(records) - len(whole) - len(refused)
     if clean and n_partial:
         notes.append(f"baselines: {n_partial} not written: not scored, timed and judged in this run, or waived")
     return notes

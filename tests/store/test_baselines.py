@@ -19,6 +19,7 @@ from harness.store.baseline_files import (
     samples_from_record,
     text_from_baseline,
     times_from_record,
+    with_history,
 )
 from harness.store.baselines import BaselineStore, device_class, failed_against_baseline, replaced_lines
 from harness.store.sealed import sealed
@@ -56,7 +57,8 @@ def test_a_baseline_survives_the_disk(store):
     assert path.relative_to(store.root).parts == ("predictions", "strokes-test", "cpu", "lenet5-ort-fp32.json")
     times = store.times_path(record).relative_to(store.root)
     assert times.parts == ("times", "test-cpu-avx512_vnni-2-cpus", "lenet5-ort-fp32.json")
-    assert store.load_all() == (predictions_from_record(record, **BY), times_from_record(record, **BY))
+    made = (predictions_from_record(record, **BY), times_from_record(record, **BY))
+    assert store.load_all() == tuple(with_history(baseline, None) for baseline in made)
     subject = store.load(record)
     assert (subject.scores.hits == record.accuracy.hits()).all()
     assert (subject.scores.wrong_predictions[:75] == record.accuracy.predictions.array()[:75]).all()

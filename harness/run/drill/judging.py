@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from harness.errors import MeasurementError
+from harness.errors import BaselineError, MeasurementError
 from harness.gates import (
     JudgeOptions,
     accepted_slowdown,
@@ -23,9 +23,11 @@ from harness.run.drill.plant import ERROR, Alarm, Plant, alarms_of
 from harness.run.drill.sound import ALPHA, MACHINE, NIGHT, SoundNight, sound_night, with_hits, with_times
 from harness.run.stored import load_judged_run
 from harness.specs import Precision, Waiver
+from harness.store.baselines import BaselineStore
 from harness.store.runs import RunStore
 
 SLOWDOWN = 1.05
+CREPT, N_CREPT = 18, 10  # images lost in one step, of 4,000: each within what one night may lose; and steps
 LAST_DAY = "2025-12-31"  # the day before the drill's night
 
 
@@ -85,6 +87,19 @@ def _silent_gate(bench: Bench) -> Sequence[Alarm]:
     return () if answer.ok else (Alarm(by="fp32", told=answer.message),)
 
 
+def _crept(bench: Bench) -> Sequence[Alarm]:
+    """Accept small losses one after another, each by its name, until the budget of the case has to refuse one."""
+    store = BaselineStore(bench.folder / "crept")
+    for number in range(N_CREPT):
+        night = sound_night().changed(partial(with_hits, change=-number * CREPT), precision=Precision.INT8)
+        record = night.judged(JudgeOptions(gates=frozenset({"baseline"})))[-1]
+        try:
+            store.accept([record], case_ids=[record.case.id], accepted_by="fire drill", accepted_at=NIGHT)
+        except BaselineError as error:
+            return (Alarm(by=ERROR, told=f"acceptance {number + 1}: {error}"),) if number else ()
+    return ()
+
+
 def _lapsed_waiver(bench: Bench) -> Sequence[Alarm]:
     """Waive the loss of a lossy night until that day, which must hold, and until the day before, which must not."""
     del bench
@@ -102,6 +117,13 @@ def _waived_night(waivers: Sequence[Waiver]) -> SoundNight:
 
 
 PLANTS = (
+    Plant(
+        name="small_losses_accepted",
+        planted="small losses, accepted one after another",
+        red_by=(ERROR,),
+        told="accepted changes add up to a loss of 1.80 points",
+        act=_crept,
+    ),
     Plant(
         name="waiver_past_its_date",
         planted="a loss whose waiver lapsed the day before",
