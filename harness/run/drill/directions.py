@@ -17,11 +17,13 @@ from harness.run.drill.sound import (
     ACCEPTED_GAP,
     ASKED_SPEEDUP,
     SoundNight,
+    accepted,
     accuracy_of,
     sound_night,
     with_drift,
     with_gap,
     with_hits,
+    with_metric,
     with_share,
     with_speedup,
     with_times,
@@ -132,6 +134,18 @@ def _share(now: float, before: float) -> Night:
     return lambda: _changed(partial(with_share, share=now)).with_accepted(partial(with_share, share=before))
 
 
+def _metric(change: int) -> Night:
+    """Return a night of a model of any graph whose INT8 changed; FP32 and what was accepted did not."""
+
+    def night() -> SoundNight:
+        found = sound_night()
+        plain = replace(found, records=tuple(with_metric(record) for record in found.records))
+        changed = plain.changed(partial(with_metric, change=change), precision=Precision.INT8)
+        return replace(changed, baselines=accepted(plain.records))
+
+    return night
+
+
 LOST, GAINED = -150, 150  # images of 4,000
 LOST_TOGETHER, GAINED_TOGETHER = -8, 8
 DIRECTIONS = (
@@ -166,6 +180,13 @@ DIRECTIONS = (
         worse=lambda: _changed(partial(with_drift, drift=2 * ACCEPTED_DRIFT)),
         better=lambda: _changed(partial(with_drift, drift=ACCEPTED_DRIFT / 2)),
         grows=False,
+    ),
+    Direction(gate="metric", number="a metric's loss against FP32", worse=_metric(LOST), better=_metric(GAINED)),
+    Direction(
+        gate="metric_baseline",
+        number="a metric's loss against the baseline",
+        worse=_metric(LOST),
+        better=_metric(GAINED),
     ),
     Direction(
         gate="latency",

@@ -17,6 +17,7 @@ from harness.records import (
     Environment,
     InvarianceCheck,
     Latency,
+    MetricScore,
     PackedArray,
     Record,
     Replay,
@@ -35,6 +36,7 @@ TIME_NS, SPREAD = 100_000.0, 0.001  # of a call, and how far times scatter [frac
 ASKED_SPEEDUP, MAX_SLOWDOWN = 1.5, 0.02
 ACCEPTED_GAP = 1e-4
 N_SAMPLES, ACCEPTED_DRIFT = 32, 0.01
+N_METRIC, N_METRIC_WRONG = 2_000, 200
 NIGHT = "2026-01-01T02:00:00+00:00"
 QUIET = TimingSpread(batch_size=1, times_sd=0.003, times_n=40, pairs_sd=SPREAD, pairs_n=40, smallest_slowdown=0.004)
 MACHINE = Environment(
@@ -149,6 +151,28 @@ def with_drift(record: Record, drift: float) -> Record:
     )
     tolerance = replace(record.tolerance, max_drift=ACCEPTED_DRIFT)
     return replace(record, samples=samples, tensor_drifts=(found,), tolerance=tolerance)
+
+
+def with_metric(record: Record, change: int = 0) -> Record:
+    """Return a record of a model of any graph, with so many samples more right, or wrong where it is negative."""
+    values = np.ones(N_METRIC)
+    values[: N_METRIC_WRONG - change] = 0.0
+    metric = MetricScore(
+        name="top-1",
+        value=float(values.mean()),
+        low=None,
+        high=None,
+        n_samples=N_METRIC,
+        values=PackedArray.of(values),
+    )
+    samples = SampleScores(
+        task="classification",
+        source="drill/test",
+        fingerprint="f" * 64,
+        ids=tuple(map(str, range(N_METRIC))),
+        metrics=(metric,),
+    )
+    return replace(record, samples=samples)
 
 
 def accuracy_of(labels: NDArray[np.int64], predictions: NDArray[np.int64]) -> Accuracy:
