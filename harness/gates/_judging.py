@@ -125,7 +125,8 @@ def _judged_together(
     """Apply what holds for all: one false-alarm rate for cases that ask for the same one, and the options' rules."""
     stored = {gate.name for gate in gates if gate.reads_baseline}
     judged = [list(one.verdicts) for one in found]
-    for alpha in dict.fromkeys(one.record.tolerance.alpha for one in found if one.verdicts):
+    alphas = [*(one.record.tolerance.alpha for one in found if one.verdicts), *(one.alpha for one in joint)]
+    for alpha in dict.fromkeys(alphas):
         for places, verdict in _adjusted(found, joint, gates, alpha=alpha):
             for row, column in places:
                 if column is None:
