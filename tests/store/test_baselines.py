@@ -348,7 +348,7 @@ def test_metrics_are_a_part_of_their_own_and_keep_every_sample(store):
     path = written(store, record)
     assert path.relative_to(store.root).parts == ("samples", "mine-test", "cpu-avx512_vnni-w8", "lenet5-ort-int8.json")
     (baseline,) = store.load_all()
-    assert baseline == samples_from_record(record, **BY)
+    assert baseline == with_history(samples_from_record(record, **BY), None)
     assert store.load(record).samples.metrics == scores.metrics
     assert "top-1 99.00 % of mine/test" in line_from_baseline(baseline)
     assert "200 samples of mine/test [ffffffff], task classification" in text_from_baseline(baseline)
