@@ -47,6 +47,21 @@ def test_a_gate_is_asked_of_the_cases_that_it_is_for(name):
     assert tuple(find_gate(name).applies(one) for one in asked) == APPLIES[name]
 
 
+FLAGS = {  # what a gate is -> which of those in APPLIES are it
+    "in_family": {"baseline", "fp32", "joint", "kernel", "latency", "reference"},
+    "is_exact": {"baseline"},
+    "judges_outputs": {"baseline", "chance", "floor", "fp32", "joint", "kernel", "reference"},
+    "judges_times": {"latency", "speedup"},
+    "judges_absent": {"presence"},
+    "reads_baseline": {"baseline", "joint", "latency", "presence"},
+}
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+def test_what_a_gate_says_of_itself_decides_how_it_is_judged(flag):
+    assert {name for name in APPLIES if getattr(find_gate(name), flag)} == FLAGS[flag]
+
+
 def test_these_gates_read_a_baseline_and_none_of_them_is_asked_without_one_unless_it_judges_alone():
     reading = {gate.name for gate in list_gates() if gate.reads_baseline}
     assert reading >= READING
