@@ -38,7 +38,7 @@ from harness.precision.effective import counted_layers
 from harness.protocols import Engine, Images, Outputs
 from harness.records import CPU
 from harness.specs import REFERENCE_BACKEND, BuildOptions, Case, DatasetRequest, ModelSpec, Precision, TimingPlan
-from harness.worker.images import calibration_set, timing_batch
+from harness.worker.images import calibration_set, timing_images
 
 ROOT = Path(__file__).parents[1]
 MODELS = ("lenet5", "mlp", "mobilenet_digits")
@@ -108,7 +108,7 @@ def print_table(names: list[str], options: argparse.Namespace) -> int:
         build = BuildOptions(cache_dir=folder)
         for model in options.model:
             spec, data = load_card(ROOT / "models" / f"{model}.toml"), DatasetRequest(score_images=options.images)
-            images = timing_batch(spec, data, options.images)
+            images = timing_images(spec, data, options.images)
             fp32 = Case(model=model, backend=REFERENCE_BACKEND, precision=Precision.FP32, recipe="none")
             with open_engine(fp32, spec, data, build) as reference:
                 expected = outputs_of(reference, images)
@@ -266,7 +266,7 @@ def print_overheads(names: list[str], models: list[str]) -> int:
                 cells = []
                 with open_engine(case, spec, data, BuildOptions(cache_dir=folder)) as engine:
                     for size in (1, BATCH):
-                        images = timing_batch(spec, data, size)
+                        images = timing_images(spec, data, size)
                         bare = BARE_LOOPS[name](spec.onnx_path, Path(folder), images)
                         ours = engine.timer(images, window="compute", launch="auto")
                         theirs = HostTimer(bare, batch_size=size, window="compute")

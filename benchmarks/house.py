@@ -65,6 +65,11 @@ class Module:
         """Return the syntax tree."""
         return ast.parse(self.source, self.path)
 
+    @cached_property
+    def nodes(self) -> tuple[ast.AST, ...]:
+        """Return all nodes in the order of their lines; walked once, because every check asks for them."""
+        return tuple(sorted(ast.walk(self.tree), key=lambda node: getattr(node, "lineno", 0)))
+
     @property
     def room(self) -> str:
         """Return the entry of the package that the module lies in."""
@@ -95,7 +100,7 @@ def entries(root: Path) -> list[str]:
 
 def imports(module: Module, names: Collection[str], *, nested: bool = True) -> Iterator[tuple[str, int]]:
     """Yield (module of `names`, line) of every import; `nested`: those in functions and under TYPE_CHECKING too."""
-    for node in ast.walk(module.tree) if nested else _run_at_import(module.tree):
+    for node in module.nodes if nested else _run_at_import(module.tree):
         if isinstance(node, ast.Import):
             targets = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -172,17 +177,12 @@ def _reached(start: str, graph: Arrows) -> set[str]:
 
 def classes(modules: Mapping[str, Module]) -> dict[str, ast.ClassDef]:
     """Return every class by `path:name`."""
-    return {f"{m.path}:{n.name}": n for m in modules.values() for n in _nodes(m) if isinstance(n, ast.ClassDef)}
+    return {f"{m.path}:{n.name}": n for m in modules.values() for n in m.nodes if isinstance(n, ast.ClassDef)}
 
 
 def functions(modules: Mapping[str, Module]) -> dict[str, Function]:
     """Return every function and method by `path:line name`."""
-    return {f"{m.path}:{n.lineno} {n.name}": n for m in modules.values() for n in _nodes(m) if isinstance(n, Function)}
-
-
-def _nodes(module: Module) -> list[ast.AST]:
-    """Return all nodes in the order of their lines."""
-    return sorted(ast.walk(module.tree), key=lambda node: getattr(node, "lineno", 0))
+    return {f"{m.path}:{n.lineno} {n.name}": n for m in modules.values() for n in m.nodes if isinstance(n, Function)}
 
 
 def length(node: ast.ClassDef | Function) -> int:
@@ -257,7 +257,7 @@ def flag_files(modules: Mapping[str, Module]) -> dict[str, list[str]]:
 
 
 def _strings(module: Module) -> set[str]:
-    return {n.value for n in ast.walk(module.tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+    return {n.value for n in module.nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)}
 
 
 def twins(modules: Mapping[str, Module]) -> dict[str, float]:
@@ -332,7 +332,7 @@ def _is_home(path: str, backend: str) -> bool:
 def _places(modules: Mapping[str, Module], is_bad: Callable[[ast.AST, str], bool]) -> list[str]:
     places = []
     for module in modules.values():
-        for node in _nodes(module):
+        for node in module.nodes:
             if is_bad(node, module.path):
                 source = f"match {ast.unparse(node.subject)}" if isinstance(node, ast.Match) else ast.unparse(node)
                 places.append(f"{module.path}:{getattr(node, 'lineno', 0)} {source}")

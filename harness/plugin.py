@@ -172,10 +172,12 @@ def _wanted(case: Case, definition: pytest.Item, state: _State) -> bool:
         return False
     if gate is None:
         return not (model.timing_only and definition.get_closest_marker("accuracy"))
-    if not JudgeOptions(baseline=state.options.baseline).asks(gate):
+    is_on = gate.is_on(state.plan.tolerance_of(case, model))
+    if not is_on or not JudgeOptions(baseline=state.options.baseline).asks(gate):
         return False
     writes = state.plan.writes(case)
-    return gate.applies(Candidate.of_model(case, model, writes=writes))
+    has_metrics = case.model in state.plan.by_metrics
+    return gate.applies(Candidate.of_model(case, model, writes=writes, has_metrics=has_metrics))
 
 
 def _gate(item: pytest.Item) -> Gate | None:

@@ -212,6 +212,7 @@ class Artifact:
     exported: dict[str, str] = field(default_factory=dict)  # what the source file says of itself: producer, ...
     tools: dict[str, str] = field(default_factory=dict)  # converter -> version
     weight_bits: int = 32  # 7 = reduced range
+    kept_float: tuple[str, ...] = ()  # nodes that were not converted, as asked
     calibration: Calibration | None = None
     cache_hit: bool = False
     prepare_ns: int = 0
@@ -248,7 +249,11 @@ class EngineFile:
 class EngineFacts:
     """What a backend says of the engine it built."""
 
-    build_ns: int
+    build_ns: int  # as it was when the engine was built, be it now or before it was cached
+    load_ns: int | None = None  # of a built engine from its file or the cache; None where it is built anew each time
+    import_ns: int | None = None  # of the runtime, in the worker's process
+    first_inference_ns: int | None = None  # one call, copies and all, in a process that has run none
+    batch_sizes: tuple[int, ...] = ()  # that it was built for, ascending [images]
     engine_bytes: int | None = None
     file: EngineFile | None = None  # in the engine cache; None where a runtime compiles the model file each time
     device_memory_bytes: int | None = None  # of one execution context, weights apart

@@ -155,16 +155,16 @@ class InputsAsked:
     is_for_one: bool = True  # of several models each takes what is said of its own inputs
 
     @property
-    def by_flag(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
-        """Return each option with the names of the inputs that it speaks of."""
-        given = {
-            "--shapes": self.shapes,
-            "--min-shapes": self.min_shapes,
-            "--max-shapes": self.max_shapes,
-            "--input-range": self.ranges,
-            "--state": self.states,
-        }
-        return tuple((flag, tuple(pair[0] for pair in pairs)) for flag, pairs in given.items())
+    def names(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """Return what is said (shapes, ...) with the names of the inputs that it is said of."""
+        given: tuple[tuple[str, tuple[tuple[str, object], ...]], ...] = (
+            ("shapes", self.shapes),
+            ("min-shapes", self.min_shapes),
+            ("max-shapes", self.max_shapes),
+            ("input-range", self.ranges),
+            ("state", self.states),
+        )
+        return tuple((what, tuple(pair[0] for pair in pairs)) for what, pairs in given)
 
     def over(self, other: InputsAsked) -> InputsAsked:
         """Return both together; where both speak of an input, this counts."""
@@ -184,7 +184,7 @@ class InputsAsked:
     @property
     def is_given(self) -> bool:
         """Tell whether anything is said."""
-        return any(names for _, names in self.by_flag)
+        return any(inputs for _, inputs in self.names)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -433,6 +433,7 @@ class BuildOptions:
     num_threads: int = 1  # CPU threads of an inference; recorded as read back
     cache_dir: str = ""  # root of the content cache
     rebuild: bool = False  # ignore cached engines and artifacts
+    keep_float: tuple[str, ...] = ()  # regular expressions of nodes' names that stay in float
     tensors: ModelTensors | None = None  # of a model of any graph; None: a classifier's image
     settings: dict[str, dict[str, object]] = field(default_factory=dict)  # see Settings; a backend reads its own group
 
@@ -520,6 +521,9 @@ class Tolerance:
     floor: float | None = None  # lowest acceptable top-1
     max_slowdown: float | None = None  # accepted increase of latency; None = shown, never failed
     max_drift: float | None = None  # accepted median error of an output, of its norm; None = shown, FP32's judged
+    max_build_slowdown: float | None = None  # accepted increase of build time; None = not judged
+    max_engine_growth: float | None = None  # accepted increase of an engine's size; None = not judged
+    max_memory_growth: float | None = None  # accepted increase of memory, host and device; None = not judged
     min_speedup: float | None = None  # lowest acceptable ratio of FP32's time to this one's; None = shown
     drop_budget: float | None = None  # what accepted losses may add up to; None = three times max_drop
     slowdown_budget: float | None = None  # what accepted slowdowns may; None = three times the accepted slowdown

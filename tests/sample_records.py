@@ -1,6 +1,7 @@
 """Records with chosen metrics of samples, for the tests of gates, baselines and reports."""
 
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 from comparison_records import record_with
@@ -30,6 +31,11 @@ def scored(task, pairs, **options):
 
 def class_scores(n=3000, *, wrong=(), n_classes=10):
     """Scores of one class a sample: sample i is of class i % n_classes; those in `wrong` are taken for the next."""
+    return _class_scores(n, tuple(wrong), n_classes)
+
+
+@lru_cache(maxsize=64)
+def _class_scores(n, wrong, n_classes):
     labels = np.arange(n) % n_classes
     found = labels.copy()
     found[list(wrong)] = (found[list(wrong)] + 1) % n_classes

@@ -4,12 +4,15 @@ import importlib
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness.records import Outcome, Status
 from harness.run.stored import load_judged_run
+from harness.store.baseline_files import json_from_baseline
+from harness.store.baselines import BaselineStore, write_file
 from harness.store.runs import load_run
 
 ROOT = Path(__file__).parents[1]
@@ -327,6 +330,41 @@ def test_a_batch_without_stored_times_fails_when_a_baseline_is_required(suites):
     result = suites(*options, "--batch-size=3")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["*batch 3: the baseline of * holds no times of it*"])
+
+
+COSTS = ("--backend=fake-honest", "-k", "test_build_time or test_engine_size or test_memory")
+
+
+def test_gates_of_costs_are_in_the_run_where_their_tolerance_is_set(suites, pytester):
+    assert suites(*COSTS).ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    suites(*COSTS, "--max-engine-growth=5%").assert_outcomes(passed=1)
+    (pytester.path / "harness.toml").write_text('[tolerance.int8]\nmax_memory_growth = "10%"\n')
+    assert suites(*COSTS).ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    (pytester.path / "harness.toml").write_text('[tolerance]\nmax_memory_growth = "10%"\n')
+    suites(*COSTS).assert_outcomes(passed=1)
+    assert suites(*COSTS, "--baseline=require").ret == 1, "there is no baseline: nothing says that it holds"
+
+
+def test_an_engine_that_grew_since_it_was_accepted_fails_with_both_numbers(suites, pytester):
+    asked = (*COSTS, "--max-engine-growth=5%", "--max-build-slowdown=50%", "--baseline=require")
+    suites("--backend=fake-honest", "--update-baselines")
+    suites(*asked).assert_outcomes(passed=2)
+    store = BaselineStore(pytester.path / "baselines")
+    (path,) = (path for path in store.paths() if "times" in path.parts)
+    accepted = store.read(path)
+    write_file(path, json_from_baseline(replace(accepted, costs=replace(accepted.costs, engine_bytes=900))))
+    result = suites(*asked)
+    result.assert_outcomes(passed=1, failed=1)
+    told = "engine: 1,000 bytes, 11.11 % more than 900 bytes of the baseline of *; accepted: 5.00 % more; *"
+    result.stdout.fnmatch_lines([told])
+    (record,) = latest(pytester)[1]
+    assert {v.gate: v.code for v in record.verdicts} == {"buildtime": "build_time_kept", "enginesize": "larger_engine"}
+    page = (pytester.path / "reports/latest/index.html").read_text()
+    assert "engine: 1,000 bytes, 11.11 % more than 900 bytes of the baseline of" in page
+    write_file(path, json_from_baseline(replace(accepted, costs=None)))
+    result = suites(*asked)
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(["*not gated: the baseline of * has no engine size*"])
 
 
 def test_judging_that_breaks_passes_nothing(suites, pytester, monkeypatch):

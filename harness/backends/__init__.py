@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import cast
 
-from harness.backends._inputs import check_images
+from harness.backends._inputs import check_images, first_inference_ns
 from harness.options.discovery import Room
 from harness.protocols import Backend
 from harness.specs import STAGE_LIMITS_S
 
-__all__ = ["PROBE_LIMIT_S", "ROOM", "check_images", "list_backends", "load_backend"]
+__all__ = ["PROBE_LIMIT_S", "ROOM", "check_images", "first_inference_ns", "list_backends", "load_backend"]
 
 PROBE_LIMIT_S = STAGE_LIMITS_S["probe"]  # a first start reads hundreds of MB of libraries [s]
 ROOM = Room("backends", noun="backend", package=__name__, path=__path__, offers="BACKEND")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from harness.errors import MeasurementError
 from harness.models.feeds import seeded_feeds
-from harness.protocols import Images, Tensors
+from harness.protocols import Engine, Images, RunsTensors, Tensors
 from harness.records import TensorSpec
 from harness.specs import ModelTensors
 
@@ -117,3 +118,19 @@ def profile_feeds(inputs: Sequence[TensorSpec], tensors: ModelTensors | None, ba
         (image,) = inputs
         return {image.name: timing_images(image, image.shape[0] or batch_size)}
     return seeded_feeds(tensors, batch_size if tensors.is_stackable else 1)
+
+
+def first_inference_ns(engine: Engine, batch_size: int, tensors: ModelTensors | None = None) -> int:
+    """Run one batch on an engine that has run none, and return the wall time of the call, copies and all [ns].
+
+    A fixed batch of the engine goes before `batch_size`; `tensors`: of a model of any graph. Raises: MeasurementError.
+    """
+    if tensors is not None and isinstance(engine, RunsTensors):
+        feeds = profile_feeds(engine.inputs, tensors, batch_size)
+        started = time.perf_counter_ns()
+        engine.run(feeds)
+        return time.perf_counter_ns() - started
+    images = timing_images(engine.input, engine.input.shape[0] or batch_size)
+    started = time.perf_counter_ns()
+    engine.infer(images)
+    return time.perf_counter_ns() - started

@@ -13,7 +13,7 @@ from harness.protocols import IMAGE, Sample
 
 TARGETS = ("labels", "label", "targets", "target", "y")
 IMAGES = ("images", "image", "x")  # of uint8 with 2 to 3 axes each: what a card prepares
-IDS = "ids"
+IDS = "sample_ids"  # "ids" is what text models call an input
 CHANNELS = (1, 3)
 N_AXES_OF_IMAGES = (3, 4)
 
@@ -95,7 +95,7 @@ def plain(value: Array) -> object:
 
 
 def ids_of(arrays: Mapping[str, Array], n_samples: int) -> tuple[str, ...]:
-    """Return the id of each sample: what `ids` says, or its index."""
+    """Return the id of each sample: what `sample_ids` says, or its index."""
     ids = arrays.get(IDS)
     if ids is None or ids.ndim != 1 or ids.dtype.kind not in "iu" + TEXT:
         return tuple(map(str, range(n_samples)))

@@ -18,7 +18,7 @@ from harness.datasets._arrays import Array, arrays_of, read_npy
 from harness.datasets._kind import DatasetKind, OpenRequest
 from harness.datasets._paths import natural_key, split_folder
 from harness.datasets._ranges import check_range
-from harness.datasets._tensors import IMAGES, TARGETS, check_lengths, ids_of, sample_of
+from harness.datasets._tensors import IDS, IMAGES, TARGETS, check_lengths, ids_of, sample_of
 from harness.errors import DataError
 from harness.protocols import ONLY, Sample
 
@@ -62,7 +62,7 @@ class ArrayFolder:
         place = index - entry.first
         if entry.is_batch:
             check_lengths(arrays, where)
-            sample_id = f"{entry.name}[{place}]" if "ids" not in arrays else ids_of(arrays, entry.n_samples)[place]
+            sample_id = f"{entry.name}[{place}]" if IDS not in arrays else ids_of(arrays, entry.n_samples)[place]
             arrays = {key: np.asarray(array[place]) for key, array in arrays.items()}
         else:
             sample_id = entry.name

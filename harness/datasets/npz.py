@@ -1,6 +1,7 @@
 """NPZ and NPY files: arrays by the names of a model's inputs, samples along the first axis.
 
-`labels` (or `targets`, `y`) are the targets, `ids` names the samples; uint8 arrays called `images` or `x` hold images.
+`labels` (or `targets`, `y`) are the targets, `sample_ids` names the samples; uint8 arrays called `images` or `x` hold
+images.
 `x_train`, `y_test` and the like belong to one split.
 """
 

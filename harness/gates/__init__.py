@@ -17,6 +17,7 @@ from harness.gates._between import CaseVerdicts, RunComparison
 from harness.gates._gate import Candidate, Evidence, Gate, GateAnswer, JudgeOptions, Together, answer_of
 from harness.gates._judging import Baselines
 from harness.gates._subjects import (
+    Costs,
     RoundMedians,
     ScoredImages,
     Subject,
@@ -36,6 +37,7 @@ __all__ = [
     "Baselines",
     "Candidate",
     "CaseVerdicts",
+    "Costs",
     "Evidence",
     "Gate",
     "GateAnswer",

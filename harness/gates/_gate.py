@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from harness.errors import ConfigError, MeasurementError
 from harness.gates._subjects import Subject
+from harness.options.names import check_name
 from harness.records import Record, Status, Verdict
-from harness.specs import NAME_PATTERN, Case, ModelSpec
+from harness.specs import NAME_PATTERN, Case, ModelSpec, Tolerance
 
 # What a gate may need: measurements of the case itself, then what others it is compared with.
 MEASUREMENTS = (
-    *("accuracy", "samples", "invariance", "latency"),
+    *("engine", "accuracy", "samples", "invariance", "latency"),
     *("fp32", "reference", "emulation", "samples_fp32", "samples_reference", "layers"),
 )
+TOLERANCES = tuple(field.name for field in fields(Tolerance))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,13 +31,14 @@ class Candidate:
     is_onnx: bool = True  # a file of another format is read by one backend alone: there is no reference
 
     @classmethod
-    def of_model(cls, case: Case, model: ModelSpec, *, writes: str) -> Candidate:
+    def of_model(cls, case: Case, model: ModelSpec, *, writes: str, has_metrics: bool) -> Candidate:
         """Return what is known of a case of a model; `writes`: what its recipe writes into the file."""
         return cls(
             case=case,
             writes=writes,
             timing_only=model.timing_only,
             runs_samples=model.tensors is not None,
+            has_metrics=has_metrics,
             is_onnx=model.is_onnx,
         )
 
@@ -88,6 +91,7 @@ class Gate:
     judges_absent: bool = False  # it judges cases that did not run, or cannot on this device; no other gate does
     judges_outputs: bool = False  # REGRESSED by it, no time of the case counts
     judges_times: bool = False  # it judges times, and has nothing to say where none counts
+    tolerance: str = ""  # the field of Tolerance that switches it on; "" = it is always on
     judges_alone: bool = False  # of one that reads a baseline: it is asked under --baseline=ignore too
 
     def __post_init__(self) -> None:
@@ -96,6 +100,11 @@ class Gate:
         unknown = [name for name in self.needs if name not in MEASUREMENTS]
         if unknown:
             raise ConfigError(f"gate {self.name} needs {unknown[0]!r}; expected some of {', '.join(MEASUREMENTS)}")
+        check_name(self.tolerance or "alpha", TOLERANCES, where=f"gate {self.name}, tolerance")
+
+    def is_on(self, tolerance: Tolerance) -> bool:
+        """Tell whether a case's tolerance asks for it."""
+        return not self.tolerance or getattr(tolerance, self.tolerance) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -87,7 +87,7 @@ def _judge(
     error = ""
     for gate in gates:
         try:
-            if gate.applies(candidate_of(record)):
+            if gate.is_on(record.tolerance) and gate.applies(candidate_of(record)):
                 verdicts += gate.judge(evidence)
         except MeasurementError as failure:
             error = error or f"{gate.name}: {failure}"

@@ -88,7 +88,10 @@ def judge_margin(gate: str, changes: Changes, *, margin: float, alpha: float, ag
     code, advice = "", ""
     if is_real and changes.loss > 0 and p_beyond <= alpha:
         outcome, code = Outcome.REGRESSED, "loss_beyond_margin"
-        advice = "look at the flipped images and the confusions that moved; raise max_drop only if this loss is wanted"
+        advice = (
+            "look at the flipped images and the confusions that moved; --keep-float leaves nodes in float by name; "
+            "raise max_drop only if this loss is wanted"
+        )
     elif is_real and changes.loss < 0:
         outcome, code = Outcome.IMPROVED, "gained_images"
     elif loss_within_margin_p(*changes.counts, margin) <= alpha:

@@ -24,6 +24,7 @@ from harness.specs import Case, ImageRange, Precision
 from harness.stats import round_medians
 
 RANGES = "calibration ranges"
+FROM_CACHE = "hit"  # of `EngineFacts.cache`: nothing was built
 RIGHT = -1  # in `wrong_predictions`: the prediction is the label
 
 
@@ -39,6 +40,18 @@ class RoundMedians:
     medians_ns: tuple[float, ...]
     reference_medians_ns: tuple[float, ...] = ()
     reference_case: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Costs:
+    """The costs of one case: of a run one value each, of a baseline also the builds that were accepted before."""
+
+    builds_ns: tuple[int, ...] = ()  # wall time of builds that really happened, oldest first
+    batch_sizes: tuple[int, ...] = ()  # that the engine was built for [images]
+    engine_bytes: int | None = None
+    device_memory_bytes: int | None = None  # of one execution context
+    host_peak_bytes: int | None = None  # resident memory of the worker, at most
+    peak_over: tuple[str, ...] = ()  # the work that the peak was taken over
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -79,6 +92,7 @@ class Subject:
     samples: SampleScores | None = None  # of a model that is no classifier of single images
     latencies: tuple[RoundMedians, ...] = ()
     effective_precision: EffectivePrecision | None = None
+    costs: Costs | None = None  # None where none were measured or accepted
     timed_on: Environment | None = None  # where the times are from, if not `environment`
     is_baseline: bool = False  # accepted, and so to be replaced on purpose
     is_beside: bool = False  # measured beside ours on one machine: the other side of an upgrade
@@ -106,6 +120,7 @@ def subject_from_record(record: Record, name: str) -> Subject:
         samples=record.samples,
         latencies=tuple(round_medians_from_latency(latency) for latency in record.valid_latencies),
         effective_precision=record.effective_precision,
+        costs=costs_from_record(record),
     )
 
 
@@ -119,6 +134,39 @@ def subject_beside(record: Record, name: str) -> Subject:
     found = subject_from_record(record, name)
     alone = tuple(replace(one, reference_medians_ns=(), reference_case="") for one in found.latencies)
     return replace(found, latencies=alone, versions={}, is_beside=True)
+
+
+def costs_from_record(record: Record) -> Costs | None:
+    """Return what a record's engine cost; None where none was built. A build from the cache is no build of this run."""
+    engine = record.engine
+    if engine is None:
+        return None
+    was_built = engine.cache != FROM_CACHE and engine.build_ns > 0
+    return Costs(
+        builds_ns=(engine.build_ns,) if was_built else (),
+        batch_sizes=engine.batch_sizes,
+        engine_bytes=engine.engine_bytes,
+        device_memory_bytes=engine.device_memory_bytes,
+        host_peak_bytes=engine.host_peak_bytes,
+        peak_over=_work_of(record),
+    )
+
+
+def _work_of(record: Record) -> tuple[str, ...]:
+    """Return what the worker did: its peak memory is that of all of it."""
+    work, artifact = [], record.artifact
+    if artifact is not None and artifact.sha256 != artifact.source_sha256 and not artifact.cache_hit:
+        work.append("converted the model")
+    if record.engine is not None:
+        work.append("loaded the engine" if record.engine.cache == FROM_CACHE else "built the engine")
+    if record.accuracy is not None:
+        work.append(f"scored {record.accuracy.n_images} images in batches of {record.accuracy.batch_size}")
+    if record.samples is not None:
+        work.append(f"ran {record.samples.n_samples} samples in batches of {record.samples.batch_size}")
+    if record.latencies:
+        work.append(f"timed batch {', '.join(str(latency.batch_size) for latency in record.latencies)}")
+    parts = (("throughput", record.throughput), ("invariance", record.invariance), ("layers", record.layers))
+    return (*work, *(name for name, was_done in parts if was_done))
 
 
 def engine_sha256_of(record: Record) -> str:

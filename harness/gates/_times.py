@@ -77,11 +77,24 @@ def look_at(
     )
 
 
-def wants_replay(ours: RoundMedians, theirs: RoundMedians, *, margin: float, alpha: float, basis: TimingBasis) -> bool:
+def wants_replay(
+    ours: RoundMedians,
+    theirs: RoundMedians,
+    *,
+    margin: float,
+    alpha: float,
+    basis: TimingBasis,
+    is_beside: bool = False,
+) -> bool:
     """Tell whether pairs of processes must decide. Raises: MeasurementError for times that are no numbers."""
     if clock_differences(ours, theirs) or min(len(ours.medians_ns), len(theirs.medians_ns)) < MIN_ROUNDS:
         return False
-    return look_at(ours, theirs, margin=margin, alpha=alpha, basis=basis).is_suspicious
+    return _is_open(look_at(ours, theirs, margin=margin, alpha=alpha, basis=basis), is_beside=is_beside)
+
+
+def _is_open(looked: Looked, *, is_beside: bool) -> bool:
+    """Tell whether a look leaves it to pairs: a suspect, and of an upgrade what looks faster, which is news as well."""
+    return looked.is_suspicious or (is_beside and looked.high < 1)
 
 
 def judge_times(ours: RoundMedians, theirs: RoundMedians, context: TimesContext) -> Verdict:
@@ -222,7 +235,7 @@ def _gated(told: _Told, margin: float) -> Verdict:
     replay, looked = told.context.replay, told.look(is_relative=True)
     if replay is not None and replay.log_ratios is not None:
         return _by_pairs(told, replay, margin)
-    if looked.is_suspicious:
+    if _is_open(looked, is_beside=told.context.is_beside):
         return _by_stored_times(told, margin)
     outcome, code = (Outcome.IMPROVED, "faster") if looked.high < 1 else (Outcome.SAME, "same_speed")
     note = f"a slowdown of {percent(looked.detectable)} would have been looked into"

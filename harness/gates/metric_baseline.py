@@ -25,9 +25,23 @@ def judge(evidence: Evidence) -> tuple[Verdict, ...]:
     record, stored = evidence.record, evidence.stored
     if record.samples is None:
         return ()
-    if stored is None or stored.samples is None:
-        return (no_baseline(record.case, stored_in=evidence.stored_in, gate=GATE.name, what="baseline of the metrics"),)
+    if stored is None:
+        return (no_baseline(record.case, stored_in=evidence.stored_in, gate=GATE.name),)
+    if stored.samples is None:
+        return (_no_shared(stored),)
     return (_judge(record, record.samples, stored, stored.samples),)
+
+
+def _no_shared(stored: Subject) -> Verdict:
+    """Return the verdict that the other side holds no metric of the samples scored here."""
+    accept = f"harness baseline accept latest --case {stored.case.id}"
+    return Verdict(
+        gate=GATE.name,
+        outcome=Outcome.NO_BASELINE,
+        code="no_shared_samples",
+        message=f"{stored.name} holds no metrics of the samples scored here",
+        advice=f"score its samples too, or: {accept}" if stored.is_baseline else "score the same samples in both runs",
+    )
 
 
 def _judge(record: Record, ours: SampleScores, stored: Subject, theirs: SampleScores) -> Verdict:

@@ -238,7 +238,8 @@ class _Drift:
         self._relative: list[float] = []
         self._cosines: list[float] = []
         self._largest = self._squares = 0.0
-        self._n_values = self._n_agreed = self._n_choices = self._n_reshaped = 0
+        self._agreed: list[tuple[int, int]] = []  # places with the same largest value, and places
+        self._n_values = self._n_reshaped = 0
 
     def add(self, reference: NDArray[np.generic], ours: NDArray[np.generic]) -> None:
         if self._first is None:
@@ -271,12 +272,12 @@ class _Drift:
         self._cosines.append(float((theirs * own).sum() / length) if length else float(error == 0))
         if theirs.ndim and theirs.shape[CLASSES_AXIS] > 1:
             agreed = theirs.argmax(CLASSES_AXIS) == own.argmax(CLASSES_AXIS)
-            self._n_agreed += int(agreed.sum())
-            self._n_choices += agreed.size
+            self._agreed.append((int(agreed.sum()), agreed.size))
 
     def found(self) -> TensorDrift:
         if not self._relative:
             raise MeasurementError(f"no sample of output {self._name} was compared with {self._against}")
+        n_agreed, n_places = (sum(counts) for counts in zip(*self._agreed, strict=True)) if self._agreed else (0, 0)
         return TensorDrift(
             output=self._name,
             against=self._against,
@@ -284,7 +285,7 @@ class _Drift:
             max_abs=self._largest,
             rmse=math.sqrt(self._squares / self._n_values) if self._n_values else 0.0,
             cosine=min(1.0, float(np.mean(self._cosines))) if self._cosines else None,
-            agreement=self._n_agreed / self._n_choices if self._n_choices else None,
+            agreement=n_agreed / n_places if n_places else None,
             n_reshaped=self._n_reshaped,
             relative=PackedArray.of(np.asarray(self._relative, np.float64)),
             rounding=self._rounding,

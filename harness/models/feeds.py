@@ -8,12 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import DataError, MeasurementError
-from harness.models.preprocess import Placement, placement, prepare_image
+from harness.models.preprocess import prepare_image
 from harness.protocols import IMAGE, ONLY, Sample, Tensors
 from harness.specs import ModelInput, ModelSpec, ModelTensors
 
 SEED = 20_260
-BOXES = "boxes"
 
 
 def seeded_feeds(tensors: ModelTensors, n_samples: int, *, first: int = 0) -> dict[str, NDArray[np.generic]]:
@@ -43,11 +42,10 @@ def stacked(tensors: ModelTensors, samples: Sequence[Tensors]) -> dict[str, NDAr
 def prepared_sample(sample: Sample, model: ModelSpec, tensors: ModelTensors) -> Sample:
     """Return a sample as the model takes it: an image as its card says, other inputs in the model's own types.
 
-    A state that the sample does not hold begins as 0; boxes of a target move with their image.
+    A state that the sample does not hold begins as 0.
     Raises: DataError for an input that is missing or unknown, or does not fit.
     """
     inputs: dict[str, NDArray[np.generic]] = {}
-    target = sample.target
     names = {one.name: one for one in tensors.inputs}
     given = dict(sample.inputs)
     if IMAGE in given and IMAGE not in names:
@@ -58,7 +56,6 @@ def prepared_sample(sample: Sample, model: ModelSpec, tensors: ModelTensors) -> 
         else:
             pixels = image.astype(np.uint8, copy=False)
             inputs[one.name] = prepare_image(pixels, model, shape=_open_shape(one)).astype(one.dtype)
-            target = _moved(target, placement(image.shape[0], image.shape[1], model.preprocess))
     if ONLY in given and len(names) == 1:  # of a file without names
         given = {next(iter(names)): given[ONLY]}
     unknown = [name for name in given if name not in names]
@@ -72,7 +69,7 @@ def prepared_sample(sample: Sample, model: ModelSpec, tensors: ModelTensors) -> 
     missing = [name for name in names if name not in inputs]
     if missing:
         raise DataError(f"sample {sample.id}: holds no {missing[0]}, which {model.name} takes")
-    return Sample(id=sample.id, inputs=inputs, target=target)
+    return Sample(id=sample.id, inputs=inputs, target=sample.target)
 
 
 def _fitted(array: NDArray[np.generic], one: ModelInput, sample: str, model: ModelSpec) -> NDArray[np.generic]:
@@ -103,16 +100,6 @@ def _open_shape(one: ModelInput) -> tuple[int, ...]:
 
 def _without_batch(one: ModelInput) -> tuple[int, ...]:
     return tuple(size for axis, size in enumerate(one.shape) if axis != one.batch_axis)
-
-
-def _moved(target: object, place: Placement) -> object:
-    """Return a target whose boxes, (left, top, right, bottom) in pixels, lie where their image does."""
-    if not isinstance(target, dict) or BOXES not in target:
-        return target
-    boxes = np.asarray(target[BOXES], np.float64).reshape(-1, 4)
-    scale = np.array([place.scale_x, place.scale_y] * 2)
-    offset = np.array([place.offset_x, place.offset_y] * 2)
-    return {**target, BOXES: boxes * scale + offset}
 
 
 def _seeded(one: ModelInput, generator: np.random.Generator) -> NDArray[np.generic]:

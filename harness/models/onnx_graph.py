@@ -317,6 +317,28 @@ def raise_ir(model: ModelProto) -> None:
     model.graph.input.extend(kept)
 
 
+def state_kernels(model: ModelProto) -> None:
+    """Write the kernel_shape of convolutions that leave it out: TensorRT 8.6 needs it where weights have Q/DQ."""
+    weights = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    weights |= {name: tuple(tensor.dims) for name, tensor in _constant_nodes(model)}
+    for node in model.graph.node:
+        if node.op_type not in ("Conv", "ConvTranspose") or any(a.name == "kernel_shape" for a in node.attribute):
+            continue
+        if (shape := weights.get(node.input[1])) is not None:
+            node.attribute.append(_onnx().helper.make_attribute("kernel_shape", shape[2:]))
+
+
+def inner_operators(model: ModelProto) -> frozenset[str]:
+    """Return the operators of the graphs within a model's nodes: bodies of If, Loop and Scan."""
+    waiting = [inner for node in model.graph.node for inner in _graphs_of(node)]
+    found: set[str] = set()
+    while waiting:
+        graph = waiting.pop()
+        found |= {node.op_type for node in graph.node}
+        waiting += [inner for node in graph.node for inner in _graphs_of(node)]
+    return frozenset(found)
+
+
 def constants_to_initializers(model: ModelProto) -> None:
     """Turn Constant nodes of a tensor or of floats into initializers, where converters look for weights."""
     numpy_helper = _onnx().numpy_helper

@@ -101,10 +101,12 @@ def _check_names(asked: InputsAsked, inputs: Sequence[FileTensor], outputs: Sequ
     if not asked.is_for_one:
         return
     known, made = [one.name for one in inputs], [one.name for one in outputs]
-    for flag, named in asked.by_flag:
+    for what, named in asked.names:
         for name in named:
             if name not in known:
-                raise DataError(f"{path}: it has no input {name!r}, which {flag} names; its inputs: {', '.join(known)}")
+                raise DataError(
+                    f"{path}: it has no input {name!r}, which --{what} names; its inputs: {', '.join(known)}"
+                )
     for name, output in asked.states:
         if output not in made:
             raise DataError(f"{path}: it has no output {output!r} for the state {name}; its outputs: {', '.join(made)}")
@@ -119,10 +121,8 @@ def _batch_axes(inputs: Sequence[FileTensor], outputs: Sequence[FileTensor]) -> 
     everything = [*inputs, *outputs]
     first = next((one for one in inputs if one.axes and isinstance(one.axes[0], str)), None)
     if first is None:
-        is_one = all(one.axes and one.axes[0] == 1 for one in inputs) and all(
-            one.axes and (one.axes[0] == 1 or isinstance(one.axes[0], str)) for one in outputs
-        )
-        return {one.name: 0 for one in everything} if is_one else {}
+        ones = {one.name: 0 for one in everything if one.axes and one.axes[0] == 1}
+        return ones if all(one.name in ones for one in inputs) else {}
     name = first.axes[0]
     named = {one.name: one.axes.index(name) for one in everything if name and name in one.axes}
     # Exporters often leave an output's axes without a name, or give it one of its own: outputs follow their inputs.

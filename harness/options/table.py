@@ -6,10 +6,12 @@ them; a new option is one row here and one field.
 
 from __future__ import annotations
 
+import re
 from functools import cache, partial
 from operator import attrgetter
 from pathlib import Path
 
+from harness.errors import ConfigError
 from harness.options.groups import backend_groups
 from harness.options.inputs import range_of_text, shape_of_text, state_of_text
 from harness.options.rows import (
@@ -49,6 +51,18 @@ BACKEND_OPTION = Kind(
     parse=backend_option_of_text,
     text=lambda parts: f"{parts[0]}.{parts[1]}={parts[2]}",
 )
+
+
+def pattern_of_text(text: str) -> str:
+    """Return a regular expression as typed. Raises: ConfigError with what is wrong with it."""
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ConfigError(f"{text!r} is no regular expression: {error}") from error
+    return text
+
+
+PATTERN = Kind(name="a regular expression", metavar="REGEX", parse=pattern_of_text)
 
 
 def stage_timeout_of_text(text: str) -> tuple[str, float]:
@@ -128,6 +142,14 @@ CASES = (
         listed=True,
         repeated=True,
         role="selects",
+    ),
+    _case(
+        flag="--keep-float",
+        field="keep_float",
+        kind=PATTERN,
+        help="leave nodes whose names hold a match of a regular expression in float, in FP16, BF16 and INT8 files",
+        default="none",
+        repeated=True,
     ),
     _case(flag="--device", field="device", kind=TEXT, help="cpu, cuda:0, ...", default="the backend's first"),
     _case(
@@ -412,6 +434,30 @@ VERDICTS = (
         kind=tolerance("max_drift"),
         help="fail when the median error of an output of any graph lies beyond, as a share of its norm, 0.05 or 5%",
         default="harness.toml, or 1% between FP32 engines alone",
+        belongs_in="[tolerance]",
+    ),
+    _verdict(
+        flag="--max-build-slowdown",
+        field="max_build_slowdown",
+        kind=tolerance("max_build_slowdown"),
+        help="fail when tonight's build lies beyond what the accepted builds' scatter explains, 0.5 or 50%",
+        default="harness.toml, or not judged",
+        belongs_in="[tolerance]",
+    ),
+    _verdict(
+        flag="--max-engine-growth",
+        field="max_engine_growth",
+        kind=tolerance("max_engine_growth"),
+        help="fail when the engine is larger than the accepted one by more, 0.05 or 5%",
+        default="harness.toml, or not judged",
+        belongs_in="[tolerance]",
+    ),
+    _verdict(
+        flag="--max-memory-growth",
+        field="max_memory_growth",
+        kind=tolerance("max_memory_growth"),
+        help="fail when peak host memory or device memory is larger than the accepted one by more, 0.1 or 10%",
+        default="harness.toml, or not judged",
         belongs_in="[tolerance]",
     ),
     _verdict(

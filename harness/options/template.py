@@ -21,6 +21,9 @@ TAIL = """
 [tolerance]
 # max_drop = "0.5%"
 # max_slowdown = "5%"
+# max_build_slowdown = "50%"
+# max_engine_growth = "5%"
+# max_memory_growth = "10%"
 # alpha = 0.001
 """
 

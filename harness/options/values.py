@@ -24,6 +24,16 @@ from harness.specs import (
 
 NAMED = ("data.name", "timing.batch_sizes")  # to be given means more than their values
 BASELINE_MODES = ("auto", "require", "ignore")
+TYPED_TOLERANCES = (
+    "floor",
+    "max_drop",
+    "max_drift",
+    "max_slowdown",
+    "max_build_slowdown",
+    "max_engine_growth",
+    "max_memory_growth",
+    "alpha",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +58,7 @@ class HarnessOptions:
     report_url: str = ""  # of the page, for whoever reads report.md elsewhere
     engine_cache: str = ""  # "" = the user's cache folder
     rebuild: bool = False
+    keep_float: tuple[str, ...] = ()  # regular expressions of the names of nodes that are not converted
     shard: int | None = None  # the one of a plan that is run
     shard_plan: str = "shards.json"
     shard_attempt: int = 1
@@ -64,6 +75,9 @@ class HarnessOptions:
     max_drop: float | None = None
     max_slowdown: float | None = None
     max_drift: float | None = None
+    max_build_slowdown: float | None = None
+    max_engine_growth: float | None = None
+    max_memory_growth: float | None = None
     alpha: float | None = None
     floor: float | None = None
     timeout_s: float | None = None  # longest silence of a worker [s]; None = as `specs.STAGE_LIMITS_S` says
@@ -112,6 +126,12 @@ class HarnessOptions:
     def writes_baselines(self) -> bool:
         """Tell whether baselines are to be written at the end of the run."""
         return self.update_baselines or self.accept_regressions
+
+    @property
+    def tolerances(self) -> dict[str, float]:
+        """Return the tolerances that were typed, by their names in `Tolerance`."""
+        typed = {name: getattr(self, name) for name in TYPED_TOLERANCES}
+        return {name: value for name, value in typed.items() if value is not None}
 
     @property
     def build_settings(self) -> dict[str, dict[str, object]]:

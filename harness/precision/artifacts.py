@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -13,6 +14,7 @@ from harness.errors import BackendUnavailable, BuildError, ConfigError, DataErro
 from harness.models.onnx_graph import check_model, check_scales, export_facts, load_model, model_digest, scales_digest
 from harness.precision.calibration import CheckedCalibration
 from harness.precision.catalog import find_recipe
+from harness.precision.keeping import check_keeps, matching_nodes
 from harness.precision.recipe import QDQ, Conversion, ConversionRequest, Recipe
 from harness.precision.source import scored_source
 from harness.protocols import CalibrationSet
@@ -36,23 +38,26 @@ def prepare_artifact(
     weight_bits: int = 8,
     rebuild: bool = False,
     calibration_range: ImageRange | None = None,
+    keep_float: tuple[str, ...] = (),
 ) -> Artifact:
     """Prepare a model in one precision, or take it from the content cache.
 
-    `weight_bits=7` keeps 8-bit kernels from saturating on CPUs without VNNI.
-    Raises: ConfigError for an unknown recipe, DataError for a bad model file or bad calibration images,
-    BackendUnavailable when the recipe's tool is not installed, BuildError when the conversion fails, Unsupported for
-    OpenVINO IR where the recipe converts.
+    `weight_bits=7` keeps 8-bit kernels from saturating on CPUs without VNNI; `keep_float`: regular expressions of the
+    names of nodes that are not converted.
+    Raises: ConfigError for an unknown recipe, DataError for a bad model file, bad calibration images, or a pattern
+    that matches no node, BackendUnavailable when the recipe's tool is not installed, BuildError when the conversion
+    fails, Unsupported for OpenVINO IR where the recipe converts, and a model without anything to convert.
     """
     chosen = find_recipe(precision, recipe)
     if spec.is_quantized != (recipe == GIVEN_RECIPE):
         raise ConfigError(f"model {spec.name}: recipe {recipe} is not for a file that is {_kind(spec)}")
     started = time.perf_counter_ns()
     source_sha256, exported = _checked_digest(spec), _exported(spec)
+    kept = _kept(spec, chosen, keep_float)
     spec, file_sha256 = scored_source(spec, source_sha256=source_sha256, cache_dir=cache_dir)
     if chosen.convert is None:
-        digests = {"sha256": file_sha256, "source_sha256": source_sha256}
-        return _unchanged(spec, chosen, **digests, exported=exported, prepare_ns=time.perf_counter_ns() - started)
+        given = _unchanged(spec, chosen, file_sha256, source_sha256, exported=exported, kept=kept)
+        return replace(given, prepare_ns=time.perf_counter_ns() - started)
     _check_convertible(chosen, spec)
     if chosen.needs_calibration and calibration is None:
         raise ConfigError(f"model {spec.name}: recipe {recipe} needs calibration images; none were given")
@@ -66,8 +71,9 @@ def prepare_artifact(
         tools=tools,
         bits=bits,
         calibrated_by=used.fingerprint if used else "",
+        kept=kept,
     )
-    entry, cache_hit = _made(chosen, spec, bits, used, key=key, cache_dir=cache_dir, rebuild=rebuild)
+    entry, cache_hit = _made(chosen, spec, bits, used, kept=kept, key=key, cache_dir=cache_dir, rebuild=rebuild)
     return Artifact(
         model=spec.name,
         precision=precision,
@@ -79,6 +85,7 @@ def prepare_artifact(
         exported=exported,
         tools=tools,
         weight_bits=bits,
+        kept_float=kept,
         calibration=_calibration_note(used, calibration_range, entry),
         cache_hit=cache_hit,
         prepare_ns=time.perf_counter_ns() - started,
@@ -105,8 +112,23 @@ def _exported(spec: ModelSpec) -> dict[str, str]:
     return export_facts(load_model(spec.onnx_path, with_weights=False)) if spec.is_onnx else {}
 
 
+def _kept(spec: ModelSpec, recipe: Recipe, patterns: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the nodes that stay in float. Raises: DataError for a pattern without one; Unsupported."""
+    if not patterns or not spec.is_onnx:
+        return ()
+    nodes = matching_nodes(load_model(spec.onnx_path, with_weights=False), patterns, name=spec.name)
+    check_keeps(recipe, name=spec.name)
+    return () if recipe.precision is Precision.FP32 else nodes
+
+
 def _unchanged(
-    spec: ModelSpec, recipe: Recipe, *, sha256: str, source_sha256: str, exported: dict[str, str], prepare_ns: int
+    spec: ModelSpec,
+    recipe: Recipe,
+    sha256: str,
+    source_sha256: str,
+    *,
+    exported: dict[str, str],
+    kept: tuple[str, ...],
 ) -> Artifact:
     return Artifact(
         model=spec.name,
@@ -118,14 +140,22 @@ def _unchanged(
         output_kind=spec.output_kind,
         exported=exported,
         weight_bits=FP32_BITS,
-        prepare_ns=prepare_ns,
+        kept_float=kept,
     )
 
 
 def _cache_key(
-    recipe: Recipe, spec: ModelSpec, *, source_sha256: str, tools: dict[str, str], bits: int, calibrated_by: str
+    recipe: Recipe,
+    spec: ModelSpec,
+    *,
+    source_sha256: str,
+    tools: dict[str, str],
+    bits: int,
+    calibrated_by: str,
+    kept: tuple[str, ...],
 ) -> dict[str, object]:
     return {
+        **({"kept_float": list(kept)} if kept else {}),
         "entry": ENTRY_REVISION,
         "source": source_sha256,
         "recipe": recipe.name,
@@ -145,6 +175,7 @@ def _made(
     weight_bits: int,
     calibration: CalibrationSet | None,
     *,
+    kept: tuple[str, ...],
     key: dict[str, object],
     cache_dir: str,
     rebuild: bool,
@@ -155,7 +186,7 @@ def _made(
         entry = None if rebuild else cache.lookup(key, needs=NOTES).entry
         if entry is not None:
             return entry, True
-        return _convert(recipe, spec, weight_bits, calibration, cache=cache, key=key), False
+        return _convert(recipe, spec, weight_bits, calibration, kept=kept, cache=cache, key=key), False
 
 
 def _convert(
@@ -164,6 +195,7 @@ def _convert(
     weight_bits: int,
     calibration: CalibrationSet | None,
     *,
+    kept: tuple[str, ...],
     cache: ContentCache,
     key: dict[str, object],
 ) -> Entry:
@@ -176,6 +208,7 @@ def _convert(
             work_dir=Path(folder),
             weight_bits=weight_bits,
             calibration=CheckedCalibration(calibration, spec) if calibration else None,
+            kept_float=kept,
         )
         conversion = _converted(recipe, request)
         meta = {

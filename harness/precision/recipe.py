@@ -27,6 +27,7 @@ class ConversionRequest:
     work_dir: Path
     weight_bits: int = 8  # 7 = reduced range
     calibration: CalibrationSet | None = None  # checked while it is read
+    kept_float: tuple[str, ...] = ()  # nodes of the source that are not converted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -227,21 +227,14 @@ def _build_facts(record: Record, previous: Record | None) -> tuple[tuple[str, st
     before = previous.engine if previous else None
     facts: list[tuple[str, str]] = []
     if engine:
-        build_before, size_before = (before.build_ns, before.engine_bytes) if before else (None, None)
-        peak_before = before.host_peak_bytes if before else None
-        facts += [
-            ("Build time", _since(format_time(engine.build_ns), format_time(build_before))),
-            ("Engine size", _since(format_bytes(engine.engine_bytes), format_bytes(size_before))),
-            ("Device memory", _device_memory(engine)),
-            ("Peak host memory", _since(format_bytes(engine.host_peak_bytes), format_bytes(peak_before))),
-            ("Engine cache", engine.cache),
-        ]
+        facts += _cold_costs(engine, before)
     if artifact:
         facts += [
             ("Model file", PurePath(artifact.onnx_path).name),
             ("sha256", artifact.sha256[:16]),
             ("Prepared in", format_time(artifact.prepare_ns) + (" (from the cache)" if artifact.cache_hit else "")),
             ("Recipe", f"{artifact.recipe}, {artifact.weight_bits}-bit weights"),
+            ("Kept in float", ", ".join(artifact.kept_float)),
         ]
         facts += [("Converter", f"{tool} {version}") for tool, version in artifact.tools.items()]
     calibration = (engine and engine.calibration) or (artifact and artifact.calibration)
@@ -253,6 +246,28 @@ def _build_facts(record: Record, previous: Record | None) -> tuple[tuple[str, st
         facts += [(name, value) for name, value in engine.versions.items()]
         facts += [(name, value) for name, value in engine.options.items()]
     return tuple((name, value) for name, value in facts if value != MISSING)
+
+
+def _cold_costs(engine: EngineFacts, before: EngineFacts | None) -> list[tuple[str, str]]:
+    """Return what a case costs once: all times are wall times of the host, one measurement each."""
+
+    def time_of(name: str) -> str:
+        return _since(format_time(getattr(engine, name)), format_time(getattr(before, name) if before else None))
+
+    def size_of(name: str) -> str:
+        return _since(format_bytes(getattr(engine, name)), format_bytes(getattr(before, name) if before else None))
+
+    built = " (when it was built: this one came from the cache)" if engine.cache == "hit" else ""
+    return [
+        ("Runtime import", time_of("import_ns")),
+        ("Build time", time_of("build_ns") + built),
+        ("Load of the built engine", time_of("load_ns")),
+        ("First inference", time_of("first_inference_ns")),
+        ("Engine size", size_of("engine_bytes")),
+        ("Device memory", _device_memory(engine)),
+        ("Peak host memory", size_of("host_peak_bytes")),
+        ("Engine cache", engine.cache),
+    ]
 
 
 def _device_memory(engine: EngineFacts) -> str:

@@ -113,8 +113,14 @@ class SummaryCase:
     accuracy: SummaryAccuracy | None
     samples: SummarySamples | None
     latency: dict[str, SummaryLatency]
+    import_ns: int | None
     build_ns: float | None
+    load_ns: int | None
+    first_inference_ns: int | None
     engine_bytes: int | None
+    device_memory_bytes: int | None
+    host_peak_bytes: int | None
+    engine_cache: str | None
     flags: tuple[str, ...]
     verdicts: tuple[Verdict, ...]
 
@@ -155,7 +161,7 @@ def summary_bytes(run: Run, rows: Sequence[Row]) -> bytes:
 
 
 def _case_summary(row: Row) -> SummaryCase:
-    record, case = row.record, row.record.case
+    record, case, engine = row.record, row.record.case, row.record.engine
     return SummaryCase(
         id=case.id,
         model=case.model,
@@ -172,8 +178,14 @@ def _case_summary(row: Row) -> SummaryCase:
         accuracy=_accuracy_summary(row),
         samples=_samples_summary(record.samples),
         latency={str(timing.latency.batch_size): _latency_summary(timing) for timing in row.timings},
-        build_ns=record.engine.build_ns if record.engine else None,
-        engine_bytes=record.engine.engine_bytes if record.engine else None,
+        import_ns=engine.import_ns if engine else None,
+        build_ns=engine.build_ns if engine else None,
+        load_ns=engine.load_ns if engine else None,
+        first_inference_ns=engine.first_inference_ns if engine else None,
+        engine_bytes=engine.engine_bytes if engine else None,
+        device_memory_bytes=engine.device_memory_bytes if engine else None,
+        host_peak_bytes=engine.host_peak_bytes if engine else None,
+        engine_cache=engine.cache if engine else None,
         flags=tuple(record.flags),
         verdicts=tuple(record.verdicts),
     )

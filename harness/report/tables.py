@@ -142,7 +142,11 @@ COLUMNS = {
     "energy_low_mj_per_image": "float64",
     "energy_high_mj_per_image": "float64",
     "energy_saving": "float64",
+    "import_ns": "Int64",
     "build_ns": "Int64",
+    "load_ns": "Int64",
+    "first_inference_ns": "Int64",
+    "engine_cache": "string",
     "engine_bytes": "Int64",
     "device_memory_bytes": "Int64",
     "host_peak_bytes": "Int64",
@@ -242,7 +246,11 @@ def _engine_entry(record: Record) -> dict[str, Any]:
     if engine is None:
         return {}
     return {
+        "import_ns": engine.import_ns,
         "build_ns": engine.build_ns,
+        "load_ns": engine.load_ns,
+        "first_inference_ns": engine.first_inference_ns,
+        "engine_cache": engine.cache,
         "engine_bytes": engine.engine_bytes,
         "device_memory_bytes": engine.device_memory_bytes,
         "host_peak_bytes": engine.host_peak_bytes,

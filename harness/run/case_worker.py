@@ -96,7 +96,7 @@ class CaseWorker:
 
 
 def facts_together(first: EngineFacts | None, now: EngineFacts) -> EngineFacts:
-    """Return the newest facts merged with what earlier workers reported: build, maxima, all notes."""
+    """Return the newest facts merged with what earlier workers reported: build and cold costs, maxima, all notes."""
     if first is None:
         return now
     return replace(now, build_ns=first.build_ns, cache=first.cache, **_gathered(first, now))
@@ -105,6 +105,9 @@ def facts_together(first: EngineFacts | None, now: EngineFacts) -> EngineFacts:
 def _gathered(first: EngineFacts, now: EngineFacts) -> dict[str, Any]:
     """Return what is of all processes that had the engine."""
     return {
+        "load_ns": _first(first.load_ns, now.load_ns),
+        "import_ns": _first(first.import_ns, now.import_ns),
+        "first_inference_ns": _first(first.first_inference_ns, now.first_inference_ns),
         "host_peak_bytes": _most(first.host_peak_bytes, now.host_peak_bytes),
         "n_contexts": _most(first.n_contexts, now.n_contexts),
         "n_engines": _most(first.n_engines, now.n_engines),
@@ -112,6 +115,10 @@ def _gathered(first: EngineFacts, now: EngineFacts) -> dict[str, Any]:
         "notes": tuple(dict.fromkeys((*first.notes, *now.notes))),
         "warnings": tuple(dict.fromkeys((*first.warnings, *now.warnings))),
     }
+
+
+def _first(before: int | None, now: int | None) -> int | None:
+    return now if before is None else before
 
 
 def _most(*counts: int | None) -> int | None:

@@ -11,12 +11,12 @@ from harness.options.commands import command_of
 from harness.options.values import HarnessOptions
 from harness.protocols import Progress, no_progress
 from harness.records import CPU, Artifact, Record
-from harness.run.allowing import allowances_of
 from harness.run.case import CaseRun
 from harness.run.expected import ExpectedCases
 from harness.run.plan import Plan
 from harness.run.settings import Environments, case_request, worker_settings
-from harness.specs import Case
+from harness.run.waiving import waivers_of
+from harness.specs import Case, Waiver
 
 EMULATION_BACKEND = "ort-emulation"
 
@@ -40,7 +40,7 @@ class Cases:
         """
         self._options, self._plan, self._folder = options, plan, folder
         self.environments = environments
-        self._settings, self._allowed = worker_settings(options, folder, progress), allowances_of(options)
+        self._settings, self._waivers = worker_settings(options, folder, progress), waivers_of(options)
         self.opened: dict[str, CaseRun] = {}
         self._references: dict[str, CaseRun] = {}  # by case id; of emulations by the digest of the file
         self._started_at = utc_now()
@@ -88,13 +88,20 @@ class Cases:
             is_of_models_folder=case.model in self._plan.of_models_folder,
             allows_chance=options.allow_chance,
             requires_precision=options.require_precision,
-            waivers=self._allowed.waivers_of(case),
+            waivers=self._waivers_of(case),
         )
+
+    def _waivers_of(self, case: Case) -> tuple[Waiver, ...]:
+        return tuple(waiver for waiver in self._waivers if waiver.matches(case.id))
 
     @property
     def planned(self) -> tuple[Case, ...]:
         """Return the cases of the run's plan, in order."""
         return self._plan.cases
+
+    def has_metrics(self, case: Case) -> bool:
+        """Tell whether the samples of a case are scored by metrics of its task."""
+        return case.model in self._plan.by_metrics
 
     def records(self, *, with_absent: bool = False) -> list[Record]:
         """Return the records of all cases that were opened, in the order they ran, then those of FP32 references.
@@ -111,7 +118,7 @@ class Cases:
         if self._expected is None:
             self._expected = ExpectedCases(self._plan, self._options, self.environments)
         completed = self._expected.completed(found, recorded_at=self._started_at)
-        return [replace(record, waivers=self._allowed.waivers_of(record.case)) for record in completed]
+        return [replace(record, waivers=self._waivers_of(record.case)) for record in completed]
 
     def close(self) -> None:
         """End all workers."""
@@ -124,8 +131,7 @@ class Cases:
         kind = "f32" if model.tensors is None else "zip"
         outputs = str(self._folder.absolute() / "outputs" / f"{name}.{kind}")
         request = replace(case_request(case, model, options), outputs_path=outputs, artifact=artifact)
-        given = {name: getattr(options, name) for name in ("floor", "max_drop", "max_slowdown", "max_drift", "alpha")}
-        tolerance = self._allowed.tolerances.tolerance_for(case, model, options.data.name, command_line=given)
+        tolerance = self._plan.tolerance_of(case, model)
         kept = self._kept.get(case.id) if artifact is None else None
         return CaseRun(request, name=name, tolerance=tolerance, settings=self._settings, kept=kept)
 

@@ -1,16 +1,18 @@
-"""Which models a run takes: bundled ones, cards, and ONNX files that a worker looks at."""
+"""Which models a run takes: bundled ones, cards, ONNX files that a worker looks at; and what is accepted of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from harness.backends import list_backends
 from harness.errors import ConfigError, DataError
 from harness.models import bundled_models, find_model
+from harness.options.tolerances import load_tolerances
 from harness.options.values import HarnessOptions
 from harness.run.folders import models_folder
-from harness.specs import InputsAsked, ModelSpec
+from harness.specs import Case, InputsAsked, ModelSpec, Tolerance
 from harness.worker.process import Worker
 from harness.worker.requests import OnnxQuestion
 
@@ -18,6 +20,16 @@ from harness.worker.requests import OnnxQuestion
 def models_dir_of(options: HarnessOptions) -> Path:
     """Return the folder whose models a run without --model takes."""
     return models_folder(Path(options.root))
+
+
+def tolerances_of(options: HarnessOptions) -> Callable[[Case, ModelSpec], Tolerance]:
+    """Return what tells the tolerance of a case: command line, project's file, card. Raises: ConfigError."""
+    table = load_tolerances(Path(options.root), backends=list_backends())
+
+    def tolerance_of(case: Case, model: ModelSpec) -> Tolerance:
+        return table.tolerance_for(case, model, options.data.name, command_line=options.tolerances)
+
+    return tolerance_of
 
 
 def choose_models(options: HarnessOptions, models_dir: Path) -> dict[str, ModelSpec]:

@@ -12,6 +12,7 @@ from harness.models.preprocess import Fit, fit_of
 from harness.options.values import HarnessOptions
 from harness.protocols import Dataset, Progress, SampleSet
 from harness.specs import DatasetRequest, ImageRange, ModelSpec, Precision
+from harness.tasks import collector_of, find_sample_task
 
 
 def check_data(options: HarnessOptions, models: Iterable[ModelSpec], progress: Progress) -> None:
@@ -25,6 +26,18 @@ def check_data(options: HarnessOptions, models: Iterable[ModelSpec], progress: P
         _check(options, fit, progress)
     if options.has_data and any(model.tensors is not None for model in models):
         _check_samples(options, progress)
+
+
+def scored_by_metrics(options: HarnessOptions, models: Iterable[ModelSpec]) -> frozenset[str]:
+    """Return the models of any graph whose samples a task scores by metrics. Raises: ConfigError for a task's settings.
+
+    Seeded inputs have no targets, and some tasks no metric.
+    """
+    graphs = [model for model in models if model.tensors is not None and options.has_data]
+    tasks = {model.name: find_sample_task(model.task) for model in graphs}
+    for model in graphs:
+        collector_of(model)  # refuses a wrong key before anything runs
+    return frozenset(name for name, task in tasks.items() if task.metrics)
 
 
 def _check_samples(options: HarnessOptions, progress: Progress) -> None:

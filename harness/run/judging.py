@@ -131,10 +131,10 @@ class Judging:
         if run.is_unsupported or (run.failure is not None and not run.was_scored):
             return
         writes = "qdq" if _holds_qdq(run) else "nothing"
-        candidate = Candidate.of_model(run.case, run.model, writes=writes)
-        needs = dict.fromkeys(
-            need for gate in self._gates if gate.in_family and gate.applies(candidate) for need in gate.needs
-        )
+        has_metrics = self._cases.has_metrics(run.case)
+        candidate = Candidate.of_model(run.case, run.model, writes=writes, has_metrics=has_metrics)
+        asked = (gate for gate in self._gates if gate.in_family and gate.is_on(run.tolerance))
+        needs = dict.fromkeys(need for gate in asked if gate.applies(candidate) for need in gate.needs)
         try:
             self._measure(run, needs if run.failure is None else COMPARISONS.intersection(needs))
         except Unsupported:
@@ -147,6 +147,7 @@ class Judging:
     def _measure(self, run: CaseRun, needs: Iterable[str]) -> None:
         """Make what is needed, in the order in which it disturbs nothing that follows. Raises: HarnessError."""
         makers: dict[str, Callable[[CaseRun], object]] = {
+            "engine": CaseRun.prepare,
             "accuracy": CaseRun.accuracy,
             "samples": CaseRun.samples,
             "invariance": self._comparing.with_itself,

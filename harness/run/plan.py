@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,10 +12,10 @@ from harness.options.values import HarnessOptions
 from harness.precision import find_recipe, recipe_names
 from harness.protocols import Progress, no_progress
 from harness.records import CPU, Availability, ShardOrigin
-from harness.run.choosing import choose_models, models_dir_of, names_of_folder
-from harness.run.data import check_data
+from harness.run.choosing import choose_models, models_dir_of, names_of_folder, tolerances_of
+from harness.run.data import check_data, scored_by_metrics
 from harness.run.probing import choose_backends, one_line, takes_device
-from harness.specs import DEFAULT_RECIPES, GIVEN_RECIPE, Case, ModelSpec, Precision, TimingPlan
+from harness.specs import DEFAULT_RECIPES, GIVEN_RECIPE, Case, ModelSpec, Precision, TimingPlan, Tolerance
 
 NOT_INSTALLED = "is not installed"  # in the reason of a backend without its package
 
@@ -30,6 +30,8 @@ class Plan:
     left_out: dict[str, str]  # backend -> reason, under `auto`
     device_names: tuple[str, ...] = ()  # of all accelerators that any probe saw
     of_models_folder: frozenset[str] = frozenset()  # models that a run without --model takes
+    by_metrics: frozenset[str] = frozenset()  # models whose samples a task scores by metrics
+    tolerance_of: Callable[[Case, ModelSpec], Tolerance] = lambda case, model: Tolerance()
     shard: ShardOrigin | None = None  # where the cases are one of a plan's shards
 
     def lines_left_out(self) -> tuple[str, ...]:
@@ -75,6 +77,8 @@ def plan_run(
         left_out={a.backend: one_line(a) for a in unusable},
         device_names=tuple(accelerators),
         of_models_folder=names_of_folder(models_dir),
+        by_metrics=scored_by_metrics(options, models.values()),
+        tolerance_of=tolerances_of(options),
     )
 
 

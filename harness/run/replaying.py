@@ -96,7 +96,9 @@ class Replaying:
         control = self._find_control(record, stored, arm)
         if isinstance(control, str):
             return tuple(Replay(batch_size=size, alpha=alpha, reason=control) for size in sizes)
-        self._note(f"{record.case.id}: batch {', '.join(map(str, sizes))} may be slower: timed in pairs of processes")
+        self._note(
+            f"{record.case.id}: batch {', '.join(map(str, sizes))} may have changed: timed in pairs of processes"
+        )
         pairs, reason = _pairs(record, (arm_again(record, arm), control), sizes, alpha)
         if reason:
             return tuple(Replay(batch_size=size, alpha=alpha, reason=reason) for size in sizes)
@@ -215,6 +217,7 @@ def _suspects(record: Record, stored: Subject, sizes: Sequence[int]) -> list[int
             margin=accepted_slowdown(record, size) or 0.0,
             alpha=record.tolerance.alpha,
             basis=record.timing_basis,
+            is_beside=stored.is_beside,
         )
     ]
 

@@ -48,9 +48,11 @@ def case_request(case: Case, model: ModelSpec, options: HarnessOptions) -> CaseR
             num_threads=options.num_threads,
             cache_dir=cache_folder(options.engine_cache),
             rebuild=options.rebuild,
+            keep_float=options.keep_float,
             settings=options.build_settings,
         ),
         timing=timing_of(model, options),
+        has_data=options.has_data,
         score_batch=options.score_batch,
     )
 

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from harness.errors import BaselineError, HarnessError
-from harness.gates import RoundMedians, ScoredImages, Subject, digests_from_packed, subject_from_record
+from harness.gates import Costs, RoundMedians, ScoredImages, Subject, digests_from_packed, subject_from_record
 from harness.records import EffectivePrecision, Environment, PackedArray, Record, SampleScores
 from harness.specs import Case, ImageRange
 from harness.store.ratchet import TOP1, Accepted, history_lines, history_of, levels_of_metric, name_of_times
@@ -21,6 +21,7 @@ from harness.store.sealed import Damaged, check_digest, decoded, sealed, values_
 
 BASELINE_SCHEMA = 3
 PREDICTIONS, SAMPLES, TIMES = "predictions", "samples", "times"
+MAX_BUILDS = 20  # kept of one setting: their scatter is known to 16 %
 MARGIN_QUANTILES = (0.01, 0.1, 0.5)
 
 
@@ -114,6 +115,7 @@ class TimesBaseline:
     engine: EngineState
     effective_precision: EffectivePrecision | None
     latencies: tuple[RoundMedians, ...]
+    costs: Costs | None = None  # None in one that was accepted before costs were
     is_of_models_folder: bool = False  # a run without --model takes its model
     history: tuple[Accepted, ...] = ()  # all acceptances since the budget began, this one last
 
@@ -147,6 +149,7 @@ def subject_from_files(parts: Sequence[Baseline]) -> Subject:
         samples=samples.samples if samples else None,
         latencies=times.latencies if times else (),
         effective_precision=times.effective_precision if times else None,
+        costs=times.costs if times else None,
         timed_on=times.accepted.environment if times else None,
         is_baseline=True,
     )
@@ -227,8 +230,13 @@ def samples_from_record(record: Record, *, accepted_by: str, accepted_at: str) -
     )
 
 
-def times_from_record(record: Record, *, accepted_by: str, accepted_at: str) -> TimesBaseline:
-    """Return the baseline of times that a timed record becomes."""
+def times_from_record(
+    record: Record, *, accepted_by: str, accepted_at: str, before: TimesBaseline | None = None
+) -> TimesBaseline:
+    """Return the baseline of times that a timed record becomes.
+
+    `before`: the one that it replaces. Its builds stay, beside this record's, where the same was built.
+    """
     return TimesBaseline(
         schema=BASELINE_SCHEMA,
         case=record.case,
@@ -236,8 +244,23 @@ def times_from_record(record: Record, *, accepted_by: str, accepted_at: str) -> 
         engine=_engine_state(record),
         effective_precision=record.effective_precision,
         latencies=tuple(_rounded(latency) for latency in subject_from_record(record, "this run").latencies),
+        costs=_costs(record, before),
         is_of_models_folder=record.is_of_models_folder,
     )
+
+
+def _costs(record: Record, before: TimesBaseline | None) -> Costs | None:
+    now, engine = subject_from_record(record, "this run").costs, _engine_state(record)
+    if now is None or before is None or before.costs is None:
+        return now
+    names = ("artifact_sha256", "versions", "options")
+    is_same = all(getattr(engine, name) == getattr(before.engine, name) for name in names)
+    is_same = is_same and now.batch_sizes == before.costs.batch_sizes
+    if not is_same or before.accepted.environment.driver != record.environment.driver:
+        return now
+    # A run that is accepted twice built once: the same number of nanoseconds is the same build.
+    builds = dict.fromkeys((*before.costs.builds_ns, *now.builds_ns))
+    return replace(now, builds_ns=tuple(builds)[-MAX_BUILDS:])
 
 
 def _acceptance(record: Record, by: str, at: str) -> Acceptance:
@@ -380,6 +403,7 @@ def text_from_baseline(baseline: Baseline) -> str:
             median_us = float(np.median(latency.medians_ns)) / 1e3
             timed = f"batch {latency.batch_size}: {median_us:.1f} us ({latency.window}, {latency.clock} clock)"
             lines.append(f"  {timed}, median of {len(latency.medians_ns)} rounds")
+        lines += _cost_lines(baseline.costs)
         if baseline.effective_precision:
             lines.append(f"  ran in {baseline.effective_precision.main}")
     lines.append(f"  on {accepted.environment.machine}, {accepted.environment.cpu_isa}")
@@ -391,6 +415,19 @@ def text_from_baseline(baseline: Baseline) -> str:
 def _metric_text(samples: SampleScores) -> str:
     leading = samples.leading
     return "no metric" if leading is None else f"{leading.name} {leading.in_words(leading.value)}"
+
+
+def _cost_lines(costs: Costs | None) -> list[str]:
+    if costs is None:
+        return []
+    builds = ", ".join(f"{build_ns / 1e6:,.1f}" for build_ns in costs.builds_ns)
+    sizes = (
+        ("engine", costs.engine_bytes),
+        ("device memory of a context", costs.device_memory_bytes),
+        ("peak host memory", costs.host_peak_bytes),
+    )
+    told = [f"{name} {size:,} bytes" for name, size in sizes if size is not None]
+    return [*([f"  builds {builds} ms"] if builds else []), *([f"  {', '.join(told)}"] if told else [])]
 
 
 def _rounded(latency: RoundMedians) -> RoundMedians:

@@ -24,6 +24,7 @@ from harness.store.baseline_files import (
     SAMPLES,
     TIMES,
     Baseline,
+    TimesBaseline,
     json_from_baseline,
     line_from_baseline,
     predictions_from_json,
@@ -221,8 +222,9 @@ class BaselineStore:
         if path is not None:
             files[path] = samples_from_record(record, accepted_by=accepted_by, accepted_at=accepted_at)
         if record.valid_latencies:
-            times = times_from_record(record, accepted_by=accepted_by, accepted_at=accepted_at)
-            files[self.times_path(record)] = times
+            path = self.times_path(record)
+            before = _times_before(path)
+            files[path] = times_from_record(record, accepted_by=accepted_by, accepted_at=accepted_at, before=before)
         return {
             path: with_history(baseline, _stored_at(self, path), reason=reason, starts_budget=new_budget)
             for path, baseline in files.items()
@@ -250,6 +252,15 @@ def _stored_at(store: BaselineStore, path: Path) -> Baseline | None:
     try:
         return store.read(path) if path.is_file() else None
     except BaselineError:
+        return None
+
+
+def _times_before(path: Path) -> TimesBaseline | None:
+    """Return the times that are about to be replaced; None where there are none, or none that can be read."""
+    try:
+        data = _read(path)
+        return None if data is None else times_from_json(data, where=str(path), case_id=path.stem)
+    except BaselineError:  # damaged: replacing it is the remedy
         return None
 
 

@@ -7,8 +7,11 @@ metrics of its own. A model's card names it as `[output] task`, and gives its se
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from harness.errors import ConfigError
 from harness.options.discovery import Room
+from harness.specs import ModelSpec
 from harness.tasks._metrics import Naming, Ratios, Slicing, mean_score, whole_score
 from harness.tasks._samples import Collector, SampleTask, Setting, class_of, numbers_of, output_of, target_of
 from harness.tasks._task import Task, TopK
@@ -23,6 +26,7 @@ __all__ = [
     "Task",
     "TopK",
     "class_of",
+    "collector_of",
     "find_sample_task",
     "find_task",
     "list_tasks",
@@ -56,3 +60,28 @@ def find_sample_task(name: str) -> SampleTask:
     if not isinstance(found, SampleTask):
         raise ConfigError(f"task {name} scores batches of labelled images, not samples of named tensors")
     return found
+
+
+def collector_of(model: ModelSpec) -> Collector:
+    """Return a collector of a model's task, with the settings of its card.
+
+    A file is looked for beside the card. What a task asks of the images' way into the model (`fit`, `input_size`) is
+    what the card's [preprocess] does, unless [task] says otherwise.
+    Raises: ConfigError that names the key.
+    """
+    task = find_sample_task(model.task)
+    known = {setting.name: setting for setting in task.settings}
+    prepared: dict[str, object] = {"fit": model.preprocess.fit, "input_size": _size_shown(model)}
+    settings = {name: value for name, value in prepared.items() if name in known and value}
+    settings |= model.task_settings
+    files = {name for name, setting in known.items() if setting.is_file and isinstance(settings.get(name), str)}
+    beside = {name: str(Path(model.onnx_path).parent / str(settings[name])) for name in files}
+    return task.collector({**settings, **beside})
+
+
+def _size_shown(model: ModelSpec) -> list[int]:
+    """Return [height, width] of what a model is shown; [] where nothing tells it."""
+    if sized := model.preprocess.crop or model.preprocess.resize:
+        return list(sized) if len(sized) == 2 else []
+    shape = model.input_shape[:2] if model.layout == "NHWC" else model.input_shape[-2:]
+    return list(shape) if len(shape) == 2 and min(shape) > 0 else []

@@ -12,6 +12,7 @@ from harness.protocols import Tensors
 from harness.tasks._samples import OUTPUT, Settings, output_of
 
 NAME = "detection"
+MAX_LOG = 20.0  # of a size in cells: what is beyond is no box
 MAX_CANDIDATES = 3_000  # of one sample, by score, that suppression looks at
 ROWS_WIDTH, SSD_WIDTH = 6, 7
 
@@ -80,7 +81,27 @@ def _from_yolo(output: NDArray[np.generic], settings: Settings) -> Boxes:
     if table.shape[1] <= n_first:
         raise DataError(f"the output has shape {list(output.shape)}; expected {n_first} numbers and the classes a box")
     scores = table[:, n_first:] * (table[:, 4:5] if settings["objectness"] else 1.0)
-    return _from_matrix(table[:, :4], scores, background=None, threshold=float(str(settings["score_threshold"])))
+    boxes = table[:, :4] if settings["strides"] is None else _from_cells(table[:, :4], settings)
+    return _from_matrix(boxes, scores, background=None, threshold=float(str(settings["score_threshold"])))
+
+
+def _from_cells(boxes: Floats, settings: Settings) -> Floats:
+    """Return centres and sizes in pixels of boxes that are told from their cells: (x, y) + cell, log of the size.
+
+    Source: YOLOX, yolox/utils/demo_utils.py, demo_postprocess. Raises: ConfigError, DataError for another number.
+    """
+    size, strides = settings["input_size"], settings["strides"]
+    if not isinstance(size, list) or not isinstance(strides, list):
+        raise ConfigError("[task] strides needs input_size = [height, width]")
+    grids, scales = [], []
+    for stride in strides:
+        rows, columns = np.mgrid[: int(size[0]) // int(stride), : int(size[1]) // int(stride)]
+        grids.append(np.stack([columns.ravel(), rows.ravel()], axis=1))
+        scales.append(np.full((rows.size, 1), float(stride)))
+    cells, scale = np.concatenate(grids), np.concatenate(scales)
+    if len(cells) != len(boxes):
+        raise DataError(f"{len(boxes)} boxes for {len(cells)} cells of an input of {size[0]} x {size[1]}")
+    return np.concatenate([(boxes[:, :2] + cells) * scale, np.exp(np.minimum(boxes[:, 2:], MAX_LOG)) * scale], axis=1)
 
 
 def _from_rows(output: NDArray[np.generic]) -> Boxes:

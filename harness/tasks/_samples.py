@@ -42,6 +42,7 @@ class Setting:
     kinds: tuple[type, ...] = (str,)
     default: object = None  # None: not given
     choices: tuple[str, ...] = ()
+    is_file: bool = False  # a path beside the card
     low: float | None = None  # the smallest number taken
     high: float | None = None
 

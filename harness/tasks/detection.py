@@ -270,6 +270,7 @@ TASK = SampleTask(
             choices=("stretch", "letterbox"),
         ),
         Setting(name="objectness", summary="yolo: whether it follows the box", kinds=(bool,), default=False),
+        Setting(name="strides", summary="yolo: cells [pixels] that boxes are told from, as YOLOX does", kinds=(list,)),
         Setting(name="background", summary="the class of scores that is none", kinds=(int,), low=0),
         Setting(name="label_offset", summary="added to a class to get its label", kinds=(int,), default=0),
         Setting(

@@ -168,7 +168,7 @@ TASK = SampleTask(
             choices=("TC", "CT"),
         ),
         Setting(name="charset", summary="the characters, in the order of the classes", kinds=(str, list)),
-        Setting(name="charset_file", summary="a file with one of them a line"),
+        Setting(name="charset_file", summary="a file with one of them a line", is_file=True),
         Setting(name="first_id", summary="the class of the first character", kinds=(int,), default=1, low=0),
         Setting(name="blank", summary="the blank class of CTC", kinds=(int,), default=0, low=0),
         Setting(name="end_id", summary="the token that ends a sequence", kinds=(int,), low=0),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +12,22 @@ import numpy as np
 import pytest
 
 from harness.errors import BuildError, ConfigError, DataError, MeasurementError
+from harness.models.feeds import seeded_feeds
 from harness.precision.effective import effective_precision
-from harness.protocols import Backend, Engine, KeepsOutputs, RunsConcurrently
+from harness.protocols import Backend, Engine, KeepsOutputs, RunsConcurrently, RunsTensors, Tensors
 from harness.records import Artifact
 from harness.specs import BuildOptions, Case, Precision
-from harness.testing.nets import artifact_of, identity_net, images, qdq_net, tiny_net, two_input_net
+from harness.testing.nets import (
+    artifact_of,
+    graph_net,
+    graph_outputs,
+    graph_tensors,
+    identity_net,
+    images,
+    qdq_net,
+    tiny_net,
+    two_input_net,
+)
 
 BATCHES = (1, 4)
 N = 4
@@ -43,6 +55,8 @@ class Nets:
             identity_net(path)
         elif kind == "two_inputs":
             two_input_net(path)
+        elif kind == "graph":
+            graph_net(path)
         elif kind == "scale_zero":
             qdq_net(path, scale=0.0)
         elif kind == "truncated":
@@ -54,6 +68,27 @@ class Nets:
 def _build(backend: Backend, nets: Nets, kind: str = "tiny") -> Engine:
     options = BuildOptions(cache_dir=str(nets.folder / "cache"))  # a converter runs once a net, not once a clause
     return backend.build(nets.artifact(kind), device="cpu", batch_sizes=BATCHES, options=options)
+
+
+@contextmanager
+def _graph(backend: Backend, nets: Nets) -> Iterator[RunsTensors | None]:
+    """Open an engine of named inputs, None where the backend's take images alone."""
+    with _build(backend, nets) as engine:
+        runs_tensors = isinstance(engine, RunsTensors)
+    if not runs_tensors:
+        yield None
+        return
+    options = BuildOptions(cache_dir=str(nets.folder / "cache"), tensors=graph_tensors())
+    with backend.build(nets.artifact("graph"), device="cpu", batch_sizes=(1,), options=options) as engine:
+        assert isinstance(engine, RunsTensors)
+        yield engine
+
+
+def _agree(found: Tensors, feeds: Tensors) -> None:
+    expected = graph_outputs(feeds)
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_allclose(np.asarray(found[name], np.float64), array, rtol=1e-5, atol=1e-6)
 
 
 def _refuses(engine: Engine, batch: np.ndarray) -> None:
@@ -279,6 +314,63 @@ def contexts_give_the_outputs_of_infer(backend: Backend, nets: Nets) -> None:
             if (outputs := context.outputs()) is not None:
                 assert isinstance(outputs, np.ndarray)
                 np.testing.assert_allclose(outputs, engine.infer(batch), rtol=1e-3, atol=1e-5)
+
+
+def named_tensors_run(backend: Backend, nets: Nets) -> None:
+    with _graph(backend, nets) as engine:
+        if engine is None:
+            return
+        assert {one.name: one.dtype for one in engine.inputs} == {"ids": "int64", "mask": "bool", "scale": "float32"}
+        assert {one.name for one in engine.outputs} == {"scaled", "chosen"}
+        for first in range(3):
+            feeds = seeded_feeds(graph_tensors(), 1, first=first)
+            _agree(engine.run(feeds), feeds)
+
+
+def named_outputs_are_fresh(backend: Backend, nets: Nets) -> None:
+    with _graph(backend, nets) as engine:
+        if engine is None:
+            return
+        feeds = seeded_feeds(graph_tensors(), 1)
+        first = engine.run(feeds)
+        engine.run(seeded_feeds(graph_tensors(), 1, first=1))
+        _agree(first, feeds)
+
+
+def wrong_named_inputs_refused(backend: Backend, nets: Nets) -> None:
+    with _graph(backend, nets) as engine:
+        if engine is None:
+            return
+        feeds = seeded_feeds(graph_tensors(), 1)
+        bad: tuple[Tensors, ...] = (
+            {name: array for name, array in feeds.items() if name != "mask"},
+            {**feeds, "other": feeds["ids"]},
+            {**feeds, "ids": feeds["ids"].astype(np.int32)},
+            {**feeds, "ids": feeds["ids"][0]},
+            {**feeds, "scale": np.array(np.nan, np.float32)},
+        )
+        for given in bad:
+            with pytest.raises(MeasurementError):
+                engine.run(given)
+            with pytest.raises(MeasurementError):
+                engine.bind(given, batch_size=1, window="compute", launch="auto")
+
+
+def named_timer_shows_what_it_computes(backend: Backend, nets: Nets) -> None:
+    with _graph(backend, nets) as engine:
+        if engine is None:
+            return
+        feeds = seeded_feeds(graph_tensors(), 1)
+        for window in ("compute", "end_to_end"):
+            timer = engine.bind(feeds, batch_size=1, window=window, launch="auto")
+            assert (timer.batch_size, timer.window) == (1, window)
+            for _ in range(2):
+                samples = timer.sample(3)
+                assert samples.shape == (3,)
+                assert (samples > 0).all()
+                if isinstance(timer, KeepsOutputs) and (outputs := timer.outputs()) is not None:
+                    assert not isinstance(outputs, np.ndarray)
+                    _agree(outputs, feeds)
 
 
 def unknown_window_refused(backend: Backend, nets: Nets) -> None:

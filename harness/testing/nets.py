@@ -11,12 +11,14 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from harness.protocols import Tensors
 from harness.records import Artifact
-from harness.specs import Precision
+from harness.specs import ModelInput, ModelOutput, ModelTensors, Precision
 from harness.store.cache import sha256_of_file
 
 OPSET, IR = 17, 8
 HW = 8
+T = 5  # ids of `graph_net`
 Values = Sequence[tuple[str, Sequence[str | int]]]  # name and shape
 
 
@@ -110,6 +112,54 @@ def two_input_net(path: Path) -> Path:
     return save_net(
         path, nodes, {}, inputs=(("image", shape), ("other", shape)), outputs=(("probabilities", ("N", 64)),)
     )
+
+
+def graph_net(path: Path) -> Path:
+    """Write int64[N, T] ids, bool[N, T] mask and a float32 scalar -> float32[N, T, 4] and int64[N, T]."""
+    info = helper.make_tensor_value_info
+    table = np.random.default_rng(7).standard_normal((16, 4)).astype(np.float32)
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["rows"], name="/rows/Gather", axis=0),
+        helper.make_node("Mul", ["rows", "scale"], ["scaled"], name="/scaled/Mul"),
+        helper.make_node("Cast", ["mask"], ["whole"], name="/whole/Cast", to=TensorProto.INT64),
+        helper.make_node("Mul", ["ids", "whole"], ["chosen"], name="/chosen/Mul"),
+    ]
+    shape: list[str | int] = ["N", "T"]
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [
+            info("ids", TensorProto.INT64, shape),
+            info("mask", TensorProto.BOOL, shape),
+            info("scale", TensorProto.FLOAT, []),
+        ],
+        [info("scaled", TensorProto.FLOAT, [*shape, 4]), info("chosen", TensorProto.INT64, shape)],
+        [numpy_helper.from_array(table, "table")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
+    model.ir_version = IR
+    onnx.save(model, str(path))
+    return path
+
+
+def graph_tensors() -> ModelTensors:
+    """Return what goes in and out of `graph_net`, at five ids."""
+    return ModelTensors(
+        inputs=(
+            ModelInput(name="ids", dtype="int64", shape=(1, T), batch_axis=0, free_axes=(0,), high=15.0),
+            ModelInput(name="mask", dtype="bool", shape=(1, T), batch_axis=0, free_axes=(0,)),
+            ModelInput(name="scale", dtype="float32", shape=()),
+        ),
+        outputs=(ModelOutput(name="scaled", batch_axis=0), ModelOutput(name="chosen", batch_axis=0)),
+    )
+
+
+def graph_outputs(feeds: Tensors) -> dict[str, NDArray[Any]]:
+    """Return what `graph_net` gives."""
+    table = np.random.default_rng(7).standard_normal((16, 4)).astype(np.float32)
+    ids = np.asarray(feeds["ids"], np.int64)
+    scaled = table[ids] * np.asarray(feeds["scale"], np.float32)
+    return {"scaled": scaled, "chosen": ids * np.asarray(feeds["mask"], np.int64)}
 
 
 def qdq_net(path: Path, *, scale: float = 0.05) -> Path:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 
-from harness.backends import load_backend
 from harness.errors import BuildError, ConfigError, Unsupported
 from harness.machine.turns import turn_on
 from harness.models.formats import ONNX, model_format
 from harness.precision import CheckedCalibration, prepare_artifact
 from harness.protocols import (
+    Backend,
     CalibrationSet,
     Engine,
     Images,
@@ -22,8 +22,9 @@ from harness.protocols import (
     Tensors,
     TimedAfresh,
 )
-from harness.records import Artifact, EngineFile
+from harness.records import Artifact, EngineFacts, EngineFile
 from harness.specs import BuildOptions, Case, ImageRange, Precision, batches_of_engine
+from harness.worker.cold import ColdStart
 from harness.worker.requests import CaseRequest, Prepared
 from harness.worker.sample_sets import calibration_of
 
@@ -44,7 +45,8 @@ class OpenCase:
         """
         self.request, self.stage, self._progress = request, stage, progress
         stage("import")
-        self.backend = load_backend(request.case.backend)
+        self.cold = ColdStart(request.case.backend)
+        self.backend = self.cold.backend
         self.support = self.backend.supports(request.case)
         self._engine: Engine | None = None
         self._stack = ExitStack()
@@ -62,6 +64,16 @@ class OpenCase:
         """Return the batch sizes that the engine is built for, ascending [images]."""
         return batches_of_engine(self.request.model, self.request.timing, self.request.score_batch)
 
+    @property
+    def facts(self) -> EngineFacts:
+        """Return what the engine has noted by now, with what it cost this process once."""
+        return self.cold.added_to(self.engine.facts, self.batch_sizes)
+
+    @property
+    def is_timed_afresh(self) -> bool:
+        """Tell whether its engines are timed in a process that has run nothing."""
+        return isinstance(self.backend, TimedAfresh) and self.backend.is_timed_afresh
+
     def prepare(self) -> Prepared:
         """Convert the model and build the engine, unless the device cannot do the case.
 
@@ -70,30 +82,32 @@ class OpenCase:
         if not self.support.supported:
             return Prepared(support=self.support)
         try:
-            self._check_format()
+            _check_format(self.request, self.backend)
             artifact = self.request.artifact or self.artifact(self.request.case)
             self._engine = self.build(artifact)
         except Unsupported as error:  # an operator without a kernel: only the build meets the model
             self.support = replace(self.support, supported=False, reason=str(error))
             return Prepared(support=self.support)
-        is_afresh = isinstance(self.backend, TimedAfresh) and self.backend.is_timed_afresh
-        return Prepared(support=self.support, artifact=artifact, engine=self._engine.facts, is_timed_afresh=is_afresh)
+        is_afresh = self.is_timed_afresh
+        return Prepared(support=self.support, artifact=artifact, engine=self.facts, is_timed_afresh=is_afresh)
 
     def artifact(self, case: Case) -> Artifact:
         """Return the prepared ONNX file of a case of this model."""
         request = self.request
         self.stage("convert")
         needs_images = case.precision is Precision.INT8
-        return prepare_artifact(
-            request.model,
-            case.precision,
-            case.recipe,
-            calibration=self._calibration_images("convert") if needs_images else None,
-            cache_dir=request.build.cache_dir,
-            weight_bits=self.support.int8_weight_bits,
-            rebuild=request.build.rebuild,
-            calibration_range=self._calibration_range if needs_images else None,
-        )
+        with self.cold.converting():
+            return prepare_artifact(
+                request.model,
+                case.precision,
+                case.recipe,
+                calibration=self._calibration_images("convert") if needs_images else None,
+                cache_dir=request.build.cache_dir,
+                weight_bits=self.support.int8_weight_bits,
+                rebuild=request.build.rebuild,
+                calibration_range=self._calibration_range if needs_images else None,
+                keep_float=request.build.keep_float,
+            )
 
     def build_reference(self) -> Prepared:
         """Build FP32 of the case and close it; what is timed beside it is then in the cache. Return what it is."""
@@ -119,7 +133,7 @@ class OpenCase:
                 calibration=calibration,
             )
         )
-        return self._checked(engine)
+        return _checked(engine, self.request, self.backend)
 
     def _loaded(self, file: EngineFile, artifact: Artifact) -> Engine:
         """Load the engine that was asked for by its file. Raises: BuildError, Unsupported."""
@@ -127,18 +141,7 @@ class OpenCase:
             raise Unsupported(f"{self.backend.name} loads no engine from a file")
         request = self.request
         engine = self.backend.load(file, artifact, device=request.case.device, options=self._build_options)
-        return self._checked(self._stack.enter_context(engine))
-
-    def _checked(self, engine: Engine) -> Engine:
-        if self.request.model.tensors is not None:
-            if not isinstance(engine, RunsTensors):
-                raise Unsupported(f"{self.backend.name} takes one float32 image and gives one row an image")
-        elif engine.output.dtype != "float32":
-            raise BuildError(
-                f"{self.request.case.id}: output {engine.output.name} is {engine.output.dtype}; expected float32: "
-                "export the model with a float32 output (a Cast at its end)"
-            )
-        return engine
+        return _checked(self._stack.enter_context(engine), request, self.backend)
 
     @property
     def _calibration_range(self) -> ImageRange | None:
@@ -162,17 +165,30 @@ class OpenCase:
         self._stack.close()
         self._engine = None
 
-    def _check_format(self) -> None:
-        """Refuse a model whose file the backend does not read. Raises: Unsupported."""
-        found, reads = model_format(self.request.model.onnx_path), getattr(self.backend, "reads", (ONNX,))
-        if found not in reads:
-            name = self.request.model.name
-            raise Unsupported(f"{self.backend.name} reads {' and '.join(reads)}; model {name} is {found}")
-
     def _calibration_images(self, during: str) -> CalibrationSet:
         if self._calibration is None:
             self._calibration = calibration_of(self.request)
         return _ToldCalibration(self._calibration, self.stage, during, self._progress)
+
+
+def _checked(engine: Engine, request: CaseRequest, backend: Backend) -> Engine:
+    """Return an engine that gives what a case is scored by. Raises: BuildError, Unsupported."""
+    if request.model.tensors is not None:
+        if not isinstance(engine, RunsTensors):
+            raise Unsupported(f"{backend.name} takes one float32 image and gives one row an image")
+    elif engine.output.dtype != "float32":
+        raise BuildError(
+            f"{request.case.id}: output {engine.output.name} is {engine.output.dtype}; expected float32: "
+            "export the model with a float32 output (a Cast at its end)"
+        )
+    return engine
+
+
+def _check_format(request: CaseRequest, backend: Backend) -> None:
+    """Refuse a model whose file the backend does not read. Raises: Unsupported."""
+    found, reads = model_format(request.model.onnx_path), getattr(backend, "reads", (ONNX,))
+    if found not in reads:
+        raise Unsupported(f"{backend.name} reads {' and '.join(reads)}; model {request.model.name} is {found}")
 
 
 class _ToldCalibration:

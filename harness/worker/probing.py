@@ -17,9 +17,10 @@ from harness.backends import load_backend
 from harness.errors import ConfigError, HarnessError
 from harness.machine.memory import peak_host_bytes
 from harness.models import inspect_onnx
-from harness.protocols import Engine, TakesOptions
+from harness.protocols import TakesOptions
 from harness.records import Availability, EngineFacts
 from harness.specs import ModelSpec
+from harness.worker.opening import OpenCase
 from harness.worker.requests import BackendNeeds, ModuleOrigin, OnnxQuestion
 from harness.worker.swallowed import SWALLOWED
 
@@ -69,9 +70,9 @@ def inspected(question: OnnxQuestion) -> ModelSpec:
     return inspect_onnx(Path(question.path), inputs=question.inputs, is_scored=question.is_scored, **question.overrides)
 
 
-def facts_of(engine: Engine) -> EngineFacts:
-    """Return what an engine has noted by now, and the memory that this process has held at most."""
-    return replace(engine.facts, host_peak_bytes=peak_host_bytes())
+def facts_of(case: OpenCase) -> EngineFacts:
+    """Return what a case's engine has noted by now, and the memory that this process has held at most."""
+    return replace(case.facts, host_peak_bytes=peak_host_bytes())
 
 
 def origin_of(module: str) -> ModuleOrigin:

@@ -15,7 +15,7 @@ from harness.measure.samples import OutputsFile, rounding_errors, run_samples, t
 from harness.models.feeds import stacked
 from harness.protocols import Images, Outputs, Progress, Sample, Tensors
 from harness.records import InvarianceCheck, SampleScores, TensorSpec
-from harness.tasks import find_sample_task
+from harness.tasks import collector_of, find_sample_task
 from harness.worker.opening import OpenCase
 from harness.worker.sample_sets import digest_sample, samples_of, tensors_of
 
@@ -28,7 +28,7 @@ def run(case: OpenCase, progress: Progress) -> SampleScores:
     samples, digest, seen = samples_of(request), hashlib.sha256(), deque[Sample]()
     collector = None
     if not samples.is_seeded:
-        collector = find_sample_task(request.model.task).collector(request.model.task_settings)
+        collector = collector_of(request.model)
     started = time.perf_counter_ns()
     ids: list[str] = []
 

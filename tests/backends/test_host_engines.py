@@ -14,7 +14,7 @@ from onnx_nets import ArraySet, artifact_of, images, spec_of
 
 from harness.backends import list_backends, load_backend
 from harness.backends._host.adapter import HostBackend
-from harness.backends._host.conversion import converted, run_converter
+from harness.backends._host.conversion import Converted, converted, run_converter
 from harness.backends._host.engine import BoundCall
 from harness.backends._host.graph import widened, with_batch
 from harness.backends._host.request import Opened
@@ -245,12 +245,28 @@ def test_a_bound_call_that_gives_other_outputs_is_not_timed(tmp_path, monkeypatc
             engine.timer(images(1), window="compute", launch="auto")
 
 
+def test_the_first_inference_is_timed_before_the_comparison_that_runs_the_engine(tmp_path):
+    sizes = []
+    hosted = FakeHosted(lambda outputs: sizes.append(len(outputs)) or outputs)
+    with hosted.engine(float_artifact(tmp_path, Precision.FP32)) as engine:
+        assert engine.facts.first_inference_ns > 0
+    assert sizes[0] == 1, "the smallest batch"
+
+
+@pytest.mark.parametrize(("cache", "is_loaded"), [("none", False), ("miss", False), ("rebuilt", False), ("hit", True)])
+def test_only_a_conversion_from_the_cache_has_a_load_time(cache, is_loaded):
+    made = Converted(data=b"", cache=cache, ns=1_000, meta={})
+    opened = Opened(runner=None, engine_bytes=1, options={}, converted=made)
+    facts = FakeHosted()._facts(opened, 70)
+    assert (facts.load_ns, facts.build_ns) == ((70, 1_070) if is_loaded else (None, 70))
+
+
 def test_an_error_of_the_runtime_is_a_measurement_error(tmp_path):
     calls = []
 
     def spoil(outputs):
         calls.append(1)
-        if len(calls) > 1:
+        if len(calls) > 2:  # the build runs the first inference, and compares
             raise RuntimeError("out of memory\nmore")
         return outputs
 

@@ -36,6 +36,8 @@ def fake_driver(tmp_path_factory):
         ("cuda", "lazy"),
         ("build", "lazy"),
         ("case", "lazy"),
+        ("graph", "lazy"),
+        ("graph", "eager"),
         ("arms", "lazy"),
         ("plugins", "lazy"),
         ("ort_cuda", "lazy"),

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx.reference import ReferenceEvaluator
 
-from harness.backends._inputs import check_images
+from harness.backends._inputs import check_feeds, check_images
 from harness.errors import BuildError, ConfigError, MeasurementError
 from harness.machine.clocks import BoundContext, HostTimer
 from harness.models.onnx_graph import check_scales, index_nodes, load_model
@@ -45,18 +45,22 @@ class FakeBackend:
             model = onnx.helper.make_model(onnx.helper.make_graph([], "empty", [], []))
         if self.fault != "bad_scale_refused":
             check_scales(model, artifact.onnx_path)
-        if len(model.graph.input) != 1 and self.fault not in ("two_inputs_refused", "damaged_file_refused"):
+        if (
+            options.tensors is None
+            and len(model.graph.input) != 1
+            and self.fault not in ("two_inputs_refused", "damaged_file_refused")
+        ):
             raise BuildError(f"{artifact.onnx_path}: {len(model.graph.input)} inputs; expected one")
-        return FakeEngine(model, self.fault)
+        return FakeEngine(model, self.fault, options.tensors)
 
 
 class FakeEngine:
     """Runs a model in NumPy."""
 
-    def __init__(self, model, fault):
+    def __init__(self, model, fault, tensors=None):
         self.fault, self.closed, self._calls, self._last = fault, False, 0, None
         # The evaluator has no Q/DQ before operator set 19; such a net is only built here, never run.
-        runs = model.graph.node and not index_nodes(model).casts
+        runs = model.graph.node and (tensors is not None or not index_nodes(model).casts)
         self._evaluator = ReferenceEvaluator(model) if runs else None
         values = (*model.graph.input[:1], *model.graph.output[:1])
         self.input, self.output = (_tensor(value) for value in values) if values else (None, None)
@@ -65,6 +69,28 @@ class FakeEngine:
         build_ns = 0 if fault == "facts_are_filled" else 1_000
         self.facts = EngineFacts(build_ns=build_ns, options={"threads": "1"}, versions={"onnx": onnx.__version__})
         self._memory = {}
+        dtypes = {} if tensors is None else {one.name: one.dtype for one in tensors.inputs}
+        self.inputs = tuple(_tensor(value, dtypes.get(value.name, "float32")) for value in model.graph.input)
+        self.outputs = tuple(_tensor(value) for value in model.graph.output)
+
+    def run(self, feeds):
+        if self.fault != "wrong_named_inputs_refused":
+            check_feeds(feeds, self.inputs, "fake")
+        found = self._evaluator.run(None, dict(feeds))
+        outputs = {one.name: np.array(array) for one, array in zip(self.outputs, found, strict=True)}
+        if self.fault == "named_tensors_run":
+            outputs = dict(zip(outputs, reversed(outputs.values()), strict=True))
+        if self.fault == "named_outputs_are_fresh":
+            for name, array in outputs.items():
+                np.copyto(self._memory.setdefault(name, array), array)
+            return {name: self._memory[name] for name in outputs}
+        return outputs
+
+    def bind(self, feeds, *, batch_size, window, launch):
+        outputs = self.run(feeds)
+        if self.fault == "named_timer_shows_what_it_computes":
+            outputs = {name: array + 1 for name, array in outputs.items()}
+        return HostTimer(lambda: self.run(feeds), batch_size=batch_size, window=window, outputs=lambda: outputs)
 
     def infer(self, images):
         if self.closed and self.fault != "closed_engine_refuses":
@@ -152,7 +178,7 @@ class FakeEngine:
             self.close()
 
 
-def _tensor(value):
+def _tensor(value, dtype="float32"):
     dimensions = value.type.tensor_type.shape.dim
     shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in dimensions)
-    return TensorSpec(name=value.name, dtype="float32", shape=shape)
+    return TensorSpec(name=value.name, dtype=dtype, shape=shape)

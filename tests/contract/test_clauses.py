@@ -15,6 +15,7 @@ ESCAPING = {
     "closing_twice_is_fine": RuntimeError,
     "empty_batch_refused": ValueError,
     "missing_file_is_build_error": FileNotFoundError,
+    "wrong_named_inputs_refused": RuntimeError,
     "wrong_rank_refused": ValueError,
 }
 FAULTS = (*(name for name in BY_NAME if name not in UNBREAKABLE), *CLAUSE_OF_FAULT)

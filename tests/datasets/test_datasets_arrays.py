@@ -41,7 +41,7 @@ def test_arrays_are_inputs_by_name_and_samples_lie_along_the_first_axis(tmp_path
 
 
 def test_targets_may_be_arrays_or_texts_and_samples_have_names(tmp_path):
-    np.savez(tmp_path / "a.npz", x=numbers(2, 3), targets=np.array(["one", "two"]), ids=np.array(["p", "q"]))
+    np.savez(tmp_path / "a.npz", x=numbers(2, 3), targets=np.array(["one", "two"]), sample_ids=np.array(["p", "q"]))
     one = open_samples(str(tmp_path / "a.npz"), split="test").sample(1)
     assert (one.id, one.target) == ("q", "two")
     np.savez(tmp_path / "b.npz", x=numbers(2, 3), y=numbers(2, 2))
@@ -197,7 +197,7 @@ def test_inputs_that_no_model_takes_are_refused(tmp_path):
 
 def test_each_file_is_one_sample_in_natural_order(tmp_path):
     for name in ("s10", "s9"):
-        np.savez(tmp_path / f"{name}.npz", ids=np.array(7), x=numbers(2, 3), target=np.array(int(name[1:])))
+        np.savez(tmp_path / f"{name}.npz", sample_ids=np.array(7), x=numbers(2, 3), target=np.array(int(name[1:])))
     samples = open_samples(str(tmp_path), split="test")
     assert [(samples.sample(i).id, samples.sample(i).target) for i in range(2)] == [("s9", 9), ("s10", 10)]
     assert samples.sample(0).inputs["x"].shape == (2, 3)

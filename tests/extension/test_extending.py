@@ -180,3 +180,33 @@ def test_the_importer_joins_and_imports(tmp_path, join):
 def test_every_room_has_an_example():
     assert {path.split("/")[0] for path in examples()} == {*ROOMS, "suites"}
     assert all(OFFERS[path.split("/")[0]] in code for path, code in extension_files().items())
+
+
+@pytest.mark.parametrize("join", [by_folder, by_entry_point, by_file_in_its_room])
+def test_the_task_of_samples_joins_and_scores(tmp_path, join):
+    arguments, path = join(tmp_path)
+    folders = [argument.partition("=")[2] for argument in arguments]
+    script = (
+        "import sys\nimport numpy as np\n"
+        "from harness.options.discovery import add_extension_dir\n"
+        "for folder in sys.argv[1:]: add_extension_dir(folder)\n"
+        "from harness.protocols import Sample\nfrom harness.tasks import find_sample_task\n"
+        "collector = find_sample_task('within').collector({'share': 0.2})\n"
+        "for i, value in enumerate((1.1, 1.3, 0.9)):\n"
+        "    collector.add({'y': np.asarray([value])}, Sample(id=str(i), inputs={}, target=1.0))\n"
+        "score = collector.scores()[0]\nprint(score.name, round(score.value, 4), score.n_samples)\n"
+        "try: find_sample_task('within').collector({'shares': 1.0})\nexcept Exception as error: print(error)\n"
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", script, *folders],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment_with(path),
+        timeout=100,
+    )
+    assert child.stdout.splitlines() == [
+        "within 0.6667 3",
+        "[task] shares: task within has no such key; it has: output, metric, share",
+    ], child.stderr

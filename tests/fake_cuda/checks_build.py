@@ -435,3 +435,10 @@ def test_an_error_of_the_build_is_not_hidden_by_the_end_of_its_context(build, sm
     monkeypatch.setattr(fake_tensorrt.Builder, "build_serialized_network", fail)
     with pytest.raises(BuildError, match="illegal access in a tactic"):
         build(small())
+
+
+def test_kept_nodes_are_held_to_fp32_where_the_builder_chooses(build, small):
+    with build(small(precision="fp16", kept_float=("/convolution/Node",))) as engine:
+        held = {layer.name for layer in fake_tensorrt.networks[-1]._layers if layer.precision is not None}
+        assert engine.facts.cache == "miss"
+    assert held == {"/convolution/Node"}

@@ -7,8 +7,8 @@ import pytest
 
 from harness.errors import BuildError
 from harness.specs import BuildOptions, Case, DatasetRequest, ModelSpec, Precision, TimingPlan
+from harness.worker import cold
 from harness.worker import images as worker_images
-from harness.worker import opening
 from harness.worker.opening import OpenCase
 from harness.worker.requests import CaseRequest
 
@@ -27,7 +27,7 @@ CARD = ModelSpec(
 @pytest.fixture
 def open_case(backend, make_artifact, tmp_path, monkeypatch):
     """Open a case of ten classes; keyword arguments change its card."""
-    monkeypatch.setattr(opening, "load_backend", lambda name: backend)
+    monkeypatch.setattr(cold, "load_backend", lambda name: backend)
     opened = []
 
     def make(precision="int8", recipe="trt-entropy2", shape=(-1, 1, 28, 28), **card):

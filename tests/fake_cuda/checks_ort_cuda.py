@@ -16,11 +16,13 @@ from harness.backends.ort_cuda.probe import PROVIDER
 from harness.errors import BuildError, ConfigError, MeasurementError, Unsupported
 from harness.measure.arms import LocalArm
 from harness.measure.timing import make_alike
-from harness.specs import BuildOptions, Precision, TimingPlan
+from harness.protocols import RunsTensors
+from harness.specs import BuildOptions, ModelInput, ModelOutput, ModelTensors, Precision, TimingPlan
 
 pytestmark = pytest.mark.usefixtures("no_leak")
 REAL = onnxruntime.InferenceSession
 SHAPE = (1, 4, 4)
+TYPES = {"ids": np.int32, "twice": np.int32}  # of the graph; all else is float32
 
 
 class _Binding:
@@ -28,7 +30,8 @@ class _Binding:
         self.at = {}
 
     def _bind(self, name, device, index, dtype, shape, address):
-        assert (device, index, dtype) == ("cuda", 0, np.float32)
+        assert (device, index) == ("cuda", 0)
+        assert dtype == TYPES.get(name, np.float32)
         self.at[name] = (shape, address)
 
     bind_input = bind_output = _bind
@@ -76,6 +79,8 @@ class _Session:
 
     def run_with_iobinding(self, binding, run_options):
         assert run_options.get_run_config_entry("disable_synchronize_execution_providers") == "1"
+        if "ids" in binding.at:
+            return self._add(binding.at)
         (n_images, *shape), source = binding.at["x"]
         (_, classes), target = binding.at["y"]
         ends = ctypes.c_uint64(source), ctypes.c_uint64(target)
@@ -84,6 +89,14 @@ class _Session:
             status = self._driver.cuStreamSynchronize(self._stream)
             if status:
                 raise onnxruntime.capi.onnxruntime_pybind11_state.Fail(f"stream: {status}")
+
+    def _add(self, at):
+        for target, one, other in (("sum", "a", "b"), ("twice", "ids", "ids")):
+            ends = [ctypes.c_uint64(at[name][1]) for name in (one, other, target)]
+            kind = 3 if target == "twice" else 0
+            n = int(np.prod(at[target][0]))
+            status = self._driver.fake_add(self._stream, *ends, n, n, kind, kind, kind, ctypes.byref(self._shape))
+            assert status == 0
 
     def end_profiling(self):
         path = Path(self._real.end_profiling())
@@ -237,10 +250,13 @@ def test_a_bf16_kernel_that_is_not_there_is_unsupported(engine, artifact):
         engine(refuses=answer)
 
 
-@pytest.mark.parametrize("fault", ["get_providers", "get_outputs"])
+FAULTS = {"get_providers": lambda self: ["x", "y"], "get_outputs": lambda self: self._real.get_outputs() * 2}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_session_goes_before_its_context_when_the_build_fails(engine, monkeypatch, fault):
     monkeypatch.setattr(_Session, "freed_at", ())
-    monkeypatch.setattr(_Session, fault, lambda self: ["x", "y"], raising=False)
+    monkeypatch.setattr(_Session, fault, FAULTS[fault], raising=False)
     with pytest.raises(BuildError) as failure:
         engine()
     assert failure.value.__traceback__ is not None
@@ -262,3 +278,96 @@ def test_bad_batches_are_refused(engine):
             ours.infer(batch(4, np.nan))
     with pytest.raises(MeasurementError, match="closed"):
         ours.infer(batch(1))
+
+
+GRAPH = ModelTensors(
+    inputs=tuple(
+        ModelInput(name=name, dtype=dtype, shape=(1, 3), batch_axis=0, free_axes=(0,))
+        for name, dtype in (("a", "float32"), ("b", "float32"), ("ids", "int32"))
+    ),
+    outputs=(ModelOutput(name="sum", batch_axis=0), ModelOutput(name="twice", batch_axis=0)),
+)
+
+
+def graph_feeds(n_samples, seed=0):
+    generator = np.random.default_rng(seed)
+    feeds = {name: generator.random((n_samples, 3), np.float32) for name in ("a", "b")}
+    return feeds | {"ids": generator.integers(-9, 9, (n_samples, 3)).astype(np.int32)}
+
+
+def graph_sums(feeds):
+    return {"sum": feeds["a"] + feeds["b"], "twice": feeds["ids"] * 2}
+
+
+def agree(found, expected):
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array)
+
+
+@pytest.fixture
+def graph_engine(make_artifact, session, tmp_path):
+    """Build an engine of two float inputs and one of whole numbers."""
+    helper, path = onnx.helper, tmp_path / "graph.onnx"
+    kinds = {"a": 1, "b": 1, "ids": 6, "sum": 1, "twice": 6}
+    values = {name: helper.make_tensor_value_info(name, kind, ("n", 3)) for name, kind in kinds.items()}
+    nodes = [
+        helper.make_node("Add", ["a", "b"], ["sum"], name="add"),
+        helper.make_node("Add", ["ids", "ids"], ["twice"], name="double"),
+    ]
+    ends = [values[name] for name in ("a", "b", "ids")], [values[name] for name in ("sum", "twice")]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", *ends), opset_imports=[helper.make_opsetid("", 13)], ir_version=8
+    )
+    onnx.save(model, path)
+
+    def make(**habits):
+        session(**habits)
+        artifact, options = make_artifact(path=path), BuildOptions(tensors=GRAPH)
+        return OrtCudaBackend().build(artifact, device="cuda:0", batch_sizes=(1, 4), options=options)
+
+    return make
+
+
+def test_named_tensors_run(graph_engine):
+    with graph_engine() as engine:
+        assert isinstance(engine, RunsTensors)
+        for n_samples in (1, 4, 3):
+            feeds = graph_feeds(n_samples, seed=n_samples)
+            agree(engine.run(feeds), graph_sums(feeds))
+        with pytest.raises(MeasurementError, match="inputs a, b are given; expected a, b, ids"):
+            engine.run({name: feeds[name] for name in ("a", "b")})
+        assert {layer.name for layer in engine.layers()} == {"add", "double"}
+    with pytest.raises(MeasurementError, match="closed"):
+        engine.run(feeds)
+
+
+@pytest.mark.parametrize("window", ["compute", "h2d", "d2h", "end_to_end", "host"])
+def test_named_tensors_are_timed_on_device_memory(graph_engine, window):
+    feeds = graph_feeds(4)
+    with graph_engine() as engine:
+        timer = engine.bind(feeds, batch_size=4, window=window, launch="auto")
+        assert timer.launch == "graph"
+        for _ in range(2):
+            assert (timer.sample(3) > 0).all()
+            if window in ("h2d", "d2h"):
+                assert timer.outputs() is None
+            else:
+                agree(timer.outputs(), graph_sums(feeds))
+
+
+def test_nodes_of_a_graph_on_the_cpu_are_named_and_only_enqueued(graph_engine):
+    with graph_engine(on_cpu=("double",), waits=True) as engine:
+        assert engine.on_cpu == ("double",)
+        timer = engine.bind(graph_feeds(2), batch_size=2, window="compute", launch="auto")
+        assert timer.launch == "enqueue"
+        with pytest.raises(ConfigError, match="1 nodes run on the CPU; use the launch 'enqueue'"):
+            engine.bind(graph_feeds(2), batch_size=2, window="compute", launch="graph")
+
+
+def test_a_library_that_holds_no_operators_is_refused_by_its_flag(graph_engine, artifact, tmp_path):
+    library = tmp_path / "none.so"
+    library.write_bytes(b"no library")
+    options = BuildOptions(settings={"ort": {"custom_ops": (str(library),)}})
+    with pytest.raises(BuildError, match=r"--ort-custom-ops=.*none\.so"):
+        OrtCudaBackend().build(artifact, device="cuda:0", batch_sizes=(1,), options=options)

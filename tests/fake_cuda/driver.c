@@ -18,11 +18,11 @@ typedef int R;
 typedef uint64_t P;
 enum { OK = 0, INVALID = 1, OOM = 2, NO_DEVICE = 100, NO_CONTEXT = 201, CAPTURE = 900, INVALIDATED = 901,
        NOT_SUPPORTED = 801, NOT_READY = 600, STUCK = 702, FAULT = 700 };
-enum { SPIN, COPY, KERNEL, RECORD, WAIT_EVENT, WAIT_VALUE };
+enum { SPIN, COPY, KERNEL, ADD, RECORD, WAIT_EVENT, WAIT_VALUE };
 
 typedef struct { int64_t recorded, done; double at_us; } Event;
 typedef struct { int kind; void *to; const void *from; size_t bytes; Event *event; int64_t ticket; volatile uint32_t *word;
-                 uint32_t value; int n, m, k; const volatile int *shape; int version; } Op;
+                 uint32_t value; int n, m, k; const volatile int *shape; int version; const void *other; int types[3]; } Op;
 typedef struct { Op *ops; size_t n, room; } List;
 typedef struct Stream { List queue; size_t head; List *capture; int broken; double clock_us; struct Stream *next; } Stream;
 
@@ -37,6 +37,13 @@ static void push_op(List *list, Op op) {
   if (list->n == list->room) list->ops = realloc(list->ops, sizeof(Op) * (list->room = list->room * 2 + 16));
   list->ops[list->n++] = op;
 }
+enum { FLOATS = 0, INTS = 3, BOOLS = 4, BYTES = 5 };  /* as TensorRT numbers its types */
+static double value_of(const void *at, int type, int i) {
+  return type == FLOATS ? ((const float *)at)[i] : type == INTS ? ((const int32_t *)at)[i] : ((const uint8_t *)at)[i]; }
+static void put_value(void *at, int type, int i, double value) {
+  if (type == FLOATS) ((float *)at)[i] = (float)value;
+  else if (type == INTS) ((int32_t *)at)[i] = (int32_t)value;
+  else ((uint8_t *)at)[i] = type == BOOLS ? value != 0 : (uint8_t)value; }
 static void run(Op *op, Stream *s) {
   if (op->kind == SPIN) s->clock_us += 1 + op->bytes / 1e3;
   if (op->kind == COPY) { memcpy(op->to, op->from, op->bytes); s->clock_us += 10; }
@@ -45,6 +52,13 @@ static void run(Op *op, Stream *s) {
     for (int i = 0; i < op->n; i++) {
       double sum = *op->shape == op->version ? 0 : NAN; for (int j = 0; j < op->m; j++) sum += in[(size_t)i * op->m + j];
       for (int c = 0; c < op->k; c++) out[i * op->k + c] = (float)((c + 1) * (sum / op->m) + c);
+    }
+    s->clock_us += 50; calls[0]++;
+  }
+  if (op->kind == ADD) {  /* out[i] = in[i] + other[i % k], of any types; -1 if the context's shape has changed since */
+    for (int i = 0; i < op->n; i++) {
+      double sum = value_of(op->from, op->types[0], i) + value_of(op->other, op->types[1], i % op->k);
+      put_value(op->to, op->types[2], i, *op->shape == op->version ? sum : -1);
     }
     s->clock_us += 50; calls[0]++;
   }
@@ -87,14 +101,15 @@ static R drain(Stream *s) {
 static int runs_elsewhere(Stream *s, Op *op) {  /* a context's kernels may not be in flight on two streams */
   for (Stream *other = streams; other; other = other->next)
     for (size_t i = other->head; other != s && i < other->queue.n; i++)
-      if (other->queue.ops[i].kind == KERNEL && other->queue.ops[i].shape == op->shape) return 1;
+      if ((other->queue.ops[i].kind == KERNEL || other->queue.ops[i].kind == ADD) && other->queue.ops[i].shape == op->shape)
+        return 1;
   return 0;
 }
 static R put(Stream *s, Op op) {
   if (!depth) return NO_CONTEXT;
   if (!s) return INVALID;  /* the default stream is never used by the harness */
   if (s->capture) { push_op(s->capture, op); return OK; }
-  if (op.kind == KERNEL && runs_elsewhere(s, &op)) return FAULT;
+  if ((op.kind == KERNEL || op.kind == ADD) && runs_elsewhere(s, &op)) return FAULT;
   push_op(&s->queue, op); eager(); return OK;
 }
 
@@ -208,6 +223,10 @@ E R cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, 
 E R fake_kernel(Stream *s, P in, P out, int n, int m, int k, const volatile int *shape) {
   return put(s, (Op){.kind = KERNEL, .from = (void *)(uintptr_t)in, .to = (void *)(uintptr_t)out, .n = n, .m = m, .k = k,
                      .shape = shape, .version = *shape}); }
+E R fake_add(Stream *s, P in, P other, P out, int n, int k, int t0, int t1, int t2, const volatile int *shape) {
+  return put(s, (Op){.kind = ADD, .from = (void *)(uintptr_t)in, .other = (void *)(uintptr_t)other,
+                     .to = (void *)(uintptr_t)out, .n = n, .k = k, .types = {t0, t1, t2}, .shape = shape,
+                     .version = *shape}); }
 E int fake_live(int kind) { return live[kind]; }
 E int fake_depth(void) { return depth; }
 E int64_t fake_calls(int kind) { return calls[kind]; }

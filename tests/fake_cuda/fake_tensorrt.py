@@ -1,6 +1,7 @@
 """A TensorRT of 8.6's shape whose kernels run on the fake driver, for the adapter's logic.
 
-A "model" is a JSON file; a "plan" is JSON too. The one kernel gives out[i, c] = (c + 1) * mean(in[i]) + c. It keeps
+A "model" is a JSON file; a "plan" is JSON too. A classifier's one kernel gives out[i, c] = (c + 1) * mean(in[i]) + c;
+a model of any graph, with "inputs" (name -> type and shape) and "outputs" (name -> type and two inputs), adds. It keeps
 the habits of the real one: nothing raises, callbacks' exceptions are swallowed, a second context on one profile is a
 crash (here an AssertionError) unless the plan lets contexts share profiles (10 and
 later), a context runs only what was bound.
@@ -18,6 +19,7 @@ import numpy as np
 __version__ = "8.6.0"
 _driver = ctypes.CDLL("libcuda.so.1")
 built = []  # names of what was built, in order
+networks = []  # of what was built, the last one
 contexts_made = []
 contexts = weakref.WeakSet()  # of all engines, alive
 engines_made = []
@@ -71,6 +73,9 @@ class DataType(enum.IntEnum):
     HALF = 1
     INT8 = 2
     INT32 = 3
+    BOOL = 4
+    UINT8 = 5
+    BF16 = 7
 
 
 class LayerType(enum.IntEnum):
@@ -87,7 +92,11 @@ class LayerInformationFormat(enum.IntEnum):
 
 
 def nptype(dtype):
-    return {DataType.FLOAT: np.float32, DataType.HALF: np.float16}[dtype]
+    known = {DataType.FLOAT: np.float32, DataType.HALF: np.float16, DataType.INT32: np.int32}
+    known |= {DataType.BOOL: np.bool_, DataType.UINT8: np.uint8}
+    if dtype not in known:
+        raise TypeError("Could not resolve TensorRT datatype to an equivalent numpy datatype.")
+    return known[dtype]
 
 
 class ILogger:
@@ -124,12 +133,14 @@ class ITensor:
 
     def __init__(self, name, shape):
         self.name, self.shape, self.dtype = name, tuple(shape), DataType.FLOAT
+        self.is_shape_tensor = False
 
 
 class _Layer:
     precision = None
 
     def __init__(self, kind, inputs=(), outputs=(), weights=None):
+        self.name = f"/{kind.name.lower()}/Node"
         self.type, self._inputs, self._outputs, self.weights = kind, inputs, outputs, weights
         self.num_outputs = len(outputs)
 
@@ -155,7 +166,7 @@ class INetworkDefinition:
         return self._layers[index]
 
     def get_input(self, index):
-        return self._input
+        return self._inputs[index]
 
 
 class _ParserError:
@@ -186,8 +197,17 @@ class OnnxParser:
         net = self._network
         if model.get("empty"):
             return True
-        net.model, net.num_inputs, net.num_outputs = model, 1, 1
-        net._input = ITensor("in", model["shape"])
+        net.model = model
+        inputs, outputs = tensors_of(model)
+        net.num_inputs, net.num_outputs = len(inputs), len(outputs)
+        net._inputs = [ITensor(name, shape) for name, (_, shape) in inputs.items()]
+        for tensor in net._inputs:
+            tensor.is_shape_tensor = tensor.name in model.get("shape_tensors", ())
+        net.tensors = net._inputs
+        if "inputs" in model:
+            net._layers = [_Layer(LayerType.SHUFFLE, tuple(net._inputs), ()) for _ in outputs]
+            return True
+        (net._input,) = net._inputs
         weights, shuffled, out = ITensor("w", (1,)), ITensor("s", (1,)), ITensor("out", (-1, model["classes"]))
         softmax = ITensor("p", (1,))
         kinds = [LayerType.QUANTIZE] if model.get("qdq") else []
@@ -205,9 +225,19 @@ class OnnxParser:
         return self._error
 
 
+def tensors_of(model):
+    """Return inputs (name -> type, shape) and outputs (name -> type, operands) of a model."""
+    if "inputs" in model:
+        return model["inputs"], model["outputs"]
+    return {"in": ["FLOAT", model["shape"]]}, {"out": ["FLOAT", "in"]}
+
+
 class _Profile:
+    def __init__(self):
+        self.shapes = {}
+
     def set_shape(self, name, low, best, high):
-        self.batches = (low[0], best[0], high[0])
+        self.shapes[name] = [list(low), list(best), list(high)]
 
 
 class _TimingCache:
@@ -263,11 +293,15 @@ class IBuilderConfig:
         return self.sources
 
     def add_optimization_profile(self, profile):
-        self.profiles.append(profile.batches)
+        if any(
+            low > high for shapes in profile.shapes.values() for low, high in zip(shapes[0], shapes[2], strict=True)
+        ):
+            return -1
+        self.profiles.append(profile.shapes)
         return len(self.profiles) - 1
 
     def set_calibration_profile(self, profile):
-        self.calibration_profile = profile.batches
+        self.calibration_profile = profile.shapes["in"][0]
         return True
 
     def create_timing_cache(self, data):
@@ -305,12 +339,17 @@ class Builder:
         if "complaint" in network.model:
             self._logger.log(ILogger.Severity.ERROR, network.model["complaint"])
         built.append(network.name)
+        networks[:] = [network]
         config.timing_cache.lines.append(f"tactic{len(built)}".encode())
-        batch = network.model["shape"][0]
+        shapes = {name: [shape] * 3 for name, (_, shape) in tensors_of(network.model)[0].items()}
+        is_free = any(size < 0 for three in shapes.values() for size in three[0])
+        if is_free and not config.profiles:
+            self._logger.log(ILogger.Severity.ERROR, "Network has dynamic inputs, but no optimization profile")
+            return None
         plan = {
             "maker": "fake",
             "model": network.model,
-            "profiles": config.profiles or [(batch,) * 3],
+            "profiles": config.profiles or [shapes],
             "flags": sorted(flag.name for flag in config.flags),
             "shares_profiles": config.previews[PreviewFeature.PROFILE_SHARING_0806],
             "ranges": {t.name: t.dynamic_range for t in network.tensors if t.dynamic_range},
@@ -348,7 +387,6 @@ class _Freed:
 
 
 class ICudaEngine(_Freed):
-    num_io_tensors = 2
     num_layers = 3
     device_memory_size = 4096
 
@@ -356,22 +394,32 @@ class ICudaEngine(_Freed):
         self.plan, self.logger = plan, logger
         self.num_optimization_profiles = len(plan["profiles"])
         self.contexts = weakref.WeakSet()
+        self.inputs, self.outputs = tensors_of(plan["model"])
+        self.num_io_tensors = len(self.inputs) + len(self.outputs)
 
     def get_tensor_name(self, index):
-        return ("in", "out")[index]
+        return [*self.inputs, *self.outputs][index]
 
     def get_tensor_mode(self, name):
-        return TensorIOMode.INPUT if name == "in" else TensorIOMode.OUTPUT
+        return TensorIOMode.INPUT if name in self.inputs else TensorIOMode.OUTPUT
 
     def get_tensor_dtype(self, name):
-        return DataType.FLOAT
+        return DataType[{**self.inputs, **self.outputs}[name][0]]
 
-    def get_tensor_shape(self, name):
+    def is_shape_inference_io(self, name):
+        return name in self.plan["model"].get("host_tensors", ())
+
+    def get_tensor_shape(self, name, shapes=None):
         model = self.plan["model"]
-        return tuple(model["shape"]) if name == "in" else (model["shape"][0], model["classes"])
+        shapes = shapes or {key: tuple(shape) for key, (_, shape) in self.inputs.items()}
+        if name in self.inputs:
+            return shapes[name]
+        if name in model.get("unsized", ()):
+            return (-1,)
+        return (shapes["in"][0], model["classes"]) if name == "out" else shapes[self.outputs[name][1]]
 
     def get_tensor_profile_shape(self, name, profile):
-        return [(batch, *self.plan["model"]["shape"][1:]) for batch in self.plan["profiles"][profile]]
+        return [tuple(shape) for shape in self.plan["profiles"][profile][name]]
 
     def create_execution_context(self):
         if len(contexts) >= int(os.environ.get("FAKE_TRT_CONTEXTS", "100")):
@@ -415,7 +463,7 @@ class IExecutionContext(_Freed):
 
     def __init__(self, engine):
         self._engine, self.active_optimization_profile = engine, -1
-        self._shape, self._addresses, self._must_infer = None, {}, True
+        self._shapes, self._addresses, self._must_infer = {}, {}, True
         self._version = ctypes.c_int(0)  # a graph of an earlier one gives NaN
         shape_versions.append(self._version)  # the driver reads it after the context is gone
 
@@ -429,32 +477,52 @@ class IExecutionContext(_Freed):
         return True
 
     def set_input_shape(self, name, shape):
-        low, _, high = self._engine.plan["profiles"][self.active_optimization_profile]
-        if not low <= shape[0] <= high:
+        low, _, high = self._engine.plan["profiles"][self.active_optimization_profile][name]
+        if not all(a <= size <= b for a, size, b in zip(low, shape, high, strict=True)):
             return False
-        self._shape, self._must_infer = tuple(shape), True
+        self._shapes[name], self._must_infer = tuple(shape), True
         self._version.value += 1
         return True
 
     def infer_shapes(self):
-        self._must_infer = False
-        return []
+        free = [name for name, (_, shape) in self._engine.inputs.items() if -1 in shape and name not in self._shapes]
+        self._must_infer = bool(free)
+        return free
+
+    def get_tensor_shape(self, name):
+        return self._engine.get_tensor_shape(name, self._all_shapes())
+
+    def _all_shapes(self):
+        return {name: self._shapes.get(name, tuple(shape)) for name, (_, shape) in self._engine.inputs.items()}
 
     def set_tensor_address(self, name, memory):
         self._addresses[name] = memory
         return True
 
     def execute_async_v3(self, stream_handle):
-        if self._must_infer or len(self._addresses) < 2:
+        if self._must_infer or len(self._addresses) < self._engine.num_io_tensors:
             return False
-        stream, inputs, outputs = (ctypes.c_void_p(stream_handle), self._addresses["in"], self._addresses["out"])
-        size, classes = int(np.prod(self._shape[1:])), self._engine.plan["model"]["classes"]
-        ends = ctypes.c_uint64(inputs), ctypes.c_uint64(outputs)
-        status = _driver.fake_kernel(stream, *ends, self._shape[0], size, classes, ctypes.byref(self._version))
+        stream = ctypes.c_void_p(stream_handle)
+        status = self._add(stream) if "inputs" in self._engine.plan["model"] else self._classify(stream)
         if self.profiler is not None:
             suffix = f" [profile {self.active_optimization_profile}]" if self.active_optimization_profile else ""
             self.profiler.report_layer_time(f"conv\x1e{suffix}", 0.05)
         return status == 0
+
+    def _classify(self, stream):
+        batch, *sizes = self._all_shapes()["in"]
+        classes = self._engine.plan["model"]["classes"]
+        ends = ctypes.c_uint64(self._addresses["in"]), ctypes.c_uint64(self._addresses["out"])
+        return _driver.fake_kernel(stream, *ends, batch, int(np.prod(sizes)), classes, ctypes.byref(self._version))
+
+    def _add(self, stream):
+        shapes, status = self._all_shapes(), 0
+        for name, (kind, one, other) in self._engine.outputs.items():
+            ends = [ctypes.c_uint64(self._addresses[tensor]) for tensor in (one, other, name)]
+            types = [int(self._engine.get_tensor_dtype(tensor)) for tensor in (one, other)]
+            sizes = [int(np.prod(shapes[tensor])) for tensor in (one, other)]
+            status |= _driver.fake_add(stream, *ends, *sizes, *types, int(DataType[kind]), ctypes.byref(self._version))
+        return status
 
 
 class Runtime(_Freed):

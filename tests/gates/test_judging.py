@@ -24,18 +24,9 @@ from harness.specs import Precision, Tolerance
 
 N = 2_000
 BEFORE_FP32 = ("presence", "chance", "floor", "invariance", "precision")
-NAMES = (
-    *BEFORE_FP32,
-    "fp32",
-    "reference",
-    "kernel",
-    "metric",
-    "baseline",
-    "metric_baseline",
-    "joint",
-    "latency",
-    "speedup",
-)
+AFTER_FP32 = ("reference", "drift", "kernel", "metric", "baseline", "metric_baseline", "joint", "latency", "speedup")
+COSTS = ("buildtime", "enginesize", "memory")
+NAMES = (*BEFORE_FP32, "fp32", *AFTER_FP32, *COSTS)
 
 
 def check(gap):
@@ -90,7 +81,7 @@ def test_records_read_back_from_disk_get_the_verdicts_they_got_in_the_run(night,
 def test_the_gates_there_are():
     assert tuple(gate.name for gate in list_gates()) == NAMES
     stored = {gate.name for gate in list_gates() if gate.reads_baseline}
-    assert stored == {"presence", "precision", "baseline", "metric_baseline", "joint", "latency"}
+    assert stored == {"presence", "precision", "baseline", "metric_baseline", "joint", "latency", *COSTS}
     assert {gate.name for gate in list_gates() if not gate.in_family} == {
         "presence",
         "chance",

@@ -8,7 +8,7 @@ import pytest
 from comparison_records import accuracy_from, accuracy_with, record_with
 from sample_records import class_scores, number_scores, sample_record, scored, source_record, text_scores
 
-from harness.gates import JudgeOptions, judge_records, list_gates, subject_from_record
+from harness.gates import JudgeOptions, compare_runs, judge_records, list_gates, subject_from_record
 from harness.records import Outcome, PackedArray, Record, Status
 from harness.specs import Precision
 
@@ -170,7 +170,21 @@ def test_a_case_without_a_baseline_says_how_to_get_one():
     (record,) = judged([sample_record(class_scores(20))], gates={"metric_baseline"}, stored_in="suites/baselines")
     (verdict,) = record.verdicts
     assert verdict.outcome is Outcome.NO_BASELINE
-    assert "suites/baselines holds no baseline of the metrics of lenet5-ort-int8" in verdict.message
+    assert "suites/baselines holds no baseline of lenet5-ort-int8" in verdict.message
+    verdict = against_baseline(class_scores(20), None)
+    assert (verdict.outcome, verdict.code) == (Outcome.NO_BASELINE, "no_shared_samples")
+    assert f"{SUBJECT} holds no metrics of the samples scored here" in verdict.message
+
+
+def test_two_runs_are_compared_by_their_metrics():
+    earlier, later = sample_record(class_scores()), sample_record(class_scores(wrong=range(100)))
+    earlier, later = (replace(record, status=Status.PASSED) for record in (earlier, later))
+    compared = compare_runs([earlier], [later], names=("monday", "tuesday"))
+    verdicts = {verdict.gate: verdict for _, given in compared.verdicts for verdict in given}
+    assert compared.is_failure
+    assert verdicts["metric_baseline"].outcome is Outcome.REGRESSED
+    assert "of monday on 3000 samples: 100 worse, 0 better" in verdicts["metric_baseline"].message
+    assert "accept" not in verdicts["metric_baseline"].advice
 
 
 @pytest.mark.parametrize(

@@ -247,12 +247,20 @@ def test_pairs_decide_whatever_the_machine_did_between_the_looks():
     assert verdict.outcome is Outcome.REGRESSED
 
 
-def test_looks_alone_never_regress():
+def test_a_faster_version_is_told_by_pairs():
+    record, (verdict,) = judged_times(timed(0.8), replays=(pairs_of(0.8),))
+    assert (record.status, verdict.outcome, verdict.code) == (Status.PASSED, Outcome.IMPROVED, "faster")
+    assert "20.0 % faster than onnxruntime 1.30.0 timed again (" in verdict.message
+
+
+def test_looks_alone_never_decide_a_change():
     reason = Replay(batch_size=1, alpha=1e-3, reason="killed by signal 9")
     for replays in ((), (reason,)):
         _, (verdict,) = judged_times(timed(3.0), replays=replays)
         assert (verdict.outcome, verdict.is_failure) == (Outcome.INCONCLUSIVE, False)
     assert "not timed in pairs of processes: killed by signal 9" in verdict.message
+    _, (faster,) = judged_times(timed(0.5))
+    assert (faster.outcome, faster.code) == (Outcome.INCONCLUSIVE, "speed_unclear"), "nor do they improve"
     assert "--control-python" not in verdict.advice
 
 

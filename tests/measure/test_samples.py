@@ -173,7 +173,7 @@ def test_an_engine_of_images_alone_is_unsupported():
         tensors_engine(object())
 
 
-def test_a_file_is_read_by_the_worker_as_it_is_run(tmp_path):
+def test_an_output_that_grows_with_the_values_is_taken_whole(tmp_path):
     spec = graph_spec(write_net(tmp_path, "chosen"))
-    assert [one.batch_axis for one in spec.tensors.outputs] == [0]
+    assert [one.batch_axis for one in spec.tensors.outputs] == [None]
     assert not spec.tensors.is_stackable

@@ -10,7 +10,7 @@ from harness.errors import DataError, MeasurementError
 from harness.models.feeds import prepared_sample, seeded_feeds, seeded_sample, stacked
 from harness.models.inspection import inspect_onnx
 from harness.models.tensors import foreign_operators
-from harness.protocols import IMAGE, Sample
+from harness.protocols import Sample
 from harness.specs import RAW_TASK
 
 
@@ -153,18 +153,3 @@ def test_a_sample_that_does_not_fit_is_named(tmp_path, inputs, told):
     spec = graph_spec(write_net(tmp_path, "text"), shapes=(("ids", (1, 3)), ("mask", (1, 3))))
     with pytest.raises(DataError, match=told):
         prepared_sample(Sample(id="a", inputs=inputs), spec, spec.tensors)
-
-
-def test_boxes_move_with_their_image(tmp_path):
-    from dataclasses import replace
-
-    from harness.specs import Preprocess
-
-    spec = graph_spec(write_net(tmp_path, "sized"), shapes=(("x", (1, 1, 8, 8)),))
-    spec = replace(spec, preprocess=Preprocess(resize=(8, 8), fit="letterbox"), input_shape=(1, 8, 8))
-    image = np.full((4, 8, 1), 200, np.uint8)  # two rows of margin above and below
-    target = {"boxes": np.array([[0.0, 0.0, 8.0, 4.0]]), "labels": [1]}
-    prepared = prepared_sample(Sample(id="a", inputs={IMAGE: image}, target=target), spec, spec.tensors)
-    assert prepared.inputs["x"].shape == (1, 8, 8)
-    np.testing.assert_allclose(prepared.target["boxes"], [[0, 2, 8, 6]])
-    assert target["boxes"].tolist() == [[0.0, 0.0, 8.0, 4.0]]  # the set's own is left alone

@@ -18,13 +18,14 @@ from harness.options.groups import BACKENDS, backend_groups
 from harness.options.markdown import options_page
 from harness.options.table import all_rows, default_of, is_changed, value_of
 from harness.options.values import HarnessOptions, data_request
-from harness.specs import DatasetRequest, Precision, TimingPlan
+from harness.specs import DatasetRequest, InputsAsked, Precision, TimingPlan
 
 ROOT = Path(__file__).parents[2]
 HOMES = ("options/table.py", *(f"backends/{path.parent.name}/options.py" for path in BACKENDS.glob("*/options.py")))
 # A name that is a whole literal although no option is defined there.
 ELSEWHERE = {
     ("cli/runs.py", "--baseline-dir"),  # an option of `harness baseline`, which has no pytest
+    ("cli/calibration.py", "--max-drift"),  # an option of `harness calibration drift`, which has no pytest
     ("worker/process.py", "--worker-timeout"),  # put into a message
     ("run/probing.py", "--backend-option"),  # begins one
     ("options/parsing.py", "--strict-verdicts"),  # pytest's own --strict sets it
@@ -41,13 +42,15 @@ def test_every_field_has_a_row_and_every_row_a_field():
     mine = [field.name for field in fields(HarnessOptions)]
     data = [f"data.{field.name}" for field in fields(DatasetRequest)]
     timing = [f"timing.{field.name}" for field in fields(TimingPlan)]
-    without = {"root", "data", "timing", "settings", "set_in_file", "taken_flags"} | {
+    inputs = [f"inputs.{field.name}" for field in fields(InputsAsked)]
+    without = {"root", "data", "timing", "inputs", "settings", "set_in_file", "taken_flags", "named"} | {
+        "inputs.is_for_one",
         "timing.round_ns",
         "timing.warmup_ns",
     }
     rows = [row.field for row in all_rows() if not row.group]
     assert len(set(rows)) == len(rows)
-    assert set(rows) == {*mine, *data, *timing} - without
+    assert set(rows) == {*mine, *data, *timing, *inputs} - without
 
 
 def test_every_field_of_the_backends_has_a_row():

@@ -12,7 +12,7 @@ from onnx import numpy_helper
 from onnx_nets import ArraySet, images, spec_of
 
 from harness.datasets import open_dataset
-from harness.errors import BackendUnavailable, BuildError, ConfigError, DataError
+from harness.errors import BackendUnavailable, BuildError, ConfigError, DataError, Unsupported
 from harness.models.onnx_graph import quantized_nodes
 from harness.models.preprocess import images_from_pixels
 from harness.precision import find_recipe, prepare_artifact, recipe_names
@@ -257,13 +257,13 @@ def test_what_the_source_says_of_its_export_is_noted(tmp_path, prepare, precisio
     assert artifact.exported == {"exported by": "pytorch 2.3.0", "operator set": "11", "IR version": "8"}
 
 
-def test_nothing_to_quantize_is_an_error(tmp_path, prepare):
+def test_nothing_to_quantize_is_unsupported(tmp_path, prepare):
     nodes = [
         onnx.helper.make_node("Flatten", ["image"], ["f"]),
         onnx.helper.make_node("Softmax", ["f"], ["probabilities"], axis=1),
     ]
     path = onnx_nets.save_net(tmp_path / "flat.onnx", nodes, {}, outputs=(("probabilities", ("N", 64)),))
-    with pytest.raises(BuildError, match="nothing to quantize"):
+    with pytest.raises(Unsupported, match="nothing to quantize"):
         prepare(spec_of(path), Precision.INT8, "qdq-minmax")
 
 

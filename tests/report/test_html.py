@@ -165,6 +165,24 @@ def test_memory_of_contexts_is_told_with_their_number(night):
     ]
 
 
+def test_cold_costs_are_told_each_beside_the_previous_runs_and_a_cached_build_says_so(night):
+    record = night[1][0]
+    facts = dataclasses.replace(
+        record.engine, build_ns=38_000_000, import_ns=120_000_000, first_inference_ns=640_000, host_peak_bytes=200 << 20
+    )
+    now = dataclasses.replace(facts, cache="hit", load_ns=7_000_000, first_inference_ns=700_000)
+    row = rows_from_records([dataclasses.replace(record, engine=now)])[0]
+    before = dataclasses.replace(record, engine=facts)
+    (detail,) = details_from_rows([dataclasses.replace(row, previous=before)])
+    told = {name: value.replace("\u00a0", " ") for name, value in detail.build}
+    assert told["Runtime import"] == "120 ms"
+    assert told["Build time"] == "38.0 ms (when it was built: this one came from the cache)"
+    assert told["Load of the built engine"] == "7.00 ms"
+    assert told["First inference"] == "700 µs (previous run 640 µs)"
+    (detail,) = details_from_rows(rows_from_records([before]))
+    assert "Load of the built engine" not in dict(detail.build), "a cost that there is not is no 0"
+
+
 def test_what_the_user_should_hear_of_is_a_warning(night):
     run, records = night
     facts = dataclasses.replace(records[0].engine, warnings=("the cached plan was damaged",))

@@ -9,8 +9,9 @@ import pytest
 from render_records import make_run
 
 from harness.errors import ConfigError
-from harness.records import Status
+from harness.records import EngineFacts, Status
 from harness.report.rows import rows_from_records
+from harness.report.summary import summary_from_rows
 from harness.report.tables import COLUMNS, frame_from_rows, write_csv, write_parquet, write_table
 
 
@@ -38,6 +39,32 @@ def test_what_is_missing_is_missing(records):
     for name in ("top1", "n_images", "p50_ns", "speed_up", "engine_bytes", "lost_fp32", "batch_size", "ran_as"):
         assert pd.isna(error[name]), name
     assert frame_from_rows(rows_from_records([])).dtypes.to_dict() == frame.dtypes.to_dict()
+
+
+COSTS = {
+    "import_ns": 120_000_000,
+    "build_ns": 38_000_000,
+    "load_ns": 7_000_000,
+    "first_inference_ns": 640_000,
+    "engine_bytes": 1_700_000,
+    "device_memory_bytes": 4_096,
+    "host_peak_bytes": 200 << 20,
+}
+
+
+def test_cold_costs_are_in_the_table_and_the_summary_and_a_missing_one_is_missing():
+    run, records = make_run(18, n_images=500)[:2]
+    whole = dataclasses.replace(records[0], engine=dataclasses.replace(records[0].engine, cache="hit", **COSTS))
+    part = dataclasses.replace(records[1], engine=EngineFacts(build_ns=1))
+    rows = rows_from_records([whole, part])
+    frame = frame_from_rows(rows).drop_duplicates("case")
+    summary = summary_from_rows(run, rows)["cases"]
+    for name, value in COSTS.items():
+        assert frame[name].iloc[0] == summary[0][name] == value
+        if name != "build_ns":
+            assert pd.isna(frame[name].iloc[1]), name
+            assert summary[1][name] is None, name
+    assert [case["engine_cache"] for case in summary] == list(frame.engine_cache) == ["hit", "none"]
 
 
 def test_csv_keeps_the_values_and_defuses_formulas(records, tmp_path):

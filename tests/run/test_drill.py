@@ -23,6 +23,8 @@ from harness.run.drill.sound import sound_night
 from harness.store.drills import FILE, load_fire_drill, save_fire_drill
 
 ROOT = Path(__file__).parents[2]
+# Of losses alone; of other models; of numbers that somebody has to set a limit for.
+UNASKED = {"joint", "drift", "metric", "metric_baseline", "buildtime", "enginesize", "memory"}
 GREEN = FireDrill(at="2026-12-01T03:00:00+00:00", version=__version__, n_plants=18, n_red=18)
 PURE = [plant for plant in PLANTS if plant.name.startswith("direction_")]
 PURE += [plant for plant in PLANTS if plant.name in ("slowed_5_percent", "case_missing", "check_disabled")]
@@ -39,7 +41,7 @@ def test_the_sound_night_is_green_by_every_gate_with_a_number():
     judged = sound_night().judged()
     assert {str(record.status) for record in judged} == {"passed"}
     asked = {verdict.gate for record in judged for verdict in record.verdicts}
-    assert {direction.gate for direction in DIRECTIONS} - asked == {"joint", "drift", "metric", "metric_baseline"}
+    assert {direction.gate for direction in DIRECTIONS} - asked == UNASKED
 
 
 @pytest.mark.parametrize("plant", PURE, ids=lambda plant: plant.name)

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 from render_records import make_run
+from sample_records import class_scores, sample_record
 
 from harness.report.files import summary_of_run
 from harness.run.schemas import FILES, schema_texts
+from harness.store.baseline_files import json_from_baseline, samples_from_record
 from harness.store.baselines import BaselineStore
 from harness.store.runs import RunStore
 
@@ -32,6 +34,7 @@ def files(tmp_path):
     BaselineStore(tmp_path / "baselines").accept(
         accepted, case_ids=[record.case.id for record in accepted], accepted_by="me", accepted_at=run.started_at
     )
+    metrics = samples_from_record(sample_record(class_scores(20)), accepted_by="me", accepted_at=run.started_at)
     lines = (store.folder / "records.jsonl").read_bytes().splitlines()
     return {
         "record": [json.loads(line) for line in lines],
@@ -39,6 +42,7 @@ def files(tmp_path):
         "summary": [json.loads((store.folder / "summary.json").read_bytes())],
         "baseline-predictions": _read(tmp_path.glob("baselines/predictions/*/*/*.json")),
         "baseline-times": _read(tmp_path.glob("baselines/times/*/*.json")),
+        "baseline-samples": [json.loads(json_from_baseline(metrics))],
         "card": _cards(),
     }
 

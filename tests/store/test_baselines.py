@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from harness.errors import BaselineError, ConfigError
@@ -12,6 +13,8 @@ from harness.records import EngineFacts, Outcome, Status, Verdict
 from harness.specs import Precision
 from harness.store.baseline_files import (
     BASELINE_SCHEMA,
+    MAX_BUILDS,
+    TimesBaseline,
     json_from_baseline,
     line_from_baseline,
     predictions_from_json,
@@ -21,7 +24,13 @@ from harness.store.baseline_files import (
     times_from_record,
     with_history,
 )
-from harness.store.baselines import BaselineStore, device_class, failed_against_baseline, replaced_lines
+from harness.store.baselines import (
+    BaselineStore,
+    device_class,
+    failed_against_baseline,
+    replaced_lines,
+    write_file,
+)
 from harness.store.sealed import sealed
 from harness.store.selecting import prune_baselines
 from tests.comparison_records import ENVIRONMENT, accuracy_with, latency_with, pair_with, record_with
@@ -376,3 +385,73 @@ def test_replaced_metrics_are_told_in_their_own_words(store):
     judged = judge_records([now], found, JudgeOptions(gates=frozenset({"metric_baseline"})))
     assert failed_against_baseline(judged[0])
     assert replaced_lines(judged, paths) == ["lenet5-ort-int8: MAE 0.1 cm -> 0.3 cm"]
+
+
+# -- what a case costs once
+
+BUILT = EngineFacts(
+    build_ns=100, batch_sizes=(1,), engine_bytes=4_096, host_peak_bytes=8_192, options={"threads": "1"}, cache="miss"
+)
+
+
+def timed_with(**facts):
+    recorded_at = facts.pop("recorded_at", "2026-11-21T01:00:00Z")
+    changes = {"engine": replace(BUILT, **facts), "recorded_at": recorded_at}
+    return record_with(accuracy_with(), latencies=(latency_with(),), **changes)
+
+
+def builds_after(store, *records):
+    """The builds that a baseline holds when these records were accepted one after the other."""
+    for record in records:
+        written(store, record)
+    return store.load(records[-1]).costs.builds_ns
+
+
+def test_costs_survive_the_disk_and_are_shown(store):
+    record = timed_with()
+    written(store, record)
+    costs = store.load(record).costs
+    assert (costs.builds_ns, costs.engine_bytes, costs.host_peak_bytes) == ((100,), 4_096, 8_192)
+    work = ("converted the model", "built the engine", "scored 10000 images in batches of 0", "timed batch 1", "layers")
+    assert costs.peak_over == work
+    (times,) = (read for path in store.paths() if isinstance(read := store.read(path), TimesBaseline))
+    assert "engine 4,096 bytes, peak host memory 8,192 bytes" in text_from_baseline(times)
+
+
+def test_builds_that_are_accepted_one_after_the_other_gather(store):
+    assert builds_after(store, *(timed_with(build_ns=ns) for ns in (100, 110, 90))) == (100, 110, 90)
+    assert builds_after(store, timed_with(build_ns=90)) == (100, 110, 90), "a run accepted twice built once"
+    assert builds_after(store, timed_with(build_ns=5, cache="hit")) == (100, 110, 90), "nothing was built"
+    assert len(builds_after(store, *(timed_with(build_ns=ns) for ns in range(200, 240)))) == MAX_BUILDS
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"options": {"threads": "2"}}, {"versions": {"onnxruntime": "2.0"}}, {"batch_sizes": (1, 8)}],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_builds_of_something_else_are_dropped(store, changes):
+    assert builds_after(store, timed_with(), timed_with(build_ns=300, **changes)) == (300,)
+
+
+def test_builds_of_another_file_or_driver_are_dropped(store):
+    first, other = timed_with(), timed_with(build_ns=300)
+    assert builds_after(store, first, replace(other, artifact=replace(other.artifact, sha256="c" * 64))) == (300,)
+    driver = replace(other, environment=replace(ENVIRONMENT, driver="600.1"))
+    assert builds_after(store, first, driver) == (300,)
+
+
+def test_a_baseline_of_before_costs_is_read_and_one_that_is_damaged_is_replaced(store):
+    record = timed_with()
+    written(store, record)
+    path = store.times_path(record)
+    older = times_from_record(record, **BY)
+    write_file(path, json_from_baseline(replace(older, costs=None)))
+    assert b'"costs": null' in path.read_bytes()
+    values = json.loads(path.read_bytes())
+    del values["costs"], values["digest"]
+    path.write_bytes(msgspec.json.format(sealed(json.dumps(values).encode()), indent=1))
+    assert store.load(record).costs is None, "files that were accepted before costs were recorded stay good"
+    assert builds_after(store, timed_with(build_ns=110)) == (110,)
+    path.write_bytes(b"{")
+    assert builds_after(store, timed_with(build_ns=120)) == (120,)

@@ -1,5 +1,8 @@
 """Tasks of samples: metrics against values by hand and by SciPy, settings that are refused by their key."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +10,8 @@ from hypothesis import strategies as st
 
 from harness.errors import ConfigError, DataError, MeasurementError
 from harness.protocols import Sample
-from harness.tasks import find_sample_task, find_task, list_tasks
+from harness.specs import ModelSpec, Preprocess
+from harness.tasks import collector_of, find_sample_task, find_task, list_tasks
 from harness.tasks._metrics import N_RESAMPLES, Ratios, resample_counts
 from harness.tasks.tokens import ctc_greedy, edit_distance
 
@@ -264,3 +268,44 @@ def test_a_token_beyond_the_charset_and_a_text_without_one_are_refused():
         scores_of("tokens", [(steps([1]), "a")])
     with pytest.raises(DataError, match=r"the output has shape \[3, 2, 2\]; expected \[steps, classes\]"):
         scores_of("tokens", [(np.zeros((3, 2, 2)), "a")], charset="ab")
+
+
+def test_the_page_of_tasks_names_every_task_metric_and_setting():
+    page = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text()
+    for name in list_tasks():
+        task = find_sample_task(name)
+        metrics = [metric for metric in task.metrics if not metric.startswith("recall@")]
+        missing = [word for word in (name, *(s.name for s in task.settings)) if f"`{word}`" not in page]
+        assert missing + [metric for metric in metrics if metric not in page] == []
+
+
+def spec_with(task, folder, **changes):
+    fields = {"input_name": "x", "input_shape": (3, 64, 96), "output_name": "y", "num_classes": 2}
+    return ModelSpec(name="m", onnx_path=str(folder / "m.onnx"), sha256="", task=task, **{**fields, **changes})
+
+
+def test_a_charset_lies_beside_the_card(tmp_path):
+    (tmp_path / "keys.txt").write_text("a\nb\n", "utf-8")
+    collector = collector_of(spec_with("tokens", tmp_path, task_settings={"charset_file": "keys.txt"}))
+    collector.add({"y": steps([1, 0, 2])}, Sample(id="0", inputs={}, target="ab"))
+    assert collector.scores()[0].value == 1
+    with pytest.raises(ConfigError, match=r"other\.txt' cannot be read"):
+        collector_of(spec_with("tokens", tmp_path, task_settings={"charset_file": "other.txt"}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "given", "expected"),
+    [
+        ({}, {}, ("stretch", [64, 96])),
+        ({"layout": "NHWC", "input_shape": (64, 96, 3)}, {}, ("stretch", [64, 96])),
+        ({"preprocess": Preprocess(resize=(32, 48), fit="letterbox")}, {}, ("letterbox", [32, 48])),
+        ({"preprocess": Preprocess(resize=(32, 48), fit="letterbox")}, {"input_size": [8, 8]}, ("letterbox", [8, 8])),
+        ({"input_shape": (3, -1, -1)}, {}, ("stretch", None)),
+    ],
+)
+def test_a_task_knows_what_the_card_does_to_images(tmp_path, monkeypatch, changes, given, expected):
+    seen = {}
+    detection = replace(find_sample_task("detection"), make=seen.update)
+    monkeypatch.setattr("harness.tasks.find_sample_task", lambda name: detection)
+    collector_of(spec_with("detection", tmp_path, task_settings=given, **changes))
+    assert (seen["fit"], seen["input_size"]) == expected

@@ -3,13 +3,16 @@
 import numpy as np
 import pytest
 
+from harness.protocols import no_progress
 from harness.records import Support
 from harness.specs import BuildOptions, Case, DatasetRequest, Precision, TimingPlan
-from harness.worker import measuring, opening
+from harness.worker import cold, inspecting, opening
 from harness.worker.requests import CaseRequest
 
 
 class Plain:
+    required_modules = ()
+
     def supports(self, case):
         return Support(supported=True)
 
@@ -25,13 +28,13 @@ class Bounded(Plain):
 )
 def test_a_backend_may_name_the_batches_to_try(spec, monkeypatch, backend, bounds, sizes):
     tried = []
-    monkeypatch.setattr(opening, "load_backend", lambda name: backend)
+    monkeypatch.setattr(cold, "load_backend", lambda name: backend)
     monkeypatch.setattr(opening.OpenCase, "engine", object())
-    monkeypatch.setattr(measuring, "INVARIANCE_IMAGES", 8)
+    monkeypatch.setattr(inspecting, "INVARIANCE_IMAGES", 8)
     monkeypatch.setattr(
-        measuring, "check_invariance", lambda *args, batch_sizes, **rest: tried.append(batch_sizes) or ()
+        inspecting, "check_invariance", lambda *args, batch_sizes, **rest: tried.append(batch_sizes) or ()
     )
-    monkeypatch.setattr(measuring, "timing_batch", lambda model, data, size: np.zeros((size, 1), np.float32))
+    monkeypatch.setattr(inspecting, "timing_images", lambda model, data, size: np.zeros((size, 1), np.float32))
     request = CaseRequest(
         case=Case(model="tiny", backend="mine", precision=Precision.FP32, recipe="none"),
         model=spec,
@@ -40,5 +43,5 @@ def test_a_backend_may_name_the_batches_to_try(spec, monkeypatch, backend, bound
         timing=TimingPlan(batch_sizes=(64,)),
         score_batch=64,
     )
-    measuring.invariance(opening.OpenCase(request))
+    inspecting.invariance(opening.OpenCase(request), no_progress)
     assert tried == [sizes]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import ConfigError, WorkerDied
-from harness.records import Accuracy, Availability, InvarianceCheck, Latency
+from harness.records import Accuracy, Availability, EngineFacts, InvarianceCheck, Latency
 from harness.specs import BuildOptions, Case, DatasetRequest, Precision, StageLimits, TimingPlan
 from harness.worker.process import Worker
 from harness.worker.requests import CaseRequest, LayerReport, Prepared
@@ -53,6 +53,22 @@ def test_a_case_from_model_to_layers(worker, request_of, tmp_path):
     checks = worker.call("invariance", request, tuple[InvarianceCheck, ...])
     assert checks
     assert all(check.largest_gap <= check.accepted_gap for check in checks)
+
+
+def test_cold_costs_of_a_real_runtime_are_told_once(worker, request_of):
+    pytest.importorskip("onnxruntime", reason="needs ONNX Runtime")
+    request = request_of("ort")
+    prepared = worker.call("prepare", request, Prepared)
+    assert prepared.engine.import_ns > 1_000_000, "hundreds of files and a library of megabytes"
+    assert prepared.engine.batch_sizes == (1, 4, 100)
+    assert prepared.engine.first_inference_ns is None, "preparing runs nothing"
+    worker.call("score", request, Accuracy)
+    facts = worker.call("facts", request, EngineFacts)
+    assert facts.first_inference_ns > 0
+    assert facts.load_ns is None, "it loads no engine: it opens the model file"
+    worker.call("invariance", request, tuple[InvarianceCheck, ...])
+    again = worker.call("facts", request, EngineFacts)
+    assert (again.first_inference_ns, again.import_ns) == (facts.first_inference_ns, facts.import_ns)
 
 
 def test_a_slot_leak_is_caught(worker, request_of):

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from harness.backends._cuda.device import Gpu
 from harness.backends._cuda.launcher import Launcher
-from harness.backends._cuda.ring import Slot
+from harness.backends._cuda.moves import Moves
 from harness.errors import ConfigError, MeasurementError
 from harness.machine.clocks import HostTimer
-from harness.protocols import Images, Outputs
 
 WINDOW = "host"
 LAUNCHES = ("auto", "enqueue", "graph")  # a gate would hold the very call that is waited for
@@ -22,7 +21,7 @@ LAUNCHES = ("auto", "enqueue", "graph")  # a gate would hold the very call that 
 class CudaHostTimer(HostTimer):
     """Times copy to page-locked memory, copy in, compute, copy out, wait, and a fresh copy of the outputs.
 
-    `work` enqueues copy in, compute and copy out on the slot's compute stream; the other arguments are those of
+    `work` enqueues copy in, compute and copy out, as `moves` has them; the other arguments are those of
     `CudaTimer`. Raises: ConfigError for a launch that cannot be had.
     """
 
@@ -31,20 +30,18 @@ class CudaHostTimer(HostTimer):
         gpu: Gpu,
         stream: Any,
         *,
-        slot: Slot,
-        images: Images,
+        moves: Moves,
         work: Callable[[], object],
         bind: Callable[[], int],
         batch_size: int,
         launch: str,
         can_capture: bool = True,
         note: Callable[[str], None] = lambda text: None,
-        read_outputs: Callable[[], Outputs],
     ) -> None:
         if launch not in LAUNCHES:
             raise ConfigError(f"launch {launch!r} with the window {WINDOW} is none of {', '.join(LAUNCHES)}")
-        super().__init__(self._call_and_wait, batch_size=batch_size, window=WINDOW, outputs=read_outputs)
-        self._gpu, self._slot, self._images = gpu, slot, images.copy()
+        super().__init__(self._call_and_wait, batch_size=batch_size, window=WINDOW, outputs=moves.read_outputs)
+        self._gpu, self._moves = gpu, moves
         self._launcher = Launcher(gpu, stream, work=work, bind=bind, note=note)
         try:
             self._launcher.prepare(launch, can_capture=can_capture, can_gate=False)
@@ -75,7 +72,7 @@ class CudaHostTimer(HostTimer):
         return "graph" if self._launcher.graph else "enqueue"
 
     def _call_and_wait(self) -> object:
-        np.copyto(self._slot.host_in, self._images, casting="same_kind")
+        self._moves.stage()
         self._launcher.launch_once()()
         self._launcher.stream.synchronize()
-        return self._slot.host_out.astype(np.float32)
+        return self._moves.collect()

@@ -17,58 +17,17 @@ from numpy.typing import NDArray
 from harness.backends._cuda import event_clock
 from harness.backends._cuda.device import CudaError, EventPool, Gpu
 from harness.backends._cuda.launcher import Launcher
-from harness.backends._cuda.ring import Slot
+from harness.backends._cuda.moves import WINDOWS
 from harness.backends._cuda.spin import SAMPLES, slow_down
 from harness.errors import ConfigError, MeasurementError
 from harness.machine.clocks import no_outputs
-from harness.protocols import Outputs
+from harness.protocols import Kept
 
-WINDOWS = ("compute", "h2d", "d2h", "end_to_end")
 COMPUTING = ("compute", "end_to_end")
 LAUNCHES = ("auto", "enqueue", "graph", "gated", "gated_graph")
 # A stream's queue holds about 1000 entries; an enqueue into a full queue blocks, and a gate would then never open.
 GATED_QUEUE_ENTRIES = 256
 N_ENQUEUES = 32  # calls whose host time is taken
-
-
-def work_of_window(window: str, run: Callable[[], object], *, gpu: Gpu, slot: Slot, label: str) -> Callable[[], object]:
-    """Return what a window times, on the slot's compute stream: `run`, a copy, or copy in, run and copy out in turn.
-
-    Raises: ConfigError for a window that is none.
-    """
-
-    def copy_in() -> None:
-        gpu.copy_in(slot.device_in, slot.host_in, slot.compute)
-
-    def copy_out() -> None:
-        gpu.copy_out(slot.host_out, slot.device_out, slot.compute)
-
-    def end_to_end() -> None:
-        copy_in()
-        run()
-        copy_out()
-
-    works = dict(zip(WINDOWS, (run, copy_in, copy_out, end_to_end), strict=True))
-    if window not in works:
-        raise ConfigError(f"{label}: window {window!r} is none of {', '.join(works)}, host")
-    return works[window]
-
-
-def outputs_on_device(gpu: Gpu, slot: Slot) -> Outputs:
-    """Return what lies in a slot's output on the device, and spoil it there with NaN; on its compute stream.
-
-    Raises: MeasurementError when the device fails.
-    """
-    try:
-        gpu.copy_out(slot.host_out, slot.device_out, slot.compute)
-        slot.compute.synchronize()
-        found: Outputs = slot.host_out.astype(np.float32)
-        slot.host_out.fill(np.nan)
-        gpu.copy_in(slot.device_out, slot.host_out, slot.compute)
-        slot.compute.synchronize()
-    except gpu.errors as error:
-        raise MeasurementError(f"reading batch {len(slot.host_out)} back failed on the device: {error}") from error
-    return found
 
 
 class CudaTimer:
@@ -94,7 +53,7 @@ class CudaTimer:
         entries_per_call: int,
         can_capture: bool = True,
         note: Callable[[str], None] = lambda text: None,
-        outputs: Callable[[], Outputs | None] = no_outputs,
+        outputs: Callable[[], Kept] = no_outputs,
     ) -> None:
         if window not in WINDOWS:
             raise ConfigError(f"window {window!r} is none of {', '.join(WINDOWS)}")

@@ -7,10 +7,9 @@ import importlib
 import importlib.metadata
 import importlib.util
 import time
-from dataclasses import replace
 
 from harness.backends._cpu import checked_model, import_reason, qdq_weight_bits, unusable
-from harness.backends._host.agreement import check_agreement
+from harness.backends._host.agreement import compared
 from harness.backends._host.engine import HostEngine
 from harness.backends._host.graph import single_tensors
 from harness.backends._host.request import Opened, OpenRequest
@@ -107,18 +106,19 @@ class HostBackend:
         facts = self._facts(opened, time.perf_counter_ns() - started)
         engine = HostEngine(opened.runner, label=label, tensors=tensors, facts=facts, profile_batch=max(batch_sizes))
         try:
-            note = check_agreement(engine, model, label) if artifact.precision is not Precision.INT8 else ""
+            if artifact.precision is not Precision.INT8:
+                engine.facts = compared(engine, model, batch_size=min(batch_sizes), label=label)
         except BaseException:
             engine.close()
             raise
-        engine.facts = replace(facts, notes=(*facts.notes, *((note,) if note else ())))
         return engine
 
     def _facts(self, opened: Opened, elapsed_ns: int) -> EngineFacts:
         made = opened.converted
-        saved_ns = made.ns if made is not None and made.cache == "hit" else 0
+        is_kept = made is not None and made.cache == "hit"
         return EngineFacts(
-            build_ns=elapsed_ns + saved_ns,  # with the conversion, as it was when it was made
+            build_ns=elapsed_ns + (made.ns if made is not None and is_kept else 0),  # with the conversion, when made
+            load_ns=elapsed_ns if is_kept else None,
             engine_bytes=opened.engine_bytes,
             cache=made.cache if made is not None else "none",
             options=dict(opened.options),

@@ -5,23 +5,39 @@ Some runtimes take a file that they cannot read and answer with what lay in memo
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from harness.backends._cpu import import_runtime
 from harness.backends._host.graph import widened
-from harness.backends._inputs import timing_images
+from harness.backends._inputs import first_inference_ns, timing_images
 from harness.backends.ort.runtime import vendor_errors
 from harness.errors import BuildError, MeasurementError
 from harness.models.onnx_graph import one_line
 from harness.protocols import Engine
+from harness.records import EngineFacts
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 N_IMAGES = 8
 MAX_OTHERS = N_IMAGES // 2  # images of another class
+
+
+def compared(engine: Engine, model: ModelProto, *, batch_size: int, label: str) -> EngineFacts:
+    """Time the first inference, then compare the engine with ONNX Runtime; return its facts with what was found.
+
+    Raises: BuildError, as `check_agreement`.
+    """
+    try:
+        first_ns = first_inference_ns(engine, batch_size)
+    except MeasurementError as error:
+        raise BuildError(f"{label}: its first batch fails: {error}") from error
+    note = check_agreement(engine, model, label)
+    facts = engine.facts
+    return replace(facts, first_inference_ns=first_ns, notes=(*facts.notes, *((note,) if note else ())))
 
 
 def check_agreement(engine: Engine, model: ModelProto, label: str) -> str:

@@ -83,13 +83,6 @@ def vendor_errors() -> tuple[type[Exception], ...]:
     return tuple(getattr(state, name) for name in ERROR_CLASSES if hasattr(state, name))
 
 
-def single_tensors(session: Any, label: str) -> tuple[TensorSpec, TensorSpec]:
-    """Return a classifier's input and output. Raises: BuildError as `check_classifier`."""
-    inputs, outputs = all_tensors(session, label)
-    check_classifier(inputs, outputs, label)
-    return inputs[0], outputs[0]
-
-
 def check_classifier(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], label: str) -> None:
     """Refuse several inputs, or a type other than float32. Raises: BuildError."""
     if len(inputs) != 1:

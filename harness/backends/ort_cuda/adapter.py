@@ -6,8 +6,9 @@ from typing import Any
 
 from harness.backends._cuda.device import device_index
 from harness.backends._cuda.options import CudaOptions
+from harness.backends.ort.options import OrtOptions
 from harness.backends.ort.runtime import bf16_refusal
-from harness.backends.ort_cuda.opening import OrtCudaEngine, open_engine
+from harness.backends.ort_cuda.opening import OrtCudaEngine, OrtCudaTensorEngine, open_engine
 from harness.backends.ort_cuda.probe import INSTALL_HINT, MODULES, PROVIDER, TRAITS, probe_backend
 from harness.backends.ort_cuda.session import CudaSession
 from harness.precision import find_recipe
@@ -48,7 +49,7 @@ class OrtCudaBackend:
         batch_sizes: tuple[int, ...],
         options: BuildOptions,
         calibration: CalibrationSet | None = None,
-    ) -> OrtCudaEngine:
+    ) -> OrtCudaEngine | OrtCudaTensorEngine:
         """Build one session for all batch sizes.
 
         Raises: BuildError; BackendUnavailable; ConfigError; Unsupported for a BF16 file with an operator that has no
@@ -56,12 +57,15 @@ class OrtCudaBackend:
         """
         del calibration  # the artifact holds its scales
         tf32 = CudaOptions.of(options.settings).tf32
+        libraries = OrtOptions.of(options.settings).custom_ops
         label, index = f"{artifact.model}-{self.name}-{artifact.precision}", device_index(device)
 
         def make_session(stream: Any) -> CudaSession:
-            return CudaSession(artifact, label=label, index=index, stream=stream, tf32=tf32)
+            return CudaSession(artifact, label=label, index=index, stream=stream, tf32=tf32, libraries=libraries)
 
-        return open_engine(make_session, artifact, label=label, index=index, batch_sizes=batch_sizes)
+        return open_engine(
+            make_session, artifact, label=label, index=index, batch_sizes=batch_sizes, tensors=options.tensors
+        )
 
 
 BACKEND = OrtCudaBackend()

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from harness.backends._cuda.base import TimedWork
 from harness.backends._cuda.device import Gpu
-from harness.backends._cuda.engine import CudaEngine, TimedWork
+from harness.backends._cuda.engine import CudaEngine
 from harness.backends._cuda.ring import N_SLOTS, Ring, Slot
 from harness.backends._inputs import check_images, check_output_shape
+from harness.backends.ort_cuda.opened import OpenCudaSession
 from harness.backends.ort_cuda.session import CudaSession
 from harness.errors import ConfigError, MeasurementError
-from harness.models.onnx_graph import NodeIndex, one_line
+from harness.models.onnx_graph import NodeIndex
 from harness.protocols import Images, Outputs
-from harness.records import EngineFacts, Layer
-
-ENTRIES_PER_NODE = 4  # kernels that one node may put on the stream, about
-N_NAMED = 5
+from harness.records import Layer
 
 
 class OrtCudaEngine(CudaEngine):
@@ -38,21 +36,11 @@ class OrtCudaEngine(CudaEngine):
     ) -> None:
         """`make_session`: of a stream, not opened yet; `index`: of the GPU."""
         super().__init__(gpu, label=label)
-        self._index, self._nodes, self._largest = index, nodes, max(batch_sizes)
-        self._session = make_session(self._compute)
-        started = time.perf_counter_ns()
-        refused = self._session.open()
-        build_ns = time.perf_counter_ns() - started
-        self.input, self.output = self._session.tensors()
-        self._run_options = self._session.ort.RunOptions()
-        self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        self._index, self._largest = index, max(batch_sizes)
+        session = make_session(self._compute)
+        self._session = OpenCudaSession(session, label=label, nodes=nodes, largest=self._largest, tensors=None)
+        self.input, self.output = self._session.inputs[0], self._session.outputs[0]
         self._bindings: dict[tuple[int, int], Any] = {}  # (device address, batch) -> IOBinding
-        profiled = self._profiled() if refused or self._session.captured else ()
-        self.on_cpu = tuple(
-            layer.name for layer in profiled if layer.kernel.partition(":")[0] not in self._session.on_device
-        )
-        on_cpu = f"{len(self.on_cpu)} nodes run on the CPU" if self.on_cpu else ""
-        self._only_enqueued = on_cpu or self._session.captured  # why there is no other launch
         self._ring = Ring(
             gpu,
             [self._make_slot(self._largest, stream=gpu.stream()) for _ in range(N_SLOTS)],
@@ -60,16 +48,15 @@ class OrtCudaEngine(CudaEngine):
             enqueue=self._enqueue,
             check=self._check,
             note=self._note,
-            can_capture=not self._only_enqueued,
+            can_capture=not self._session.only_enqueued,
         )
-        self.facts = EngineFacts(
-            build_ns=build_ns,
-            engine_bytes=engine_bytes,
-            options=self._session.read_back(),
-            versions={"onnxruntime": self._session.ort.__version__},
-            notes=(*self._notes(), *self._session.notes(profiled)),
-        )
+        self.facts = self._session.facts(engine_bytes)
         self._opened()
+
+    @property
+    def on_cpu(self) -> tuple[str, ...]:
+        """Return the nodes that run on the CPU."""
+        return self._session.on_cpu
 
     def infer(self, images: Images) -> Outputs:
         """Run one batch and return fresh memory. Raises: MeasurementError."""
@@ -80,22 +67,11 @@ class OrtCudaEngine(CudaEngine):
     def layers(self) -> tuple[Layer, ...]:
         """Return the kernels that ran; see `CudaSession.layers`."""
         self._check_open()
-        return self._profiled()
+        return self._session.layers()
 
     def _free(self) -> None:
         self._bindings.clear()
         del self._session
-
-    def _notes(self) -> tuple[str, ...]:
-        size = "engine size is that of the ONNX file: ONNX Runtime keeps no other form on disk"
-        if not self.on_cpu:
-            return (size,)
-        more = ", ..." if len(self.on_cpu) > N_NAMED else ""
-        return size, f"{len(self.on_cpu)} nodes run on the CPU: {', '.join(self.on_cpu[:N_NAMED])}{more}"
-
-    def _profiled(self) -> tuple[Layer, ...]:
-        batch = self.input.shape[0] or self._largest
-        return self._session.layers(self.input, self.output, batch=batch, nodes=self._nodes)
 
     def _make_slot(self, n_images: int, *, stream: Any = None, index: int = 0) -> Slot:
         del index  # all slots run on the session's one stream
@@ -108,8 +84,8 @@ class OrtCudaEngine(CudaEngine):
 
         Raises: ConfigError.
         """
-        if self._only_enqueued and launch not in ("auto", "enqueue"):
-            raise ConfigError(f"{self._label}: {self._only_enqueued}; use the launch 'enqueue'")
+        if self._session.only_enqueued and launch not in ("auto", "enqueue"):
+            raise ConfigError(f"{self._label}: {self._session.only_enqueued}; use the launch 'enqueue'")
 
         def bind() -> int:
             self._check_idle()
@@ -118,14 +94,14 @@ class OrtCudaEngine(CudaEngine):
         return TimedWork(
             bind=bind,
             run=lambda: self._enqueue(slot),
-            entries_per_call=ENTRIES_PER_NODE * len(self._nodes.kinds),
-            launch="enqueue" if self._only_enqueued else launch,
+            entries_per_call=self._session.entries_per_call,
+            launch="enqueue" if self._session.only_enqueued else launch,
         )
 
     def _binding(self, slot: Slot) -> Any:
         key = (int(slot.device_in), slot.n_images)
         if key not in self._bindings:
-            binding = self._session.session.io_binding()
+            binding = self._session.binding()
             places = (
                 (binding.bind_input, self.input.name, slot.device_in, slot.host_in),
                 (binding.bind_output, self.output.name, slot.device_out, slot.host_out),
@@ -136,10 +112,7 @@ class OrtCudaEngine(CudaEngine):
         return self._bindings[key]
 
     def _enqueue(self, slot: Slot) -> None:
-        try:
-            self._session.session.run_with_iobinding(self._binding(slot), self._run_options)
-        except self._session.errors as error:
-            raise MeasurementError(f"{self._label}: batch {slot.n_images} failed: {one_line(error)}") from error
+        self._session.enqueue(self._binding(slot), f"batch {slot.n_images}")
 
     def _check(self, images: Images) -> None:
         check_images(images, self.input, self._label)

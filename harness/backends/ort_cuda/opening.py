@@ -6,13 +6,16 @@ import contextlib
 import os
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from harness.backends._cuda.device import CudaError, Gpu
 from harness.backends.ort_cuda.engine import OrtCudaEngine
 from harness.backends.ort_cuda.session import CudaSession
+from harness.backends.ort_cuda.tensor_engine import OrtCudaTensorEngine
 from harness.models.onnx_graph import check_scales, index_nodes, load_model
 from harness.records import Artifact
+from harness.specs import ModelTensors
 
 
 def open_engine(
@@ -22,13 +25,18 @@ def open_engine(
     label: str,
     index: int,
     batch_sizes: tuple[int, ...],
-) -> OrtCudaEngine:
-    """Open a session on a GPU as an engine. Raises: BuildError, BackendUnavailable, Unsupported."""
+    tensors: ModelTensors | None,
+) -> OrtCudaEngine | OrtCudaTensorEngine:
+    """Open a session on a GPU as an engine, of images or of any graph.
+
+    Raises: BuildError, BackendUnavailable, Unsupported.
+    """
     model = load_model(artifact.onnx_path)
     check_scales(model, artifact.onnx_path)
     gpu = Gpu(index)
+    make = OrtCudaEngine if tensors is None else partial(OrtCudaTensorEngine, tensors=tensors)
     try:
-        return OrtCudaEngine(
+        return make(
             make_session,
             gpu,
             label=label,
@@ -51,4 +59,4 @@ def _let_go(error: BaseException | None) -> None:
         error = error.__cause__
 
 
-__all__ = ["OrtCudaEngine", "open_engine"]
+__all__ = ["OrtCudaEngine", "OrtCudaTensorEngine", "open_engine"]

@@ -5,16 +5,23 @@ from __future__ import annotations
 import importlib
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.backends._inputs import timing_images
 from harness.backends.ort.profile import layers_from_profile
-from harness.backends.ort.runtime import session_error, single_tensors, vendor_errors
+from harness.backends.ort.runtime import (
+    all_tensors,
+    check_classifier,
+    register_libraries,
+    session_error,
+    vendor_errors,
+)
 from harness.backends.ort_cuda.probe import PROVIDER
 from harness.errors import BuildError
 from harness.models.onnx_graph import NodeIndex, one_line
+from harness.protocols import Tensors
 from harness.records import Artifact, Layer, TensorSpec
 
 READ_BACK = ("device_id", "use_tf32", "cudnn_conv_algo_search", "prefer_nhwc", "cudnn_conv_use_max_workspace")
@@ -29,10 +36,13 @@ class CudaSession:
     read_back_names = READ_BACK
     captured = ""  # why runs cannot be captured into a CUDA graph, "" where they can
 
-    def __init__(self, artifact: Artifact, *, label: str, index: int, stream: Any, tf32: bool) -> None:
+    def __init__(
+        self, artifact: Artifact, *, label: str, index: int, stream: Any, tf32: bool, libraries: Sequence[str] = ()
+    ) -> None:
+        """`libraries`: with operators."""
         self.ort: Any = importlib.import_module("onnxruntime")
         self.errors = vendor_errors()
-        self._artifact, self._label, self._index = artifact, label, index
+        self._artifact, self._label, self._libraries = artifact, label, tuple(libraries)
         self._cuda = {
             "device_id": str(index),
             "user_compute_stream": str(stream.handle),
@@ -68,11 +78,17 @@ class CudaSession:
         del layers
         return ()
 
+    def all_tensors(self) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+        """Return all inputs and outputs. Raises: BuildError for one that is no array of numbers."""
+        return all_tensors(self.session, self._label)
+
     def tensors(self) -> tuple[TensorSpec, TensorSpec]:
         """Return the only input and output. Raises: BuildError for other numbers, types or shapes."""
-        source, target = single_tensors(self.session, self._label)
-        if (n_outputs := len(self.session.get_outputs())) != 1:
-            raise BuildError(f"{self._label}: the model has {n_outputs} outputs; a classifier has one")
+        inputs, outputs = self.all_tensors()
+        check_classifier(inputs, outputs, self._label)
+        if len(outputs) != 1:
+            raise BuildError(f"{self._label}: the model has {len(outputs)} outputs; a classifier has one")
+        source, target = inputs[0], outputs[0]
         if len(target.shape) != 2 or target.shape[1] is None:
             raise BuildError(f"{self._label}: output {target.name} has shape {target.shape}; expected (batch, classes)")
         return source, target
@@ -82,15 +98,15 @@ class CudaSession:
         options = self.session.get_provider_options()[self.provider]
         return {"provider": self.provider, **{name: options[name] for name in self.read_back_names if name in options}}
 
-    def layers(self, source: TensorSpec, target: TensorSpec, *, batch: int, nodes: NodeIndex) -> tuple[Layer, ...]:
+    def layers(self, feeds: Tensors, nodes: NodeIndex) -> tuple[Layer, ...]:
         """Return the kernels that ran, from a profiled session of its own; their GPU times are not in the profile."""
-        images, options = timing_images(source, batch), self._options()
+        options = self._options()
         with tempfile.TemporaryDirectory(prefix="harness-profile-") as folder:
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(folder) / "profile")
             session = self._made(options)
             for _ in range(N_PROFILED_RUNS):
-                session.run([target.name], {source.name: images})
+                session.run(None, dict(feeds))
             events = json.loads(Path(session.end_profiling()).read_text())
         layers = layers_from_profile(events, n_runs=N_PROFILED_RUNS, nodes=nodes, outputs={})
         # What the profile times of a CUDA kernel is its launch.
@@ -99,6 +115,7 @@ class CudaSession:
     def _options(self) -> Any:
         options = self.ort.SessionOptions()
         options.log_severity_level = 3  # errors
+        register_libraries(options, self._libraries)
         return options
 
     def _made(self, options: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 from harness.backends._cuda.device import device_index
 from harness.backends._cuda.options import CudaOptions
 from harness.backends._traits import Traits, refused, takes_files
-from harness.backends.ort_cuda.opening import OrtCudaEngine, open_engine
+from harness.backends.ort_cuda.opening import OrtCudaEngine, OrtCudaTensorEngine, open_engine
 from harness.backends.ort_cuda.probe import probe_backend
 from harness.backends.ort_trt.session import MODULES, PROVIDER, TrtSession
 from harness.protocols import CalibrationSet
@@ -59,7 +59,7 @@ class OrtTrtBackend:
         batch_sizes: tuple[int, ...],
         options: BuildOptions,
         calibration: CalibrationSet | None = None,
-    ) -> OrtCudaEngine:
+    ) -> OrtCudaEngine | OrtCudaTensorEngine:
         """Build one session for all batch sizes; TensorRT's plans are kept below the content cache.
 
         Raises: BuildError, BackendUnavailable, ConfigError.
@@ -71,7 +71,9 @@ class OrtTrtBackend:
         def make_session(stream: Any) -> TrtSession:
             return TrtSession(artifact, label=label, index=index, stream=stream, tf32=tf32, options=options)
 
-        return open_engine(make_session, artifact, label=label, index=index, batch_sizes=batch_sizes)
+        return open_engine(
+            make_session, artifact, label=label, index=index, batch_sizes=batch_sizes, tensors=options.tensors
+        )
 
 
 BACKEND = OrtTrtBackend()

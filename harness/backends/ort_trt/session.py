@@ -7,10 +7,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from harness.backends.ort.options import OrtOptions
 from harness.backends.ort_cuda.probe import PROVIDER as CUDA
 from harness.backends.ort_cuda.session import CudaSession
 from harness.models.onnx_graph import NodeIndex
-from harness.records import Artifact, Layer, TensorSpec
+from harness.protocols import Tensors
+from harness.records import Artifact, Layer
 from harness.specs import BuildOptions, Precision
 from harness.store.cache import key_digest
 
@@ -39,7 +41,8 @@ class TrtSession(CudaSession):
         self, artifact: Artifact, *, label: str, index: int, stream: Any, tf32: bool, options: BuildOptions
     ) -> None:
         tensorrt: Any = importlib.import_module("tensorrt")  # brings the libraries that the provider is linked to
-        super().__init__(artifact, label=label, index=index, stream=stream, tf32=tf32)
+        libraries = OrtOptions.of(options.settings).custom_ops
+        super().__init__(artifact, label=label, index=index, stream=stream, tf32=tf32, libraries=libraries)
         is_int8, is_half = artifact.precision is Precision.INT8, artifact.precision is Precision.FP16
         self._trt = {
             "device_id": str(index),
@@ -68,9 +71,9 @@ class TrtSession(CudaSession):
         more = ", ..." if len(others) > N_NAMED else ""
         return (f"{share}; others run: {names}{more}" if others else share,)
 
-    def layers(self, source: TensorSpec, target: TensorSpec, *, batch: int, nodes: NodeIndex) -> tuple[Layer, ...]:
+    def layers(self, feeds: Tensors, nodes: NodeIndex) -> tuple[Layer, ...]:
         """Return the kernels that ran; a subgraph of TensorRT's is one, and is told as its nodes."""
-        return nodes_of_subgraphs(super().layers(source, target, batch=batch, nodes=nodes), nodes)
+        return nodes_of_subgraphs(super().layers(feeds, nodes), nodes)
 
 
 def provider_of(layer: Layer) -> str:

@@ -13,12 +13,12 @@ from typing import Any, Protocol
 from harness.backends.trt.api import RANGES_RECIPE, LogLines, TrtApi, make_logger
 from harness.backends.trt.calibrator import apply_ranges, read_ranges
 from harness.backends.trt.options import TrtOptions
-from harness.errors import BuildError, HarnessError
+from harness.backends.trt.profiles import choose_profiles, describe_profiles, shape_profiles
+from harness.errors import BuildError, HarnessError, Unsupported
 from harness.models.onnx_graph import load_model
 from harness.records import Artifact
-from harness.specs import Precision
+from harness.specs import ModelTensors, Precision
 
-Profiles = tuple[tuple[int, int, int], ...]
 HELD_LAYERS = ("CONVOLUTION", "DECONVOLUTION", "FULLY_CONNECTED")  # that have INT8 kernels on every GPU that has any
 
 
@@ -34,26 +34,6 @@ class Plan:
     warnings: tuple[str, ...] = ()
     timing_cache: bytes | None = None
     calibration_batch: int = 0  # images a batch that a calibrator was fed with; 0 without one
-
-
-def choose_profiles(batch_sizes: tuple[int, ...], asked: Profiles) -> Profiles:
-    """Return (min, opt, max) batches: those asked for, or one a batch size, each tuned for it alone.
-
-    One that was tuned for a large batch may run a small one at half its speed (docs/latency.md). That of the largest
-    reaches down to 1, because the last batch of a data set may be any size. Raises: BuildError for a batch size that no
-    profile takes.
-    """
-    *small, largest = sorted(set(batch_sizes))
-    profiles = asked or (*((size, size, size) for size in small), (1, largest, largest))
-    for batch in batch_sizes:
-        if not any(low <= batch <= high for low, _, high in profiles):
-            raise BuildError(f"batch {batch} lies in no profile ({describe_profiles(profiles)}); add one that takes it")
-    return profiles
-
-
-def describe_profiles(profiles: Profiles) -> str:
-    """Return profiles as text, for example `1..100 (opt 100)`."""
-    return ", ".join(f"{low}..{high} (opt {best})" for low, best, high in profiles)
 
 
 class _PluginsOfProcess:
@@ -137,6 +117,7 @@ class _Site:
     builder: Any
     network: Any
     config: Any
+    tensors: ModelTensors | None  # of a model of any graph
 
 
 def build_plan(
@@ -148,9 +129,11 @@ def build_plan(
     timing_cache: bytes = b"",
     other_timings: bytes = b"",
     calibrate: Calibrate | None = None,
+    tensors: ModelTensors | None = None,
 ) -> Plan:
     """Build a plan; works without a GPU where the builder does (TensorRT for RTX).
 
+    `tensors`: what goes in and out of a model of any graph, None for an image classifier.
     `timing_cache` is read; `other_timings` are not, but kept in the plan's timing cache where it has none of its own.
     Raises: BuildError with everything the parser or the builder said.
     """
@@ -164,14 +147,24 @@ def build_plan(
     network, parser = parse_onnx(
         api, builder, Path(artifact.onnx_path), lines=lines, logger=logger, recipe=artifact.recipe
     )
+    if tensors is None:
+        _check_classifier(network, artifact.onnx_path)
     network.name = artifact.model  # the default name counts builds, and would make equal plans differ
     config = builder.create_builder_config()
     site = _Site(
-        api=api, artifact=artifact, options=options, lines=lines, builder=builder, network=network, config=config
+        api=api,
+        artifact=artifact,
+        options=options,
+        lines=lines,
+        builder=builder,
+        network=network,
+        config=config,
+        tensors=tensors,
     )
-    profiles = _add_profiles(site, batch_sizes)
+    profiles = _add_profiles(site, batch_sizes) if tensors is None else _add_shapes(site, tensors, batch_sizes)
     configure(api, config, artifact, options)
     fed = _quantize(site, calibrate)
+    _keep_float(site)
     timings = _Timings(api, config, timing_cache)
     started = time.perf_counter_ns()
     data = builder.build_serialized_network(network, config)
@@ -212,11 +205,14 @@ def parse_onnx(api: TrtApi, builder: Any, path: Path, *, lines: LogLines, logger
         raise BuildError(
             f"{path}: the model is empty ({network.num_inputs} inputs, {network.num_outputs} outputs); is it ONNX?"
         )
+    return network, parser
+
+
+def _check_classifier(network: Any, path: str) -> None:
     if network.num_inputs != 1 or network.num_outputs != 1:
         raise BuildError(
             f"{path}: {network.num_inputs} inputs and {network.num_outputs} outputs; a classifier has one of each"
         )
-    return network, parser
 
 
 def parser_error(error: Any, path: Path) -> str:
@@ -240,8 +236,11 @@ def operator_of_node(path: Path, node: int) -> str:
     return str(nodes[node].op_type) if node < len(nodes) else ""
 
 
-def _add_profiles(site: _Site, batch_sizes: tuple[int, ...]) -> Profiles:
-    """Add the optimization profiles and return them. Raises: BuildError for a batch or shape that does not fit."""
+def _add_profiles(site: _Site, batch_sizes: tuple[int, ...]) -> str:
+    """Add the optimization profiles and return them in words.
+
+    Raises: BuildError for a batch or shape that does not fit.
+    """
     tensor, asked = site.network.get_input(0), site.options.profiles
     shape = tuple(tensor.shape)
     if any(size < 0 for size in shape[1:]):
@@ -250,14 +249,40 @@ def _add_profiles(site: _Site, batch_sizes: tuple[int, ...]) -> Profiles:
         fixed = ((shape[0], shape[0], shape[0]),)
         if asked and asked != fixed:
             raise BuildError(f"profiles {describe_profiles(asked)}: the model has a fixed batch of {shape[0]}")
-        return choose_profiles(batch_sizes, fixed)
+        return describe_profiles(choose_profiles(batch_sizes, fixed))
     profiles = choose_profiles(batch_sizes, asked)
     for low, best, high in profiles:
         profile = site.builder.create_optimization_profile()
         profile.set_shape(tensor.name, (low, *shape[1:]), (best, *shape[1:]), (high, *shape[1:]))
         if site.config.add_optimization_profile(profile) < 0:
             raise BuildError(f"profile {low},{best},{high} was refused: {site.lines.reason()}")
-    return profiles
+    return describe_profiles(profiles)
+
+
+def _add_shapes(site: _Site, tensors: ModelTensors, batch_sizes: tuple[int, ...]) -> str:
+    """Add the profiles of named inputs and return them in words; an input without a free axis needs none.
+
+    Raises: BuildError for shapes that are refused, Unsupported for an input whose values decide shapes.
+    """
+    inputs = [site.network.get_input(k) for k in range(site.network.num_inputs)]
+    profiles = shape_profiles(tensors, batch_sizes, site.options.profiles)
+    known = profiles[0].best
+    for tensor in inputs:
+        if tensor.name not in known:
+            raise BuildError(f"input {tensor.name} of TensorRT is no input of the model, which has {', '.join(known)}")
+        if tensor.is_shape_tensor:
+            raise Unsupported(
+                f"input {tensor.name} decides shapes by its values, which TensorRT wants to know when it builds; "
+                "make it a constant of the model"
+            )
+    free = [tensor.name for tensor in inputs if any(size < 0 for size in tensor.shape)]
+    for chosen in profiles if free else ():
+        profile = site.builder.create_optimization_profile()
+        for name in free:
+            profile.set_shape(name, chosen.low[name], chosen.best[name], chosen.high[name])
+        if site.config.add_optimization_profile(profile) < 0:
+            raise BuildError(f"profile {chosen.text} was refused: {site.lines.reason()}")
+    return ", ".join(chosen.text for chosen in profiles)
 
 
 def configure(api: TrtApi, config: Any, artifact: Artifact, options: TrtOptions) -> None:
@@ -324,6 +349,20 @@ def _hold_to_int8(site: _Site) -> None:
             layer.precision = trt.DataType.INT8
 
 
+def _keep_float(site: _Site) -> None:
+    """Hold the layers of kept nodes to FP32, where types are the builder's choice; elsewhere the file says all.
+
+    A layer has its node's name, or one that begins with it.
+    """
+    api, flags, kept = site.api, site.api.trt.BuilderFlag, site.artifact.kept_float
+    if not kept or api.is_strong(site.artifact.recipe) or not hasattr(flags, "OBEY_PRECISION_CONSTRAINTS"):
+        return
+    site.config.set_flag(flags.OBEY_PRECISION_CONSTRAINTS)
+    for layer in (site.network.get_layer(k) for k in range(site.network.num_layers)):
+        if any(layer.name == name or layer.name.startswith(f"{name}/") for name in kept):
+            layer.precision = api.trt.DataType.FLOAT
+
+
 def _set_calibration_profile(site: _Site, batch_size: int) -> None:
     tensor = site.network.get_input(0)
     shape = (batch_size, *tuple(tensor.shape)[1:])
@@ -363,7 +402,7 @@ class _Timings:
         self.warnings += ("TensorRT refused the stored timing cache (of another version or GPU); it is replaced",)
 
 
-def options_in_words(api: TrtApi, config: Any, artifact: Artifact, profiles: Profiles) -> dict[str, str]:
+def options_in_words(api: TrtApi, config: Any, artifact: Artifact, profiles: str) -> dict[str, str]:
     """Return the builder's settings as read back from it."""
     flags = api.trt.BuilderFlag
     known = [
@@ -379,6 +418,6 @@ def options_in_words(api: TrtApi, config: Any, artifact: Artifact, profiles: Pro
         "tactic_sources": api.tactic_names(config.get_tactic_sources()),
         # TensorRT for RTX logs an error when this is only read.
         "hardware_compatibility": "none" if api.is_rtx else config.hardware_compatibility_level.name.lower(),
-        "profiles": describe_profiles(profiles),
+        "profiles": profiles,
         "profile_sharing": "on" if api.shares_profiles(config) else "off",
     }

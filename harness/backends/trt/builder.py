@@ -6,12 +6,14 @@ from dataclasses import replace
 
 from harness.backends._cuda.device import Gpu
 from harness.backends.trt import keys
-from harness.backends.trt.api import TrtApi
-from harness.backends.trt.build import Plan, build_plan, choose_profiles, load_plugins
+from harness.backends.trt.api import VENDOR_RECIPES, TrtApi
+from harness.backends.trt.build import Plan, build_plan, load_plugins
 from harness.backends.trt.caches import PlanCaches
 from harness.backends.trt.calibrating import Calibrating
 from harness.backends.trt.keys import DeviceKey, options_key
 from harness.backends.trt.options import TrtOptions
+from harness.backends.trt.profiles import choose_profiles
+from harness.errors import Unsupported
 from harness.protocols import CalibrationSet
 from harness.records import Artifact
 from harness.specs import BuildOptions
@@ -25,14 +27,19 @@ class Builder:
     ) -> None:
         self._name, self.api, self.artifact = name, api, artifact
         self._batch_sizes, self.trt = tuple(sorted(set(batch_sizes))), TrtOptions.of(options.settings)
+        self.tensors = options.tensors
         self.label = f"{artifact.model}-{name}-{artifact.precision}"
         self.caches = PlanCaches(options)
         self.calibrating = Calibrating(artifact, self.trt, self.caches, label=self.label)
 
     def check(self, calibration: CalibrationSet | None) -> None:
-        """Refuse what no engine can be loaded or built for. Raises: BuildError."""
+        """Refuse what no engine can be loaded or built for. Raises: BuildError, Unsupported."""
+        if self.tensors is not None and self.artifact.recipe in VENDOR_RECIPES:
+            recipe = self.artifact.recipe
+            raise Unsupported(f"recipe {recipe} calibrates with batches of images; this model takes a recipe qdq-...")
         self.calibrating.check(calibration)
-        if self.trt.profiles:  # a cached plan has the same profiles, and says later what it does not take
+        if self.trt.profiles and self.tensors is None:
+            # A cached plan has the same profiles, and says later what it does not take.
             choose_profiles(self._batch_sizes, self.trt.profiles)
         # A cached plan with a plug-in layer is refused without its library; a plan's notes tell of it already.
         load_plugins(self.api, self.trt.plugins)
@@ -51,6 +58,7 @@ class Builder:
             timing_cache=b"" if caches.rebuild else timings,
             other_timings=timings if caches.rebuild else b"",
             calibrate=self.calibrating.calibrator(calibration, gpu),
+            tensors=self.tensors,
         )
         if plan.timing_cache:
             caches.put("timing", timing_key, plan.timing_cache, name="timing.cache", built=self.label)
@@ -60,7 +68,9 @@ class Builder:
     def plan_key(self, gpu: Gpu, calibration: CalibrationSet | None) -> dict[str, object]:
         """Return what the plan is kept under: all that decides what is built."""
         device = DeviceKey.of(gpu)
+        tensors = {} if self.tensors is None else {"tensors": keys.tensors_key(self.tensors)}
         return {
+            **tensors,
             "revision": keys.PLAN_REVISION,
             "artifact": self.artifact.sha256,
             "name": self.artifact.model,
@@ -69,6 +79,7 @@ class Builder:
             "calibration": calibration.fingerprint if calibration and self.calibrating.is_asked else "",
             "batch_sizes": [] if self.trt.profiles else list(self._batch_sizes),
             "options": options_key(self.trt),
+            **({"kept_float": list(self.artifact.kept_float)} if self.artifact.kept_float else {}),
             "module": self.api.trt.__name__,
             "tensorrt": self.api.version,
             "gpu": device.name,

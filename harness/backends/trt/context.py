@@ -15,19 +15,15 @@ FLOATS = ("float32", "float16")
 
 
 class Lane:
-    """One execution context on one optimization profile, and the batch it is bound to.
+    """One execution context on one optimization profile.
 
     A second context on one profile of an 8.6 engine crashes the process, so the old one is dropped before another is
     made. `generation` grows with each change of shape: graphs captured before are no longer valid.
     """
 
-    def __init__(
-        self, make_context: Callable[[], Any], *, index: int, limits: tuple[int, int, int], lines: LogLines
-    ) -> None:
+    def __init__(self, make_context: Callable[[], Any], *, index: int, lines: LogLines) -> None:
         self.index = index
-        self.low, self.best, self.high = limits
         self.generation = 0
-        self.bound_batch = 0
         self.context: Any = None
         self._make_context, self._lines = make_context, lines
 
@@ -41,6 +37,38 @@ class Lane:
             if not self.context.set_optimization_profile_async(self.index, stream.handle):
                 raise BuildError(f"profile {self.index} cannot be selected: {self._lines.reason()}")
             stream.synchronize()
+
+    def enqueue(self, stream: Any) -> None:
+        """Put one inference on a stream. Raises: MeasurementError with what TensorRT logged."""
+        if not self.context.execute_async_v3(stream.handle):
+            raise MeasurementError(f"TensorRT did not run {self.bound}: {self._lines.errors[-1:]}")
+
+    @property
+    def bound(self) -> str:
+        """Return what the context is bound to, in words."""
+        return "the inputs"
+
+    def can_capture(self, stream: Any) -> bool:
+        """TensorRT for RTX says whether its work can be captured; elsewhere it is tried."""
+        if not hasattr(self.context, "is_stream_capturable"):
+            return True
+        return bool(self.context.is_stream_capturable(stream.handle))
+
+    def close(self) -> None:
+        """Drop the context."""
+        self.context = None
+        self.generation += 1
+
+
+class BatchLane(Lane):
+    """A context that is bound to batches of images."""
+
+    def __init__(
+        self, make_context: Callable[[], Any], *, index: int, limits: tuple[int, int, int], lines: LogLines
+    ) -> None:
+        super().__init__(make_context, index=index, lines=lines)
+        self.low, self.best, self.high = limits
+        self.bound_batch = 0
 
     def bind(self, batch_size: int, tensors: tuple[TensorSpec, TensorSpec], stream: Any) -> int:
         """Set the shape of a batch if it is another than before; return the generation.
@@ -65,16 +93,15 @@ class Lane:
         if not (set_address(tensors[0].name, source) and set_address(tensors[1].name, target)):
             raise MeasurementError(f"TensorRT refused the address of a tensor: {self._lines.reason()}")
 
-    def enqueue(self, stream: Any) -> None:
-        """Put one inference on a stream. Raises: MeasurementError with what TensorRT logged."""
-        if not self.context.execute_async_v3(stream.handle):
-            raise MeasurementError(f"TensorRT did not run batch {self.bound_batch}: {self._lines.errors[-1:]}")
+    @property
+    def bound(self) -> str:
+        """Return the batch, in words."""
+        return f"batch {self.bound_batch}"
 
     def close(self) -> None:
         """Drop the context."""
-        self.context = None
+        super().close()
         self.bound_batch = 0
-        self.generation += 1
 
 
 def engine_tensors(trt: Any, engine: Any) -> tuple[TensorSpec, TensorSpec]:
@@ -91,14 +118,19 @@ def engine_tensors(trt: Any, engine: Any) -> tuple[TensorSpec, TensorSpec]:
 
 
 def _tensor(trt: Any, engine: Any, name: str) -> TensorSpec:
-    try:
-        dtype = np.dtype(trt.nptype(engine.get_tensor_dtype(name))).name
-    except TypeError:  # bf16, fp8 and smaller have no NumPy type
-        dtype = str(engine.get_tensor_dtype(name))
+    dtype = dtype_of(trt, engine, name)
     if dtype not in FLOATS:
         raise BuildError(f"tensor {name} is {dtype}; expected float32 or float16")
     shape = tuple(None if size < 0 else int(size) for size in engine.get_tensor_shape(name))
     return TensorSpec(name=name, dtype=dtype, shape=shape)
+
+
+def dtype_of(trt: Any, engine: Any, name: str) -> str:
+    """Return NumPy's name of a tensor's type, or TensorRT's where NumPy has none."""
+    try:
+        return str(np.dtype(trt.nptype(engine.get_tensor_dtype(name))).name)
+    except (TypeError, KeyError):  # bf16, fp8 and smaller have no NumPy type
+        return str(engine.get_tensor_dtype(name))
 
 
 def lane_limits(engine: Any, source: TensorSpec) -> list[tuple[int, int, int]]:
@@ -112,7 +144,7 @@ def lane_limits(engine: Any, source: TensorSpec) -> list[tuple[int, int, int]]:
     return limits
 
 
-def pick_lane(lanes: list[Lane], batch_size: int) -> Lane:
+def pick_lane(lanes: list[BatchLane], batch_size: int) -> BatchLane:
     """Return the lane whose profile takes a batch; of several the one tuned closest to it.
 
     Raises: MeasurementError naming the profiles when none does.

@@ -6,11 +6,12 @@ import traceback
 from dataclasses import replace
 from typing import Any
 
+from harness.backends._cuda.base import TimedWork
 from harness.backends._cuda.device import Gpu
-from harness.backends._cuda.engine import CudaEngine, TimedWork
+from harness.backends._cuda.engine import CudaEngine
 from harness.backends._cuda.ring import N_SLOTS, Ring, Slot
 from harness.backends._inputs import check_images
-from harness.backends.trt.context import Lane, engine_tensors
+from harness.backends.trt.context import BatchLane, engine_tensors
 from harness.backends.trt.lanes import Lanes
 from harness.backends.trt.loaded import LoadedPlan
 from harness.errors import BuildError
@@ -134,7 +135,7 @@ class TrtEngine(CudaEngine):
         lane.point(self._tensors, int(slot.device_in), int(slot.device_out))
         lane.enqueue(slot.compute)
 
-    def _lane(self, slot: Slot) -> Lane:
+    def _lane(self, slot: Slot) -> BatchLane:
         try:
             return self._lanes.of_slot(slot)
         except BuildError as error:  # no memory for it, for example; PlanRefused is one
@@ -151,11 +152,7 @@ class TrtEngine(CudaEngine):
         self._note(f"scored one inference at a time: {reason}")
 
     def _can_capture(self) -> bool:
-        """TensorRT for RTX says whether its work can be captured; elsewhere it is tried."""
-        context = self._lanes.main[0].context
-        if not hasattr(context, "is_stream_capturable"):
-            return True
-        return bool(context.is_stream_capturable(self._compute.handle))
+        return self._lanes.main[0].can_capture(self._compute)
 
     def _check(self, images: Images) -> None:
         free = TensorSpec(name=self.input.name, dtype="float32", shape=(None, *self.input.shape[1:]))

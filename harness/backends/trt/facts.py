@@ -21,6 +21,7 @@ def facts_of_engine(loaded: LoadedPlan, gpu: Gpu, artifact: Artifact, trt: TrtOp
     note = f"loaded from the engine cache in {loaded.load_ns / 1e6:.0f} ms; build_ns is its build"
     return EngineFacts(
         build_ns=plan.build_ns,
+        load_ns=loaded.load_ns,
         engine_bytes=len(plan.data),
         device_memory_bytes=loaded.device_memory_bytes,
         cache=state,

@@ -8,6 +8,7 @@ from pathlib import Path
 from harness.backends._cuda.device import Gpu
 from harness.backends.trt.build import Plan
 from harness.backends.trt.options import TrtOptions
+from harness.specs import ModelTensors
 from harness.store.cache import sha256_of_file
 
 OPTION_PREFIX = "option."
@@ -57,6 +58,14 @@ def options_key(options: TrtOptions) -> dict[str, object]:
         "quantile": options.quantile,
         "cutoff": options.cutoff,
     }
+
+
+def tensors_key(tensors: ModelTensors) -> list[list[object]]:
+    """Return what decides the profiles of a model of any graph."""
+    return [
+        [one.name, one.dtype, one.shape, one.batch_axis, one.free_axes, one.min_shape, one.max_shape, bool(one.state)]
+        for one in tensors.inputs
+    ]
 
 
 def meta_of_plan(plan: Plan) -> dict[str, str]:

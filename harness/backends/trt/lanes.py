@@ -6,7 +6,7 @@ import functools
 from typing import Any
 
 from harness.backends._cuda.ring import Slot
-from harness.backends.trt.context import Lane, lane_limits, pick_lane
+from harness.backends.trt.context import BatchLane, lane_limits, pick_lane
 from harness.backends.trt.loaded import LoadedPlan
 from harness.records import TensorSpec
 
@@ -23,9 +23,9 @@ class Lanes:
 
     def __init__(self, loaded: LoadedPlan) -> None:
         self._loaded = loaded
-        self.main: list[Lane] = []
+        self.main: list[BatchLane] = []
         self._copies: dict[int, Any] = {}  # slot -> a copy of the engine
-        self._spare: dict[tuple[int, int], Lane] = {}  # (profile, slot) -> its context
+        self._spare: dict[tuple[int, int], BatchLane] = {}  # (profile, slot) -> its context
         self._shares_profiles = loaded.plan.options.get("profile_sharing") == "on"
         self.overlaps = len(loaded.plan.data) <= LARGEST_COPY or self._shares_profiles
         self.n_contexts, self.n_engines = 0, 0  # most alive at a time
@@ -33,7 +33,7 @@ class Lanes:
     def open(self, source: TensorSpec, stream: Any) -> None:
         """Make one context a profile. Raises: BuildError."""
         self.main = [
-            Lane(self._loaded.new_context, index=index, limits=limits, lines=self._loaded.lines)
+            BatchLane(self._loaded.new_context, index=index, limits=limits, lines=self._loaded.lines)
             for index, limits in enumerate(lane_limits(self._loaded.engine, source))
         ]
         for lane in self.main:
@@ -45,11 +45,11 @@ class Lanes:
         """Return the largest batch that a profile takes [images]."""
         return max(lane.high for lane in self.main)
 
-    def pick(self, n_images: int) -> Lane:
+    def pick(self, n_images: int) -> BatchLane:
         """Return the context that runs a batch alone. Raises: MeasurementError when no profile takes it."""
         return pick_lane(self.main, n_images)
 
-    def of_slot(self, slot: Slot) -> Lane:
+    def of_slot(self, slot: Slot) -> BatchLane:
         """Return the context that runs a slot's batch: one of its own, so that inferences of slots may overlap.
 
         Raises: BuildError when there is no memory for it, for example; `take_turns` is the answer.
@@ -60,7 +60,7 @@ class Lanes:
         key = (lane.index, slot.index)
         if key not in self._spare:
             make = functools.partial(self._context_of_slot, slot.index)
-            spare = Lane(make, index=lane.index, limits=(lane.low, lane.best, lane.high), lines=self._loaded.lines)
+            spare = BatchLane(make, index=lane.index, limits=(lane.low, lane.best, lane.high), lines=self._loaded.lines)
             spare.open(slot.compute)
             self._spare[key] = spare
             self.n_contexts = max(self.n_contexts, len(self.main) + len(self._spare))

@@ -7,7 +7,7 @@ may be bfloat16 is asked of ONNX's own operator schemas, so an operator that has
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,8 +23,10 @@ from harness.models.onnx_graph import (
     opset_of,
     raise_ir,
     raise_opset,
+    state_kernels,
 )
 from harness.precision.effective import is_multiplying
+from harness.precision.keeping import is_kept
 from harness.precision.recipe import CAST, NOTHING, Conversion, ConversionRequest, Recipe
 from harness.specs import BF16_RUNTIME_RECIPE, Precision
 
@@ -51,7 +53,7 @@ def convert(request: ConversionRequest) -> Conversion:
 
     model = _raised(load_model(request.source), request.spec.name)
     constants_to_initializers(model)
-    caster = _Caster(model, request.spec.name)
+    caster = _Caster(model, request.spec.name, request.kept_float)
     caster.run()
     onnx.save(model, str(request.target))
     return Conversion(warnings=caster.warnings())
@@ -75,6 +77,7 @@ def _raised(model: ModelProto, name: str) -> ModelProto:
         if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
             raise BuildError(f"model {name}: {node_id(node)} ({node.op_type}) holds a graph; BF16 cannot cast within")
     raise_ir(model)
+    state_kernels(model)
     model = raise_opset(model, MIN_OPSET, name=f"model {name}", why="has no BF16 convolution")
     model.ir_version = max(model.ir_version, MIN_IR_VERSION)
     return onnx.shape_inference.infer_shapes(model)
@@ -130,10 +133,11 @@ class _Types:
 class _Caster:
     """Rewrites the types of one graph in place."""
 
-    def __init__(self, model: ModelProto, name: str) -> None:
+    def __init__(self, model: ModelProto, name: str, kept_float: Sequence[str]) -> None:
         import onnx
 
         self._graph, self._types = model.graph, _Types(model, name)
+        self._kept_float = kept_float
         self._float, self._bf16 = onnx.TensorProto.FLOAT, onnx.TensorProto.BFLOAT16
         self._weights: dict[str, TensorProto] = {tensor.name: tensor for tensor in model.graph.initializer}
         self._now = dict(self._types.known)  # as cast so far
@@ -149,7 +153,8 @@ class _Caster:
         for place, node in enumerate(list(self._graph.node)):
             schema = self._types.schema(node)
             self._now.update(self._types.complete(node, schema))
-            types = {} if place in fp32_from else self._types_for(node, schema)
+            is_float = place in fp32_from or is_kept(node, self._kept_float)
+            types = {} if is_float else self._types_for(node, schema)
             self._cast_inputs(node, types)
             self._nodes.append(node)
             for position, name in enumerate(node.output):

@@ -14,9 +14,10 @@ import numpy as np
 
 from harness.errors import BuildError
 from harness.models.feeds import seeded_feeds
-from harness.models.onnx_graph import INSTALL_HINT, load_model, one_line, raise_ir, sort_nodes
+from harness.models.onnx_graph import INSTALL_HINT, load_model, one_line, raise_ir, sort_nodes, state_kernels
 from harness.precision.activations import ActivationReader
 from harness.precision.calibration import implied_range
+from harness.precision.keeping import name_kept
 from harness.precision.recipe import CAST, Conversion, ConversionRequest, Recipe
 from harness.protocols import Images, Tensors
 from harness.specs import ModelSpec, Precision
@@ -41,9 +42,12 @@ def convert(request: ConversionRequest) -> Conversion:
 
     model = load_model(request.source)
     raise_ir(model)
+    state_kernels(model)
     warnings = (*_weight_warnings(model), *_activation_warnings(model, request))
     try:
-        converted = float16.convert_float_to_float16(model, keep_io_types=True)
+        converted = float16.convert_float_to_float16(
+            model, keep_io_types=True, node_block_list=name_kept(model, request.kept_float)
+        )
     except (ValueError, AssertionError, onnx.shape_inference.InferenceError) as error:
         raise BuildError(f"model {request.spec.name}: FP16 conversion failed: {one_line(error)}") from error
     sort_nodes(converted)  # the converter appends its casts at the end

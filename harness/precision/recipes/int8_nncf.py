@@ -12,7 +12,7 @@ import importlib.metadata
 import io
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,9 @@ import numpy as np
 from harness.errors import BuildError
 from harness.models.onnx_graph import one_line
 from harness.precision.activations import ActivationReader
+from harness.precision.keeping import name_kept
 from harness.precision.recipe import QDQ, Conversion, ConversionRequest, Recipe
-from harness.precision.recipes.int8_qdq import REDUCED_BITS, prepare_graph, quantized_tensors
+from harness.precision.recipes.int8_qdq import REDUCED_BITS, prepare_graph, tensors_to_quantize
 from harness.protocols import CalibrationSet, Images
 from harness.specs import Precision
 
@@ -54,17 +55,18 @@ def convert(request: ConversionRequest) -> Conversion:
         raise BuildError(f"model {request.spec.name}: INT8 needs calibration images; none were given")
     model = prepare_graph(request.source, request.work_dir)
     # The same batch as the other recipes, small enough for a heavy net.
-    names = quantized_tensors(model)
+    names = tensors_to_quantize(model, request)
     batch_size = ActivationReader(model, names, request.spec, request.work_dir).batch_size
     for _ in request.calibration.batches(batch_size):
         pass  # NNCF stops reading at the last batch, before the checks of the whole set
     feeds = _Feeds(request.calibration, request.spec.input_name, batch_size, request.spec.max_batch)
-    quantized = _quantized(model, feeds, math.ceil(request.calibration.n_images / batch_size), request.spec.name)
+    kept, n_batches = name_kept(model, request.kept_float), math.ceil(request.calibration.n_images / batch_size)
+    quantized = _quantized(model, feeds, n_batches, request.spec.name, kept)
     onnx.save(quantized, str(request.target))
     return Conversion(method="nncf", batch_size=batch_size)
 
 
-def _quantized(model: Any, feeds: _Feeds, n_batches: int, name: str) -> Any:
+def _quantized(model: Any, feeds: _Feeds, n_batches: int, name: str, kept: Sequence[str]) -> Any:
     os.environ.setdefault(QUIET_ENVIRONMENT, "1")
     nncf = importlib.import_module("nncf")
     errors = importlib.import_module("nncf.errors")
@@ -77,6 +79,7 @@ def _quantized(model: Any, feeds: _Feeds, n_batches: int, name: str) -> Any:
                 subset_size=n_batches,
                 preset=nncf.QuantizationPreset.PERFORMANCE,
                 target_device=nncf.TargetDevice.CPU,
+                ignored_scope=nncf.IgnoredScope(names=list(kept)) if kept else None,
                 advanced_parameters=advanced,
             )
         except (errors.ValidationError, errors.InternalError, errors.UnsupportedModelError, RuntimeError) as error:

@@ -18,18 +18,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.errors import BuildError
+from harness.errors import BuildError, Unsupported
 from harness.models.onnx_graph import (
     INSTALL_HINT,
     constants_to_initializers,
+    inner_operators,
     load_model,
     node_id,
     one_line,
     opset_of,
     raise_ir,
     raise_opset,
+    state_kernels,
 )
 from harness.precision.activations import ActivationReader
+from harness.precision.keeping import is_kept, name_kept
 from harness.precision.ranges import MagnitudeHistogram, entropy_threshold, percentile_threshold
 from harness.precision.recipe import QDQ, Conversion, ConversionRequest, Recipe
 from harness.precision.view import calibration_view
@@ -41,6 +44,8 @@ if TYPE_CHECKING:
 
 QUANTIZED_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 N_DATA_INPUTS = 2  # of these ops; a third is the bias
+# What 8-bit kernels keep between products; ONNX Runtime's QDQ tools, OpenVINO and TensorRT know all of them.
+WIDE_OPS = (*QUANTIZED_OPS, "Add", "AveragePool", "Concat", "GlobalAveragePool", "MaxPool", "Mul", "Resize")
 MIN_OPSET = 13  # first with per-channel QuantizeLinear
 REDUCED_BITS = 7
 # Source: TensorRT's explicit quantization rules (symmetric, no INT32 bias) and ModelOpt 0.47's options for
@@ -62,23 +67,25 @@ THRESHOLDS: dict[str, Threshold | None] = {  # method -> how a histogram becomes
 
 
 def convert(
-    request: ConversionRequest, *, method: str, threshold: Threshold | None, quantize_outputs: bool = False
+    request: ConversionRequest,
+    *,
+    method: str,
+    threshold: Threshold | None,
+    quantize_outputs: bool = False,
+    ops: Sequence[str] = QUANTIZED_OPS,
 ) -> Conversion:
     """Write the Q/DQ file of a model; `threshold=None` takes each activation's largest magnitude.
 
-    Raises: BuildError when nothing can be quantized or the model does not run; DataError for bad calibration images.
+    Raises: Unsupported when there is nothing to quantize; BuildError when the model does not run; DataError for bad
+    calibration images.
     """
     model = prepare_graph(request.source, request.work_dir)
-    names = quantized_tensors(model, with_outputs=quantize_outputs)
-    if not names:
-        raise BuildError(
-            f"model {request.spec.name} has none of {', '.join(QUANTIZED_OPS)} on FP32 data; nothing to quantize"
-        )
+    names = tensors_to_quantize(model, request, ops=ops, with_outputs=quantize_outputs)
     if request.calibration is None:
         raise BuildError(f"model {request.spec.name}: INT8 needs calibration images; none were given")
     reader = ActivationReader(model, names, request.spec, request.work_dir)
     ranges, histograms = _chosen(reader, request.calibration, threshold, name=request.spec.name)
-    write_qdq(model, ranges, request, quantize_outputs=quantize_outputs)
+    write_qdq(model, ranges, request, quantize_outputs=quantize_outputs, ops=ops)
     return Conversion(method=method, batch_size=reader.batch_size, tensors=calibration_view(histograms, ranges))
 
 
@@ -124,6 +131,7 @@ def prepare_graph(source: Path, work_dir: Path, *, fold: bool = True) -> onnx.Mo
 
     model = load_model(source)
     raise_ir(model)
+    state_kernels(model)
     model = raise_opset(model, MIN_OPSET, name=str(source), why="has no per-channel quantization")
     if fold and any(node.op_type == "BatchNormalization" for node in model.graph.node):
         model = _folded(model, work_dir)
@@ -131,13 +139,40 @@ def prepare_graph(source: Path, work_dir: Path, *, fold: bool = True) -> onnx.Mo
     return onnx.shape_inference.infer_shapes(model)
 
 
-def quantized_tensors(model: onnx.ModelProto, *, with_outputs: bool = False) -> tuple[str, ...]:
-    """Return the names of the activations that get Q/DQ pairs."""
+def tensors_to_quantize(
+    model: onnx.ModelProto,
+    request: ConversionRequest,
+    *,
+    ops: Sequence[str] = QUANTIZED_OPS,
+    with_outputs: bool = False,
+) -> tuple[str, ...]:
+    """Return `quantized_tensors` of a model that must have some. Raises: Unsupported, saying where its products are."""
+    names = quantized_tensors(model, kept=request.kept_float, ops=ops, with_outputs=with_outputs)
+    if names:
+        return names
+    name, found = request.spec.name, inner_operators(model)
+    inner = next((op for op in ops if op in found), "")
+    if inner:
+        raise Unsupported(f"model {name}: its {inner} lies within an If, Loop or Scan, where recipes do not quantize")
+    if any(node.op_type in ops and is_kept(node, request.kept_float) for node in model.graph.node):
+        raise Unsupported(f"model {name}: --keep-float keeps all that could be quantized; nothing to quantize is left")
+    raise Unsupported(f"model {name} has none of {', '.join(ops)} on FP32 data; nothing to quantize")
+
+
+def quantized_tensors(
+    model: onnx.ModelProto,
+    *,
+    kept: Sequence[str] = (),
+    ops: Sequence[str] = QUANTIZED_OPS,
+    with_outputs: bool = False,
+) -> tuple[str, ...]:
+    """Return the names of the activations that get Q/DQ pairs; `kept`: nodes that stay in float."""
     floats = set(float_tensors(model))
     names: dict[str, None] = {}
     for node in model.graph.node:
-        if node.op_type in QUANTIZED_OPS:
-            tensors = [*node.input[:N_DATA_INPUTS], *(node.output if with_outputs else ())]
+        if node.op_type in ops and not is_kept(node, kept):
+            data = node.input[:N_DATA_INPUTS] if node.op_type in QUANTIZED_OPS else node.input
+            tensors = [*data, *(node.output if with_outputs else ())]
             names.update(dict.fromkeys(name for name in tensors if name in floats))
     return tuple(names)
 
@@ -182,7 +217,12 @@ def _folded(model: onnx.ModelProto, work_dir: Path) -> onnx.ModelProto:
 
 
 def write_qdq(
-    model: onnx.ModelProto, ranges: Mapping[str, float], request: ConversionRequest, *, quantize_outputs: bool = False
+    model: onnx.ModelProto,
+    ranges: Mapping[str, float],
+    request: ConversionRequest,
+    *,
+    quantize_outputs: bool = False,
+    ops: Sequence[str] = QUANTIZED_OPS,
 ) -> None:
     """Write a model with Q/DQ pairs whose activations are clipped to `ranges` into `request.target`.
 
@@ -207,9 +247,9 @@ def write_qdq(
             tools.QuantType.QInt8,
             tools.QuantType.QInt8,
             ranges_of.TensorsData(tools.CalibrationMethod.MinMax, data),
-            [],
-            [],
-            list(QUANTIZED_OPS),
+            [],  # nodes to quantize: all
+            name_kept(model, request.kept_float),
+            list(ops),
             options,
         )
         try:
@@ -239,13 +279,15 @@ def tool_versions() -> Mapping[str, str]:
     return {name: importlib.metadata.version(name) for name in ("onnx", "onnxruntime")}
 
 
-def _recipe(name: str, summary: str, method: str, *, outputs: bool = False) -> Recipe:
+def _recipe(
+    name: str, summary: str, method: str, *, outputs: bool = False, ops: Sequence[str] = QUANTIZED_OPS
+) -> Recipe:
     return Recipe(
         name=name,
         precision=Precision.INT8,
         writes=QDQ,
         summary=summary,
-        convert=partial(convert, method=method, threshold=THRESHOLDS[method], quantize_outputs=outputs),
+        convert=partial(convert, method=method, threshold=THRESHOLDS[method], quantize_outputs=outputs, ops=ops),
         tool_versions=tool_versions,
         needs_calibration=True,
         required_modules=("onnx", "onnxruntime"),
@@ -262,5 +304,12 @@ RECIPES = (
         "as qdq-minmax, with Q/DQ on outputs too: what ONNX Runtime's 8-bit kernels need",
         "minmax",
         outputs=True,
+    ),
+    _recipe(
+        "qdq-wide",
+        "as qdq-outputs, and on Add, Mul, Concat, Resize and pooling too: fewer steps back to FP32 between products",
+        "minmax",
+        outputs=True,
+        ops=WIDE_OPS,
     ),
 )

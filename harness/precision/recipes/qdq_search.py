@@ -26,7 +26,7 @@ from harness.precision.recipe import QDQ, Conversion, ConversionRequest, Recipe
 from harness.precision.recipes.int8_qdq import (
     finite_ranges,
     prepare_graph,
-    quantized_tensors,
+    tensors_to_quantize,
     tool_versions,
     write_qdq,
 )
@@ -90,7 +90,7 @@ def convert(request: ConversionRequest) -> Conversion:
     measured = ImagesWithin(images, 0, first_held_out)
     held_out = ImagesWithin(images, first_held_out, images.n_images)
     model = prepare_graph(request.source, request.work_dir)
-    reader = ActivationReader(model, quantized_tensors(model), spec, request.work_dir)
+    reader = ActivationReader(model, tensors_to_quantize(model, request), spec, request.work_dir)
     histograms = reader.histograms(measured, finite_ranges(reader, measured, name=spec.name))
     write_qdq(model, _ranges(histograms, *ALL), request)
     search = _Search(load_model(request.target), model, spec, request, held_out)

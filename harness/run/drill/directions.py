@@ -20,6 +20,8 @@ from harness.run.drill.sound import (
     accepted,
     accuracy_of,
     sound_night,
+    with_builds,
+    with_costs,
     with_drift,
     with_gap,
     with_hits,
@@ -146,6 +148,18 @@ def _metric(change: int) -> Night:
     return night
 
 
+def _cost(ratio: float) -> Night:
+    """Return a night whose INT8 engine was built, weighs and takes `ratio` of what was accepted of several builds."""
+
+    def night() -> SoundNight:
+        found = sound_night()
+        plain = replace(found, records=tuple(with_costs(record) for record in found.records))
+        changed = plain.changed(partial(with_costs, ratio=ratio), precision=Precision.INT8)
+        return replace(changed, baselines=with_builds(accepted(plain.records)))
+
+    return night
+
+
 LOST, GAINED = -150, 150  # images of 4,000
 LOST_TOGETHER, GAINED_TOGETHER = -8, 8
 DIRECTIONS = (
@@ -188,6 +202,9 @@ DIRECTIONS = (
         worse=_metric(LOST),
         better=_metric(GAINED),
     ),
+    Direction(gate="buildtime", number="build time", worse=_cost(4.0), better=_cost(0.25), grows=False),
+    Direction(gate="enginesize", number="an engine's size", worse=_cost(2.0), better=_cost(0.5), grows=False),
+    Direction(gate="memory", number="peak memory", worse=_cost(2.0), better=_cost(0.5), grows=False),
     Direction(
         gate="latency",
         number="latency",

@@ -36,6 +36,7 @@ TIME_NS, SPREAD = 100_000.0, 0.001  # of a call, and how far times scatter [frac
 ASKED_SPEEDUP, MAX_SLOWDOWN = 1.5, 0.02
 ACCEPTED_GAP = 1e-4
 N_SAMPLES, ACCEPTED_DRIFT = 32, 0.01
+BUILD_NS, COST_BYTES, N_BUILDS = 1e9, 100_000_000, 8
 N_METRIC, N_METRIC_WRONG = 2_000, 200
 NIGHT = "2026-01-01T02:00:00+00:00"
 QUIET = TimingSpread(batch_size=1, times_sd=0.003, times_n=40, pairs_sd=SPREAD, pairs_n=40, smallest_slowdown=0.004)
@@ -173,6 +174,25 @@ def with_metric(record: Record, change: int = 0) -> Record:
         metrics=(metric,),
     )
     return replace(record, samples=samples)
+
+
+def with_costs(record: Record, ratio: float = 1.0) -> Record:
+    """Return a record whose build time, engine and peak memory are `ratio` of the accepted, and are gated."""
+    engine = EngineFacts(
+        build_ns=int(BUILD_NS * ratio), engine_bytes=int(COST_BYTES * ratio), host_peak_bytes=int(COST_BYTES * ratio)
+    )
+    tolerance = replace(record.tolerance, max_build_slowdown=0.5, max_engine_growth=0.1, max_memory_growth=0.1)
+    return replace(record, engine=engine, tolerance=tolerance)
+
+
+def with_builds(baselines: Baselines) -> Baselines:
+    """Return baselines that have accepted several builds."""
+    found = {}
+    for key, subject in baselines.items():
+        builds = tuple(int(BUILD_NS * (1 + SPREAD * scatter)) for scatter in _scatter(N_BUILDS))
+        costs = None if subject.costs is None else replace(subject.costs, builds_ns=builds)
+        found[key] = replace(subject, costs=costs)
+    return found
 
 
 def accuracy_of(labels: NDArray[np.int64], predictions: NDArray[np.int64]) -> Accuracy:
