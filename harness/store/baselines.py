@@ -172,7 +172,7 @@ class BaselineStore:
         """Write baselines from a stored run on purpose: all its cases, or those named; return the paths.
 
         A case that failed only against its old baseline is accepted by name; one that failed otherwise is refused, and
-        then nothing is written. So is one whose accepted changes add up beyond its budget, but with a `new_budget`.
+        one beyond its budget without a `new_budget`; then nothing is written.
         Raises: BaselineError for a refused case; ConfigError for a case the run does not have.
         """
         chosen = _chosen(records, case_ids)
@@ -204,31 +204,33 @@ class BaselineStore:
 
     def paths_of(self, record: Record) -> tuple[Path, ...]:
         """Return where the parts of a record's baseline lie, whether or not they exist."""
-        paths = (self.predictions_path(record), self.samples_path(record), self.times_path(record))
-        return tuple(path for path in paths if path is not None)
+        return tuple(filter(None, (self.predictions_path(record), self.samples_path(record), self.times_path(record))))
 
     def _files_of(
         self, record: Record, *, accepted_by: str, accepted_at: str, reason: str = "", new_budget: bool = False
     ) -> dict[Path, Baseline]:
-        if record.artifact is None or not _has_scores_or_times(record):
-            raise BaselineError(
-                f"{record.case.id}: nothing was measured ({record.status}); a baseline needs scores or times"
-            )
+        _check_measured(record)
         files: dict[Path, Baseline] = {}
         path = self.predictions_path(record)
         if path is not None:
             files[path] = predictions_from_record(record, accepted_by=accepted_by, accepted_at=accepted_at)
-        path = self.samples_path(record)
-        if path is not None:
+        if (path := self.samples_path(record)) is not None:
             files[path] = samples_from_record(record, accepted_by=accepted_by, accepted_at=accepted_at)
         if record.valid_latencies:
             path = self.times_path(record)
-            before = _times_before(path)
-            files[path] = times_from_record(record, accepted_by=accepted_by, accepted_at=accepted_at, before=before)
+            old = _times_before(path)
+            files[path] = times_from_record(record, accepted_by=accepted_by, accepted_at=accepted_at, before=old)
         return {
             path: with_history(baseline, _stored_at(self, path), reason=reason, starts_budget=new_budget)
             for path, baseline in files.items()
         }
+
+
+def _check_measured(record: Record) -> None:
+    if record.artifact is None or not _has_scores_or_times(record):
+        raise BaselineError(
+            f"{record.case.id}: nothing was measured ({record.status}); a baseline needs scores or times"
+        )
 
 
 def _chosen(records: Sequence[Record], case_ids: Sequence[str]) -> list[Record]:
