@@ -28,10 +28,9 @@ from scipy import stats
 from harness.options.values import HarnessOptions
 from harness.protocols import no_progress
 from harness.records import INJECTED
-from harness.run.cases import case_request
 from harness.run.pairing import Arm, time_slowed_pair
 from harness.run.plan import plan_run
-from harness.run.settings import worker_settings
+from harness.run.settings import case_request, worker_settings
 from harness.specs import Precision, TimingPlan
 from harness.stats import clopper_pearson_interval, ratio_of_runs
 from harness.stats.looking import LookSpread, look_once

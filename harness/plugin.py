@@ -25,7 +25,9 @@ if TYPE_CHECKING:  # imported when a test runs: SciPy alone would double the tim
     from harness.run.session import RunSession
 
 CASE_FIXTURE = "case_run"
-OPERATORS = "operators"  # the mark of tests that are run only where it is asked for
+OPERATORS = "operators"
+FIRE_DRILL = "fire_drill"
+OTHER_JOBS = (OPERATORS, FIRE_DRILL)  # marks of tests that run only when they are asked for
 OF_WHOLE_RUNS = {"presence"}  # gates that no test asks
 ASKED_WITH = {"baseline": {"joint"}}  # gate that a test asks -> those that look at all its cases together
 ONE_PROCESS = "runs-in-one-process"  # the id of our tests where pytest-xdist would share them out
@@ -118,6 +120,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "build: builds engines and reads back what they run in",
         "operators: runs nets of one operator each; only with -m operators",
         "invariance: checks that neighbours, slot and batch size do not matter",
+        "fire_drill: plants faults in copies and demands red; only with -m fire_drill",
         f"gate(name): what `verdict` answers, for the cases it applies to: {', '.join(g.name for g in list_gates())}",
     ):
         config.addinivalue_line("markers", line)
@@ -129,6 +132,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     if hasattr(metafunc.config, "workerinput"):  # of pytest-xdist: its controller sees the id, and refuses
         metafunc.parametrize(CASE_FIXTURE, [None], ids=[ONE_PROCESS])
+        return
+    if metafunc.config.option.markexpr.strip() == FIRE_DRILL:  # none of these tests: nothing to plan, or to probe
+        metafunc.parametrize(CASE_FIXTURE, [])
         return
     state = metafunc.config.stash[STATE]
     cases = [case for case in state.cases() if _wanted(case, metafunc.definition, state)]
@@ -199,8 +205,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     state = config.stash[STATE]
     if state.error:
         raise pytest.UsageError(str(state.error))
-    if OPERATORS not in config.option.markexpr:  # nobody is told of what belongs to another job
-        items[:] = [item for item in items if not item.get_closest_marker(OPERATORS)]
+    for mark in OTHER_JOBS:
+        if mark not in config.option.markexpr:  # dropped, not deselected: an ordinary run knows nothing of other jobs
+            items[:] = [item for item in items if item.get_closest_marker(mark) is None]
     if state.plan:
         # A test that fits none of the cases was generated without one: nothing to run, and no skip to explain.
         items[:] = [item for item in items if _case_id(item) or CASE_FIXTURE not in _fixtures(item)]

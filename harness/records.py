@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import DataError
-from harness.specs import Case, ImageRange, Precision, Tolerance
+from harness.specs import Case, ImageRange, Precision, Tolerance, Waiver
 
 RECORD_SCHEMA = 3
 BLOCK_IMAGES = 100  # of a data set, that share a digest: ranges are compared on the blocks they share
@@ -758,6 +758,7 @@ class Verdict:
     metric: str = ""  # of samples: the metric that `value` is of; "" = top-1
     worst_slice: str = ""  # the class that lost significantly, in words; "" = none did
     model_change: str = ""  # "6ee4 -> a026": the other side's model file was another
+    waived: str = ""  # "waived until 2026-12-31: reason (link)": it failed, and the project knows
     upgrade: str = ""  # "onnxruntime 1.30.0 -> 1.32.0": the two sides ran on runtimes that were to be compared
 
     @property
@@ -810,6 +811,22 @@ class ShardOrigin:
     is_whole: bool = False  # no test of it was deselected, and every one ran
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FireDrill:
+    """What became of faults that were planted on purpose: a gate that finds none of its own guards nothing."""
+
+    at: str  # UTC, ISO 8601
+    version: str  # of the harness whose gates were tried
+    n_plants: int
+    n_red: int  # that turned red as they must
+    missed: tuple[str, ...] = ()  # plants that did not, or were not run; "control" where the night without one was red
+
+    @property
+    def is_green(self) -> bool:
+        """Tell whether every plant turned red, and nothing else did."""
+        return 0 < self.n_plants == self.n_red and not self.missed
+
+
 class RecordKey(NamedTuple):
     """What a case of one run and the same case of another run, or its baseline, are matched by."""
 
@@ -830,6 +847,7 @@ class Record:
     # -- what was asked of it
     tolerance: Tolerance = field(default_factory=Tolerance)
     expects_loss: bool = False  # a planted victim: its loss is known and shown, not a failure
+    waivers: tuple[Waiver, ...] = ()  # of known failures of this case
     timing_only: bool = False  # there is nothing to score
     preprocessing: dict[str, str] = field(default_factory=dict)  # what the card does to images and labels
     # -- what was measured
@@ -977,3 +995,4 @@ class Run:
     url: str = ""  # where its page will be found
     shard: ShardOrigin | None = None  # of a run that is a shard
     n_shards: int = 0  # planned shards of a run that was merged
+    fire_drill: FireDrill | None = None  # the last one before it, in the same report folder; None: not run

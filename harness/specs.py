@@ -9,6 +9,7 @@ import enum
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from typing import TypeVar
 
 from harness.errors import ConfigError
@@ -493,6 +494,25 @@ def batches_of_engine(model: ModelSpec, timing: TimingPlan, score_batch: int) ->
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Waiver:
+    """A known failure of some cases at one gate, accepted until a day; they still run and are judged."""
+
+    case: str  # an id, or a glob of ids
+    gate: str
+    reason: str
+    link: str  # to where it is followed up
+    expires: str  # the last day that it holds, ISO 8601
+
+    def matches(self, case_id: str) -> bool:
+        """Tell whether a case is one of them."""
+        return fnmatchcase(case_id, self.case)
+
+    def holds_on(self, day: str) -> bool:
+        """Tell whether it is in force on a day, ISO 8601."""
+        return day <= self.expires
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tolerance:
     """What change is accepted; all values are fractions of all images, or ratios less one."""
 
@@ -506,3 +526,5 @@ class Tolerance:
     max_engine_growth: float | None = None  # accepted increase of an engine's size; None = not judged
     max_memory_growth: float | None = None  # accepted increase of memory, host and device; None = not judged
     min_speedup: float | None = None  # lowest acceptable ratio of FP32's time to this one's; None = shown
+    drop_budget: float | None = None  # what accepted losses may add up to; None = three times max_drop
+    slowdown_budget: float | None = None  # what accepted slowdowns may; None = three times the accepted slowdown

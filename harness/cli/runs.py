@@ -269,6 +269,10 @@ def accept_baselines(
         list[str] | None, typer.Option(help="Only this case, even if it regressed against its baseline; repeatable.")
     ] = None,
     by: Annotated[str, typer.Option(help="Who accepts it.")] = "",
+    reason: Annotated[str, typer.Option(help="Why; kept in the baseline's history.")] = "",
+    new_budget: Annotated[
+        bool, typer.Option("--new-budget", help="Accepted changes add up from here on anew; needs --reason.")
+    ] = False,
     folder: Annotated[Path, typer.Option("--baseline-dir", help="Stored baselines.")] = BASELINES,
     engine_cache: Annotated[
         str, typer.Option(help="Where accepted engines are kept (default: the user's cache).")
@@ -276,13 +280,21 @@ def accept_baselines(
 ) -> None:
     """Make a run's cases the baselines of later runs.
 
-    A case that regressed against its baseline, or could not be compared with it, is accepted by name only.
+    A case that regressed against its baseline, or could not be compared with it, is accepted by name only; one whose
+    accepted changes add up beyond its budget, with --new-budget only.
     """
     found, records = load_judged_run(run_folder(run))
     refuse_unfinished(found)
-    for line in accepted_lines(
-        BaselineStore(folder), records, case_ids=case or (), by=by or getpass.getuser(), engine_cache=engine_cache
-    ):
+    lines = accepted_lines(
+        BaselineStore(folder),
+        records,
+        case_ids=case or (),
+        by=by or getpass.getuser(),
+        engine_cache=engine_cache,
+        reason=reason,
+        new_budget=new_budget,
+    )
+    for line in lines:
         typer.echo(line)
 
 

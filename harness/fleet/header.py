@@ -9,7 +9,7 @@ from typing import Any
 from harness.fleet.merging import Merged
 from harness.fleet.shards import ShardRun
 from harness.options.table import all_rows
-from harness.records import Availability, Environment, Run
+from harness.records import Availability, Environment, FireDrill, Run
 from harness.store.shard_plans import ShardPlan
 
 COMMAND = "harness merge"
@@ -34,7 +34,14 @@ def merged_header(plan: ShardPlan, merged: Merged, name: str) -> Run:
         baseline_dir=min(run.baseline_dir for run in runs),
         notes=tuple(merged.lines),
         n_shards=len(plan.shards),
+        fire_drill=_worst_drill([run.fire_drill for run in runs]),
     )
+
+
+def _worst_drill(drills: Sequence[FireDrill | None]) -> FireDrill | None:
+    """Return the drill that proves least, None where one machine ran none."""
+    known = [drill for drill in drills if drill is not None]
+    return min(known, key=lambda drill: (drill.is_green, drill.n_red, drill.at)) if len(known) == len(drills) else None
 
 
 def common_environment(plan: ShardPlan, environments: Sequence[Environment]) -> Environment:

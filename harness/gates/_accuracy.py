@@ -72,7 +72,7 @@ def judge_against_fp32(
 ) -> Verdict:
     """Judge a lower precision against FP32 on the same backend and images: non-inferiority with a margin.
 
-    `expects_loss`: the case is a planted victim; its loss is stated and not failed, and so is its absence.
+    `expects_loss`: the case is a planted victim; its loss is stated and not failed, and its absence fails.
     Raises: MeasurementError for NaN or no images.
     """
     verdict = _judge_pair("fp32", accuracy, reference, tolerance=tolerance, against="FP32")
@@ -88,6 +88,7 @@ def with_expected_loss(verdict: Verdict) -> Verdict:
     return replace(
         verdict,
         code="expected_loss_absent",
+        is_failure=verdict.outcome in (Outcome.SAME, Outcome.IMPROVED),  # INCONCLUSIVE: too few images to see it
         message=f"a loss was expected of this model and did not show: {verdict.message}",
         advice="see whether the model still ran in INT8, or whether its card should no longer expect a loss",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 
 from harness.errors import MeasurementError
 from harness.gates._accuracy import loss_split
@@ -11,6 +12,7 @@ from harness.gates._family import apply_rules, holm, smallest_p_of
 from harness.gates._gate import Candidate, Evidence, Gate, JudgeOptions, Together
 from harness.gates._subjects import Subject
 from harness.gates._void import without_times
+from harness.gates._waived import waived
 from harness.records import LossSplit, Record, RecordKey, Status, Verdict
 from harness.specs import REFERENCE_BACKEND
 
@@ -123,18 +125,23 @@ def _judged_together(
     """Apply what holds for all: one false-alarm rate for cases that ask for the same one, and the options' rules."""
     stored = {gate.name for gate in gates if gate.reads_baseline}
     judged = [list(one.verdicts) for one in found]
-    for alpha in dict.fromkeys(one.record.tolerance.alpha for one in found if one.verdicts):
+    alphas = [*(one.record.tolerance.alpha for one in found if one.verdicts), *(one.alpha for one in joint)]
+    for alpha in dict.fromkeys(alphas):
         for places, verdict in _adjusted(found, joint, gates, alpha=alpha):
             for row, column in places:
                 if column is None:
                     judged[row].append(verdict)
                 else:
                     judged[row][column] = verdict
-    return [
+    ruled = [
         apply_rules(
             verdicts, strict=options.strict, require_baseline=options.baseline == "require", baseline_gates=stored
         )
         for verdicts in judged
+    ]
+    return [
+        waived(verdicts, one.record.waivers, on=one.record.recorded_at[: len(date.min.isoformat())])
+        for one, verdicts in zip(found, ruled, strict=True)
     ]
 
 

@@ -15,7 +15,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
-TABLES = ("run", "tolerance", "model")
+TABLES = ("run", "tolerance", "model", "waiver")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

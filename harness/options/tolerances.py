@@ -3,7 +3,8 @@
     [tolerance]                          all cases
     max_drop = "0.5%"                    or 0.005; likewise max_drop_baseline, alpha, floor, max_slowdown,
                                          max_drift, max_build_slowdown, max_engine_growth, max_memory_growth,
-                                         min_speedup (1.5: half as fast again as FP32)
+                                         min_speedup (1.5: half as fast again as FP32),
+                                         drop_budget, slowdown_budget (what accepted changes may add up to)
     [tolerance.int8]                     a precision
     [tolerance.openvino]                 a backend
     [tolerance.openvino.int8]            a backend in a precision
@@ -29,8 +30,9 @@ TOLERANCE_KEYS = tuple(item.name for item in fields(Tolerance))
 PRECISIONS = tuple(precision.value for precision in Precision)
 LARGEST_BARE_FRACTION = 0.2  # 0.5 is more likely half a point than half of all images, so it must be written "50%"
 GROWTHS = ("max_slowdown", "max_build_slowdown", "max_engine_growth", "max_memory_growth", "max_drift")
-RANGES = {"alpha": (1e-12, 0.2), "min_speedup": (0.0, 1000.0), **dict.fromkeys(GROWTHS, (0.0, 100.0))}
-LOSS_KEYS = ("max_drop", "max_drop_baseline", "alpha")
+RANGES = {"alpha": (1e-12, 0.2), "min_speedup": (0.0, 1000.0)}
+RANGES |= dict.fromkeys((*GROWTHS, "slowdown_budget"), (0.0, 100.0))
+LOSS_KEYS = ("max_drop", "max_drop_baseline", "drop_budget", "alpha")
 
 Values = Mapping[str, float]
 
@@ -92,8 +94,8 @@ def parse_tolerances(
     scopes: dict[tuple[str, str, str], dict[str, float]] = {}
     for key, value in table.items():
         check_name(key, TABLES, where=source)
-        if key == "run":
-            continue  # options, read by the run
+        if key in ("run", "waiver"):
+            continue  # read by the run
         if key == "tolerance":
             _read_scope(
                 table_of(value, f"{source} [tolerance]"), model="", backends=backends, source=source, into=scopes

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from harness.gates import preparation_of
 from harness.options.commands import shape_of
 from harness.records import Environment, Record, Run
+from harness.report.drill import drill_text, has_failed_drill
 from harness.report.format import format_decimals, format_points, moment_from_iso, plural
 from harness.report.rows import Row
 from harness.report.standing import BAD, Standing, has_real_loss
 from harness.store.history import changed_versions
 
 BY_DEFAULT = "by default"
+DOUBTFUL = {Standing.DID_NOT_RUN, Standing.NOT_JUDGED, Standing.INCONCLUSIVE, Standing.WAIVED}
 RANGES = "calibration ranges"  # differ between recipes of one model; a case's verdict names them
 
 
@@ -21,9 +23,9 @@ def tone_of_run(run: Run, rows: Sequence[Row], missing: Sequence[str]) -> str:
     standings = {row.standing for row in rows}
     if not rows or standings & set(BAD):
         return "bad"
-    if any(has_real_loss(row.record) for row in rows):
+    if has_failed_drill(run) or any(has_real_loss(row.record) for row in rows):
         return "warn"
-    if missing or not run.finished_at or {Standing.DID_NOT_RUN, Standing.NOT_JUDGED, Standing.INCONCLUSIVE} & standings:
+    if missing or not run.finished_at or DOUBTFUL & standings:
         return "warn"
     return "good" if {Standing.PASSED, Standing.IMPROVED} & standings else "warn"
 
@@ -42,6 +44,7 @@ def machine_facts(run: Run, records: Sequence[Record]) -> list[tuple[str, str]]:
         ("Commit", environment.commit[:12]),
         ("Images", _images_text(records)),
         ("Smallest loss a gate would catch", _sensitivity_text(records)),
+        ("Fire drill", drill_text(run)),
     ]
     facts += [(f"Left out: {name}", why) for name, why in sorted(run.skipped.items())]
     facts += [("Note", note) for note in run.notes]

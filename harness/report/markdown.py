@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from harness.records import Run
+from harness.report.drill import drill_text
 from harness.report.format import (
     MISSING,
     format_bytes,
@@ -39,6 +40,7 @@ SYMBOLS = {  # text symbols, so that a standing never rests on colour
     Standing.DID_NOT_RUN: "∅",
     Standing.NOT_JUDGED: "◌",
     Standing.INCONCLUSIVE: "◇",
+    Standing.WAIVED: "◐",
     Standing.EXPECTED_LOSS: "▽",
     Standing.IMPROVED: "▲",
     Standing.PASSED: "●",
@@ -67,7 +69,9 @@ def render_markdown(report: Report) -> str:
     lines += _folded(
         f"All {plural(len(rows), 'case')}" if len(rows) > 1 else "The case", [*_table(report, rows), *told]
     )
+    drill = escape_markdown(drill_text(run))
     lines += [f"Run {escape_markdown(run.id)} of {format_when(run.started_at)}, {length}, on {machine}{against}."]
+    lines += ["", f"Fire drill: {drill}."]
     return "\n".join(lines) + "\n"
 
 

@@ -27,6 +27,7 @@ class Standing(str, enum.Enum):
     ERROR = "error"
     DID_NOT_RUN = "did_not_run"
     INCONCLUSIVE = "inconclusive"
+    WAIVED = "waived"
     EXPECTED_LOSS = "expected_loss"
     NOT_JUDGED = "not_judged"
     IMPROVED = "improved"
@@ -67,6 +68,7 @@ LOOKS = {
         word="did not run", tone="warn", meaning="a baseline of it is stored, and it did not run"
     ),
     Standing.INCONCLUSIVE: _Look(word="inconclusive", tone="warn", meaning="too few images or rounds to tell"),
+    Standing.WAIVED: _Look(word="waived", tone="warn", meaning="a gate failed; harness.toml accepts it until a day"),
     Standing.EXPECTED_LOSS: _Look(word="expected loss", tone="warn", meaning="a loss that the model's card expects"),
     Standing.NOT_JUDGED: _Look(word="not judged", tone="warn", meaning="it ran, but no gate compared it with anything"),
     Standing.IMPROVED: _Look(word="improved", tone="good", meaning="a gate found a real gain"),
@@ -86,9 +88,18 @@ PASSING = {  # of a case that no gate failed, the most decided first
     Outcome.IMPROVED: Standing.IMPROVED,
     Outcome.SAME: Standing.PASSED,
 }
+EXPLAINED = (  # by one gate
+    Standing.REGRESSED,
+    Standing.FAILED,
+    Standing.INCONCLUSIVE,
+    Standing.WAIVED,
+    Standing.EXPECTED_LOSS,
+    Standing.IMPROVED,
+)
 OTHERS = {  # in a sentence, after what passed or failed
     Standing.DID_NOT_RUN: "expected and did not run",
     Standing.INCONCLUSIVE: "inconclusive",
+    Standing.WAIVED: "with a waived failure",
     Standing.EXPECTED_LOSS: "with an expected loss",
     Standing.NOT_JUDGED: "not judged",
     Standing.UNSUPPORTED: "unsupported",
@@ -111,6 +122,8 @@ def standing_of(record: Record) -> Standing:
     failed = {verdict.outcome for verdict in record.verdicts if verdict.is_failure}
     if record.status is Status.FAILED or failed:
         return Standing.REGRESSED if Outcome.REGRESSED in failed else Standing.FAILED
+    if any(verdict.waived for verdict in record.verdicts):
+        return Standing.WAIVED
     return next((standing for outcome, standing in PASSING.items() if outcome in outcomes), Standing.NOT_JUDGED)
 
 
@@ -126,6 +139,7 @@ def leading_verdict(record: Record) -> Verdict | None:
         record.verdicts,
         key=lambda verdict: (
             not verdict.is_failure,
+            not verdict.waived,
             not _counts(verdict),
             order.index(verdict.outcome) if verdict.outcome in order else len(order),
             verdict.n_lost is None,
@@ -139,8 +153,7 @@ def deciding_gate(record: Record) -> str:
     standing, verdict = standing_of(record), leading_verdict(record)
     if standing is Standing.FAILED and not (verdict and verdict.is_failure):  # by a test that judged by itself
         return ""
-    explained = (Standing.REGRESSED, Standing.FAILED, Standing.INCONCLUSIVE, Standing.EXPECTED_LOSS, Standing.IMPROVED)
-    return verdict.gate if verdict is not None and standing in explained else ""
+    return verdict.gate if verdict is not None and standing in EXPLAINED else ""
 
 
 def finding(record: Record) -> str:
@@ -155,6 +168,8 @@ def finding(record: Record) -> str:
         found = f"{found}; {verdict.worst_slice}"
     if verdict.upgrade:
         found = f"{verdict.upgrade}: {found}"
+    if verdict.waived:
+        found = f"{found}; {verdict.waived}"
     return f"{found}; then an error: {record.error}" if record.error and verdict.is_failure else found
 
 

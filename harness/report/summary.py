@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from harness.records import EffectivePrecision, Environment, Run, SampleScores, Status, Verdict
+from harness.records import EffectivePrecision, Environment, FireDrill, Run, SampleScores, Status, Verdict
 from harness.report.rows import Row, Timing
 
 SUMMARY_SCHEMA = 1
@@ -24,6 +24,7 @@ class SummaryRun:
     command: str
     options: dict[str, str]
     skipped_backends: dict[str, str]
+    fire_drill: FireDrill | None = None  # None: not run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +146,7 @@ def summary_from_rows(run: Run, rows: Sequence[Row]) -> dict[str, Any]:
             command=run.command,
             options=run.options,
             skipped_backends=run.skipped,
+            fire_drill=run.fire_drill,
         ),
         environment=run.environment,
         cases=tuple(_case_summary(row) for row in rows),

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.records import TIMED_OTHERWISE, Outcome, Run, Verdict
+from harness.report.drill import drill_text
 from harness.report.flags import ENQUEUE_BOUND, TOLD_IN_TERMINAL, latency_flag_text
 from harness.report.format import (
     MISSING,
@@ -36,7 +37,7 @@ UNBOUNDED_WIDTH = 1_000  # of a log: a row is one line
 GAP = 2  # between columns
 FLAGGED = "‡"
 STYLES = {"good": "green", "bad": "bold red", "warn": "yellow", "quiet": "yellow"}
-TOLD_BELOW = (*NEEDS_A_LOOK, Standing.EXPECTED_LOSS, Standing.UNSUPPORTED)
+TOLD_BELOW = (*NEEDS_A_LOOK, Standing.WAIVED, Standing.EXPECTED_LOSS, Standing.UNSUPPORTED)
 MAX_NAMED = 4  # cases of one reason
 
 
@@ -65,7 +66,7 @@ def summary_lines(report: Report, *, color: bool = False, width: int | None = No
         cells = [column.cell(row) if are_all or column.short is None else column.short(row) for column in columns]
         # Text, not markup: a model may be called "[red]".
         table.add_row(*(Text(cell) for cell in cells[:-1]), Text(cells[-1], style=STYLES[row.standing.tone]))
-    below = [*_explanations(report.rows), report.sentence]
+    below = [*_explanations(report.rows), f"fire drill: {drill_text(report.run)}", report.sentence]
     return [*rendered(table, color=color, width=bound), *(line for text in below for line in wrapped(text, width))]
 
 

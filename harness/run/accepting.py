@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.errors import BaselineError, ConfigError
 from harness.gates import Candidate, list_gates
 from harness.options.values import HarnessOptions
 from harness.records import Outcome, Record, Status
 from harness.run.calibrated import calibration_notes
 from harness.run.cases import utc_now
 from harness.run.settings import cache_folder
-from harness.store.baselines import BaselineStore, failed_against_baseline, replaced_lines
+from harness.run.waiving import waiver_notes
+from harness.store.baselines import BaselineStore, failed_against_baseline, has_waived, replaced_lines
 from harness.store.controls import ControlStore
 
 MAX_NAMED = 3
@@ -23,7 +25,7 @@ def baseline_notes(
     options: HarnessOptions,
     clean: bool,
 ) -> list[str]:
-    """Write the baselines that were asked for, and return what to say of baselines and of the latency gate.
+    """Write the baselines that were asked for, and return what to say of them, of the latency gate and of waivers.
 
     records: judged, references left out. `clean`: nothing failed.
     Raises: BaselineError for a damaged file, ConfigError when the folder cannot be written.
@@ -33,17 +35,30 @@ def baseline_notes(
         notes = _written(store, controls, records, clean=clean, accepts_regressions=options.accept_regressions)
     else:
         notes = _missing(records)
-    return [*notes, *calibration_notes(options.baseline_dir, records)]
+    return [*notes, *calibration_notes(options.baseline_dir, records), *waiver_notes(options, records)]
 
 
 def accepted_lines(
-    store: BaselineStore, records: Sequence[Record], *, case_ids: Sequence[str], by: str, engine_cache: str
+    store: BaselineStore,
+    records: Sequence[Record],
+    *,
+    case_ids: Sequence[str],
+    by: str,
+    engine_cache: str,
+    reason: str = "",
+    new_budget: bool = False,
 ) -> list[str]:
     """Make cases of a stored run the baselines on purpose, keep their engines, and return what to say of it.
 
-    Raises: BaselineError for a case that cannot be accepted; ConfigError for one that the run does not have.
+    `new_budget`: what their changes add up to counts from here on, for a reason.
+    Raises: BaselineError for a case that cannot be accepted; ConfigError for one that the run does not have, and for a
+    new budget without a reason.
     """
-    written = store.accept(records, case_ids=case_ids, accepted_by=by, accepted_at=utc_now())
+    if new_budget and not reason.strip():
+        raise ConfigError("--new-budget: say why with --reason=TEXT; it stays in the baseline's history")
+    written = store.accept(
+        records, case_ids=case_ids, accepted_by=by, accepted_at=utc_now(), reason=reason, new_budget=new_budget
+    )
     timed = [record for record in records if not record.is_reference and record.valid_latencies]
     accepted = [record for record in timed if store.times_path(record) in written]
     lines = [*replaced_lines(records, written), *(f"wrote {path}" for path in written)]
@@ -53,6 +68,8 @@ def accepted_lines(
 def is_complete(record: Record) -> bool:
     """Tell whether a record has all that a baseline is for; half a one would make the next run blind."""
     if record.status is not Status.PASSED and not failed_against_baseline(record):
+        return False
+    if has_waived(record):  # what is known to be wrong is nothing to compare with
         return False
     if not record.latencies or any(latency.void for latency in record.latencies):
         return False
@@ -90,21 +107,26 @@ def _written(
     clean: bool,
     accepts_regressions: bool,
 ) -> list[str]:
-    whole = [record for record in records if is_complete(record)]
-    for record in whole:
-        store.queue(record, accepted_by="pytest --update-baselines", accepted_at=utc_now())
+    whole, refused = [], []
+    for record in records:
+        try:
+            if is_complete(record):
+                store.queue(record, accepted_by="pytest --update-baselines", accepted_at=utc_now())
+                whole.append(record)
+        except BaselineError as error:  # its budget is spent
+            refused.append(f"baselines: not written: {error}")
     written = store.flush(is_clean=clean)
     if clean:
         kept = kept_engines(controls, whole)
         replaced = [f"baselines: replaced {line}" for line in replaced_lines(records, written)]
-        notes = [*replaced, f"baselines: wrote those of {len(whole)} cases", *kept]
+        notes = [*replaced, f"baselines: wrote those of {len(whole)} cases", *refused, *kept]
     else:
         notes = ["baselines: none written, run not clean"]
         if not accepts_regressions and only_regressions(records):
             notes[0] += " (regressed, or not comparable: --accept-regressions writes them all the same)"
-    n_partial = len(records) - len(whole)
+    n_partial = len(records) - len(whole) - len(refused)
     if clean and n_partial:
-        notes.append(f"baselines: {n_partial} not written: not scored, timed and judged in this run")
+        notes.append(f"baselines: {n_partial} not written: not scored, timed and judged in this run, or waived")
     return notes
 
 

@@ -7,12 +7,14 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness import __version__
 from harness.options.commands import changed_options
 from harness.options.values import HarnessOptions
 from harness.records import Record, Run, ShardOrigin
 from harness.run.plan import Plan
 from harness.run.resuming import resumed_run
 from harness.run.settings import Environments
+from harness.store.drills import load_fire_drill
 from harness.store.runs import RunStore
 
 
@@ -67,6 +69,7 @@ def header_of(
         baseline_dir=options.baseline_dir,
         url=options.report_url,
         shard=plan.shard,
+        fire_drill=load_fire_drill(Path(options.report_dir), version=__version__),
     )
 
 

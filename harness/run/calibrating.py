@@ -16,10 +16,10 @@ from harness.errors import HarnessError, MeasurementError
 from harness.options.values import HarnessOptions
 from harness.protocols import no_progress
 from harness.records import CPU, INJECTED, CalibrationNight, CaseSamples, TimingCalibration
-from harness.run.cases import case_request, utc_now
+from harness.run.cases import utc_now
 from harness.run.pairing import Arm, PairTimes, time_slowed_pair
 from harness.run.plan import Plan
-from harness.run.settings import Environments, worker_settings
+from harness.run.settings import Environments, case_request, worker_settings
 from harness.specs import Case
 from harness.stats.pairs import log_ratio
 

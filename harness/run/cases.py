@@ -13,10 +13,10 @@ from harness.protocols import Progress, no_progress
 from harness.records import CPU, Artifact, Record
 from harness.run.case import CaseRun
 from harness.run.expected import ExpectedCases
-from harness.run.plan import Plan, timing_of
-from harness.run.settings import Environments, cache_folder, worker_settings
-from harness.specs import BuildOptions, Case, ModelSpec
-from harness.worker.requests import CaseRequest
+from harness.run.plan import Plan
+from harness.run.settings import Environments, case_request, worker_settings
+from harness.run.waiving import waivers_of
+from harness.specs import Case, Waiver
 
 EMULATION_BACKEND = "ort-emulation"
 
@@ -40,7 +40,7 @@ class Cases:
         """
         self._options, self._plan, self._folder = options, plan, folder
         self.environments = environments
-        self._settings = worker_settings(options, folder, progress)
+        self._settings, self._waivers = worker_settings(options, folder, progress), waivers_of(options)
         self.opened: dict[str, CaseRun] = {}
         self._references: dict[str, CaseRun] = {}  # by case id; of emulations by the digest of the file
         self._started_at = utc_now()
@@ -88,7 +88,11 @@ class Cases:
             is_of_models_folder=case.model in self._plan.of_models_folder,
             allows_chance=options.allow_chance,
             requires_precision=options.require_precision,
+            waivers=self._waivers_of(case),
         )
+
+    def _waivers_of(self, case: Case) -> tuple[Waiver, ...]:
+        return tuple(waiver for waiver in self._waivers if waiver.matches(case.id))
 
     @property
     def planned(self) -> tuple[Case, ...]:
@@ -113,7 +117,8 @@ class Cases:
             return found
         if self._expected is None:
             self._expected = ExpectedCases(self._plan, self._options, self.environments)
-        return self._expected.completed(found, recorded_at=self._started_at)
+        completed = self._expected.completed(found, recorded_at=self._started_at)
+        return [replace(record, waivers=self._waivers_of(record.case)) for record in completed]
 
     def close(self) -> None:
         """End all workers."""
@@ -129,25 +134,6 @@ class Cases:
         tolerance = self._plan.tolerance_of(case, model)
         kept = self._kept.get(case.id) if artifact is None else None
         return CaseRun(request, name=name, tolerance=tolerance, settings=self._settings, kept=kept)
-
-
-def case_request(case: Case, model: ModelSpec, options: HarnessOptions) -> CaseRequest:
-    """Return what a worker is told of a case whose outputs are not kept."""
-    return CaseRequest(
-        case=case,
-        model=model,
-        data=options.data,
-        build=BuildOptions(
-            num_threads=options.num_threads,
-            cache_dir=cache_folder(options.engine_cache),
-            rebuild=options.rebuild,
-            keep_float=options.keep_float,
-            settings=options.build_settings,
-        ),
-        timing=timing_of(model, options),
-        has_data=options.has_data,
-        score_batch=options.score_batch,
-    )
 
 
 def _scored(run: CaseRun) -> CaseRun:

@@ -120,6 +120,11 @@ class RunSession:
             header = replace(header, shard=replace(header.shard, is_whole=is_whole))
         self._ended = end_run(header, self._judging.records(), ending)
 
+    def abandon(self) -> None:
+        """End all workers and write nothing more: of a run whose records alone are wanted."""
+        self._cases.close()
+        self._store.release()
+
     def interrupt(self, how: str) -> None:
         """Write what there is of a run that was interrupted: nothing of it is judged, and it can be resumed.
 

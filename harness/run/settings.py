@@ -1,4 +1,4 @@
-"""What all cases of a run share: tolerances, how workers are started, and the machine as each backend sees it."""
+"""What all cases of a run share: how workers are started, and the machine as each backend sees it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from harness.options.values import HarnessOptions
 from harness.protocols import Progress
 from harness.records import CPU, Environment
 from harness.run.case_worker import WorkerSettings
-from harness.run.plan import Plan
+from harness.run.plan import Plan, timing_of
+from harness.specs import BuildOptions, Case, ModelSpec
 from harness.worker.interpreter import Interpreter, environment_of, python_of
+from harness.worker.requests import CaseRequest
 
 HARNESS = "nn-engine-harness"  # a worker's is this process's, whatever its environment holds
 
@@ -33,6 +35,25 @@ def worker_settings(options: HarnessOptions, folder: Path, progress: Callable[[s
         extension_dirs=options.extension_dirs,
         limits=options.limits,
         progress=progress,
+    )
+
+
+def case_request(case: Case, model: ModelSpec, options: HarnessOptions) -> CaseRequest:
+    """Return what a worker is told of a case whose outputs are not kept."""
+    return CaseRequest(
+        case=case,
+        model=model,
+        data=options.data,
+        build=BuildOptions(
+            num_threads=options.num_threads,
+            cache_dir=cache_folder(options.engine_cache),
+            rebuild=options.rebuild,
+            keep_float=options.keep_float,
+            settings=options.build_settings,
+        ),
+        timing=timing_of(model, options),
+        has_data=options.has_data,
+        score_batch=options.score_batch,
     )
 
 

@@ -16,6 +16,7 @@ from harness.errors import BaselineError, HarnessError
 from harness.gates import Costs, RoundMedians, ScoredImages, Subject, digests_from_packed, subject_from_record
 from harness.records import EffectivePrecision, Environment, PackedArray, Record, SampleScores
 from harness.specs import Case, ImageRange
+from harness.store.ratchet import TOP1, Accepted, history_lines, history_of, levels_of_metric, name_of_times
 from harness.store.sealed import Damaged, check_digest, decoded, sealed, values_of
 
 BASELINE_SCHEMA = 3
@@ -88,6 +89,7 @@ class PredictionsBaseline:
     engine: EngineState
     scores: BaselineScores
     is_of_models_folder: bool = False  # a run without --model takes its model
+    history: tuple[Accepted, ...] = ()  # all acceptances since the budget began, this one last
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +102,7 @@ class SamplesBaseline:
     engine: EngineState
     samples: SampleScores
     is_of_models_folder: bool = False  # a run without --model takes its model
+    history: tuple[Accepted, ...] = ()  # all acceptances since the budget began, this one last
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +117,7 @@ class TimesBaseline:
     latencies: tuple[RoundMedians, ...]
     costs: Costs | None = None  # None in one that was accepted before costs were
     is_of_models_folder: bool = False  # a run without --model takes its model
+    history: tuple[Accepted, ...] = ()  # all acceptances since the budget began, this one last
 
 
 Baseline = PredictionsBaseline | SamplesBaseline | TimesBaseline
@@ -164,6 +168,38 @@ def _scored_images(scores: BaselineScores) -> ScoredImages:
         outputs_sha256=scores.outputs.sha256,
         block_digests=digests_from_packed(scores.block_digests),
     )
+
+
+def with_history(
+    baseline: Baseline,
+    before: Baseline | None,
+    *,
+    reason: str = "",
+    starts_budget: bool = False,
+) -> Baseline:
+    """Return a baseline with the acceptances of the one `before`, which it replaces, and its own.
+
+    One of before there were histories counts as the first.
+    """
+    steps: tuple[Accepted, ...] = ()
+    if before is not None:
+        steps = before.history or history_of((), _step(before), reason="", starts_budget=True)
+    history = history_of(steps, _step(baseline), reason=reason, starts_budget=starts_budget)
+    return replace(baseline, history=history)
+
+
+def _step(baseline: Baseline) -> Accepted:
+    accepted = baseline.accepted
+    if isinstance(baseline, PredictionsBaseline):
+        scores = baseline.scores
+        rates = {TOP1: scores.n_right / scores.images.n_images}
+        return Accepted(at=accepted.at, by=accepted.by, rates=rates, images=scores.fingerprint)
+    if isinstance(baseline, SamplesBaseline):
+        leading = baseline.samples.leading
+        rates, costs = ({}, {}) if leading is None else levels_of_metric(leading)
+        return Accepted(at=accepted.at, by=accepted.by, rates=rates, costs=costs, images=baseline.samples.fingerprint)
+    costs = {name_of_times(latency): float(np.median(latency.medians_ns)) for latency in baseline.latencies}
+    return Accepted(at=accepted.at, by=accepted.by, costs=costs)
 
 
 def predictions_from_record(record: Record, *, accepted_by: str, accepted_at: str) -> PredictionsBaseline:
@@ -372,6 +408,7 @@ def text_from_baseline(baseline: Baseline) -> str:
             lines.append(f"  ran in {baseline.effective_precision.main}")
     lines.append(f"  on {accepted.environment.machine}, {accepted.environment.cpu_isa}")
     lines.append(f"  {', '.join(f'{name} {version}' for name, version in sorted(engine.versions.items()))}")
+    lines += history_lines(baseline.history)
     return "\n".join(line for line in lines if line.strip())
 
 

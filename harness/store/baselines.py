@@ -35,7 +35,9 @@ from harness.store.baseline_files import (
     text_from_baseline,
     times_from_json,
     times_from_record,
+    with_history,
 )
+from harness.store.ratchet import beyond_budget
 from harness.store.runs import write_atomically
 
 PORTABLE = (Precision.FP32, Precision.FP16)  # predicted alike by all CPUs
@@ -134,11 +136,16 @@ class BaselineStore:
     def queue(self, record: Record, *, accepted_by: str, accepted_at: str) -> None:
         """Keep a record to be written by `flush`.
 
-        Raises: BaselineError for one that neither passed nor failed against its baseline alone.
+        Raises: BaselineError for one that neither passed nor failed against its baseline alone, or whose accepted
+        changes add up beyond its budget.
         """
         if record.status is not Status.PASSED and not failed_against_baseline(record):
             raise BaselineError(f"{record.case.id} {record.status}: only a passed case becomes a baseline")
-        self._queued.update(self._files_of(record, accepted_by=accepted_by, accepted_at=accepted_at))
+        if has_waived(record):
+            raise BaselineError(f"{record.case.id} passed by a waiver: only an unwaived case becomes a baseline")
+        files = self._files_of(record, accepted_by=accepted_by, accepted_at=accepted_at)
+        check_budget(record, files.values())
+        self._queued.update(files)
 
     def flush(self, *, is_clean: bool) -> tuple[Path, ...]:
         """Write what was queued if the run was clean, and return the paths; otherwise write nothing.
@@ -153,29 +160,30 @@ class BaselineStore:
         return tuple(queued)
 
     def accept(
-        self, records: Sequence[Record], *, case_ids: Sequence[str] = (), accepted_by: str, accepted_at: str
+        self,
+        records: Sequence[Record],
+        *,
+        case_ids: Sequence[str] = (),
+        accepted_by: str,
+        accepted_at: str,
+        reason: str = "",
+        new_budget: bool = False,
     ) -> tuple[Path, ...]:
         """Write baselines from a stored run on purpose: all its cases, or those named; return the paths.
 
         A case that failed only against its old baseline is accepted by name; one that failed otherwise is refused, and
-        then nothing is written.
+        one beyond its budget without a `new_budget`; then nothing is written.
         Raises: BaselineError for a refused case; ConfigError for a case the run does not have.
         """
-        by_id: dict[str, list[Record]] = {}  # of a merged run several: one a type of device
-        for record in records:
-            if not record.is_reference:
-                by_id.setdefault(record.case.id, []).append(record)
-        unknown = [case_id for case_id in case_ids if case_id not in by_id]
-        if unknown:
-            raise ConfigError(f"the run has no case {', '.join(unknown)}; it has: {', '.join(by_id) or 'none'}")
-        named = [record for case_id in case_ids for record in by_id[case_id]]
-        chosen = named or [record for found in by_id.values() for record in found if is_measured(record)]
-        if not chosen:
-            raise BaselineError("the run measured no case, so there is nothing to accept")
+        chosen = _chosen(records, case_ids)
         files: dict[Path, Baseline] = {}
         for record in chosen:
             _check_acceptable(record, is_named=record.case.id in case_ids)
-            files.update(self._files_of(record, accepted_by=accepted_by, accepted_at=accepted_at))
+            made = self._files_of(
+                record, accepted_by=accepted_by, accepted_at=accepted_at, reason=reason, new_budget=new_budget
+            )
+            check_budget(record, made.values())
+            files.update(made)
         for path, baseline in files.items():
             write_file(path, json_from_baseline(baseline))
         return tuple(files)
@@ -196,26 +204,57 @@ class BaselineStore:
 
     def paths_of(self, record: Record) -> tuple[Path, ...]:
         """Return where the parts of a record's baseline lie, whether or not they exist."""
-        paths = (self.predictions_path(record), self.samples_path(record), self.times_path(record))
-        return tuple(path for path in paths if path is not None)
+        return tuple(filter(None, (self.predictions_path(record), self.samples_path(record), self.times_path(record))))
 
-    def _files_of(self, record: Record, *, accepted_by: str, accepted_at: str) -> dict[Path, Baseline]:
-        if record.artifact is None or not _has_scores_or_times(record):
-            raise BaselineError(
-                f"{record.case.id}: nothing was measured ({record.status}); a baseline needs scores or times"
-            )
+    def _files_of(
+        self, record: Record, *, accepted_by: str, accepted_at: str, reason: str = "", new_budget: bool = False
+    ) -> dict[Path, Baseline]:
+        _check_measured(record)
         files: dict[Path, Baseline] = {}
         path = self.predictions_path(record)
         if path is not None:
             files[path] = predictions_from_record(record, accepted_by=accepted_by, accepted_at=accepted_at)
-        path = self.samples_path(record)
-        if path is not None:
+        if (path := self.samples_path(record)) is not None:
             files[path] = samples_from_record(record, accepted_by=accepted_by, accepted_at=accepted_at)
         if record.valid_latencies:
             path = self.times_path(record)
-            before = _times_before(path)
-            files[path] = times_from_record(record, accepted_by=accepted_by, accepted_at=accepted_at, before=before)
-        return files
+            old = _times_before(path)
+            files[path] = times_from_record(record, accepted_by=accepted_by, accepted_at=accepted_at, before=old)
+        return {
+            path: with_history(baseline, _stored_at(self, path), reason=reason, starts_budget=new_budget)
+            for path, baseline in files.items()
+        }
+
+
+def _check_measured(record: Record) -> None:
+    if record.artifact is None or not _has_scores_or_times(record):
+        raise BaselineError(
+            f"{record.case.id}: nothing was measured ({record.status}); a baseline needs scores or times"
+        )
+
+
+def _chosen(records: Sequence[Record], case_ids: Sequence[str]) -> list[Record]:
+    """Return the records to accept: those named, or all that were measured. Raises: BaselineError, ConfigError."""
+    by_id: dict[str, list[Record]] = {}  # of a merged run several: one a type of device
+    for record in records:
+        if not record.is_reference:
+            by_id.setdefault(record.case.id, []).append(record)
+    unknown = [case_id for case_id in case_ids if case_id not in by_id]
+    if unknown:
+        raise ConfigError(f"the run has no case {', '.join(unknown)}; it has: {', '.join(by_id) or 'none'}")
+    named = [record for case_id in case_ids for record in by_id[case_id]]
+    chosen = named or [record for found in by_id.values() for record in found if is_measured(record)]
+    if not chosen:
+        raise BaselineError("the run measured no case, so there is nothing to accept")
+    return chosen
+
+
+def _stored_at(store: BaselineStore, path: Path) -> Baseline | None:
+    """Return the baseline that is there; a damaged one has no history left."""
+    try:
+        return store.read(path) if path.is_file() else None
+    except BaselineError:
+        return None
 
 
 def _times_before(path: Path) -> TimesBaseline | None:
@@ -321,6 +360,22 @@ def _replaced(record: Record, verdict: Verdict) -> str:
     return f"top-1 {100 * before:.2f} -> {100 * now:.2f} % ({verdict.n_lost} lost, {verdict.n_gained} gained)"
 
 
+def check_budget(record: Record, baselines: Iterable[Baseline]) -> None:
+    """Refuse a record whose accepted changes add up beyond its budget. Raises: BaselineError."""
+    problem = next(filter(None, (beyond_budget(record, baseline.history) for baseline in baselines)), "")
+    if problem:
+        case_id = record.case.id
+        raise BaselineError(
+            f"{case_id}: {problem}; find what was lost, or begin anew: "
+            f"harness baseline accept RUN --case {case_id} --new-budget --reason TEXT"
+        )
+
+
+def has_waived(record: Record) -> bool:
+    """Tell whether a record failed where a waiver takes it."""
+    return any(verdict.waived for verdict in record.verdicts)
+
+
 def failed_against_baseline(record: Record) -> bool:
     """Tell whether a record failed, and by nothing but the gates that read a baseline."""
     failing = {verdict.gate for verdict in record.verdicts if verdict.is_failure}
@@ -331,13 +386,13 @@ def _check_acceptable(record: Record, *, is_named: bool) -> None:
     if not is_measured(record):
         raise BaselineError(f"{record.case.id} ended in {record.status} ({record.reason}); there is nothing to accept")
     against_stored = baseline_gates()
-    others = [v for v in record.verdicts if v.is_failure and v.gate not in against_stored]
+    others = [v for v in record.verdicts if (v.is_failure or v.waived) and v.gate not in against_stored]
     if others:
         raise BaselineError(
             f"{record.case.id} failed gate {others[0].gate} ({others[0].message}); a baseline cannot excuse that, "
             "change the tolerance or fix the case"
         )
-    worse = next((v for v in record.verdicts if v.is_failure), None)
+    worse = next((v for v in record.verdicts if v.is_failure or v.waived), None)
     if worse is not None and not is_named:
         raise BaselineError(
             f"{record.case.id} failed gate {worse.gate} ({worse.message}); to accept that, name it: "

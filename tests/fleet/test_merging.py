@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import DataError
-from harness.fleet.header import merged_header
+from harness.fleet.header import _worst_drill, merged_header
 from harness.fleet.merging import merge_shards
 from harness.gates import JudgeOptions, judge_records, list_gates
-from harness.records import Outcome, PackedArray, ShardOrigin, Status
+from harness.records import FireDrill, Outcome, PackedArray, ShardOrigin, Status
 from harness.specs import Precision
 
 OPTIONS = JudgeOptions()
@@ -270,3 +270,20 @@ def test_a_merged_record_says_where_it_is_from():
     assert isinstance(record.shard, ShardOrigin)
     assert record.shard.host == "node"
     assert isinstance(record.accuracy.margins, PackedArray)
+
+
+@pytest.mark.parametrize(
+    ("kept", "told"),
+    [
+        (("green", "green"), "green"),
+        (("green", "red"), "red"),
+        (("green", None), None),
+    ],
+)
+def test_a_merged_night_tells_the_drill_that_proves_least(kept, told):
+    drills = {
+        "green": FireDrill(at="2026-12-01", version="1", n_plants=2, n_red=2),
+        "red": FireDrill(at="2026-12-01", version="1", n_plants=2, n_red=1, missed=("x",)),
+        None: None,
+    }
+    assert _worst_drill([drills[name] for name in kept]) == drills[told]

@@ -74,6 +74,12 @@ def test_every_shell_step_runs_and_its_words_are_ones_we_take(system, name, text
             assert re.fullmatch(r"install nn-engine-harness\[(cpu|trt)\]", " ".join(words))
 
 
+def test_every_system_drills_before_each_run():
+    runs = [(name, text) for _, name, text in shell_steps() if "harness run" in text]
+    drills = [text.endswith("run -m fire_drill") for _, text in runs]
+    assert drills == [True, False] * 5, runs  # two jobs of GitHub, two of GitLab, one of Jenkins
+
+
 def test_the_github_workflow_has_the_form_of_one():
     workflow = github()
     assert set(workflow) == {"name", "on", "permissions", "env", "jobs"}

@@ -22,6 +22,7 @@ from harness.store.baseline_files import (
     samples_from_record,
     text_from_baseline,
     times_from_record,
+    with_history,
 )
 from harness.store.baselines import (
     BaselineStore,
@@ -65,7 +66,8 @@ def test_a_baseline_survives_the_disk(store):
     assert path.relative_to(store.root).parts == ("predictions", "strokes-test", "cpu", "lenet5-ort-fp32.json")
     times = store.times_path(record).relative_to(store.root)
     assert times.parts == ("times", "test-cpu-avx512_vnni-2-cpus", "lenet5-ort-fp32.json")
-    assert store.load_all() == (predictions_from_record(record, **BY), times_from_record(record, **BY))
+    made = (predictions_from_record(record, **BY), times_from_record(record, **BY))
+    assert store.load_all() == tuple(with_history(baseline, None) for baseline in made)
     subject = store.load(record)
     assert (subject.scores.hits == record.accuracy.hits()).all()
     assert (subject.scores.wrong_predictions[:75] == record.accuracy.predictions.array()[:75]).all()
@@ -355,7 +357,7 @@ def test_metrics_are_a_part_of_their_own_and_keep_every_sample(store):
     path = written(store, record)
     assert path.relative_to(store.root).parts == ("samples", "mine-test", "cpu-avx512_vnni-w8", "lenet5-ort-int8.json")
     (baseline,) = store.load_all()
-    assert baseline == samples_from_record(record, **BY)
+    assert baseline == with_history(samples_from_record(record, **BY), None)
     assert store.load(record).samples.metrics == scores.metrics
     assert "top-1 99.00 % of mine/test" in line_from_baseline(baseline)
     assert "200 samples of mine/test [ffffffff], task classification" in text_from_baseline(baseline)
