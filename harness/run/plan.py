@@ -47,19 +47,26 @@ class Plan:
 
 
 def plan_run(
-    options: HarnessOptions, *, models_dir: Path | None = None, probe: bool = True, progress: Progress = no_progress
+    options: HarnessOptions,
+    *,
+    models_dir: Path | None = None,
+    probe: bool = True,
+    progress: Progress = no_progress,
+    is_scored: bool = True,
 ) -> Plan:
     """Choose backends, models and cases.
 
     `models_dir`: whose models a run without --model takes (default: that of the options' root, or the bundled ones);
     `probe=False` (for listing tests) trusts that a backend whose modules are installed can run, and that the images are
-    there; `progress`: of their download.
+    there; `progress`: of their download; `is_scored=False`: every model is only timed, on noise.
     Raises: ConfigError for unknown names; BackendUnavailable for a backend asked for by name that cannot run.
     """
     models_dir = models_dir or models_dir_of(options)
     usable, unusable = choose_backends(options, probe=probe)
     check_recipes(options)
     models = choose_models(options, models_dir)
+    if not is_scored:
+        models = {name: replace(model, timing_only=True) for name, model in models.items()}
     options.check_settings(tuple(models.values()))
     if probe:
         check_data(options, models.values(), progress)
