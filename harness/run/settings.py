@@ -11,7 +11,7 @@ import platformdirs
 
 from harness.machine.environment import collect_environment, cpu_model
 from harness.options.values import HarnessOptions
-from harness.protocols import Progress
+from harness.protocols import Progress, no_progress
 from harness.records import CPU, Environment
 from harness.run.case_worker import WorkerSettings
 from harness.run.plan import Plan
@@ -34,6 +34,11 @@ def worker_settings(options: HarnessOptions, folder: Path, progress: Callable[[s
         limits=options.limits,
         progress=progress,
     )
+
+
+def quiet_settings(options: HarnessOptions, folder: Path) -> WorkerSettings:
+    """Return how workers are started that show no progress."""
+    return worker_settings(options, folder, lambda _: no_progress)
 
 
 class Environments:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 
-from harness.errors import Unsupported
 from harness.machine.turns import turn_on
 from harness.measure.latency import measure_latencies
 from harness.protocols import Progress, no_progress
@@ -67,9 +66,7 @@ def time_alone(request: CaseRequest, settings: WorkerSettings, *, with_layers: b
     """
     worker = CaseWorker(request, name=request.case.id, settings=settings)
     try:
-        prepared = worker.call("prepare", Prepared, no_progress)
-        if not prepared.support.supported:
-            raise Unsupported(f"{request.case.id}: {prepared.support.reason}")
+        worker.prepare()
         latencies = time_case(worker, no_progress)
         return Alone(
             latencies=latencies, layers=worker.call("layers", LayerReport, no_progress) if with_layers else None

@@ -8,13 +8,11 @@ from pathlib import Path
 
 from harness.errors import ConfigError, HarnessError, Unsupported
 from harness.options.values import HarnessOptions
-from harness.protocols import no_progress
 from harness.records import Latency
 from harness.report.alone import TimedCase
-from harness.run.case_worker import WorkerSettings
 from harness.run.cases import case_request
 from harness.run.plan import Plan, plan_run
-from harness.run.settings import worker_settings
+from harness.run.settings import quiet_settings
 from harness.run.timing import Alone, time_alone
 from harness.specs import Case, InputsAsked, Precision, TimingPlan
 
@@ -84,11 +82,7 @@ def time_cases(plan: Plan, options: HarnessOptions, told: Callable[[str], None])
 
 def _alone(case: Case, plan: Plan, options: HarnessOptions, folder: Path, *, with_layers: bool = False) -> Alone:
     request = case_request(case, plan.models[case.model], options)
-    return time_alone(request, _settings(options, folder), with_layers=with_layers)
-
-
-def _settings(options: HarnessOptions, folder: Path) -> WorkerSettings:
-    return worker_settings(options, folder, lambda _: no_progress)
+    return time_alone(request, quiet_settings(options, folder), with_layers=with_layers)
 
 
 def _without_name(error: HarnessError, case: Case) -> str:

@@ -15,12 +15,14 @@ from harness.errors import ConfigError, HarnessError
 from harness.protocols import Progress
 from harness.records import Availability, EngineFacts
 from harness.specs import ModelSpec
-from harness.worker.measuring import MEASUREMENTS
+from harness.worker.measuring import MEASUREMENTS, exported
 from harness.worker.opening import OpenCase
 from harness.worker.probing import facts_of, inspected, needs_of, origin_of, probed
 from harness.worker.requests import (
     BackendNeeds,
     CaseRequest,
+    Exported,
+    ExportRequest,
     ModuleOrigin,
     OnnxQuestion,
     Prepared,
@@ -95,6 +97,10 @@ class Service:
             raise ConfigError(f"{request.case.case.id} has no timers in this worker")
         return self._arms.step(request)
 
+    def export(self, request: ExportRequest, progress: Progress) -> Exported:
+        """Write the engine of the open case to a file."""
+        return exported(self._opened(request.case), request.path)
+
     def facts(self, request: CaseRequest, progress: Progress) -> EngineFacts:
         """Say what the open case's engine has noted by now."""
         return facts_of(self._opened(request))
@@ -123,6 +129,7 @@ ARGUMENTS: dict[str, Any] = {  # all others take a CaseRequest
     "origins": tuple[str, ...],
     "inspect_model": OnnxQuestion,
     "open_timers": TimersRequest,
+    "export": ExportRequest,
     "time_step": StepRequest,
 }
 

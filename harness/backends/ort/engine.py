@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from types import TracebackType
 
 from harness.backends._cpu import check_timer_request
@@ -20,7 +21,7 @@ from harness.specs import BuildOptions
 
 
 class OrtEngine:
-    """One session. Implements `protocols.Engine`, `RunsTensors` and `RunsConcurrently`."""
+    """One session. Implements `protocols.Engine`, `RunsTensors`, `RunsConcurrently` and `ExportsEngine`."""
 
     concurrency = "threads over one session"
 
@@ -96,6 +97,11 @@ class OrtEngine:
     def layers(self) -> tuple[Layer, ...]:
         """Return the kernels that ran and their median times, from a profiled session of its own."""
         return self._opened.layers(profile_feeds(self.inputs, self._tensors, self._profile_batch), self._nodes)
+
+    def export(self, path: Path) -> int | None:
+        """Write the optimized model, .ort or .onnx; see `protocols.ExportsEngine`. Raises: BuildError."""
+        self._opened.export(path)
+        return self.input.shape[0] if self._tensors is None else None
 
     def close(self) -> None:
         """Free the session; a second call does nothing."""
