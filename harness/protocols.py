@@ -303,6 +303,17 @@ class ExportsEngine(Protocol):
 
 
 @runtime_checkable
+class TakesOperators(Protocol):
+    """What a backend may offer beside `Backend`: operators of domains that no runtime has, from libraries."""
+
+    library_flag: str  # by which a library is given
+
+    def has_operators(self, options: BuildOptions) -> bool:
+        """Tell whether there may be any: libraries were given, or it brings operators of other domains along."""
+        ...
+
+
+@runtime_checkable
 class TimedAfresh(Protocol):
     """What a backend may offer beside `Backend`: the word that what its process did before changes its times."""
 

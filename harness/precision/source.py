@@ -5,13 +5,24 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from harness.errors import DataError
+from harness.errors import DataError, Unsupported
 from harness.models.onnx_graph import load_model, quantized_nodes
+from harness.models.tensors import foreign_operators_of
 from harness.specs import ModelSpec
 from harness.store.cache import ContentCache
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+
+
+def check_own_operators(spec: ModelSpec, recipe: str) -> None:
+    """Refuse to convert a file with operators of domains that no runtime has. Raises: Unsupported, naming them."""
+    if foreign := foreign_operators_of(spec.onnx_path):
+        told = ", ".join(f"{operator} of domain {domain}" for domain, operator in foreign.items())
+        raise Unsupported(
+            f"model {spec.name}: recipe {recipe} cannot convert it: what types {told} takes is not in the file; "
+            "it runs as it is, in fp32"
+        )
 
 
 def scored_source(spec: ModelSpec, *, source_sha256: str, cache_dir: str) -> tuple[ModelSpec, str]:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from harness.errors import BuildError, ConfigError, DataError, Unsupported
 from harness.models.formats import ONNX, OPENVINO_IR, file_digest, model_format
-from harness.protocols import Backend, Engine, LoadsEngines
+from harness.models.tensors import foreign_operators_of
+from harness.protocols import Backend, Engine, LoadsEngines, TakesOperators
 from harness.records import Artifact, EngineFile, Support
 from harness.specs import BuildOptions
 from harness.worker.requests import CaseRequest
@@ -27,9 +28,28 @@ def check_format(request: CaseRequest, backend: Backend) -> None:
     """Refuse a model whose file the backend does not read; an engine is met when it is loaded. Raises: Unsupported."""
     if request.model.engine is not None:
         return
+    check_operators(request, backend)
     found, reads = model_format(request.model.onnx_path), getattr(backend, "reads", (ONNX,))
     if found not in reads:
         raise Unsupported(f"{backend.name} reads {' and '.join(reads)}; model {request.model.name} is {found}")
+
+
+def check_operators(request: CaseRequest, backend: Backend) -> None:
+    """Refuse operators of domains that no runtime has where no library has them either.
+
+    Raises: Unsupported for a backend that takes none; BuildError, with its flag, where none was given to one that does.
+    """
+    model = request.model
+    if not model.is_onnx or not Path(model.onnx_path).is_file():  # one that is gone is met when it is prepared
+        return
+    takes = backend if isinstance(backend, TakesOperators) else None
+    if takes is not None and takes.has_operators(request.build):
+        return
+    for domain, operator in foreign_operators_of(model.onnx_path).items():
+        named = f"{request.case.id}: {backend.name} has no operators of domain {domain}, as {operator}"
+        if takes is None:
+            raise Unsupported(f"{named}, and takes no library of them")
+        raise BuildError(f"{named}; give the library that has them: {takes.library_flag}=LIB")
 
 
 def artifact_of_engine(request: CaseRequest) -> Artifact:

@@ -21,7 +21,7 @@ from harness.backends._cpu import (
 from harness.backends._traits import Traits, takes_files
 from harness.backends.openvino.compiled import DEVICE, CompiledModels, ImportedModels, check_operators, core_with
 from harness.backends.openvino.engine import OpenvinoEngine
-from harness.backends.openvino.options import NAME, OpenvinoOptions
+from harness.backends.openvino.options import LIBRARY_FLAG, NAME, OpenvinoOptions
 from harness.models.formats import ONNX, OPENVINO_IR, model_format
 from harness.models.onnx_graph import NO_NODES, NodeIndex, index_nodes
 from harness.protocols import CalibrationSet
@@ -36,6 +36,7 @@ class OpenvinoBackend:
 
     name = NAME
     install_hint = INSTALL_HINT
+    library_flag = LIBRARY_FLAG
     required_modules = ("openvino", "onnx")
     reads = (ONNX, OPENVINO_IR)
     traits = Traits(
@@ -80,6 +81,10 @@ class OpenvinoBackend:
     def supports(self, case: Case) -> Support:
         """Say whether the case can run; whether the device is there is met by `build`."""
         return support_on_cpu(replace(case, device=CPU) if self.takes_device(case.device) else case, NAME)
+
+    def has_operators(self, options: BuildOptions) -> bool:
+        """Tell whether libraries of operators were given; see `protocols.TakesOperators`."""
+        return bool(OpenvinoOptions.of(options.settings).extensions)
 
     def build(
         self,

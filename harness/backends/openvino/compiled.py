@@ -44,6 +44,7 @@ class CompiledModels:
         }
         if is_cpu_alone(device):  # others know no threads
             self.config |= {"INFERENCE_NUM_THREADS": options.num_threads, **own.of_cpu()}
+        self.extensions = own.extensions
         self.core: Any = core_with(self.ov, own.extensions)
         self.tensors = options.tensors
         self._compiled: dict[int | None, Any] = {}  # batch size -> model; None is the dynamic one

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from harness.backends._inputs import files_in_words
 from harness.backends.openvino.compiled import DEVICE, CompiledModels
 from harness.errors import BuildError
 from harness.records import EngineFacts
@@ -40,7 +41,12 @@ def facts_of_models(models: CompiledModels, sizes: tuple[int, ...], build_ns: in
     return EngineFacts(
         build_ns=build_ns,
         engine_bytes=_exported_bytes(models, sizes[0]),
-        options={"device": models.device, **read, "OPTIMIZATION_CAPABILITIES": " ".join(capabilities)},
+        options={
+            "device": models.device,
+            "extensions": files_in_words(models.extensions),
+            **read,
+            "OPTIMIZATION_CAPABILITIES": " ".join(capabilities),
+        },
         versions={"openvino": str(models.ov.__version__).partition("-")[0]},
         notes=tuple(notes),
     )

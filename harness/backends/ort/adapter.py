@@ -18,8 +18,8 @@ from harness.backends._cpu import (
 )
 from harness.backends._traits import Traits, takes_files
 from harness.backends.ort.engine import OrtEngine
-from harness.backends.ort.opened import ORT_SUFFIX, PROVIDER
-from harness.backends.ort.runtime import bf16_refusal
+from harness.backends.ort.options import LIBRARY_FLAG, OrtOptions
+from harness.backends.ort.runtime import ORT_SUFFIX, PROVIDER, bf16_refusal
 from harness.machine.cpu import has_dot_product, int8_isa
 from harness.models.onnx_graph import NO_NODES, index_nodes, load_model
 from harness.protocols import CalibrationSet
@@ -31,6 +31,7 @@ class OrtBackend:
     """Builds ONNX Runtime sessions on the CPU. Implements `protocols.Backend` and `protocols.LoadsEngines`."""
 
     install_hint = INSTALL_HINT
+    library_flag = LIBRARY_FLAG
     required_modules = ("onnxruntime", "onnx")
     traits = Traits(
         runtime="ONNX Runtime, CPU provider",
@@ -74,6 +75,10 @@ class OrtBackend:
         if case.precision is Precision.BF16 and (reason := bf16_refusal(case.recipe, PROVIDER)):
             return Support(supported=False, reason=reason)
         return support_on_cpu(case, self.name)
+
+    def has_operators(self, options: BuildOptions) -> bool:
+        """Tell whether libraries of operators were given; see `protocols.TakesOperators`."""
+        return bool(OrtOptions.of(options.settings).custom_ops)
 
     def build(
         self,

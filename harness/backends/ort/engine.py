@@ -12,7 +12,7 @@ from harness.backends._cpu import check_timer_request
 from harness.backends._inputs import check_images, check_output_shape, kept_outputs, profile_feeds
 from harness.backends.ort.opened import OpenSession
 from harness.backends.ort.options import OrtOptions
-from harness.backends.ort.runtime import check_classifier
+from harness.backends.ort.runtime import check_classifier, libraries_in_words
 from harness.machine.clocks import BoundContext, HostTimer, outputs_of
 from harness.models.onnx_graph import NodeIndex
 from harness.protocols import Images, Outputs, Tensors, Timer
@@ -37,13 +37,14 @@ class OrtEngine:
     ) -> None:
         self._label, self._nodes, self._tensors = label, nodes, options.tensors
         self._profile_batch = max(batch_sizes)
+        libraries = OrtOptions.of(options.settings).custom_ops
         started = time.perf_counter_ns()
         self._opened = OpenSession(
             artifact,
             label=label,
             num_threads=options.num_threads,
             config=session_config,
-            libraries=OrtOptions.of(options.settings).custom_ops,
+            libraries=libraries,
         )
         build_ns = time.perf_counter_ns() - started
         self.inputs, self.outputs = self._opened.inputs, self._opened.outputs
@@ -53,7 +54,7 @@ class OrtEngine:
         self.facts = EngineFacts(
             build_ns=build_ns,
             engine_bytes=os.path.getsize(artifact.onnx_path),
-            options=self._opened.read_back(),
+            options={**self._opened.read_back(), **libraries_in_words(libraries)},
             versions={"onnxruntime": self._opened.version},
             notes=("engine size is that of the ONNX file: ONNX Runtime keeps no other form on disk",),
         )

@@ -15,14 +15,18 @@ from numpy.typing import NDArray
 from harness.backends._cpu import import_runtime, n_profile_runs
 from harness.backends._inputs import check_feeds, check_same_outputs
 from harness.backends.ort.profile import layers_from_profile
-from harness.backends.ort.runtime import all_tensors, register_libraries, session_error, vendor_errors
+from harness.backends.ort.runtime import (
+    ORT_SUFFIX,
+    PROVIDER,
+    all_tensors,
+    register_libraries,
+    session_error,
+    vendor_errors,
+)
 from harness.errors import BuildError, MeasurementError
 from harness.models.onnx_graph import NodeIndex, load_model, one_line
 from harness.protocols import Tensors
 from harness.records import Artifact, Layer
-
-PROVIDER = "CPUExecutionProvider"
-ORT_SUFFIX = ".ort"  # of its own format, which is optimized already
 
 
 class OpenSession:
