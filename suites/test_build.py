@@ -6,6 +6,6 @@ pytestmark = pytest.mark.build
 
 
 def test_build(case_run):
-    prepared = case_run.prepare()
-    is_given = case_run.model.engine is not None
-    assert (prepared.engine.load_ns if is_given else prepared.engine.build_ns) > 0
+    engine = case_run.prepare().engine
+    is_loaded = case_run.model.engine is not None and engine.load_ns is not None
+    assert (engine.load_ns if is_loaded else engine.build_ns) > 0

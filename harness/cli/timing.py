@@ -14,6 +14,7 @@ from harness.cli.runs import one_line_errors
 from harness.cli.words import names_and_options
 from harness.errors import ConfigError
 from harness.report.alone import lines_of_times
+from harness.report.terminal import wrapped
 from harness.run.timing_alone import plan_alone, time_cases
 
 # Fields of a run that mean nothing where nothing is scored, judged or kept.
@@ -40,14 +41,15 @@ def time_command(
     names, typed = names_and_options(
         words, root=Path.cwd(), meaningless=MEANINGLESS, where="where a model is only timed"
     )
-    if not names:
+    if not names and not typed.engines:
         raise ConfigError("MODEL: give an ONNX file, a card, or a bundled model's name")
     # Seeded inputs, whatever data set harness.toml names.
     options = replace(typed, models=tuple(names), named=typed.named - {"data.name"})
     plan = plan_alone(options)
     found = time_cases(plan, options, _told if sys.stderr.isatty() else lambda name: None)
     width = shutil.get_terminal_size((80, 24)).columns
-    for line in (*lines_of_times(found, color=sys.stdout.isatty(), width=width), *plan.lines_left_out()):
+    left_out = [part for line in plan.lines_left_out() for part in wrapped(line, width)]
+    for line in (*lines_of_times(found, color=sys.stdout.isatty(), width=width), *left_out):
         typer.echo(line)
     if any(one.error for one in found) or not any(one.latencies for one in found):
         raise typer.Exit(1)

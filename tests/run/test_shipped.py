@@ -106,6 +106,28 @@ def test_an_exported_engine_gives_the_same_outputs_bit_by_bit(tmp_path, backend,
     assert layers
 
 
+def test_openvino_ir_is_compiled_as_it_is(tmp_path):
+    openvino = pytest.importorskip("openvino")
+    request = request_of(load_card(MODELS / "mlp.toml"), "openvino", tmp_path)
+    path = tmp_path / "mine.blob"
+    expected = export_to(request, path)
+    read = openvino.Core().read_model(str(MODELS / "mlp.onnx"))
+    openvino.save_model(read, str(tmp_path / "mine.xml"), compress_to_fp16=False)
+    card = path.with_suffix(".toml")
+    kept = [line for line in card.read_text().splitlines() if not line.startswith("sha256")]
+    card.write_text("\n".join(kept).replace("mine.blob", "mine.xml"))
+    model = load_engine(tmp_path / "mine.xml")
+    case = OpenCase(request_of(model, "openvino", tmp_path))
+    try:
+        assert case.prepare().artifact.source_sha256 == model.sha256
+        assert case.engine.run(feeds_of(request))["probabilities"].tobytes() == expected["probabilities"].tobytes()
+    finally:
+        case.close()
+    (tmp_path / "mine.bin").unlink()
+    with pytest.raises(DataError, match="do not lie beside it"):
+        load_engine(tmp_path / "mine.xml")
+
+
 def test_a_backend_without_engine_files_gives_the_prepared_model(tmp_path):
     pytest.importorskip("onnxruntime")
     case = OpenCase(request_of(load_card(MODELS / "mlp.toml"), "ort", tmp_path))
@@ -145,6 +167,23 @@ def test_the_command_writes_what_a_run_takes_back(pytester, monkeypatch):
     again = CliRunner().invoke(app, ["export", "mlp-ort-fp32", "-o", str(path.with_suffix(".onnx")), "--model=mlp"])
     assert again.exit_code == 2
     assert "is the card of another file" in again.output
+
+
+def test_an_engine_of_any_graph_is_timed_and_compared_with_nothing(pytester):
+    pytest.importorskip("openvino")
+    root = pytest.importorskip("harness").__path__[0].rpartition("/")[0]
+    (pytester.path / "suites").symlink_to(f"{root}/suites", target_is_directory=True)
+    pytester.makeconftest('pytest_plugins = ("harness.plugin",)')
+    pytester.makeini("[pytest]\naddopts = -p no:cacheprovider --import-mode=importlib --timing-rounds=6")
+    model = graph_spec(write_net(pytester.path, "text"), shapes=(("ids", (1, 7)), ("mask", (1, 7))))
+    path = pytester.path / "mine.blob"
+    export_to(request_of(model, "openvino", pytester.path, size=1), path)
+    result = pytester.runpytest_inprocess("suites/", f"--engine={path}", "--backend=openvino", "--score-images=8")
+    assert result.ret == 0, result.stdout.str()
+    (record,) = load_run(pytester.path / "reports" / "latest")[1]
+    assert record.invariance
+    assert record.valid_latencies
+    assert not record.tensor_drifts
 
 
 def shipped(tmp_path, text, name="net.blob"):
