@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol, runtime_checkable
 
@@ -286,6 +287,29 @@ class LoadsEngines(Protocol):
 
         Raises: BuildError where the runtime refuses it, with what it needs; BackendUnavailable.
         """
+        ...
+
+
+@runtime_checkable
+class ExportsEngine(Protocol):
+    """What an engine may offer beside `Engine`: to be written to a file that its backend loads."""
+
+    def export(self, path: Path) -> int | None:
+        """Write it and return the only batch size that the file takes [images], None where that is free.
+
+        Raises: BuildError, where its runtime writes none.
+        """
+        ...
+
+
+@runtime_checkable
+class TakesOperators(Protocol):
+    """What a backend may offer beside `Backend`: operators of domains that no runtime has, from libraries."""
+
+    library_flag: str  # by which a library is given
+
+    def has_operators(self, options: BuildOptions) -> bool:
+        """Tell whether there may be any: libraries were given, or it brings operators of other domains along."""
         ...
 
 

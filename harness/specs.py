@@ -17,7 +17,7 @@ from harness.errors import ConfigError
 T = TypeVar("T")
 DEFAULT_INT8_RECIPE = "qdq-minmax"
 DEFAULT_RECIPES = {"fp32": "none", "fp16": "cast", "bf16": "cast", "int8": DEFAULT_INT8_RECIPE}
-GIVEN_RECIPE = "given"  # INT8 of a file that was quantized before it came: nothing is converted
+GIVEN_RECIPE = "given"  # of a file that was quantized or built before it came: nothing is converted
 BF16_RUNTIME_RECIPE = "runtime"  # BF16 without a file of its own: the runtime is told to compute in it
 RAW_TASK = "raw"  # outputs without a meaning: they are compared, never scored
 IR_SUFFIX = ".xml"  # of OpenVINO IR
@@ -265,6 +265,15 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShippedEngine:
+    """What the card of an engine that was built elsewhere says of it."""
+
+    backend: str
+    precision: Precision
+    runtime: str = ""  # that built it, with its version, as text: "TensorRT 10.13.3"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
     """A model and everything that silently ruins its accuracy when wrong.
 
@@ -295,6 +304,7 @@ class ModelSpec:
     tensors: ModelTensors | None = None  # of a model of any graph; None: an image classifier
     graph: InputsAsked | None = None  # what a card says of the inputs of any graph: its file is still to be read
     task_settings: dict[str, object] = field(default_factory=dict)  # how outputs are read: a card's [task]
+    engine: ShippedEngine | None = None  # its file is a built engine: one case, nothing is converted or built
     is_quantized: bool = False  # its file holds quantized operators: it runs as INT8, as given, and in nothing else
     trained_on: tuple[ImageRange, ...] = ()
     floors: dict[str, float] = field(default_factory=dict)  # data set -> lowest top-1 of FP32 [fraction]
@@ -330,8 +340,8 @@ class ModelSpec:
 
     @property
     def is_onnx(self) -> bool:
-        """Tell whether its file is ONNX, which every backend reads, and not OpenVINO IR."""
-        return not self.onnx_path.endswith(IR_SUFFIX)
+        """Tell whether its file is ONNX, which every backend reads, and neither OpenVINO IR nor a built engine."""
+        return self.engine is None and not self.onnx_path.endswith(IR_SUFFIX)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -88,7 +88,12 @@ def test_every_command_line_of_harness_is_one_it_takes(page):
     from harness.options.table import all_rows
 
     commands = harness_commands()
-    for name in ("harness ab", "harness calibrate"):  # they take the options of a run too
+    for name in (
+        "harness ab",
+        "harness calibrate",
+        "harness time",
+        "harness export",
+    ):  # they take the options of a run too
         commands[name] |= {row.flag for row in all_rows()}
     for line in re.findall(r"^ {4}(harness .*)$", page.read_text(), re.MULTILINE):
         words = line.partition("#")[0]

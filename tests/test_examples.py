@@ -98,3 +98,59 @@ def test_the_notebook_runs_on_two_runs(call, tmp_path):
     assert code == 0, told
     assert "nothing worse" in told
     assert re.search(r"^mlp on ort, batch 1: [\d.]+ us$", told, re.MULTILINE)
+
+
+@pytest.fixture
+def example(call, tmp_path):
+    """Return a function that makes an example in an empty folder and runs the suites on it; it returns the record."""
+
+    def run(name, *words):
+        folder = ROOT / "examples" / name
+        for card in folder.glob("*.toml"):
+            (tmp_path / card.name).write_bytes(card.read_bytes())
+        code, told = call(str(folder / "make.py"))
+        assert code == 0, told
+        suites = (
+            "-m",
+            "pytest",
+            str(ROOT / "suites"),
+            "-p",
+            "no:cacheprovider",
+            f"--report-dir={tmp_path / 'reports'}",
+        )
+        code, told = call(*suites, "--backend=ort", "--precision=fp32", *words)
+        assert code == 0, told
+        (record,) = load_run(tmp_path / "reports" / "latest")[1]
+        return record
+
+    return run
+
+
+def told_in_readme(name):
+    """Return the options of a run that an example's README names, but for those that say what is run."""
+    text = (ROOT / "examples" / name / "README.md").read_text()
+    (line,) = re.findall(r"^    harness run (.+)$", text, re.MULTILINE)
+    return line.split()
+
+
+def test_the_text_model_takes_two_inputs_of_whole_numbers(example):
+    record = example("text_model", *told_in_readme("text_model"), "-m", "accuracy")
+    assert record.samples.n_samples == 300
+    assert record.samples.leading.name == "top-1"
+    assert 0.75 < record.samples.leading.value < 0.95
+
+
+def test_the_recognizer_is_scored_by_its_character_error_rate(example):
+    pytest.importorskip("PIL", reason="needs Pillow")
+    record = example("ocr", *told_in_readme("ocr"), "-m", "accuracy")
+    assert record.samples.n_samples == 90
+    assert record.samples.leading.name == "CER"
+    assert 0 < record.samples.leading.value < 0.03
+
+
+def test_the_folder_of_pictures_is_classified(example):
+    pytest.importorskip("PIL", reason="needs Pillow")
+    record = example("image_folder", *told_in_readme("image_folder"), "-m", "accuracy")
+    assert record.accuracy.n_images == 120
+    assert record.accuracy.top1 > 0.95
+    assert record.accuracy.n_trained_on == 0

@@ -11,8 +11,9 @@ from harness.errors import BackendUnavailable, BuildError, ConfigError
 from harness.machine.cpu import int8_isa, int8_weight_bits
 from harness.models.onnx_graph import check_scales, load_model, one_line
 from harness.precision import find_recipe
-from harness.records import CPU, Artifact, Availability, Support
+from harness.records import CPU, Artifact, Availability, EngineFile, Support
 from harness.specs import Case
+from harness.store.cache import sha256_of_file
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -50,6 +51,16 @@ def checked_model(artifact: Artifact, backend: str, device: str) -> ModelProto:
     model = load_model(artifact.onnx_path)
     check_scales(model, artifact.onnx_path)
     return model
+
+
+def check_engine_file(file: EngineFile, model: str) -> None:
+    """Refuse an engine that is gone, or is not the one that was named. Raises: BuildError."""
+    try:
+        found = sha256_of_file(Path(file.path))
+    except OSError as error:
+        raise BuildError(f"{model}: engine {file.path} cannot be read ({error.strerror})") from error
+    if found != file.sha256:
+        raise BuildError(f"{model}: engine {file.path} is not the one of sha256 {file.sha256[:16]}")
 
 
 def check_device(backend: str, device: str) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,9 @@ from harness.models.feeds import seeded_feeds
 from harness.protocols import Engine, Images, RunsTensors, Tensors
 from harness.records import TensorSpec
 from harness.specs import ModelTensors
+from harness.store.cache import sha256_of_file
+
+DIGEST_CHARACTERS = 16  # of a sha256, as told to a reader
 
 
 def check_images(images: Images, tensor: TensorSpec, engine: str) -> None:
@@ -53,6 +57,11 @@ def check_feeds(feeds: Tensors, inputs: Sequence[TensorSpec], engine: str) -> No
             )
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise MeasurementError(f"{engine}: input {tensor.name} holds NaN or Inf; fix the data or their preparation")
+
+
+def files_in_words(paths: Iterable[str]) -> str:
+    """Return files that shape an engine by name and content, so that a verdict names one that changed."""
+    return ", ".join(f"{Path(path).name} {sha256_of_file(Path(path))[:DIGEST_CHARACTERS]}" for path in paths) or "none"
 
 
 def check_same_outputs(found: Tensors, expected: Tensors, engine: str) -> None:

@@ -19,15 +19,30 @@ def options_of_words(words: list[str], *, root: Path, meaningless: Collection[st
     `meaningless`: fields that mean nothing `where` they were typed. Raises: ConfigError for such a word, or for one
     that is no option.
     """
+    names, options = names_and_options(words, root=root, meaningless=meaningless, where=where)
+    if names:
+        raise _unknown(names[0])
+    return options
+
+
+def names_and_options(
+    words: list[str], *, root: Path, meaningless: Collection[str], where: str
+) -> tuple[list[str], HarnessOptions]:
+    """Return the words that are no options, in order, and the options as `options_of_words`. Raises: as that."""
     parser = _Parser(add_help=False, allow_abbrev=False)
     add_options(parser.add_argument)
     typed, others = parser.parse_known_args(words)
-    if others:
-        raise ConfigError(f"{others[0]}: no option of a run; docs/options.md has them")
+    unknown = [word for word in others if word.startswith("-")]
+    if unknown:
+        raise _unknown(unknown[0])
     for row in all_rows():
         if not row.group and row.field in meaningless and getattr(typed, row.dest, None) is not None:
             raise ConfigError(f"{row.flag} means nothing {where}; leave it out")
-    return options_from_namespace(typed, root=root)
+    return others, options_from_namespace(typed, root=root)
+
+
+def _unknown(word: str) -> ConfigError:
+    return ConfigError(f"{word}: no option of a run; docs/options.md has them")
 
 
 class _Parser(argparse.ArgumentParser):

@@ -28,7 +28,8 @@ from harness.errors import DataError
 from harness.protocols import IMAGE, Sample, SampleSet
 
 FILE_COLUMNS = ("file", "filename", "file_name", "image", "path")
-LABEL_COLUMNS = ("label", "class", "target", "category", "text")
+TEXT_COLUMN = "text"
+LABEL_COLUMNS = ("label", "class", "target", "category", TEXT_COLUMN)
 PIXEL = re.compile(r"pixel[0-9]+\Z")
 FLOAT = re.compile(r"[-+]?[0-9]*\.?[0-9]+([eE][-+]?[0-9]+)?\Z")
 MAX_LIST_BYTES = 1 << 30
@@ -40,6 +41,7 @@ Target = int | float | str
 class _Row(NamedTuple):
     file: str
     target: str
+    is_text: bool  # "007" is no number there
 
 
 class ImageList:
@@ -56,6 +58,7 @@ class ImageList:
         self.name, self.split, self._folder = str(path), WHOLE, path.parent
         self._files = [path_below(path.parent, row.file, source=path) for row in rows]
         self._names = [row.target for row in rows]
+        self._is_text = rows[0].is_text
         self.n_samples = len(rows)
         listed = read_classes(path.parent)
         if all(map(FLOAT.match, self._names)) and not all(map(NUMBER.match, self._names)):
@@ -71,7 +74,7 @@ class ImageList:
         return Sample(
             id=file.relative_to(self._folder).as_posix(),
             inputs={IMAGE: read_image(file)},
-            target=_target(self._names[index]),
+            target=self._names[index] if self._is_text else _target(self._names[index]),
         )
 
 
@@ -155,14 +158,15 @@ def _csv_rows(path: Path) -> list[_Row]:
     if not lines:
         raise DataError(f"{path}: is empty; expected a header and a row for each image")
     header = [name.strip() for name in lines[0]]
-    file, label = (header.index(name) for name in _columns(header, path))
+    names = _columns(header, path)
+    file, label = map(header.index, names)
     rows = []
     for number, line in enumerate(lines[1:], start=2):
         if not line:
             continue
         if len(line) != len(header):
             raise DataError(f"{path}: line {number} has {len(line)} values, the header {len(header)}")
-        rows.append(_Row(line[file].strip(), line[label].strip()))
+        rows.append(_Row(line[file].strip(), line[label].strip(), names[1] == TEXT_COLUMN))
     return rows
 
 
@@ -181,7 +185,7 @@ def _json_rows(path: Path) -> list[_Row]:
         is_plain = isinstance(entry[file], str) and isinstance(entry[label], int | float | str)
         if not is_plain:
             raise DataError(f"{path}: entry {number}: expected a file name and one class")
-        rows.append(_Row(entry[file], str(entry[label])))
+        rows.append(_Row(entry[file], str(entry[label]), label == TEXT_COLUMN))
     return rows
 
 

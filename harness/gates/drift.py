@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness.gates._gate import Evidence, Gate
+from harness.gates._gate import Candidate, Evidence, Gate
 from harness.records import Outcome, Record, TensorDrift, Verdict
 from harness.specs import REFERENCE_BACKEND
 from harness.stats import below_floor_p
@@ -20,6 +20,12 @@ FP32_DRIFT = 0.01  # between FP32 engines: TF32 and other orders of addition sta
 ROUNDINGS = 3.0  # times what roundings of its inputs do to FP32: those of all its layers add up
 HALF = 0.5
 SHOWN_OTHERS = 2  # outputs named beside the worst
+
+
+def applies(candidate: Candidate) -> bool:
+    """Tell whether there is another engine: the reference has none, nor a file that one backend alone reads."""
+    is_alone = candidate.is_source and (candidate.case.backend == REFERENCE_BACKEND or not candidate.is_onnx)
+    return candidate.runs_samples and not is_alone
 
 
 def judge(evidence: Evidence) -> tuple[Verdict, ...]:
@@ -93,9 +99,7 @@ GATE = Gate(
     name="drift",
     summary="the outputs of any graph stay within --max-drift of FP32, and FP32's of the reference backend",
     needs=("samples", "samples_fp32", "samples_reference"),
-    applies=lambda candidate: (
-        candidate.runs_samples and not (candidate.is_source and candidate.case.backend == REFERENCE_BACKEND)
-    ),
+    applies=applies,
     judge=judge,
     order=45,
     in_family=True,

@@ -1,6 +1,6 @@
 """Models: which there are, what their cards say, and what an ONNX file says of itself. Runs nothing."""
 
-from harness.models.cards import bundled_models, find_model, load_card
+from harness.models.cards import bundled_models, find_model, load_card, load_engine
 from harness.models.heavy import HEAVY_MODEL, heavy_model_path, resnet101_112
 from harness.models.inspection import check_onnx_file, inspect_onnx
 
@@ -12,5 +12,6 @@ __all__ = [
     "heavy_model_path",
     "inspect_onnx",
     "load_card",
+    "load_engine",
     "resnet101_112",
 ]

@@ -11,11 +11,21 @@ import msgspec
 import msgspec.toml
 
 from harness.errors import DataError
+from harness.models.engine_tensors import tensors_of_engine
 from harness.models.formats import ONNX, OPENVINO_IR, file_digest, model_format
 from harness.models.heavy import HEAVY_MODEL, heavy_model_path
 from harness.models.presets import ARITHMETIC, PreprocessTable, resolved
 from harness.options.inputs import range_of_text, shape_of_text, state_of_text
-from harness.specs import NAME_PATTERN, RAW_TASK, ImageRange, InputsAsked, ModelSpec, Preprocess
+from harness.specs import (
+    NAME_PATTERN,
+    RAW_TASK,
+    ImageRange,
+    InputsAsked,
+    ModelSpec,
+    Precision,
+    Preprocess,
+    ShippedEngine,
+)
 
 T = TypeVar("T")
 PRECISIONS = ("fp16", "bf16", "int8")
@@ -68,6 +78,16 @@ class _Output(_Section):
     task: str = ""  # "" = classification, or of any graph raw
 
 
+class _Engine(_Section):
+    """Of a card whose file is a built engine."""
+
+    backend: str
+    precision: Precision
+    runtime: str = ""  # that built it, with its version
+    inputs: tuple[str, ...] = ()  # of any graph, each as ids:int64:1x7
+    outputs: tuple[str, ...] = ()  # of any graph, by name
+
+
 class _Range(_Section):
     dataset: str
     split: str
@@ -82,6 +102,7 @@ class Card(_Section):
     input: _Input = msgspec.field(default_factory=_Input)
     output: _Output = msgspec.field(default_factory=_Output)
     graph: _Graph | None = None  # of a model that is no classifier of one image
+    engine: _Engine | None = None  # of a file that is a built engine, which an option must trust
     task: dict[str, Any] = {}  # settings of the output's task
     preprocess: PreprocessTable = msgspec.field(default_factory=PreprocessTable)
     trained_on: tuple[_Range, ...] = ()
@@ -91,37 +112,36 @@ class Card(_Section):
     min_speedup: dict[str, float] = {}  # precision -> times as fast as FP32
 
 
-def load_card(path: str | Path) -> ModelSpec:
-    """Read a card and check that its ONNX file is the one it was written for, if it says which.
+def load_card(path: str | Path, *, trusts_engine: bool = False) -> ModelSpec:
+    """Read a card and check that its file is the one it was written for, if it says which.
 
+    `trusts_engine`: a built engine was asked for as one; a card of one is refused otherwise.
     Raises: DataError for a missing card or file, TOML that cannot be read, a missing, unknown or wrong key, or another
         sha256; ConfigError for values that contradict each other.
     """
     path = Path(path)
     card = _read_card(path)
-    for table in (card.accuracy, card.floors, card.max_drop):
-        for key, value in table.items():
-            if not 0 <= value <= 1:
-                raise DataError(f"{path}: {key} = {value} is no fraction from 0 to 1; write 0.99 for 99 %")
-    by_precision = {"max_drop": card.max_drop.keys(), "min_speedup": card.min_speedup.keys()}
-    unknown = [
-        f"[{name}] names {key!r}" for name, keys in by_precision.items() for key in keys if key not in PRECISIONS
-    ]
-    if unknown:
-        raise DataError(f"{path}: {unknown[0]}; expected one of {', '.join(PRECISIONS)}")
+    if card.engine is not None and not trusts_engine:
+        raise DataError(
+            f"{path}: is the card of a built engine, which may run any code; "
+            f"trust it by --engine={path.parent / card.model.file}"
+        )
+    _check_tables(card, path)
     file = Path(card.model.file)
     if file.is_absolute() or ".." in file.parts or "\0" in card.model.file:
         raise DataError(
             f"{path}: file = {card.model.file!r} leads out of the card's folder; put the file beside its card"
         )
     onnx_path = (path.parent / file).resolve()
-    _check_keys(card, path)
-    graph = None if card.graph is None else _asked(card.graph, path)
+    asked = None if card.graph is None else _asked(card.graph, path)
+    tensors = tensors_of_engine(card.engine.inputs, card.engine.outputs, asked, path) if card.engine else None
+    is_classifier = card.graph is None and tensors is None
+    _check_keys(card, path, is_classifier=is_classifier)
     preprocess, arithmetic = _prepared(card, path)
     return ModelSpec(
         name=path.stem,
         onnx_path=str(onnx_path),
-        sha256=_checked_sha256(onnx_path, card.model.sha256, path),
+        sha256=_checked_sha256(onnx_path, card.model.sha256, path, is_engine=card.engine is not None),
         input_name=card.input.name,
         input_shape=card.input.shape,
         output_name=card.output.name,
@@ -130,11 +150,13 @@ def load_card(path: str | Path) -> ModelSpec:
         **arithmetic,  # type: ignore[arg-type]
         label_offset=card.output.label_offset,
         output_kind=card.output.kind,
-        task=card.output.task or (CLASSIFICATION if card.graph is None else RAW_TASK),
+        task=card.output.task or (CLASSIFICATION if is_classifier else RAW_TASK),
         task_settings=dict(card.task),
-        graph=graph,
+        graph=asked if card.engine is None else None,
+        tensors=tensors,
+        engine=_shipped(card),
         max_batch=card.model.max_batch,
-        timing_only=card.model.timing_only or card.graph is not None,
+        timing_only=card.model.timing_only or not is_classifier,
         is_quantized=card.model.quantized,
         trained_on=tuple(
             ImageRange(dataset=r.dataset, split=r.split, first=r.first, stop=r.stop) for r in card.trained_on
@@ -148,9 +170,23 @@ def load_card(path: str | Path) -> ModelSpec:
     )
 
 
-def _check_keys(card: Card, path: Path) -> None:
+def _check_tables(card: Card, path: Path) -> None:
+    """Refuse a fraction that is none, and an unknown precision. Raises: DataError."""
+    for table in (card.accuracy, card.floors, card.max_drop):
+        for key, value in table.items():
+            if not 0 <= value <= 1:
+                raise DataError(f"{path}: {key} = {value} is no fraction from 0 to 1; write 0.99 for 99 %")
+    by_precision = {"max_drop": card.max_drop.keys(), "min_speedup": card.min_speedup.keys()}
+    unknown = [
+        f"[{name}] names {key!r}" for name, keys in by_precision.items() for key in keys if key not in PRECISIONS
+    ]
+    if unknown:
+        raise DataError(f"{path}: {unknown[0]}; expected one of {', '.join(PRECISIONS)}")
+
+
+def _check_keys(card: Card, path: Path, *, is_classifier: bool) -> None:
     """Refuse a classifier's card without what it must say. Raises: DataError."""
-    if card.graph is not None:
+    if not is_classifier:
         return
     needed = {
         "input.name": card.input.name,
@@ -167,6 +203,29 @@ def _check_keys(card: Card, path: Path) -> None:
         )
     if card.task:
         raise DataError(f"{path}: [task] stands beside [graph] alone; a classifier of images has no settings")
+
+
+def _shipped(card: Card) -> ShippedEngine | None:
+    engine = card.engine
+    if engine is None:
+        return None
+    return ShippedEngine(backend=engine.backend, precision=engine.precision, runtime=engine.runtime)
+
+
+def load_engine(file: str | Path) -> ModelSpec:
+    """Read the card beside a built engine, FILE's name with .toml. Raises: DataError, as `load_card`."""
+    path = Path(file)
+    if not path.is_file():
+        raise DataError(f"--engine={file}: no such file")
+    card = path.with_suffix(".toml")
+    if not card.is_file():
+        raise DataError(f"--engine={file}: needs a card beside it, {card.name}, with a table [engine]")
+    spec = load_card(card, trusts_engine=True)
+    if spec.engine is None:
+        raise DataError(f"--engine={file}: {card.name} has no table [engine]; a model goes to --model")
+    if Path(spec.onnx_path) != path.resolve():
+        raise DataError(f"--engine={file}: {card.name} is the card of {Path(spec.onnx_path).name}")
+    return spec
 
 
 def _asked(graph: _Graph, path: Path) -> InputsAsked:
@@ -217,7 +276,8 @@ def bundled_models(models_dir: str | Path) -> tuple[ModelSpec, ...]:
     cards = sorted(Path(models_dir).glob("*.toml"))
     if not cards:
         raise DataError(f"{models_dir}: no model cards (*.toml); run from a checkout, or give --model PATH")
-    return tuple(load_card(card) for card in cards)
+    # Engines are taken by name alone: a folder of models trusts none.
+    return tuple(load_card(card) for card in cards if _read_card(card).engine is None)
 
 
 def find_model(name_or_path: str, models_dir: str | Path) -> ModelSpec | Path:
@@ -262,13 +322,13 @@ def _read_card(path: Path) -> Card:
         raise DataError(f"{path}: {error}; fix the card, docs/datasets.md lists its keys") from error
 
 
-def _checked_sha256(onnx_path: Path, sha256: str, card: Path) -> str:
+def _checked_sha256(onnx_path: Path, sha256: str, card: Path, *, is_engine: bool) -> str:
     """Return a file's digest, checked if its card has one; "" for one that may have weights in others beside it.
 
     Reading where those lie takes the onnx package, which is slow to import: it is done, and checked, in the worker.
     """
     try:
-        if model_format(onnx_path) == ONNX and EXTERNAL_DATA_KEY in onnx_path.read_bytes():
+        if model_format(onnx_path) == ONNX and not is_engine and EXTERNAL_DATA_KEY in onnx_path.read_bytes():
             return sha256
         found = file_digest(onnx_path)
     except OSError as error:

@@ -48,7 +48,7 @@ def prepared_sample(sample: Sample, model: ModelSpec, tensors: ModelTensors) -> 
     inputs: dict[str, NDArray[np.generic]] = {}
     names = {one.name: one for one in tensors.inputs}
     given = dict(sample.inputs)
-    if IMAGE in given and IMAGE not in names:
+    if IMAGE in given and not _is_prepared(given[IMAGE], names.get(IMAGE)):
         image = np.asarray(given.pop(IMAGE))
         one = names.get(model.input_name) or next(iter(names.values()))
         if image.dtype != np.uint8:
@@ -90,6 +90,13 @@ def _fitted(array: NDArray[np.generic], one: ModelInput, sample: str, model: Mod
     if np.dtype(one.dtype).kind in "biu" and not np.array_equal(cast, found):
         raise DataError(f"sample {sample}: input {one.name} is {array.dtype}; {one.dtype} does not hold its values")
     return cast
+
+
+def _is_prepared(image: NDArray[np.generic], one: ModelInput | None) -> bool:
+    """Tell whether an image is what a model's input of that very name takes: pixels are still to be prepared."""
+    if one is None:
+        return False
+    return image.dtype != np.uint8 or (one.dtype == "uint8" and image.shape == _without_batch(one))
 
 
 def _open_shape(one: ModelInput) -> tuple[int, ...]:

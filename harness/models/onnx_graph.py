@@ -177,6 +177,9 @@ class NodeIndex:
         return frozenset(node for node, kind in self.kinds.items() if kind in CASTING_OPS)
 
 
+NO_NODES = NodeIndex(names={}, kinds={}, previous={})  # of a file that holds none by name
+
+
 def index_nodes(model: ModelProto) -> NodeIndex:
     """Return the index of a model's nodes; one without a name goes by its first output."""
     nodes = model.graph.node

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from harness.errors import DataError
-from harness.models.onnx_graph import DEFAULT_DOMAINS, node_id
+from harness.models.onnx_graph import DEFAULT_DOMAINS, load_model, node_id
 from harness.specs import InputsAsked, ModelInput, ModelOutput, ModelTensors
 
 if TYPE_CHECKING:
@@ -71,6 +73,17 @@ def foreign_operators(model: ModelProto) -> dict[str, str]:
         if node.domain not in RUNTIME_DOMAINS and (node.domain, node.op_type) not in own:
             found.setdefault(node.domain, f"{node.op_type} ({node_id(node)})")
     return found
+
+
+def foreign_operators_of(path: str | Path) -> dict[str, str]:
+    """Return the `foreign_operators` of a file, which is read once as long as it stays the same."""
+    state = Path(path).stat()
+    return _foreign_of_state(str(path), state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=8)
+def _foreign_of_state(path: str, mtime_ns: int, size: int) -> dict[str, str]:
+    return foreign_operators(load_model(path, with_weights=False))
 
 
 def _real_inputs(model: ModelProto) -> list[ValueInfoProto]:

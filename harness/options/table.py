@@ -133,6 +133,16 @@ CASES = (
         role="selects",
     ),
     _case(
+        flag="--engine",
+        field="engines",
+        kind=PATH,
+        metavar="FILE",
+        help="an engine built before, with its card FILE.toml beside it: plan, blob, IR or .ort; this trusts it",
+        default="none",
+        repeated=True,
+        role="selects",
+    ),
+    _case(
         flag="--recipe",
         field="recipes",
         kind=TEXT,

@@ -45,6 +45,7 @@ class HarnessOptions:
     extension_dirs: tuple[str, ...] = ()  # folders with backends of the user's own
     recipes: tuple[str, ...] = ()  # () = the default one of each precision
     models: tuple[str, ...] = ()  # names or paths; () = every bundled classifier
+    engines: tuple[str, ...] = ()  # engines that were built before, each with a card beside it
     input_scale: float | None = None  # of a model without a card
     num_classes: int | None = None
     label_offset: int | None = None

@@ -14,7 +14,7 @@ from harness.models.onnx_graph import check_model, check_scales, load_model, sca
 from harness.precision.calibration import CheckedCalibration
 from harness.precision.catalog import find_recipe
 from harness.precision.recipe import QDQ, Conversion, ConversionRequest, Recipe
-from harness.precision.source import Source, open_source
+from harness.precision.source import Source, check_own_operators, open_source
 from harness.protocols import CalibrationSet
 from harness.records import Artifact, Calibration, TensorCalibration
 from harness.specs import GIVEN_RECIPE, ImageRange, ModelSpec, Precision
@@ -202,6 +202,7 @@ def _calibration_note(
 def _check_convertible(recipe: Recipe, spec: ModelSpec) -> None:
     if not spec.is_onnx:
         raise Unsupported(f"model {spec.name} is OpenVINO IR, which recipe {recipe.name} cannot convert")
+    check_own_operators(spec, recipe.name)
     missing = [name for name in recipe.required_modules if importlib.util.find_spec(name) is None]
     if missing:
         raise BackendUnavailable(f"recipe {recipe.name} needs {', '.join(missing)}; {recipe.install_hint}")

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from harness.errors import DataError
+from harness.errors import DataError, Unsupported
 from harness.models.onnx_graph import export_facts, load_model, model_digest, quantized_nodes
 from harness.models.output_shapes import baked_batch, is_column, output_dimensions
+from harness.models.tensors import foreign_operators_of
 from harness.precision.keeping import check_keeps, matching_nodes
 from harness.precision.recipe import Recipe
 from harness.specs import ModelSpec, Precision
@@ -39,6 +40,16 @@ def open_source(spec: ModelSpec, recipe: Recipe, keep_float: Sequence[str], *, c
     kept = _kept(spec, recipe, keep_float)
     scored, sha256 = scored_source(spec, source_sha256=given, cache_dir=cache_dir)
     return Source(spec=scored, sha256=sha256, given_sha256=given, exported=exported, kept_float=kept)
+
+
+def check_own_operators(spec: ModelSpec, recipe: str) -> None:
+    """Refuse to convert a file with operators of domains that no runtime has. Raises: Unsupported, naming them."""
+    if foreign := foreign_operators_of(spec.onnx_path):
+        told = ", ".join(f"{operator} of domain {domain}" for domain, operator in foreign.items())
+        raise Unsupported(
+            f"model {spec.name}: recipe {recipe} cannot convert it: what types {told} takes is not in the file; "
+            "it runs as it is, in fp32"
+        )
 
 
 def scored_source(spec: ModelSpec, *, source_sha256: str, cache_dir: str) -> tuple[ModelSpec, str]:

@@ -325,9 +325,14 @@ def _reference_of(record: Record, by_key: dict[RecordKey, Record]) -> Record | N
 
 
 def _timing(latency: Latency, record: Record, previous: Record | None) -> Timing:
-    if void := record.void_of(latency):
-        return Timing(latency=latency, summary=None, problem=f"void: {void}")
     earlier = next((x for x in previous.valid_latencies if _same_protocol(x, latency)), None) if previous else None
+    return timing_of(latency, void=record.void_of(latency), earlier=earlier)
+
+
+def timing_of(latency: Latency, *, void: str = "", earlier: Latency | None = None) -> Timing:
+    """Return what is derived of one latency; `void`: why it does not count; `earlier`: of the previous run."""
+    if void := void or latency.void:
+        return Timing(latency=latency, summary=None, problem=f"void: {void}")
     try:
         rounds = latency.rounds_ns.array()
         summary = summarize_latency(rounds)

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from harness.errors import Unsupported
 from harness.protocols import Progress, no_progress
 from harness.records import EngineFacts
 from harness.specs import StageLimits
 from harness.worker.interrupts import INTERRUPTS
 from harness.worker.process import Worker
-from harness.worker.requests import CaseRequest, Prepared
+from harness.worker.requests import CaseRequest, Exported, ExportRequest, Prepared
 
 T = TypeVar("T")
 
@@ -49,6 +50,20 @@ class CaseWorker:
             facts = worker.call("facts", request, EngineFacts)
             self.facts = facts_together(self.facts, facts)
         return answer
+
+    def prepare(self) -> Prepared:
+        """Convert the model and build the engine.
+
+        Raises: Unsupported where the device cannot do the case; the HarnessError of the worker; WorkerDied.
+        """
+        prepared = self.call("prepare", Prepared, no_progress)
+        if not prepared.support.supported:
+            raise Unsupported(f"{self.request.case.id}: {prepared.support.reason}")
+        return prepared
+
+    def export(self, path: str) -> Exported:
+        """Write the engine of the prepared case to a file. Raises: the HarnessError of the worker; WorkerDied."""
+        return self._started().call("export", ExportRequest(case=self.request, path=path), Exported)
 
     def prepared(self) -> Prepared:
         """Return what preparing found, in this process: of a case that was taken over, its worker is asked again.

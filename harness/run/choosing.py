@@ -8,7 +8,8 @@ from pathlib import Path
 
 from harness.backends import list_backends
 from harness.errors import ConfigError, DataError
-from harness.models import bundled_models, find_model
+from harness.models import bundled_models, find_model, load_engine
+from harness.options.names import check_name
 from harness.options.tolerances import load_tolerances
 from harness.options.values import HarnessOptions
 from harness.run.folders import models_folder
@@ -57,12 +58,22 @@ def _models_of_folder(models_dir: Path) -> list[ModelSpec]:
 
 
 def _chosen_models(options: HarnessOptions, models_dir: Path) -> list[ModelSpec]:
+    engines = [_engine(file) for file in options.engines]
+    if not options.models and engines:
+        return engines
     if not options.models:
         return [
             spec if spec.graph is None else _read_graph(spec, options, replace(options.inputs, is_for_one=False))
             for spec in _models_of_folder(models_dir)
         ]
-    return [_one_model(name, options, models_dir) for name in options.models]
+    return [*(_one_model(name, options, models_dir) for name in options.models), *engines]
+
+
+def _engine(file: str) -> ModelSpec:
+    spec = load_engine(file)
+    if spec.engine is not None:
+        check_name(spec.engine.backend, list_backends(), where=f"--engine={file}: [engine] backend")
+    return spec
 
 
 def _one_model(name: str, options: HarnessOptions, models_dir: Path) -> ModelSpec:

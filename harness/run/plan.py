@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.errors import ConfigError
+from harness.errors import BackendUnavailable, ConfigError
 from harness.options.names import near_names
 from harness.options.values import HarnessOptions
 from harness.precision import find_recipe, recipe_names
@@ -55,20 +55,28 @@ class Plan:
 
 
 def plan_run(
-    options: HarnessOptions, *, models_dir: Path | None = None, probe: bool = True, progress: Progress = no_progress
+    options: HarnessOptions,
+    *,
+    models_dir: Path | None = None,
+    probe: bool = True,
+    progress: Progress = no_progress,
+    is_scored: bool = True,
 ) -> Plan:
     """Choose backends, models and cases.
 
     `models_dir`: whose models a run without --model takes (default: that of the options' root, or the bundled ones);
     `probe=False` (for listing tests) trusts that a backend whose modules are installed can run, and that the images are
-    there; `progress`: of their download.
+    there; `progress`: of their download; `is_scored=False`: every model is only timed, on noise.
     Raises: ConfigError for unknown names; BackendUnavailable for a backend asked for by name that cannot run.
     """
     models_dir = models_dir or models_dir_of(options)
     usable, unusable = choose_backends(options, probe=probe)
     check_recipes(options)
     models = choose_models(options, models_dir)
+    if not is_scored:
+        models = {name: replace(model, timing_only=True) for name, model in models.items()}
     options.check_settings(tuple(models.values()))
+    _check_engines(models, usable, {a.backend: one_line(a) for a in unusable})
     if probe:
         check_data(options, models.values(), progress)
     cases = cases_of(options, models, {a.backend: device_of(options, a) for a in usable})
@@ -99,8 +107,21 @@ def cases_of(options: HarnessOptions, models: Mapping[str, ModelSpec], devices: 
         Case(model=name, backend=backend, precision=precision, recipe=recipe, device=device)
         for name, model in models.items()
         for backend, device in devices.items()
+        if model.engine is None or model.engine.backend == backend
         for precision, recipe in _cells(options, model)
     )
+
+
+def _check_engines(
+    models: Mapping[str, ModelSpec], usable: Iterable[Availability], unusable: Mapping[str, str]
+) -> None:
+    """Refuse a built engine whose backend takes no part. Raises: BackendUnavailable."""
+    names = {availability.backend for availability in usable}
+    for model in models.values():
+        if model.engine is not None and model.engine.backend not in names:
+            name = model.engine.backend
+            why = unusable.get(name, f"add {name} to --backend")
+            raise BackendUnavailable(f"--engine={model.onnx_path} is an engine of {name}: {why}")
 
 
 def check_recipes(options: HarnessOptions) -> None:
@@ -114,6 +135,8 @@ def check_recipes(options: HarnessOptions) -> None:
 
 def _cells(options: HarnessOptions, model: ModelSpec) -> tuple[tuple[Precision, str], ...]:
     """Return the precisions and recipes that a model runs in. Raises: ConfigError for a quantized one without INT8."""
+    if model.engine is not None:
+        return ((model.engine.precision, GIVEN_RECIPE),)
     if model.is_quantized:
         if Precision.INT8 not in options.precisions:
             raise ConfigError(
@@ -144,9 +167,10 @@ def timing_of(model: ModelSpec, options: HarnessOptions) -> TimingPlan:
     """Return how a model is timed.
 
     One of any graph is at the batch size that its inputs' shapes hold, or at those asked by name: the default's largest
-    may be too much for it.
+    may be too much for it. A classifier with a fixed batch is at that one unless others are asked by name.
     """
     if model.tensors is None:
-        return options.timing
+        fixed = None if "timing.batch_sizes" in options.named else model.max_batch
+        return replace(options.timing, batch_sizes=(fixed,)) if fixed else options.timing
     asked = options.timing.batch_sizes if "timing.batch_sizes" in options.named else (1,)
     return replace(options.timing, batch_sizes=model.tensors.timed_batches(asked))

@@ -11,7 +11,7 @@ import platformdirs
 
 from harness.machine.environment import collect_environment, cpu_model
 from harness.options.values import HarnessOptions
-from harness.protocols import Progress
+from harness.protocols import Progress, no_progress
 from harness.records import CPU, Environment
 from harness.run.case_worker import WorkerSettings
 from harness.run.plan import Plan, timing_of
@@ -55,6 +55,11 @@ def case_request(case: Case, model: ModelSpec, options: HarnessOptions) -> CaseR
         has_data=options.has_data,
         score_batch=options.score_batch,
     )
+
+
+def quiet_settings(options: HarnessOptions, folder: Path) -> WorkerSettings:
+    """Return how workers are started that show no progress."""
+    return worker_settings(options, folder, lambda _: no_progress)
 
 
 class Environments:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from harness.errors import Unsupported
 from harness.machine.turns import turn_on
 from harness.measure.latency import measure_latencies
 from harness.protocols import Progress, no_progress
@@ -14,7 +13,7 @@ from harness.records import Latency
 from harness.run.arms import Arm, RemoteArm, loading, open_arm
 from harness.run.case_worker import CaseWorker, WorkerSettings
 from harness.worker.interrupts import INTERRUPTS
-from harness.worker.requests import CaseRequest, Prepared
+from harness.worker.requests import CaseRequest, LayerReport, Prepared
 
 
 def time_case(worker: CaseWorker, progress: Progress) -> tuple[Latency, ...]:
@@ -52,14 +51,26 @@ def time_case(worker: CaseWorker, progress: Progress) -> tuple[Latency, ...]:
     return found
 
 
-def time_alone(request: CaseRequest, settings: WorkerSettings) -> tuple[Latency, ...]:
-    """Time a case of which nothing else is measured. Raises: Unsupported; as `time_case`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alone:
+    """What is known of a case of which no more than its time was asked."""
+
+    latencies: tuple[Latency, ...]
+    layers: LayerReport | None = None
+
+
+def time_alone(request: CaseRequest, settings: WorkerSettings, *, with_layers: bool = False) -> Alone:
+    """Time a case that is neither scored nor judged; `with_layers`: then read back what ran.
+
+    Raises: Unsupported; as `time_case`.
+    """
     worker = CaseWorker(request, name=request.case.id, settings=settings)
     try:
-        prepared = worker.call("prepare", Prepared, no_progress)
-        if not prepared.support.supported:
-            raise Unsupported(f"{request.case.id}: {prepared.support.reason}")
-        return time_case(worker, no_progress)
+        worker.prepare()
+        latencies = time_case(worker, no_progress)
+        return Alone(
+            latencies=latencies, layers=worker.call("layers", LayerReport, no_progress) if with_layers else None
+        )
     finally:
         worker.close()
 

@@ -11,9 +11,12 @@ from harness.protocols import Progress
 from harness.records import Accuracy
 from harness.worker import inspecting, samples
 from harness.worker.as_scored import throughput_of
+from harness.worker.exporting import exported
 from harness.worker.images import scored_dataset
 from harness.worker.opening import OpenCase
 from harness.worker.timers import time_engine
+
+__all__ = ["MEASUREMENTS", "exported", "score"]
 
 
 def score(case: OpenCase, progress: Progress) -> Accuracy:

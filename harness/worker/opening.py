@@ -8,14 +8,12 @@ from dataclasses import replace
 
 from harness.errors import BuildError, ConfigError, Unsupported
 from harness.machine.turns import turn_on
-from harness.models.formats import ONNX, model_format
 from harness.precision import CheckedCalibration, prepare_artifact
 from harness.protocols import (
     Backend,
     CalibrationSet,
     Engine,
     Images,
-    LoadsEngines,
     Progress,
     RunsTensors,
     TensorCalibrationSet,
@@ -27,6 +25,7 @@ from harness.specs import BuildOptions, Case, ImageRange, Precision, batches_of_
 from harness.worker.cold import ColdStart
 from harness.worker.requests import CaseRequest, Prepared
 from harness.worker.sample_sets import calibration_of
+from harness.worker.shipped import artifact_of_engine, check_format, is_compiled_anew, open_engine, support_of
 
 
 class OpenCase:
@@ -47,7 +46,7 @@ class OpenCase:
         stage("import")
         self.cold = ColdStart(request.case.backend)
         self.backend = self.cold.backend
-        self.support = self.backend.supports(request.case)
+        self.support = support_of(self.backend, request)
         self._engine: Engine | None = None
         self._stack = ExitStack()
         self._calibration: CalibrationSet | None = None
@@ -82,7 +81,7 @@ class OpenCase:
         if not self.support.supported:
             return Prepared(support=self.support)
         try:
-            _check_format(self.request, self.backend)
+            check_format(self.request, self.backend)
             artifact = self.request.artifact or self.artifact(self.request.case)
             self._engine = self.build(artifact)
         except Unsupported as error:  # an operator without a kernel: only the build meets the model
@@ -95,6 +94,8 @@ class OpenCase:
         """Return the prepared ONNX file of a case of this model."""
         request = self.request
         self.stage("convert")
+        if request.model.engine is not None:
+            return artifact_of_engine(request)
         needs_images = case.precision is Precision.INT8
         with self.cold.converting():
             return prepare_artifact(
@@ -120,28 +121,33 @@ class OpenCase:
         """Build an engine of an artifact, closed with the case. Raises: BuildError, Unsupported."""
         self.stage("build")
         if self.request.engine_file is not None and artifact == self.request.artifact:
-            return self._loaded(self.request.engine_file, artifact)
+            return self._checked(open_engine(self.backend, self.request, self.request.engine_file, self._build_options))
+        if self.request.model.engine is not None:
+            return self._checked(self._given(artifact))
         calibration = None
         if artifact.precision is Precision.INT8:
             calibration = CheckedCalibration(self._calibration_images("build"), self.request.model)
-        engine: Engine = self._stack.enter_context(
-            self.backend.build(
-                artifact,
-                device=self.request.case.device,
-                batch_sizes=self.batch_sizes,
-                options=self._build_options,
-                calibration=calibration,
-            )
-        )
-        return _checked(engine, self.request, self.backend)
+        return self._checked(self._built(artifact, calibration))
 
-    def _loaded(self, file: EngineFile, artifact: Artifact) -> Engine:
-        """Load the engine that was asked for by its file. Raises: BuildError, Unsupported."""
-        if not isinstance(self.backend, LoadsEngines):
-            raise Unsupported(f"{self.backend.name} loads no engine from a file")
-        request = self.request
-        engine = self.backend.load(file, artifact, device=request.case.device, options=self._build_options)
-        return _checked(self._stack.enter_context(engine), request, self.backend)
+    def _built(self, artifact: Artifact, calibration: CalibrationSet | None) -> Engine:
+        return self.backend.build(
+            artifact,
+            device=self.request.case.device,
+            batch_sizes=self.batch_sizes,
+            options=self._build_options,
+            calibration=calibration,
+        )
+
+    def _given(self, artifact: Artifact) -> Engine:
+        """Open the engine that the model's file is; OpenVINO IR is compiled. Raises: BuildError, Unsupported."""
+        if is_compiled_anew(artifact):
+            return self._built(artifact, None)
+        file = EngineFile(path=artifact.onnx_path, sha256=artifact.sha256)
+        return open_engine(self.backend, replace(self.request, artifact=artifact), file, self._build_options)
+
+    def _checked(self, engine: Engine) -> Engine:
+        """Return an engine that is closed with the case, and gives what that is scored by. Raises: as `_checked`."""
+        return _checked(self._stack.enter_context(engine), self.request, self.backend)
 
     @property
     def _calibration_range(self) -> ImageRange | None:
@@ -182,13 +188,6 @@ def _checked(engine: Engine, request: CaseRequest, backend: Backend) -> Engine:
             "export the model with a float32 output (a Cast at its end)"
         )
     return engine
-
-
-def _check_format(request: CaseRequest, backend: Backend) -> None:
-    """Refuse a model whose file the backend does not read. Raises: Unsupported."""
-    found, reads = model_format(request.model.onnx_path), getattr(backend, "reads", (ONNX,))
-    if found not in reads:
-        raise Unsupported(f"{backend.name} reads {' and '.join(reads)}; model {request.model.name} is {found}")
 
 
 class _ToldCalibration:

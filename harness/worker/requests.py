@@ -54,6 +54,24 @@ class StepRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExportRequest:
+    """Where the engine of an open case is to be written."""
+
+    case: CaseRequest
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """A file that was written."""
+
+    sha256: str
+    is_engine: bool  # False: the prepared model file, of a backend whose engines have none
+    batch_size: int | None = None  # the only one that it takes [images]; None = free
+    runtime: str = ""  # that built it, with its version
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LayerReport:
     """The layers that ran, and their precision in short."""
 

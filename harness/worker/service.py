@@ -14,13 +14,15 @@ import msgspec
 from harness.errors import ConfigError, HarnessError
 from harness.protocols import Progress
 from harness.records import Availability, EngineFacts, OperatorOutcome
-from harness.worker.measuring import MEASUREMENTS
+from harness.worker.measuring import MEASUREMENTS, exported
 from harness.worker.opening import OpenCase
 from harness.worker.operators import operator_names, outcomes
 from harness.worker.probing import facts_of, inspected, needs_of, origin_of, probed
 from harness.worker.requests import (
     BackendNeeds,
     CaseRequest,
+    Exported,
+    ExportRequest,
     ModuleOrigin,
     OnnxQuestion,
     OperatorsRequest,
@@ -106,6 +108,10 @@ class Service:
             raise ConfigError(f"{request.case.case.id} has no timers in this worker")
         return self._arms.step(request)
 
+    def export(self, request: ExportRequest, progress: Progress) -> Exported:
+        """Write the engine of the open case to a file."""
+        return exported(self._opened(request.case), request.path)
+
     def facts(self, request: CaseRequest, progress: Progress) -> EngineFacts:
         """Say what the open case's engine has noted by now."""
         return facts_of(self._opened(request))
@@ -136,6 +142,7 @@ ARGUMENTS: dict[str, Any] = {  # all others take a CaseRequest
     "operator_names": OperatorsRequest,
     "run_operators": OperatorsRequest,
     "open_timers": TimersRequest,
+    "export": ExportRequest,
     "time_step": StepRequest,
 }
 

@@ -240,6 +240,8 @@ def test_a_list_may_hold_texts_and_numbers_to_be_predicted(tmp_path):
     rows, *_ = flat_images(tmp_path)
     write_list(tmp_path, [(file, f"word {index}") for index, (file, _) in enumerate(rows)], ("file", "text"))
     assert open_samples(str(tmp_path), split="test").sample(3).target == "word 3"
+    write_list(tmp_path, [(file, f"00{index}") for index, (file, _) in enumerate(rows)], ("file", "text"))
+    assert open_samples(str(tmp_path), split="test").sample(3).target == "003"
     write_list(tmp_path, [(file, index / 4) for index, (file, _) in enumerate(rows)])
     assert open_samples(str(tmp_path), split="test").sample(3).target == 0.75
     one_error(lambda: open_dataset(str(tmp_path), split="test"), str(tmp_path), "no class for each image")

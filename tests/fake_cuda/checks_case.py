@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 
 from harness.errors import BuildError
+from harness.models import load_engine
+from harness.models.card_text import card_text, engine_spec
 from harness.specs import BuildOptions, Case, DatasetRequest, ModelSpec, Precision, TimingPlan
 from harness.worker import cold
 from harness.worker import images as worker_images
+from harness.worker.exporting import exported
 from harness.worker.opening import OpenCase
 from harness.worker.requests import CaseRequest
 
@@ -83,3 +86,36 @@ def test_blank_or_equal_images_calibrate_nothing(open_case, monkeypatch, tmp_pat
         open_case().prepare()
     assert not list(tmp_path.glob("cache/plans/*/*.plan"))
     assert not list(tmp_path.glob("cache/calibrations/*/*"))
+
+
+def test_a_plan_is_exported_and_taken_back_as_it_is(open_case, tmp_path):
+    case = open_case("fp32", "none")
+    case.prepare()
+    images = np.random.default_rng(0).random((4, 1, 28, 28), dtype=np.float32)
+    expected, written = case.engine.infer(images), exported(case, str(tmp_path / "net.plan"))
+    assert written.is_engine
+    (tmp_path / "net.toml").write_text(
+        card_text(
+            engine_spec(
+                case.request.model,
+                case.request.case,
+                sha256=written.sha256,
+                runtime=written.runtime,
+                batch_size=written.batch_size,
+            ),
+            file="net.plan",
+            provenance="",
+        )
+    )
+    model = load_engine(tmp_path / "net.plan")
+    given = replace(case.request, model=model, artifact=None, case=replace(case.request.case, recipe="given"))
+    opened = OpenCase(given)
+    prepared = opened.prepare()
+    assert opened.engine.infer(images).tobytes() == expected.tobytes()
+    assert prepared.engine.file.sha256 == prepared.artifact.sha256 == written.sha256
+    opened.close()
+    (tmp_path / "net.plan").write_bytes(b"a plan of another version")
+    other = OpenCase(replace(given, model=replace(model, sha256="")))
+    with pytest.raises(BuildError, match=r"refused the plan: .*its card says that fake_tensorrt \S+ built it"):
+        other.prepare()
+    other.close()

@@ -153,3 +153,17 @@ def test_a_sample_that_does_not_fit_is_named(tmp_path, inputs, told):
     spec = graph_spec(write_net(tmp_path, "text"), shapes=(("ids", (1, 3)), ("mask", (1, 3))))
     with pytest.raises(DataError, match=told):
         prepared_sample(Sample(id="a", inputs=inputs), spec, spec.tensors)
+
+
+def test_pixels_are_prepared_for_an_input_that_is_called_image_too(tmp_path):
+    text = """
+    <ir_version: 8, opset_import: ["" : 17]>
+    g (float[n, 1, 8, 6] image) => (float[n, 1, 8, 6] y) { y = Relu (image) }
+    """
+    spec = graph_spec(write_net(tmp_path, "picture", text))
+    pixels = np.full((8, 6, 1), 51, np.uint8)
+    prepared = prepared_sample(Sample(id="a", inputs={"image": pixels}), spec, spec.tensors).inputs["image"]
+    assert prepared.shape == (1, 8, 6)
+    assert np.allclose(prepared, 0.2)
+    ready = np.full((1, 8, 6), 0.5, np.float32)
+    assert prepared_sample(Sample(id="a", inputs={"image": ready}), spec, spec.tensors).inputs["image"].max() == 0.5

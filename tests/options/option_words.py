@@ -8,6 +8,7 @@ from harness.options.parsing import add_options, options_from_namespace
 EVERY = {
     "--backend": (["--backend=ort,trt", "--backend=openvino"], ["ort", "trt", "openvino"]),
     "--precision": (["--precision=int8,bf16"], ["int8", "bf16"]),
+    "--engine": (["--engine=/out/my net.plan", "--engine=/out/b.ort"], ["/out/my net.plan", "/out/b.ort"]),
     "--recipe": (["--recipe=qdq-entropy", "--recipe=runtime"], "qdq-entropy,runtime"),
     "--model": (["--model=mlp,/models/own.onnx"], ["mlp", "/models/own.onnx"]),
     "--keep-float": (["--keep-float=^/conv\\d, x$", "--keep-float=fc"], ["^/conv\\d, x$", "fc"]),
@@ -111,7 +112,7 @@ NOT_REPEATED = {
     "--shard-plan",
     "--shard-attempt",
 }
-SELECTING = {"--backend", "--precision", "--recipe", "--model"}
+SELECTING = {"--backend", "--precision", "--recipe", "--model", "--engine"}
 
 
 def parser_of_options():

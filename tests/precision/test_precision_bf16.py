@@ -54,7 +54,7 @@ def kinds(model):
 
 
 def test_recipes_and_case_ids():
-    assert recipe_names(Precision.BF16) == ("cast", "runtime")
+    assert recipe_names(Precision.BF16) == ("cast", "runtime", "given")
     case = {"model": "m", "backend": "openvino", "precision": Precision.BF16}
     assert Case(**case, recipe="cast").id == "m-openvino-bf16"
     assert Case(**case, recipe="runtime").id == "m-openvino-bf16-runtime"

@@ -153,7 +153,7 @@ def test_a_time_of_wrong_outputs_is_void(case_of, monkeypatch):
 def test_a_model_timed_alone_is_built_once_though_all_is_to_be_rebuilt(request_of, settings, events):
     request = request_of(batch_sizes=(2,), rebuild=True)
     request = replace(request, model=replace(request.model, timing_only=True), outputs_path="")
-    (latency,) = time_alone(request, settings)
+    (latency,) = time_alone(request, settings).latencies
     assert latency.reference_rounds_ns is not None
     assert timed_by(events()).keys() == {"fp16", "fp32"}
     assert [event["precision"] for event in events() if event["what"] == "build"] == ["fp16", "fp32"]

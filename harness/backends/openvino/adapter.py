@@ -11,6 +11,7 @@ from functools import partial
 from harness.backends._cpu import (
     INSTALL_HINT,
     check_device,
+    check_engine_file,
     checked_model,
     import_reason,
     import_runtime,
@@ -18,23 +19,24 @@ from harness.backends._cpu import (
     unusable,
 )
 from harness.backends._traits import Traits, takes_files
-from harness.backends.openvino.compiled import DEVICE, CompiledModels, check_operators, core_with
+from harness.backends.openvino.compiled import DEVICE, CompiledModels, ImportedModels, check_operators, core_with
 from harness.backends.openvino.engine import OpenvinoEngine
-from harness.backends.openvino.options import NAME, OpenvinoOptions
+from harness.backends.openvino.options import LIBRARY_FLAG, NAME, OpenvinoOptions
 from harness.models.formats import ONNX, OPENVINO_IR, model_format
-from harness.models.onnx_graph import NodeIndex, index_nodes
+from harness.models.onnx_graph import NO_NODES, NodeIndex, index_nodes
 from harness.protocols import CalibrationSet
-from harness.records import CPU, Artifact, Availability, Support
+from harness.records import CPU, Artifact, Availability, EngineFile, Support
 from harness.specs import BuildOptions, Case, Precision
 
 DEVICES = re.compile(r"cpu|npu|gpu(?:\.\d+)?|(?:auto|batch|hetero|multi):[a-z]+(?:\.\d+)?(?:,[a-z]+(?:\.\d+)?)*")
 
 
 class OpenvinoBackend:
-    """Builds OpenVINO engines. Implements `protocols.Backend` and `protocols.TakesDevices`."""
+    """Builds OpenVINO engines. Implements `protocols.Backend`, `LoadsEngines` and `TakesDevices`."""
 
     name = NAME
     install_hint = INSTALL_HINT
+    library_flag = LIBRARY_FLAG
     required_modules = ("openvino", "onnx")
     reads = (ONNX, OPENVINO_IR)
     traits = Traits(
@@ -80,6 +82,10 @@ class OpenvinoBackend:
         """Say whether the case can run; whether the device is there is met by `build`."""
         return support_on_cpu(replace(case, device=CPU) if self.takes_device(case.device) else case, NAME)
 
+    def has_operators(self, options: BuildOptions) -> bool:
+        """Tell whether libraries of operators were given; see `protocols.TakesOperators`."""
+        return bool(OpenvinoOptions.of(options.settings).extensions)
+
     def build(
         self,
         artifact: Artifact,
@@ -101,13 +107,25 @@ class OpenvinoBackend:
         open_models = partial(CompiledModels, artifact, label=label, device=device.upper(), options=options)
         return OpenvinoEngine(open_models, label=label, batch_sizes=batch_sizes, nodes=nodes)
 
+    def load(self, file: EngineFile, artifact: Artifact, *, device: str, options: BuildOptions) -> OpenvinoEngine:
+        """Import an exported blob; see `protocols.LoadsEngines`. Raises: BuildError, BackendUnavailable."""
+        check_engine_file(file, artifact.model)
+        if not self.takes_device(device):
+            check_device(NAME, device)
+        label = f"{artifact.model}-{NAME}-{artifact.precision}"
+        exported = replace(artifact, onnx_path=file.path)
+        open_models = partial(ImportedModels, exported, label=label, device=device.upper(), options=options)
+        engine = OpenvinoEngine(open_models, label=label, batch_sizes=(1,), nodes=NO_NODES)
+        engine.facts = replace(engine.facts, build_ns=0, load_ns=engine.facts.build_ns, file=file, notes=())
+        return engine
+
     def _nodes(self, artifact: Artifact, device: str) -> NodeIndex:
         """Return the ONNX nodes of a file that was checked; IR's own layers have the names, and none behind them."""
         device = CPU if self.takes_device(device) else device
         if model_format(artifact.onnx_path) == ONNX:
             return index_nodes(checked_model(artifact, NAME, device))
         check_device(NAME, device)
-        return NodeIndex(names={}, kinds={}, previous={})
+        return NO_NODES
 
 
 def _precisions(capabilities: Iterable[object]) -> tuple[str, ...]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from harness.backends._cpu import import_runtime
@@ -42,6 +44,7 @@ class CompiledModels:
         }
         if is_cpu_alone(device):  # others know no threads
             self.config |= {"INFERENCE_NUM_THREADS": options.num_threads, **own.of_cpu()}
+        self.extensions = own.extensions
         self.core: Any = core_with(self.ov, own.extensions)
         self.tensors = options.tensors
         self._compiled: dict[int | None, Any] = {}  # batch size -> model; None is the dynamic one
@@ -101,6 +104,14 @@ class CompiledModels:
                 f"{self._label}: OpenVINO cannot build it for batch {size or 'N'}: {reason_of(error)}"
             ) from error
 
+    def exported(self, size: int) -> bytes:
+        """Return the static model of a batch size as a file holds it. Raises: BuildError where the device has none."""
+        try:
+            written = self.of_size(size).export_model()
+        except RuntimeError as error:
+            raise BuildError(f"{self._label}: OpenVINO's {self.device} exports no model: {reason_of(error)}") from error
+        return written.getvalue() if isinstance(written, io.BytesIO) else bytes(written)
+
     def close(self) -> None:
         """Free all models; a second call does nothing."""
         self._requests.clear()
@@ -154,6 +165,28 @@ class CompiledModels:
             tuple(size.get_length() if size.is_static else None for size in partial) if partial.rank.is_static else ()
         )
         return TensorSpec(name=name, dtype=DTYPES[kind], shape=shape)
+
+
+class ImportedModels(CompiledModels):
+    """A model that was compiled and exported elsewhere: its batch size is the one that it was compiled for."""
+
+    def compile(self, size: int | None, **extra: object) -> Any:
+        """Import it once more, whatever the size: it has its own. Raises: BuildError where OpenVINO refuses it."""
+        del size
+        return self._imported({**self.config, **extra})
+
+    def _read(self) -> Any:
+        return self._imported(self.config)
+
+    def _imported(self, config: dict[str, object]) -> Any:
+        try:
+            return self.core.import_model(Path(self._artifact.onnx_path).read_bytes(), self.device, config)
+        except (OSError, RuntimeError) as error:
+            reason = reason_of(error) if isinstance(error, RuntimeError) else str(error.strerror)
+            raise BuildError(
+                f"{self._label}: OpenVINO {self.ov.__version__.partition('-')[0]} refuses {self._artifact.onnx_path}: "
+                f"{reason}; a blob serves the version and CPU that it was exported by"
+            ) from error
 
 
 def core_with(ov: Any, extensions: Sequence[str]) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from types import TracebackType
 
 import numpy as np
@@ -27,7 +28,7 @@ from harness.records import Layer
 class OpenvinoEngine:
     """Compiled models of one artifact, by batch size.
 
-    Implements `protocols.Engine`, `RunsTensors` and `RunsConcurrently`.
+    Implements `protocols.Engine`, `RunsTensors`, `RunsConcurrently` and `ExportsEngine`.
     """
 
     concurrency = "requests of one model compiled for throughput, a stream each"
@@ -111,6 +112,11 @@ class OpenvinoEngine:
             for op in ops
         )
         return tuple(layer for layer in layers if layer)
+
+    def export(self, path: Path) -> int | None:
+        """Write the model of the smallest batch size; see `protocols.ExportsEngine`. Raises: BuildError."""
+        path.write_bytes(self._models.exported(self._sizes[0]))
+        return self._sizes[0]
 
     def close(self) -> None:
         """Free all engines; a second call does nothing."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
+from harness.backends._inputs import files_in_words
 from harness.backends.openvino.compiled import DEVICE, CompiledModels
+from harness.errors import BuildError
 from harness.records import EngineFacts
 
 READ_BACK = (
@@ -39,8 +40,13 @@ def facts_of_models(models: CompiledModels, sizes: tuple[int, ...], build_ns: in
         notes.append(f"asked {threads} threads, got {read['INFERENCE_NUM_THREADS']}")
     return EngineFacts(
         build_ns=build_ns,
-        engine_bytes=_exported_bytes(compiled),
-        options={"device": models.device, **read, "OPTIMIZATION_CAPABILITIES": " ".join(capabilities)},
+        engine_bytes=_exported_bytes(models, sizes[0]),
+        options={
+            "device": models.device,
+            "extensions": files_in_words(models.extensions),
+            **read,
+            "OPTIMIZATION_CAPABILITIES": " ".join(capabilities),
+        },
         versions={"openvino": str(models.ov.__version__).partition("-")[0]},
         notes=tuple(notes),
     )
@@ -60,10 +66,9 @@ def _property_text(value: Any) -> str:
     return str(value.get_type_name()) if hasattr(value, "get_type_name") else str(value).rpartition(".")[2]
 
 
-def _exported_bytes(compiled: Any) -> int | None:
+def _exported_bytes(models: CompiledModels, size: int) -> int | None:
     """Return the size of the exported model, None for a device that exports none."""
     try:
-        exported = compiled.export_model()
-    except RuntimeError:
+        return len(models.exported(size))
+    except BuildError:
         return None
-    return len(exported.getbuffer() if isinstance(exported, io.BytesIO) else exported)

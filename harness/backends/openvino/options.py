@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from harness.errors import ConfigError
 from harness.options.rows import PATH, TEXT, WHOLE, Option, OptionGroup, values_of
-from harness.specs import Settings
+from harness.specs import ModelSpec, Settings, TimingPlan
 
 NAME = "openvino"
+LIBRARY_FLAG = "--openvino-extension"
 HINTS = ("latency", "throughput")
 DEFAULT, ON, OFF = "default", "on", "off"
 
@@ -51,7 +54,7 @@ ROWS = (
         default="the library's",
     ),
     _row(
-        flag="--openvino-extension",
+        flag=LIBRARY_FLAG,
         field="extensions",
         kind=PATH,
         metavar="LIB",
@@ -61,4 +64,14 @@ ROWS = (
         place="absolute",
     ),
 )
-GROUP = OptionGroup(name=NAME, rows=ROWS, read=OpenvinoOptions.of)
+
+
+def check(settings: Settings, models: Sequence[ModelSpec], timing: TimingPlan, score_batch: int) -> None:
+    """Check what only a run can be wrong about: a library that is not there. Raises: ConfigError."""
+    del models, timing, score_batch
+    for library in OpenvinoOptions.of(settings).extensions:
+        if not Path(library).is_file():
+            raise ConfigError(f"{LIBRARY_FLAG}={library}: no such file")
+
+
+GROUP = OptionGroup(name=NAME, rows=ROWS, read=OpenvinoOptions.of, check=check)

@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 
-from harness.backends._cpu import INSTALL_HINT, checked_model, import_reason, support_on_cpu, unusable
+from harness.backends._cpu import (
+    INSTALL_HINT,
+    check_device,
+    check_engine_file,
+    checked_model,
+    import_reason,
+    support_on_cpu,
+    unusable,
+)
 from harness.backends._traits import Traits, takes_files
 from harness.backends.ort.engine import OrtEngine
-from harness.backends.ort.opened import PROVIDER
-from harness.backends.ort.runtime import bf16_refusal
+from harness.backends.ort.options import LIBRARY_FLAG, OrtOptions
+from harness.backends.ort.runtime import ORT_SUFFIX, PROVIDER, bf16_refusal
 from harness.machine.cpu import has_dot_product, int8_isa
-from harness.models.onnx_graph import index_nodes
+from harness.models.onnx_graph import NO_NODES, index_nodes, load_model
 from harness.protocols import CalibrationSet
-from harness.records import Artifact, Availability, Support
+from harness.records import Artifact, Availability, EngineFile, Support
 from harness.specs import BuildOptions, Case, Precision
 
 
 class OrtBackend:
-    """Builds ONNX Runtime sessions on the CPU. Implements `protocols.Backend`."""
+    """Builds ONNX Runtime sessions on the CPU. Implements `protocols.Backend` and `protocols.LoadsEngines`."""
 
     install_hint = INSTALL_HINT
+    library_flag = LIBRARY_FLAG
     required_modules = ("onnxruntime", "onnx")
     traits = Traits(
         runtime="ONNX Runtime, CPU provider",
@@ -65,6 +76,10 @@ class OrtBackend:
             return Support(supported=False, reason=reason)
         return support_on_cpu(case, self.name)
 
+    def has_operators(self, options: BuildOptions) -> bool:
+        """Tell whether libraries of operators were given; see `protocols.TakesOperators`."""
+        return bool(OrtOptions.of(options.settings).custom_ops)
+
     def build(
         self,
         artifact: Artifact,
@@ -88,6 +103,22 @@ class OrtBackend:
             session_config=self._session_config,
             nodes=index_nodes(model),
         )
+
+    def load(self, file: EngineFile, artifact: Artifact, *, device: str, options: BuildOptions) -> OrtEngine:
+        """Open an .ort or optimized ONNX file as it is; see `protocols.LoadsEngines`. Raises: BuildError."""
+        check_device(self.name, device)
+        check_engine_file(file, artifact.model)
+        is_onnx = Path(file.path).suffix != ORT_SUFFIX  # its own format holds no nodes by name
+        engine = OrtEngine(
+            replace(artifact, onnx_path=file.path),
+            label=f"{artifact.model}-{self.name}-{artifact.precision}",
+            batch_sizes=(1,),
+            options=options,
+            session_config=self._session_config,
+            nodes=index_nodes(load_model(file.path)) if is_onnx else NO_NODES,
+        )
+        engine.facts = replace(engine.facts, build_ns=0, load_ns=engine.facts.build_ns, file=file, notes=())
+        return engine
 
 
 BACKEND = OrtBackend()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from types import TracebackType
 
 from harness.backends._cpu import check_timer_request
 from harness.backends._inputs import check_images, check_output_shape, kept_outputs, profile_feeds
 from harness.backends.ort.opened import OpenSession
 from harness.backends.ort.options import OrtOptions
-from harness.backends.ort.runtime import check_classifier
+from harness.backends.ort.runtime import check_classifier, libraries_in_words
 from harness.machine.clocks import BoundContext, HostTimer, outputs_of
 from harness.models.onnx_graph import NodeIndex
 from harness.protocols import Images, Outputs, Tensors, Timer
@@ -20,7 +21,7 @@ from harness.specs import BuildOptions
 
 
 class OrtEngine:
-    """One session. Implements `protocols.Engine`, `RunsTensors` and `RunsConcurrently`."""
+    """One session. Implements `protocols.Engine`, `RunsTensors`, `RunsConcurrently` and `ExportsEngine`."""
 
     concurrency = "threads over one session"
 
@@ -36,13 +37,14 @@ class OrtEngine:
     ) -> None:
         self._label, self._nodes, self._tensors = label, nodes, options.tensors
         self._profile_batch = max(batch_sizes)
+        libraries = OrtOptions.of(options.settings).custom_ops
         started = time.perf_counter_ns()
         self._opened = OpenSession(
             artifact,
             label=label,
             num_threads=options.num_threads,
             config=session_config,
-            libraries=OrtOptions.of(options.settings).custom_ops,
+            libraries=libraries,
         )
         build_ns = time.perf_counter_ns() - started
         self.inputs, self.outputs = self._opened.inputs, self._opened.outputs
@@ -52,7 +54,7 @@ class OrtEngine:
         self.facts = EngineFacts(
             build_ns=build_ns,
             engine_bytes=os.path.getsize(artifact.onnx_path),
-            options=self._opened.read_back(),
+            options={**self._opened.read_back(), **libraries_in_words(libraries)},
             versions={"onnxruntime": self._opened.version},
             notes=("engine size is that of the ONNX file: ONNX Runtime keeps no other form on disk",),
         )
@@ -96,6 +98,11 @@ class OrtEngine:
     def layers(self) -> tuple[Layer, ...]:
         """Return the kernels that ran and their median times, from a profiled session of its own."""
         return self._opened.layers(profile_feeds(self.inputs, self._tensors, self._profile_batch), self._nodes)
+
+    def export(self, path: Path) -> int | None:
+        """Write the optimized model, .ort or .onnx; see `protocols.ExportsEngine`. Raises: BuildError."""
+        self._opened.export(path)
+        return self.input.shape[0] if self._tensors is None else None
 
     def close(self) -> None:
         """Free the session; a second call does nothing."""

@@ -15,13 +15,18 @@ from numpy.typing import NDArray
 from harness.backends._cpu import import_runtime, n_profile_runs
 from harness.backends._inputs import check_feeds, check_same_outputs
 from harness.backends.ort.profile import layers_from_profile
-from harness.backends.ort.runtime import all_tensors, register_libraries, session_error, vendor_errors
+from harness.backends.ort.runtime import (
+    ORT_SUFFIX,
+    PROVIDER,
+    all_tensors,
+    register_libraries,
+    session_error,
+    vendor_errors,
+)
 from harness.errors import BuildError, MeasurementError
 from harness.models.onnx_graph import NodeIndex, load_model, one_line
 from harness.protocols import Tensors
 from harness.records import Artifact, Layer
-
-PROVIDER = "CPUExecutionProvider"
 
 
 class OpenSession:
@@ -110,12 +115,14 @@ class OpenSession:
             options = self._options()
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(folder) / "profile")
-            options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
+            is_onnx = Path(self._artifact.onnx_path).suffix != ORT_SUFFIX
+            if is_onnx:  # the other format cannot be written as ONNX
+                options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
             session = self._open(options)
-            n_runs = self._run_for_profile(session, feeds)
+            n_runs = _run_for_profile(session, self._names, feeds)
             events = json.loads(Path(session.end_profiling()).read_text())
-            optimized = load_model(Path(folder) / "optimized.onnx", with_weights=False)
-        outputs = {node.name: tuple(node.output) for node in optimized.graph.node if node.name}
+            optimized = load_model(Path(folder) / "optimized.onnx", with_weights=False).graph.node if is_onnx else ()
+        outputs = {node.name: tuple(node.output) for node in optimized if node.name}
         return layers_from_profile(events, n_runs=n_runs, nodes=nodes, outputs=outputs)
 
     def read_back(self) -> dict[str, str]:
@@ -130,6 +137,13 @@ class OpenSession:
         for key in ("session.intra_op.allow_spinning", *self._config):
             read[key] = options.get_session_config_entry(key)
         return read
+
+    def export(self, path: Path) -> None:
+        """Write the optimized graph, in ONNX Runtime's own format where the name ends so. Raises: BuildError."""
+        options = self._options()
+        options.optimized_model_filepath = str(path)
+        options.add_session_config_entry("session.save_model_format", "ORT" if path.suffix == ORT_SUFFIX else "ONNX")
+        self._open(options)
 
     def close(self) -> None:
         """Free the session; a second call does nothing."""
@@ -158,12 +172,13 @@ class OpenSession:
             raise BuildError(f"{self._label}: asked for {PROVIDER}, ONNX Runtime took {session.get_providers()}")
         return session
 
-    def _run_for_profile(self, session: Any, feeds: Tensors) -> int:
-        """Run for about a second and return how often."""
-        feed = dict(feeds)
-        started = time.perf_counter_ns()
-        session.run(self._names, feed)
-        n_more = n_profile_runs(time.perf_counter_ns() - started)
-        for _ in range(n_more):
-            session.run(self._names, feed)
-        return n_more + 1
+
+def _run_for_profile(session: Any, names: list[str], feeds: Tensors) -> int:
+    """Run for about a second and return how often."""
+    feed = dict(feeds)
+    started = time.perf_counter_ns()
+    session.run(names, feed)
+    n_more = n_profile_runs(time.perf_counter_ns() - started)
+    for _ in range(n_more):
+        session.run(names, feed)
+    return n_more + 1

@@ -12,6 +12,7 @@ from harness.options.rows import PATH, Option, OptionGroup, values_of
 from harness.specs import ModelSpec, Settings, TimingPlan
 
 NAME = "ort"
+LIBRARY_FLAG = "--ort-custom-ops"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,13 +32,13 @@ def check(settings: Settings, models: Sequence[ModelSpec], timing: TimingPlan, s
     del models, timing, score_batch
     for library in OrtOptions.of(settings).custom_ops:
         if not Path(library).is_file():
-            raise ConfigError(f"--ort-custom-ops={library}: no such file")
+            raise ConfigError(f"{LIBRARY_FLAG}={library}: no such file")
 
 
 _row = partial(Option, section="ONNX Runtime", group=NAME)
 ROWS = (
     _row(
-        flag="--ort-custom-ops",
+        flag=LIBRARY_FLAG,
         field="custom_ops",
         kind=PATH,
         metavar="LIB",

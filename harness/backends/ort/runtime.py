@@ -8,11 +8,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.backends._cpu import import_runtime
+from harness.backends._inputs import files_in_words
 from harness.errors import BuildError, HarnessError, Unsupported
 from harness.models.onnx_graph import one_line
 from harness.records import Artifact, TensorSpec
 from harness.specs import BF16_RUNTIME_RECIPE, Precision
 
+PROVIDER = "CPUExecutionProvider"
+ORT_SUFFIX = ".ort"  # of its own format, which is optimized already
 ERROR_CLASSES = (
     "EPFail",
     "EngineError",
@@ -91,6 +94,11 @@ def check_classifier(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
     for tensor in (inputs[0], outputs[0]):
         if tensor.dtype != "float32":
             raise BuildError(f"{label}: {tensor.name} is {tensor.dtype}; expected float32")
+
+
+def libraries_in_words(libraries: Sequence[str]) -> dict[str, str]:
+    """Return what an engine's options say of its libraries of operators: by name and content."""
+    return {"custom_ops": files_in_words(libraries)}
 
 
 def register_libraries(options: Any, libraries: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness.backends._cuda.device import device_index
+from harness.backends.ort.options import LIBRARY_FLAG, OrtOptions
 from harness.backends.ort.runtime import bf16_refusal
 from harness.backends.ort_cuda.opening import OrtCudaEngine, OrtCudaTensorEngine, open_engine
 from harness.backends.ort_cuda.probe import INSTALL_HINT, MODULES, PROVIDER, TRAITS, probe_backend
@@ -21,6 +22,7 @@ class OrtCudaBackend:
     name = "ort-cuda"
     is_timed_afresh = True
     install_hint = INSTALL_HINT
+    library_flag = LIBRARY_FLAG
     required_modules = MODULES
     traits = TRAITS
 
@@ -38,6 +40,10 @@ class OrtCudaBackend:
         if case.precision is Precision.BF16 and (reason := bf16_refusal(case.recipe, PROVIDER)):
             return Support(supported=False, reason=reason)
         return Support(supported=True)
+
+    def has_operators(self, options: BuildOptions) -> bool:
+        """Tell whether libraries of operators were given; see `protocols.TakesOperators`."""
+        return bool(OrtOptions.of(options.settings).custom_ops)
 
     def build(
         self,

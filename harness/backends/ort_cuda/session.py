@@ -15,6 +15,7 @@ from harness.backends.ort.profile import layers_from_profile
 from harness.backends.ort.runtime import (
     all_tensors,
     check_classifier,
+    libraries_in_words,
     register_libraries,
     session_error,
     vendor_errors,
@@ -96,7 +97,11 @@ class CudaSession:
     def read_back(self) -> dict[str, str]:
         """Return the provider's options as it has them."""
         options = self.session.get_provider_options()[self.provider]
-        return {"provider": self.provider, **{name: options[name] for name in self.read_back_names if name in options}}
+        return {
+            "provider": self.provider,
+            **libraries_in_words(self._libraries),
+            **{name: options[name] for name in self.read_back_names if name in options},
+        }
 
     def layers(self, feeds: Tensors, nodes: NodeIndex) -> tuple[Layer, ...]:
         """Return the kernels that ran, from a profiled session of its own; their GPU times are not in the profile."""

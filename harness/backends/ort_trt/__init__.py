@@ -6,6 +6,7 @@ from typing import Any
 
 from harness.backends._cuda.device import device_index
 from harness.backends._traits import Traits, refused, takes_files
+from harness.backends.ort.options import LIBRARY_FLAG, OrtOptions
 from harness.backends.ort_cuda.opening import OrtCudaEngine, OrtCudaTensorEngine, open_engine
 from harness.backends.ort_cuda.probe import probe_backend
 from harness.backends.ort_trt.session import MODULES, PROVIDER, TrtSession
@@ -19,6 +20,7 @@ class OrtTrtBackend:
 
     name = "ort-trt"
     is_timed_afresh = True
+    library_flag = LIBRARY_FLAG
     required_modules = MODULES
     install_hint = "pip install 'nn-engine-harness[ort-trt]'"
     traits = Traits(
@@ -49,6 +51,10 @@ class OrtTrtBackend:
             return Support(supported=False, reason=f"{self.name} runs on cuda:0, cuda:1, ..., not on {case.device}")
         reason = self.traits.refusal(case, self.name)
         return Support(supported=not reason, reason=reason)
+
+    def has_operators(self, options: BuildOptions) -> bool:
+        """Tell whether libraries of operators were given; see `protocols.TakesOperators`."""
+        return bool(OrtOptions.of(options.settings).custom_ops)
 
     def build(
         self,

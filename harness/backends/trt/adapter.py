@@ -9,7 +9,7 @@ from harness.backends.trt.api import VENDOR_RECIPES, TrtApi, load_api, traits_of
 from harness.backends.trt.build import Plan
 from harness.backends.trt.builder import Builder
 from harness.backends.trt.loading import load_engine, load_file
-from harness.backends.trt.options import TrtOptions
+from harness.backends.trt.options import LIBRARY_FLAG, TrtOptions
 from harness.backends.trt.probe import probe_backend
 from harness.protocols import CalibrationSet, Engine
 from harness.records import Artifact, Availability, EngineFile, Support
@@ -21,6 +21,7 @@ CUDA_MODULES = ("pycuda.driver", "cuda.bindings")
 class TrtBackend:
     """Builds and loads TensorRT engines. Implements `protocols.Backend`."""
 
+    library_flag = LIBRARY_FLAG
     is_timed_afresh = True  # a build, and inferences on several streams, leave later ones up to 6 % slower
 
     def __init__(self, name: str, module: str, install_hint: str) -> None:
@@ -46,6 +47,11 @@ class TrtBackend:
         if case.precision is Precision.BF16 and (reason := self.api().bf16_refusal(case.recipe)):
             return Support(supported=False, reason=reason)
         return Support(supported=True)
+
+    def has_operators(self, options: BuildOptions) -> bool:
+        """Tell that there may be: its own plug-ins stand for operators of any domain, and its parser names the rest."""
+        del options
+        return True
 
     def batch_bounds(self, options: BuildOptions) -> tuple[int, ...]:
         """Return the smallest, tuned and largest batch of every profile asked for [images]."""

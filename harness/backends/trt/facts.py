@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from harness.backends._cuda.device import Gpu
+from harness.backends._inputs import files_in_words
 from harness.backends.trt.api import LEGACY_RECIPE, RANGES_RECIPE
 from harness.backends.trt.calibrator import LEGACY_CUTOFF, LEGACY_QUANTILE
 from harness.backends.trt.loaded import LoadedPlan
 from harness.backends.trt.options import TrtOptions
 from harness.records import Artifact, EngineFacts
-from harness.store.cache import sha256_of_file
-
-DIGEST_CHARACTERS = 16  # of a sha256, as told to a reader
 
 
 def facts_of_engine(loaded: LoadedPlan, gpu: Gpu, artifact: Artifact, trt: TrtOptions, *, state: str) -> EngineFacts:
@@ -35,14 +31,10 @@ def facts_of_engine(loaded: LoadedPlan, gpu: Gpu, artifact: Artifact, trt: TrtOp
 
 def _inputs_in_words(artifact: Artifact, trt: TrtOptions) -> dict[str, str]:
     """Return what shaped the engine and cannot be read back from the builder."""
-    words = {"plugins": ", ".join(_file_in_words(path) for path in trt.plugins) or "none"}
+    words = {"plugins": files_in_words(trt.plugins)}
     if artifact.recipe == RANGES_RECIPE and trt.ranges_file is not None:
-        words["ranges"] = _file_in_words(trt.ranges_file)
+        words["ranges"] = files_in_words((trt.ranges_file,))
     if artifact.recipe == LEGACY_RECIPE:
         words["quantile"] = str(LEGACY_QUANTILE if trt.quantile is None else trt.quantile)
         words["cutoff"] = str(LEGACY_CUTOFF if trt.cutoff is None else trt.cutoff)
     return words
-
-
-def _file_in_words(path: str) -> str:
-    return f"{Path(path).name} {sha256_of_file(Path(path))[:DIGEST_CHARACTERS]}"

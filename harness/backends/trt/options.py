@@ -13,6 +13,7 @@ from harness.options.rows import FRACTION, PATH, SWITCH, TEXT, WHOLE, Kind, Opti
 from harness.specs import ModelSpec, Settings, TimingPlan, batches_of_engine
 
 NAME = "trt"
+LIBRARY_FLAG = "--trt-plugin"
 MIB = 2**20
 LARGEST_BYTES = 2**63  # TensorRT counts bytes in 64 bits
 LARGEST_BATCH = 2**31 - 1  # and TensorRT 8.6 dimensions in 32
@@ -65,7 +66,7 @@ class TrtOptions:
 def check(settings: Settings, models: Sequence[ModelSpec], timing: TimingPlan, score_batch: int) -> None:
     """Refuse files that are not there, and batches that no profile takes. Raises: ConfigError."""
     trt = TrtOptions.of(settings)
-    files = [("--trt-plugin", path) for path in trt.plugins]
+    files = [(LIBRARY_FLAG, path) for path in trt.plugins]
     files += [("--trt-ranges", trt.ranges_file)] if trt.ranges_file is not None else []
     for flag, path in files:
         if not Path(path).is_file():
@@ -163,7 +164,7 @@ ROWS = (
         repeated=True,
     ),
     _row(
-        flag="--trt-plugin",
+        flag=LIBRARY_FLAG,
         field="plugins",
         kind=PATH,
         metavar="LIB.so",
