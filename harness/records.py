@@ -431,6 +431,7 @@ class SampleScores:
     metrics: tuple[MetricScore, ...] = ()  # () of a task that only shows drift
     settings: dict[str, str] = field(default_factory=dict)  # of the task: what decides how outputs are read
     outputs_sha256: str = ""  # of all outputs in the order of the set
+    n_nan: dict[str, int] = field(default_factory=dict)  # output -> samples in which it holds NaN, where there are any
     rounding: dict[str, float] = field(default_factory=dict)  # output -> its error where inputs move by ROUNDING_STEP
     score_ns: int = 0  # wall time of scoring
     batch_size: int = 0

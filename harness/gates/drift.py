@@ -12,8 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from harness.gates._gate import Candidate, Evidence, Gate
-from harness.records import Outcome, Record, TensorDrift, Verdict
-from harness.specs import REFERENCE_BACKEND
+from harness.records import Outcome, Record, SampleScores, TensorDrift, Verdict
 from harness.stats import below_floor_p
 
 FP32_DRIFT = 0.01  # between FP32 engines: TF32 and other orders of addition stay below; another operator does not
@@ -23,16 +22,38 @@ SHOWN_OTHERS = 2  # outputs named beside the worst
 
 
 def applies(candidate: Candidate) -> bool:
-    """Tell whether there is another engine: the reference has none, nor a file that one backend alone reads."""
-    is_alone = candidate.is_source and (candidate.case.backend == REFERENCE_BACKEND or not candidate.is_onnx)
-    return candidate.runs_samples and not is_alone
+    """Tell whether its samples are run; a file that one backend alone reads has nothing to be compared with."""
+    return candidate.runs_samples and (candidate.is_onnx or not candidate.is_source)
 
 
 def judge(evidence: Evidence) -> tuple[Verdict, ...]:
     """Judge the farthest output against each engine that the case was compared with; one verdict each."""
     record = evidence.record
+    if record.samples is None:
+        return ()
     against = dict.fromkeys(drift.against for drift in record.tensor_drifts)
+    if not against and record.case.is_source:
+        return (_alone(record.samples),)
     return tuple(_judge(record, [d for d in record.tensor_drifts if d.against == other]) for other in against)
+
+
+def _alone(samples: SampleScores) -> Verdict:
+    """Say of what all others are compared with whether it gives numbers."""
+    if samples.n_nan:
+        told = ", ".join(f"{output} of {count}" for output, count in samples.n_nan.items())
+        return Verdict(
+            gate=GATE.name,
+            outcome=Outcome.INCONCLUSIVE,
+            code="nan_outputs",
+            message=f"NaN in {told} of {samples.n_samples} samples",
+            advice="run samples that the model knows, with --dataset or --input-range; or mend the model",
+        )
+    return Verdict(
+        gate=GATE.name,
+        outcome=Outcome.SAME,
+        code="nothing_to_compare",
+        message=f"what others are compared with: outputs of {samples.n_samples} samples hold no NaN",
+    )
 
 
 def _judge(record: Record, drifts: list[TensorDrift]) -> Verdict:

@@ -40,6 +40,7 @@ class OutputsFile:
         self._digest = hashlib.sha256()
         self._file: zipfile.ZipFile | None = None
         self.n_samples = 0
+        self.n_nan: dict[str, int] = {}  # output -> samples in which it holds NaN
 
     def __enter__(self) -> OutputsFile:
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +58,9 @@ class OutputsFile:
         if self._file is None:
             raise MeasurementError(f"{self._path} is not open for writing")
         for place, name in enumerate(self._names):
-            array = np.ascontiguousarray(outputs[name])
+            array = np.asarray(outputs[name], order="C")
+            if array.dtype.kind == "f" and np.isnan(array).any():
+                self.n_nan[name] = self.n_nan.get(name, 0) + 1
             self._digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
             self._digest.update(array.tobytes())
             with self._file.open(_member(self.n_samples, place), "w") as member:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -127,10 +127,27 @@ class SampleCalibration:
 
 def digest_sample(digest: hashlib._Hash, sample: Sample) -> None:
     """Take in a sample's name, what it should give, and its inputs' names, types, shapes and values."""
-    digest.update(f"{sample.id} {sample.target}".encode())
+    digest.update(sample.id.encode())
+    _digest_target(digest, sample.target)
     for name, array in sample.inputs.items():
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
+
+
+def _digest_target(digest: hashlib._Hash, target: object) -> None:
+    """Take in what a sample should give, arrays by their bytes: their text leaves out what is long."""
+    if isinstance(target, Mapping):
+        for name in sorted(map(str, target)):
+            digest.update(name.encode())
+            _digest_target(digest, target[name])
+    elif isinstance(target, np.ndarray) and target.dtype != object:
+        digest.update(f"{target.dtype.str} {target.shape}".encode())
+        digest.update(np.ascontiguousarray(target).tobytes())
+    elif isinstance(target, list | tuple):
+        for one in target:
+            _digest_target(digest, one)
+    else:
+        digest.update(f"{type(target).__name__} {target}".encode())
 
 
 def calibration_of(request: CaseRequest) -> CalibrationSet:

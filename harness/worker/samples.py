@@ -66,6 +66,7 @@ def run(case: OpenCase, progress: Progress) -> SampleScores:
         metrics=collector.scores() if collector is not None and is_scored else (),
         settings={name: str(value) for name, value in request.model.task_settings.items()},
         outputs_sha256=file.hexdigest(),
+        n_nan=file.n_nan,
         score_ns=time.perf_counter_ns() - started,
         rounding=_rounding_of(case),
         batch_size=max(case.batch_sizes),

@@ -12,6 +12,7 @@ from harness.records import Outcome, PackedArray, SampleScores, Status, TensorDr
 from harness.specs import Case, Precision, Tolerance
 
 N = 32
+IDS = tuple(map(str, range(N)))
 
 
 def drifted(relative, *, output="y", against="m-ort-fp32", **changes):
@@ -30,7 +31,7 @@ def drifted(relative, *, output="y", against="m-ort-fp32", **changes):
     return TensorDrift(**{**known, **changes})
 
 
-def judged(*drifts, precision=Precision.INT8, backend="openvino", max_drift=None):
+def judged(*drifts, precision=Precision.INT8, backend="openvino", max_drift=None, n_nan=None):
     case = Case(
         model="m", backend=backend, precision=precision, recipe="none" if precision is Precision.FP32 else "cast"
     )
@@ -38,7 +39,9 @@ def judged(*drifts, precision=Precision.INT8, backend="openvino", max_drift=None
         record_with(None),
         case=case,
         timing_only=True,
-        samples=SampleScores(task="raw", source="seeded", fingerprint="f", ids=tuple(map(str, range(N)))),
+        samples=SampleScores(
+            task="raw", source="seeded", fingerprint="f", ids=tuple(map(str, range(N))), n_nan=n_nan or {}
+        ),
         tensor_drifts=drifts,
         tolerance=Tolerance(max_drift=max_drift),
     )
@@ -106,7 +109,7 @@ def test_the_farthest_output_of_each_comparison_is_named():
     assert "of a against m-openvino-fp32" in record.verdicts[1].message
 
 
-def test_it_is_asked_of_graphs_and_not_of_what_all_are_compared_with():
+def test_it_is_asked_of_graphs():
     gate = find_gate("drift")
 
     def asks(backend, precision, *, runs_samples=True):
@@ -115,5 +118,12 @@ def test_it_is_asked_of_graphs_and_not_of_what_all_are_compared_with():
 
     assert asks("openvino", Precision.FP32)
     assert asks("ort", Precision.INT8)
-    assert not asks("ort", Precision.FP32)
+    assert asks("ort", Precision.FP32)  # whose outputs are run, kept and looked at
     assert not asks("openvino", Precision.INT8, runs_samples=False)
+
+
+def test_what_all_are_compared_with_is_looked_at_for_nan():
+    assert verdicts_of(judged(precision=Precision.FP32, backend="ort")) == [("nothing_to_compare", Outcome.SAME)]
+    broken = judged(precision=Precision.FP32, backend="ort", n_nan={"y": 3})
+    assert verdicts_of(broken) == [("nan_outputs", Outcome.INCONCLUSIVE)]
+    assert "NaN in y of 3 of 32 samples" in broken.verdicts[0].message
