@@ -303,6 +303,7 @@ class ModelSpec:
     timing_only: bool = False  # no image of a data set is scored
     tensors: ModelTensors | None = None  # of a model of any graph; None: an image classifier
     graph: InputsAsked | None = None  # what a card says of the inputs of any graph: its file is still to be read
+    unscored: str = ""  # why a model without a card is not scored, though a data set was named
     task_settings: dict[str, object] = field(default_factory=dict)  # how outputs are read: a card's [task]
     engine: ShippedEngine | None = None  # its file is a built engine: one case, nothing is converted or built
     is_quantized: bool = False  # its file holds quantized operators: it runs as INT8, as given, and in nothing else

@@ -76,7 +76,10 @@ def inspect_onnx(
     given = {k: int(v) if k in WHOLE_NUMBERS and isinstance(v, float) else v for k, v in overrides.items()}
     model = check_onnx_file(path)
     asked = inputs or InputsAsked()
-    is_classifier = is_scored and not asked.is_given and not why_no_classifier(model, path, given.get("num_classes"))
+    is_classifier = False
+    if is_scored and not asked.is_given:
+        unscored = why_no_classifier(model, path, given.get("num_classes"))
+        is_classifier, given = not unscored, {"unscored": unscored, **given}
     spec: dict[str, object] = {
         "name": re.sub(r"[^A-Za-z0-9_.]", "_", path.stem),
         "onnx_path": str(path.resolve()),
@@ -88,13 +91,22 @@ def inspect_onnx(
 
 
 def why_no_classifier(model: onnx.ModelProto, path: Path, num_classes: object = None) -> str:
-    """Return why a graph is no classifier of one float image, "" where it is one."""
+    """Return why a graph is no classifier of one float image, "" where it is one.
+
+    Raises: DataError for one that is, but for its number of classes, which nothing tells.
+    """
     try:
         _single_input(model, path)
         _single_output(model, path, num_classes)
+    except UnknownClassesError:
+        raise
     except DataError as error:
-        return str(error)
+        return str(error).removeprefix(f"{path}: ")
     return ""
+
+
+class UnknownClassesError(DataError):
+    """Nothing tells how many classes an output has."""
 
 
 def _as_classifier(model: onnx.ModelProto, path: Path, given: Mapping[str, object]) -> dict[str, object]:
@@ -198,7 +210,9 @@ def _single_output(model: onnx.ModelProto, path: Path, num_classes: object) -> t
     classes = dimensions[1] if dimensions is not None else None
     if classes is None:
         if not isinstance(num_classes, int):
-            raise DataError(f"{path}: the shape of output {output.name} is unknown; give --num-classes, or a card")
+            raise UnknownClassesError(
+                f"{path}: the shape of output {output.name} is unknown; give --num-classes, or a card"
+            )
         classes = num_classes
     return output.name, classes
 

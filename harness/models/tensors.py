@@ -49,6 +49,8 @@ def tensors_of_file(model: ModelProto, path: object, asked: InputsAsked) -> Mode
     """
     inputs = [_file_tensor(value, path) for value in _real_inputs(model)]
     outputs = [_file_tensor(value, path) for value in model.graph.output]
+    if not inputs or not outputs:
+        raise DataError(f"{path}: has {len(inputs)} inputs and {len(outputs)} outputs; it takes or gives nothing")
     _check_names(asked, inputs, outputs, path)
     axes = _batch_axes(inputs, outputs)
     highest = _highest_indices(model)

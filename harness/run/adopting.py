@@ -97,6 +97,11 @@ Keep them in git, or as an artifact of the night.
 
 def _described(model: Path) -> tuple[ModelSpec, list[str]]:
     spec = inspected(model.resolve(), HarnessOptions(), is_scored=True)
+    if spec.tensors is not None:
+        return spec, [
+            f"no classifier of one image: {spec.unscored}",
+            "its outputs are compared, not scored, until the card names a task and harness.toml a dataset",
+        ]
     softmax = "a Softmax makes it" if spec.output_kind == "probabilities" else "no Softmax makes it"
     notes = [
         f"task classification: {spec.num_classes} classes; the output counts as {spec.output_kind}, since {softmax}",

@@ -43,11 +43,18 @@ class Plan:
 
     def lines_of_models(self) -> tuple[str, ...]:
         """Return what was found in models' files that decides how they run."""
-        return tuple(
+        baked = (
             f"  {model.name}: batch {model.max_batch} is baked in ({model.baked_by}); it runs at that batch alone"
             for model in self.models.values()
             if model.baked_by
         )
+        unscored = (
+            f"  {model.name}: no classifier of one image ({model.unscored}): its outputs are compared, not scored; a "
+            "card with [graph] and a task has it scored"
+            for model in self.models.values()
+            if model.unscored
+        )
+        return (*baked, *unscored)
 
     def writes(self, case: Case) -> str:
         """Return what the recipe of a case writes into its file: qdq, cast or nothing."""

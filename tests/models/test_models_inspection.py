@@ -5,6 +5,7 @@ import pytest
 
 from harness.errors import ConfigError, DataError
 from harness.models import check_onnx_file, heavy, inspect_onnx
+from harness.models.inspection import why_no_classifier
 
 onnx = pytest.importorskip("onnx", reason="reading ONNX files needs onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
@@ -156,14 +157,22 @@ def test_external_data_outside_the_folder(tmp_path, write, location):
         (classifier(out=("N", 10, 2)), "output scores is ? x 10 x 2; expected N x classes"),
     ],
 )
-def test_what_is_no_single_input_classifier(write, model, message):
-    assert message in refused(write(model))
+def test_what_is_no_single_input_classifier_says_why(write, model, message):
+    path = write(model)
+    assert message in why_no_classifier(check_onnx_file(path), path)
+
+
+def test_a_graph_that_is_no_classifier_is_run_and_says_why_it_is_not_scored(write):
+    spec = inspect_onnx(write(classifier(inputs=("image", "mask"))))
+    assert [one.name for one in spec.tensors.inputs] == ["image", "mask"]
+    assert spec.unscored == "has 2 inputs (image, mask); expected one, the images"
+    assert inspect_onnx(write(classifier())).unscored == ""
 
 
 def test_no_outputs_and_no_inputs(write):
     model = classifier()
     del model.graph.output[:]
-    assert "has 0 outputs (none)" in refused(write(model)) or "no valid ONNX model" in refused(write(model))
+    assert "and 0 outputs" in refused(write(model)) or "no valid ONNX model" in refused(write(model))
     model = classifier()
     del model.graph.input[:]
     message = refused(write(model))

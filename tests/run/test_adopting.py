@@ -81,12 +81,10 @@ def test_what_is_there_stays(project):
         (["init", "my.onnx", "--ci=circle"], 2, "choose from github, gitlab, jenkins, or none"),
         (["init", "absent.onnx"], 4, "absent.onnx: no such model file"),
         (["init", ROOT / "models" / "mlp.onnx"], 2, "does not lie below"),
-        (["card", "two.onnx"], 4, "has 2 inputs"),
         (["card", "my.onnx", "-o", "elsewhere/my.toml"], 2, "a card lies in the folder of its file"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_writes_nothing(project, words, code, says):
-    onnx_nets.two_input_net(project / "two.onnx")
     before = sorted(project.rglob("*"))
     told = call(*words)
     assert (told.exit_code, says in told.output) == (code, True), told.output
@@ -122,13 +120,26 @@ def test_a_model_that_no_bundled_data_fits_is_timed_only_and_told_so(project):
     assert "dataset" not in read_toml(project / "harness.toml")["run"]
 
 
+OF_TOLERANCE = ("alpha", "max_drop", "max_slowdown", "max_build_slowdown", "max_engine_growth", "max_memory_growth")
+
+
+def test_a_card_of_any_graph_says_what_it_takes(project):
+    onnx_nets.two_input_net(project / "two.onnx")
+    told = call("card", "two.onnx")
+    assert told.exit_code == 0, told.output
+    assert "no classifier of one image: has 2 inputs" in told.output
+    assert "classes" not in told.output
+    assert "[graph]" in (project / "two.toml").read_text()
+    assert load_card(project / "two.toml").graph is not None
+
+
 def test_every_option_stands_in_the_settings_and_its_default_can_be_uncommented(tmp_path):
     text = settings_text({})
     lines = [line for line in text.splitlines() if line.startswith("# ") and " = " in line.partition("  # ")[0] + " "]
     keys = {line.removeprefix("# ").partition(" =")[0] for line in lines}
     assert {row.key for row in all_rows() if row.field not in OF_ONE_RUN and not row.belongs_in} <= keys
     given = [line.removeprefix("# ") for line in lines if "=  #" not in line]
-    of_run = [line for line in given if line.partition(" =")[0] not in ("alpha", "max_drop", "max_slowdown")]
+    of_run = [line for line in given if line.partition(" =")[0] not in OF_TOLERANCE]
     (tmp_path / "harness.toml").write_text("\n".join(["[run]", *of_run]))
     options = options_from_namespace(object(), root=tmp_path)
     plain = HarnessOptions(
