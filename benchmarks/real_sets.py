@@ -82,7 +82,9 @@ def placed_boxes(
         for _ in range(50):
             if width >= size[0] - 8 or height >= size[1] - 8:
                 break
-            left, top = (int(random.integers(4, whole - own - 3)) for whole, own in zip(size, (width, height), strict=True))
+            left, top = (
+                int(random.integers(4, whole - own - 3)) for whole, own in zip(size, (width, height), strict=True)
+            )
             box = (left, top, left + width, top + height)
             if not any(_are_near(box, other, gap) for other in found):
                 found.append(box)
@@ -102,7 +104,10 @@ def write_angles(path: Path, n_samples: int, seed: int) -> None:
     random = np.random.default_rng(seed)
     labels = np.arange(n_samples) % 2
     lines = [line_of_text(" ".join(random.choice(WORDS, 2)), random) for _ in labels]
-    turned = [image.transpose(Image.Transpose.ROTATE_180) if label else image for image, label in zip(lines, labels, strict=True)]
+    turned = [
+        image.transpose(Image.Transpose.ROTATE_180) if label else image
+        for image, label in zip(lines, labels, strict=True)
+    ]
     np.savez(path, x=np.stack([scaled_line(image, ANGLE_WIDTH) for image in turned]), labels=labels)
 
 
