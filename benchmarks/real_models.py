@@ -169,7 +169,12 @@ SUBJECTS = (
 
 SUBJECTS_BY_NAME = {subject.name: subject for subject in SUBJECTS}
 REMEDIES = (
-    replace(SUBJECTS_BY_NAME["rapidocr_det"], name="rapidocr_det_kept", keeps=("BatchNormalization", AFTER_CONCAT)),
+    replace(
+        SUBJECTS_BY_NAME["rapidocr_det"],
+        name="rapidocr_det_kept",
+        precisions="fp16,int8",
+        keeps=("BatchNormalization", AFTER_CONCAT),
+    ),
     replace(SUBJECTS_BY_NAME["ddddocr_det"], name="ddddocr_det_kept", precisions="int8", keeps=(AFTER_CONCAT,)),
 )
 
