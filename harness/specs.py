@@ -305,6 +305,7 @@ class ModelSpec:
     graph: InputsAsked | None = None  # what a card says of the inputs of any graph: its file is still to be read
     unscored: str = ""  # why a model without a card is not scored, though a data set was named
     task_settings: dict[str, object] = field(default_factory=dict)  # how outputs are read: a card's [task]
+    card_dir: str = ""  # where files of [task] lie; "" = beside the model's file
     engine: ShippedEngine | None = None  # its file is a built engine: one case, nothing is converted or built
     is_quantized: bool = False  # its file holds quantized operators: it runs as INT8, as given, and in nothing else
     trained_on: tuple[ImageRange, ...] = ()

@@ -157,7 +157,8 @@ def _annotations_in(folder: Path, split: str) -> tuple[Path, str] | None:
             listed = sorted((folder / "annotations").glob(f"instances_{name}*.json"))
             if inner.is_file() or listed:
                 return (inner if inner.is_file() else listed[0]), own
-    return None
+    named = sorted((folder / "annotations").glob("instances_*.json"))
+    return (named[0], WHOLE) if len(named) == 1 else None  # of no split, as CVAT exports it
 
 
 def _takes(path: Path) -> bool:

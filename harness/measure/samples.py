@@ -162,7 +162,13 @@ def _shapes(sample: Tensors) -> dict[str, tuple[int, ...]]:
 
 
 def unstacked(tensors: ModelTensors, outputs: Tensors, n_samples: int) -> Iterator[dict[str, NDArray[np.generic]]]:
-    """Yield the outputs of each sample of a run. Raises: MeasurementError where an output has not one part a sample."""
+    """Yield the outputs of each sample of a run. Raises: MeasurementError where an output has not one part a sample.
+
+    Where a run never holds more than one sample, an output without an axis of one is that sample's as it comes.
+    """
+    if n_samples == 1 and not tensors.is_stackable:
+        yield {one.name: _of_one(outputs[one.name], one.batch_axis) for one in tensors.outputs}
+        return
     for one in tensors.outputs:
         array, axis = outputs[one.name], one.batch_axis
         parts = 1 if axis is None else array.shape[axis] if axis < array.ndim else 0
@@ -178,6 +184,12 @@ def unstacked(tensors: ModelTensors, outputs: Tensors, n_samples: int) -> Iterat
             else np.take(outputs[one.name], index, axis=one.batch_axis)
             for one in tensors.outputs
         }
+
+
+def _of_one(array: NDArray[np.generic], axis: int | None) -> NDArray[np.generic]:
+    """Return the output of a run of one sample without its batch axis, where it has it."""
+    has_axis = axis is not None and axis < array.ndim and array.shape[axis] == 1
+    return np.squeeze(array, axis=axis) if has_axis else array
 
 
 def rounding_errors(engine: Engine, tensors: ModelTensors, samples: Sequence[Tensors]) -> dict[str, float]:

@@ -152,6 +152,7 @@ def load_card(path: str | Path, *, trusts_engine: bool = False) -> ModelSpec:
         output_kind=card.output.kind,
         task=card.output.task or (CLASSIFICATION if is_classifier else RAW_TASK),
         task_settings=dict(card.task),
+        card_dir=str(path.parent.resolve()),  # the model's file may be a link to elsewhere
         graph=asked if card.engine is None else None,
         tensors=tensors,
         engine=_shipped(card),

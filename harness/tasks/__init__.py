@@ -75,7 +75,7 @@ def collector_of(model: ModelSpec) -> Collector:
     settings = {name: value for name, value in prepared.items() if name in known and value}
     settings |= model.task_settings
     files = {name for name, setting in known.items() if setting.is_file and isinstance(settings.get(name), str)}
-    beside = {name: str(Path(model.onnx_path).parent / str(settings[name])) for name in files}
+    beside = {name: str(Path(model.card_dir or Path(model.onnx_path).parent) / str(settings[name])) for name in files}
     return task.collector({**settings, **beside})
 
 

@@ -137,8 +137,8 @@ def digest_sample(digest: hashlib._Hash, sample: Sample) -> None:
 def _digest_target(digest: hashlib._Hash, target: object) -> None:
     """Take in what a sample should give, arrays by their bytes: their text leaves out what is long."""
     if isinstance(target, Mapping):
-        for name in sorted(map(str, target)):
-            digest.update(name.encode())
+        for name in sorted(target, key=str):  # COCO's categories are numbers
+            digest.update(str(name).encode())
             _digest_target(digest, target[name])
     elif isinstance(target, np.ndarray) and target.dtype != object:
         digest.update(f"{target.dtype.str} {target.shape}".encode())

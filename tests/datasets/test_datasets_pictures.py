@@ -346,6 +346,15 @@ def test_coco_in_its_published_layout(tmp_path):
     one_error(lambda: open_samples(str(tmp_path), split="train"), "no split 'train', only test")
 
 
+def test_coco_of_a_folder_without_splits_is_whole(tmp_path):
+    path = write_coco(tmp_path)
+    (tmp_path / "annotations").mkdir()
+    path.rename(tmp_path / "annotations" / "instances_default.json")  # as CVAT exports it
+    for split in ("train", "test"):
+        samples = open_samples(str(tmp_path), split=split)
+        assert (samples.split, samples.n_samples) == ("all", 2)
+
+
 BOX = {"id": 1, "image_id": 3, "category_id": 5, "bbox": [1, 2, 3, 4]}
 IMAGE_3 = {"id": 3, "file_name": "3.png", "width": 30, "height": 20}
 

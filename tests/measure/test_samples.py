@@ -1,5 +1,7 @@
 """Samples of any graph: run, kept on disk, and held against another engine's outputs."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from graph_nets import graph_spec, write_net
@@ -15,7 +17,8 @@ from harness.measure.samples import (
     tensors_engine,
 )
 from harness.models.feeds import seeded_sample
-from harness.specs import ModelInput, ModelOutput, ModelTensors
+from harness.specs import Case, ModelInput, ModelOutput, ModelTensors, Precision
+from harness.worker.as_scored import AsScored
 
 
 class Net:
@@ -82,6 +85,28 @@ def test_an_output_that_is_not_one_a_sample_is_refused():
     net = Net(tensors, lambda feeds: {"y": feeds["x"].ravel()})
     with pytest.raises(MeasurementError, match=r"output y has shape \[6\] for 2 samples"):
         run_all(net, tensors, [{"x": np.zeros(3, np.float32)}] * 2, 2)
+
+
+@pytest.mark.parametrize("shape", [(20, 1, 7), (20,), (1, 5), ()])
+def test_where_a_run_holds_one_sample_its_outputs_are_taken_as_they_come(tmp_path, shape):
+    """Files name shapes that their nets do not give; only a run of several samples needs to be taken apart."""
+    tensors = ModelTensors(
+        inputs=(ModelInput(name="x", dtype="float32", shape=(1, 3), batch_axis=0),),  # fixed: one sample a run
+        outputs=(ModelOutput(name="y", batch_axis=0),),
+    )
+    given = np.random.default_rng(0).random(shape)
+    found = run_all(Net(tensors, lambda feeds: {"y": given}), tensors, [{"x": np.zeros(3, np.float32)}], 8)
+    np.testing.assert_array_equal(np.squeeze(found[0]["y"]), np.squeeze(given))
+    with OutputsFile(tmp_path / "o.zip", tensors.output_names) as file:
+        file.add(found[0])
+    request = SimpleNamespace(
+        outputs_path=str(tmp_path / "o.zip"),
+        model=SimpleNamespace(tensors=tensors),
+        case=Case(model="net", backend="ort", precision=Precision.FP32, recipe="none", device="cpu"),
+    )
+    AsScored(request, 1).check(SimpleNamespace(outputs=lambda: {"y": given}), "here")
+    with pytest.raises(MeasurementError, match=r"shape \[2, 3\] instead of"):
+        AsScored(request, 1).check(SimpleNamespace(outputs=lambda: {"y": np.zeros((2, 3))}), "here")
 
 
 def test_outputs_are_kept_bit_by_bit(tmp_path):

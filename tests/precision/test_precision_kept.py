@@ -64,6 +64,20 @@ def test_a_kept_node_is_not_converted(tiny, prepare, precision, recipe):
     assert (whole.kept_float, whole.sha256 == artifact.sha256) == ((), False)
 
 
+@pytest.mark.parametrize(("precision", "recipe"), CASES)
+def test_a_kept_node_keeps_weights_that_are_constants(tmp_path, prepare, precision, recipe):
+    path = onnx_nets.tiny_net(tmp_path / "tiny.onnx", softmax=False)
+    model = onnx.load(path)
+    made = [helper.make_node("Constant", [], [t.name], f"{t.name}_of", value=t) for t in model.graph.initializer]
+    del model.graph.initializer[:]
+    nodes = [*made, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.save(model, path)
+    artifact = prepare(spec_of(path), precision, recipe, keep_float=("^/fc/",))
+    assert converted_inputs(artifact.onnx_path) == {"Conv": True, "Gemm": False}
+
+
 def test_kept_nodes_are_part_of_the_key_by_what_they_match(tiny, prepare):
     first = prepare(tiny, Precision.INT8, "qdq-minmax", keep_float=("fc",))
     again = prepare(tiny, Precision.INT8, "qdq-minmax", keep_float=("^/f.*Gemm$",))

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import ConfigError, DataError, MeasurementError
+from harness.models import load_card
 from harness.protocols import Sample
 from harness.specs import ModelSpec, Preprocess
 from harness.tasks import collector_of, find_sample_task, find_task, list_tasks
@@ -291,6 +292,18 @@ def test_a_charset_lies_beside_the_card(tmp_path):
     assert collector.scores()[0].value == 1
     with pytest.raises(ConfigError, match=r"other\.txt' cannot be read"):
         collector_of(spec_with("tokens", tmp_path, task_settings={"charset_file": "other.txt"}))
+
+
+def test_it_lies_beside_the_card_where_the_model_is_a_link_to_elsewhere(tmp_path):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "0a1b").write_bytes(b"net")
+    (tmp_path / "m.onnx").symlink_to(tmp_path / "store" / "0a1b")
+    (tmp_path / "keys.txt").write_text("a\nb\n", "utf-8")
+    card = '[model]\nfile = "m.onnx"\n[graph]\n[output]\ntask = "tokens"\n[task]\ncharset_file = "keys.txt"\n'
+    (tmp_path / "m.toml").write_text(card)
+    collector = collector_of(load_card(tmp_path / "m.toml"))
+    collector.add({"y": steps([1, 0, 2])}, Sample(id="0", inputs={}, target="ab"))
+    assert collector.scores()[0].value == 1
 
 
 @pytest.mark.parametrize(

@@ -38,3 +38,10 @@ def changed(array, place):
 )
 def test_every_change_is_another_fingerprint(changes):
     assert fingerprint(**changes) != fingerprint()
+
+
+def test_a_target_with_numbers_for_keys_has_one_too():
+    of = [{"categories": names} for names in ({1: "cat", 10: "dog"}, {1: "cat", 10: "cow"}, {10: "dog", 1: "cat"})]
+    first, other, turned = (fingerprint(target=target) for target in of)
+    assert first != other
+    assert first == turned

@@ -16,6 +16,7 @@ from harness.errors import BuildError
 from harness.models.feeds import seeded_feeds
 from harness.models.onnx_graph import (
     INSTALL_HINT,
+    constants_to_initializers,
     load_model,
     mend_old_constants,
     one_line,
@@ -52,6 +53,8 @@ def convert(request: ConversionRequest) -> Conversion:
     raise_ir(model)
     mend_old_constants(model)
     state_kernels(model)
+    if request.kept_float:
+        constants_to_initializers(model)  # the converter casts every Constant, whoever reads it
     warnings = (*_weight_warnings(model), *_activation_warnings(model, request))
     try:
         converted = float16.convert_float_to_float16(
