@@ -90,9 +90,11 @@ class OpenSession:
             for name, array in arrays.items():
                 bind(name, "cpu", 0, array.dtype, list(array.shape), array.ctypes.data)
         run = self.session.run_with_iobinding
+        # RuntimeError is what comes of outputs of another rank than the file names.
+        failures: tuple[type[Exception], ...] = (*self._errors, RuntimeError)
         try:
             run(binding)
-        except (*self._errors, RuntimeError) as error:  # the latter for outputs of another rank than the file names
+        except failures as error:
             raise MeasurementError(f"{self._label}: a bound run failed: {one_line(error)}") from error
         check_same_outputs(bound_out, expected, self._label)
 
