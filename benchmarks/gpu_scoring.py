@@ -79,7 +79,10 @@ def real_batches(spec, n_images, batch_size, engine=None):
 
 
 class InMemory:
-    """Images of `strokes`, again and again, ready in memory."""
+    """Images of `strokes`, again and again with another corner each time, ready in memory.
+
+    Equal images would be looked for one by one: no real data set holds most of its images twice.
+    """
 
     name, split, num_classes = "strokes", "test", 10
 
@@ -87,6 +90,8 @@ class InMemory:
         pixels, labels = open_dataset("strokes", split="test").read(0, min(n_images, DISTINCT_IMAGES))
         repeats = max(1, n_images // len(pixels))
         self._pixels, self._labels = np.concatenate([pixels] * repeats), np.concatenate([labels] * repeats)
+        marks = np.repeat(np.arange(repeats, dtype="<u2"), len(pixels)).view(np.uint8).reshape(-1, 2)
+        self._pixels[:, 0, :2] ^= marks
         self.n_images, self.image_shape = len(self._pixels), self._pixels.shape[1:]
 
     def read(self, first, stop):
