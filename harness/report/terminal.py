@@ -92,10 +92,13 @@ def _columns(report: Report) -> list[_Column]:
         _Column(name="model", cell=lambda row: row.record.case.model, is_number=False),
         _Column(name="backend", cell=lambda row: row.record.case.backend, is_number=False),
         _Column(name="precision", cell=_precision, is_number=False),
-        _Column(name="metric" if any(row.samples for row in rows) else "top-1 %", cell=_top1),
-        _Column(name="95 % interval", cell=_interval, goes=6),
-        _Column(name="vs FP32", cell=_against_fp32),
     ]
+    if any(row.samples or row.top1 is not None for row in rows) or not any(row.drift for row in rows):
+        columns += [
+            _Column(name="metric" if any(row.samples for row in rows) else "top-1 %", cell=_top1),
+            _Column(name="95 % interval", cell=_interval, goes=6),
+        ]
+    columns.append(_Column(name="vs FP32", cell=_against_fp32))
     if any(row.record.loss_split for row in rows):
         columns.append(_Column(name="by quantization + kernels", cell=_split, goes=7))
     if any(row.has_baseline for row in rows):
@@ -229,8 +232,8 @@ def _explanations(rows: Sequence[Row]) -> list[str]:
         told = "; ".join(f"{mode} ({plural(n, 'case')})" if several else mode for mode, n in modes)
         lines.append(f"times by {told}")
         lines.append(
-            "vs FP32, vs baseline: images lost/gained; speed-up: over FP32 of the same backend, interleaved with it; "
-            "~ not significant (interval includes 1×)"
+            f"vs FP32, vs baseline: {_what_is_compared(rows)}; speed-up: over FP32 of the same backend, "
+            "interleaved with it; ~ not significant (interval includes 1×)"
         )
     lines += worst_slices([row.record for row in rows])
     lines += _flag_lines(rows)
@@ -238,6 +241,16 @@ def _explanations(rows: Sequence[Row]) -> list[str]:
     lines += [line for row in rows if (line := throughput_line(row.record))]
     lines += [f"note {row.record.case.id}: {text}" for row in rows for text in row.warnings]
     return [*lines, *_reasons(rows)]
+
+
+def _what_is_compared(rows: Sequence[Row]) -> str:
+    """Say what stands in the columns of comparisons."""
+    kinds = {
+        "images lost/gained": any(row.record.accuracy for row in rows),
+        "the metric's change": any(row.samples for row in rows),
+        "median error of the farthest output": any(row.drift and not row.samples for row in rows),
+    }
+    return ", ".join(kind for kind, is_there in kinds.items() if is_there) or "images lost/gained"
 
 
 def _tie_lines(rows: Sequence[Row]) -> list[str]:
