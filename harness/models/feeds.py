@@ -55,7 +55,7 @@ def prepared_sample(sample: Sample, model: ModelSpec, tensors: ModelTensors) -> 
             given[one.name] = image
         else:
             pixels = image.astype(np.uint8, copy=False)
-            inputs[one.name] = prepare_image(pixels, model, shape=_open_shape(one)).astype(one.dtype)
+            inputs[one.name] = _held(prepare_image(pixels, model, shape=_open_shape(one)), one, model)
     if ONLY in given and len(names) == 1:  # of a file without names
         given = {next(iter(names)): given[ONLY]}
     unknown = [name for name in given if name not in names]
@@ -89,6 +89,18 @@ def _fitted(array: NDArray[np.generic], one: ModelInput, sample: str, model: Mod
     cast = found.astype(one.dtype)
     if np.dtype(one.dtype).kind in "biu" and not np.array_equal(cast, found):
         raise DataError(f"sample {sample}: input {one.name} is {array.dtype}; {one.dtype} does not hold its values")
+    return cast
+
+
+def _held(pixels: NDArray[np.generic], one: ModelInput, model: ModelSpec) -> NDArray[np.generic]:
+    """Return a prepared image in the input's type. Raises: DataError where a pixel would become another number."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast = pixels.astype(one.dtype)
+    if np.dtype(one.dtype).kind in "biu" and not np.array_equal(cast, pixels):
+        raise DataError(
+            f"model {model.name}: pixels become {pixels.min():g}..{pixels.max():g}, which {one.dtype} does not hold; "
+            f"a card of an input of {one.dtype} usually has scale = 1"
+        )
     return cast
 
 

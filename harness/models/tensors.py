@@ -125,6 +125,11 @@ def _check_names(asked: InputsAsked, inputs: Sequence[FileTensor], outputs: Sequ
     for name, output in asked.states:
         if output not in made:
             raise DataError(f"{path}: it has no output {output!r} for the state {name}; its outputs: {', '.join(made)}")
+        state, fed = inputs[known.index(name)], outputs[made.index(output)]
+        sizes = zip(state.axes, fed.axes, strict=False)
+        is_other = any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in sizes)
+        if is_other or (state.axes and fed.axes and len(state.axes) != len(fed.axes)):
+            raise DataError(f"{path}: output {output} is {fed.text}; state {name}, which it would feed, is {state.text}")
 
 
 def _batch_axes(inputs: Sequence[FileTensor], outputs: Sequence[FileTensor]) -> dict[str, int]:

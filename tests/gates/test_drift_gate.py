@@ -127,3 +127,11 @@ def test_what_all_are_compared_with_is_looked_at_for_nan():
     broken = judged(precision=Precision.FP32, backend="ort", n_nan={"y": 3})
     assert verdicts_of(broken) == [("nan_outputs", Outcome.INCONCLUSIVE)]
     assert "NaN in y of 3 of 32 samples" in broken.verdicts[0].message
+
+
+def test_what_excuses_one_output_hides_no_loss_of_another():
+    noisy = drifted([0.4] * N, output="noise", rounding=0.5)
+    lost = drifted([0.1] * N, output="boxes")
+    found = judged(noisy, lost, max_drift=0.01)
+    (verdict,) = [v for v in found.verdicts if v.gate == "drift"]
+    assert (verdict.code, verdict.outcome) == ("drift_beyond_limit", Outcome.REGRESSED)

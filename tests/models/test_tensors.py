@@ -167,3 +167,12 @@ def test_pixels_are_prepared_for_an_input_that_is_called_image_too(tmp_path):
     assert np.allclose(prepared, 0.2)
     ready = np.full((1, 8, 6), 0.5, np.float32)
     assert prepared_sample(Sample(id="a", inputs={"image": ready}), spec, spec.tensors).inputs["image"].max() == 0.5
+
+
+def test_an_output_of_another_size_feeds_no_state(tmp_path):
+    path = tmp_path / "state.onnx"
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[1, 6] h) => (float[1, 2] y) <float[6, 2] w = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}> { y = MatMul(h, w) }"""
+    onnx.save(onnx.parser.parse_model(text), path)
+    with pytest.raises(DataError, match="output y is 1 x 2; state h, which it would feed, is 1 x 6"):
+        graph_spec(path, states=(("h", "y"),))
