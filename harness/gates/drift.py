@@ -72,10 +72,6 @@ def _judge_one(record: Record, worst: TensorDrift, drifts: list[TensorDrift]) ->
     message = _told(worst, drifts)
     if accepted is None:
         return _verdict(worst, Outcome.SAME, "no_limit", f"{message}; --max-drift sets a limit")
-    if worst.is_constant:
-        message = f"{message}; {worst.against} gives the same for every sample, so nothing can be said"
-        advice = "are these the trained weights? Else run samples that the model knows, with --dataset"
-        return _verdict(worst, Outcome.INCONCLUSIVE, "constant_outputs", message, advice=advice)
     if (floor := ROUNDINGS * worst.rounding) > accepted:
         message = f"{message}; roundings alone move {worst.against} by {worst.rounding:.2%}"
         accepted = floor
@@ -88,6 +84,10 @@ def _judge_one(record: Record, worst: TensorDrift, drifts: list[TensorDrift]) ->
     if p_beyond <= alpha:
         advice = "compare the layers' precisions, or keep some in float with --keep-float; --max-drift sets the limit"
         return _verdict(worst, Outcome.REGRESSED, "drift_beyond_limit", message, p=p_beyond, advice=advice)
+    if worst.is_constant:  # it may show that an engine is far off, and not that it is right
+        message = f"{message}; {worst.against} gives the same for every sample, so no more can be said"
+        advice = "are these the trained weights? Else run samples that the model knows, with --dataset"
+        return _verdict(worst, Outcome.INCONCLUSIVE, "constant_outputs", message, p=p_beyond, advice=advice)
     if p_within <= alpha:
         return _verdict(worst, Outcome.SAME, "within_limit", message, p=p_beyond)
     advice = "run more samples with --score-images, or a data set's with --dataset"

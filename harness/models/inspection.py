@@ -135,6 +135,7 @@ def _as_graph(model: onnx.ModelProto, path: Path, asked: InputsAsked) -> dict[st
         "output_name": tensors.outputs[0].name if tensors.outputs else "",
         "num_classes": 0,
         "layout": layout_of_shape(shape) if len(shape) == 3 else "NCHW",
+        **({"scale": 1.0} if tensors.inputs and tensors.inputs[0].dtype == "uint8" else {}),  # pixels as they are
         "task": RAW_TASK,
         "timing_only": True,
     }

@@ -24,6 +24,8 @@ INDEX_INPUT = 1
 DEPTH_INPUT = 1  # of OneHot
 PASSED_BY = ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose", "Slice")
 LARGEST_UNKNOWN = 1  # of whole numbers whose meaning the graph does not tell
+LARGEST_PIXEL = 255  # of bytes that lie as pictures do
+PICTURE_RANK = 3
 
 
 class FileTensor(NamedTuple):
@@ -129,7 +131,9 @@ def _check_names(asked: InputsAsked, inputs: Sequence[FileTensor], outputs: Sequ
         sizes = zip(state.axes, fed.axes, strict=False)
         is_other = any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in sizes)
         if is_other or (state.axes and fed.axes and len(state.axes) != len(fed.axes)):
-            raise DataError(f"{path}: output {output} is {fed.text}; state {name}, which it would feed, is {state.text}")
+            raise DataError(
+                f"{path}: output {output} is {fed.text}; state {name}, which it would feed, is {state.text}"
+            )
 
 
 def _batch_axes(inputs: Sequence[FileTensor], outputs: Sequence[FileTensor]) -> dict[str, int]:
@@ -181,14 +185,15 @@ def _input(
                 f"{path}: input {one.name} is {one.text}; say its free sizes, as --shapes={one.name}:{example} "
                 "with numbers"
             )
-    is_float = np.dtype(one.dtype).kind == "f"
+    if highest is None:
+        highest = LARGEST_PIXEL if one.dtype == "uint8" and len(shape) >= PICTURE_RANK else LARGEST_UNKNOWN
     found = ModelInput(
         name=one.name,
         dtype=one.dtype,
         shape=shape,
         batch_axis=batch_axis,
         free_axes=tuple(k for k, axis in enumerate(one.axes) if isinstance(axis, str)),
-        high=1.0 if is_float or highest is None else float(highest),
+        high=1.0 if np.dtype(one.dtype).kind == "f" else float(highest),
     )
     return _with_ranges(found, one, asked, path)
 

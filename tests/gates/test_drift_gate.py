@@ -91,9 +91,14 @@ def test_what_roundings_alone_do_is_no_drift():
     assert verdicts_of(far)[0][0] == "drift_beyond_limit"
 
 
-def test_a_reference_that_says_nothing_allows_no_verdict():
-    record = judged(drifted([0.5] * N, is_constant=True), precision=Precision.FP32)
+def test_a_reference_that_says_nothing_proves_no_engine_right():
+    record = judged(drifted([0.001] * N, is_constant=True), precision=Precision.FP32)
     assert verdicts_of(record) == [("constant_outputs", Outcome.INCONCLUSIVE)]
+
+
+def test_a_reference_that_says_nothing_hides_no_engine_that_is_far_off():
+    record = judged(drifted([0.9] * N, is_constant=True), max_drift=0.01)
+    assert verdicts_of(record) == [("drift_beyond_limit", Outcome.REGRESSED)]
 
 
 def test_the_farthest_output_of_each_comparison_is_named():

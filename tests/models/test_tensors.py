@@ -25,6 +25,16 @@ def test_a_graph_says_its_inputs(tmp_path):
     assert spec.tensors.shapes(3) == {"ids": (3, 7), "mask": (3, 7)}
 
 
+def test_bytes_that_lie_as_pictures_do_are_whole_pixels(tmp_path):
+    text = "agraph (uint8[N, 3, 8, 8] x, uint8[N, 4] flags) => (uint8[N, 3, 8, 8] y, uint8[N, 4] z) "
+    text += "{ y = Identity(x) z = Identity(flags) }"
+    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {text}')
+    onnx.save(model, tmp_path / "bytes.onnx")
+    spec = graph_spec(tmp_path / "bytes.onnx")
+    assert spec.scale == 1.0  # else each pixel would be a fraction, which the input cannot hold
+    assert [one.high for one in spec.tensors.inputs] == [255, 1]
+
+
 def test_a_state_has_its_batch_axis_where_its_name_stands(tmp_path):
     spec = graph_spec(write_net(tmp_path, "stateful"), states=(("state", "next"),))
     assert {one.name: (one.shape, one.batch_axis) for one in spec.tensors.inputs} == {
