@@ -4,15 +4,30 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from harness.cli.runs import BAD_FILE_STATUS, one_line_errors, run_folder
 from harness.errors import ConfigError
+from harness.options.inputs import range_of_text, shape_of_text, state_of_text
 from harness.run.adopting import CI_FILES, init_project, write_card
 from harness.run.posting import FORGES, comment_text, post_comment
+from harness.specs import InputsAsked
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+T = TypeVar("T")
+Shapes = Annotated[
+    list[str] | None, typer.Option(metavar="NAME:DIMS,...", help="Shapes of inputs with free axes, as ids:1x128.")
+]
+Ranges = Annotated[
+    list[str] | None, typer.Option(metavar="NAME:LOW..HIGH,...", help="Ranges of seeded inputs, as ids:0..30521.")
+]
+States = Annotated[
+    list[str] | None, typer.Option(metavar="INPUT=OUTPUT,...", help="Outputs that are fed back, as h=h_next.")
+]
 told = partial(one_line_errors, bad_file_status=BAD_FILE_STATUS)
 
 
@@ -21,12 +36,16 @@ def card(
     model: Annotated[Path, typer.Argument(help="An ONNX file.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The card (default: beside the file).")] = None,
     sha256: Annotated[bool, typer.Option("--sha256", help="The card is of these bytes alone.")] = False,
+    shapes: Shapes = None,
+    input_range: Ranges = None,
+    state: States = None,
 ) -> None:
     """Write the card of an ONNX file: shapes, classes and what its output is are read from it.
 
     Exits with 4 when the file cannot be taken, and with 2 for any other error.
     """
-    for line in write_card(model, output=output, with_digest=sha256).lines():
+    asked = _asked(shapes, input_range, state)
+    for line in write_card(model, output=output, with_digest=sha256, inputs=asked).lines():
         typer.echo(line)
 
 
@@ -34,13 +53,17 @@ def card(
 def init(
     model: Annotated[Path, typer.Argument(help="An ONNX file below the current folder.")],
     ci: Annotated[str, typer.Option(help=f"CI files to write: {', '.join(CI_FILES)} with commas, or none.")] = "github",
+    shapes: Shapes = None,
+    input_range: Ranges = None,
+    state: States = None,
 ) -> None:
     """Write suites, harness.toml, a card, a folder for baselines and CI files; what exists stays as it is.
 
     Exits with 4 when the file cannot be taken, and with 2 for any other error.
     """
     systems = () if ci == "none" else tuple(part.strip() for part in ci.split(","))
-    for line in init_project(model, folder=Path.cwd(), ci=systems).lines():
+    asked = _asked(shapes, input_range, state)
+    for line in init_project(model, folder=Path.cwd(), ci=systems, inputs=asked).lines():
         typer.echo(line)
     typer.echo("Next: harness run, then harness baseline accept")
 
@@ -62,3 +85,21 @@ def comment(
         raise ConfigError("--number: give the number of the pull or merge request")
     else:
         typer.echo(f"posted {post_comment(text, forge=post, number=number)}")
+
+
+def _asked(shapes: Sequence[str] | None, ranges: Sequence[str] | None, states: Sequence[str] | None) -> InputsAsked:
+    return InputsAsked(
+        shapes=_pairs("--shapes", shapes, shape_of_text, "NAME:DIMS, as ids:1x128"),
+        ranges=_pairs("--input-range", ranges, range_of_text, "NAME:LOW..HIGH"),
+        states=_pairs("--state", states, state_of_text, "INPUT=OUTPUT"),
+    )
+
+
+def _pairs(flag: str, given: Sequence[str] | None, parse: Callable[[str], T], form: str) -> tuple[T, ...]:
+    found = []
+    for text in (part.strip() for value in given or () for part in value.split(",")):
+        try:
+            found.append(parse(text))
+        except ValueError:
+            raise ConfigError(f"{flag}={text}: expected {form}") from None
+    return tuple(found)

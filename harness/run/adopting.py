@@ -13,7 +13,7 @@ from harness.options.template import settings_text
 from harness.options.values import HarnessOptions
 from harness.run.choosing import inspected
 from harness.run.folders import bundled_suites
-from harness.specs import DatasetRequest, ModelSpec
+from harness.specs import DatasetRequest, InputsAsked, ModelSpec
 
 KIT = Path(__file__).parent / "kit"
 CI_FILES = {  # system -> (file of the kit, where it belongs)
@@ -41,12 +41,15 @@ class Written:
         ]
 
 
-def write_card(model: Path, *, output: Path | None = None, with_digest: bool = False) -> Written:
+def write_card(
+    model: Path, *, output: Path | None = None, with_digest: bool = False, inputs: InputsAsked | None = None
+) -> Written:
     """Write the card of an ONNX file beside it: what the file says of itself, and what a person has to check.
 
-    Raises: DataError for a file that is no classifier; ConfigError when the card exists or cannot be written.
+    `inputs`: what the user says of the inputs of any graph, such as the sizes of free axes.
+    Raises: DataError for a file that cannot be taken; ConfigError when the card exists or cannot be written.
     """
-    spec, notes = _described(model)
+    spec, notes = _described(model, inputs)
     card = output or model.with_suffix(".toml")
     if card.exists():
         raise ConfigError(f"{card} exists; remove it, or choose another --output")
@@ -55,10 +58,13 @@ def write_card(model: Path, *, output: Path | None = None, with_digest: bool = F
     return Written(written=(_put(card, _card(spec, model, with_digest=with_digest)),), notes=tuple(notes))
 
 
-def init_project(model: Path, *, folder: Path, ci: tuple[str, ...] = ("github",)) -> Written:
+def init_project(
+    model: Path, *, folder: Path, ci: tuple[str, ...] = ("github",), inputs: InputsAsked | None = None
+) -> Written:
     """Write suites, settings, the model's card, a folder for baselines and CI files; nothing that exists is changed.
 
-    Raises: DataError for a file that is no classifier; ConfigError when something cannot be written, the folder holds
+    `inputs` as `write_card`.
+    Raises: DataError for a file that cannot be taken; ConfigError when something cannot be written, the folder holds
     settings in pyproject.toml, or a CI system is unknown.
     """
     for system in ci:
@@ -71,7 +77,7 @@ def init_project(model: Path, *, folder: Path, ci: tuple[str, ...] = ("github",)
     model = model.resolve()
     if not model.is_relative_to(folder.resolve()):
         raise ConfigError(f"{model} does not lie below {folder.resolve()}; copy it there, CI needs it too")
-    spec, notes = _described(model)
+    spec, notes = _described(model, inputs)
     place = model.relative_to(folder.resolve()).as_posix()
     chosen: dict[str, object] = {"model": f"./{place}"}
     if not spec.timing_only:
@@ -95,8 +101,8 @@ Keep them in git, or as an artifact of the night.
 """
 
 
-def _described(model: Path) -> tuple[ModelSpec, list[str]]:
-    spec = inspected(model.resolve(), HarnessOptions(), is_scored=True)
+def _described(model: Path, inputs: InputsAsked | None) -> tuple[ModelSpec, list[str]]:
+    spec = inspected(model.resolve(), HarnessOptions(), inputs=inputs, is_scored=True)
     if spec.tensors is not None:
         return spec, [
             f"no classifier of one image: {spec.unscored}",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import onnx_nets
 import pytest
+from graph_nets import write_net
 from typer.testing import CliRunner
 
 from harness.cli import app
@@ -131,6 +132,19 @@ def test_a_card_of_any_graph_says_what_it_takes(project):
     assert "classes" not in told.output
     assert "[graph]" in (project / "two.toml").read_text()
     assert load_card(project / "two.toml").graph is not None
+
+
+def test_a_card_of_a_graph_with_free_axes_takes_what_its_refusal_asks_for(project):
+    write_net(project, "text")
+    refused = call("card", "text.onnx")
+    assert (refused.exit_code, "--shapes=ids:" in refused.output) == (4, True), refused.output
+    told = call("card", "text.onnx", "--shapes=ids:1x7,mask:1x7", "--input-range=ids:0..3")
+    assert told.exit_code == 0, told.output
+    graph = load_card(project / "text.toml").graph
+    assert dict(graph.shapes) == {"ids": (1, 7), "mask": (1, 7)}
+    assert dict(graph.ranges) == {"ids": (0, 3), "mask": (0, 1)}
+    wrong = call("card", "text.onnx", "-o", "b.toml", "--shapes=ids")
+    assert (wrong.exit_code, "--shapes=ids: expected NAME:DIMS" in wrong.output) == (2, True), wrong.output
 
 
 def test_every_option_stands_in_the_settings_and_its_default_can_be_uncommented(tmp_path):
