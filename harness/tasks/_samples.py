@@ -167,8 +167,10 @@ def numbers_of(value: object, sample: Sample) -> NDArray[np.float64]:
 
 
 def names_of_classes(given: object, n_classes: int) -> tuple[str, ...]:
-    """Return the names of classes: those given, and the index of any other."""
+    """Return the names of classes: those given, and the index of any other. Raises: ConfigError for too many."""
     names = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else []
+    if len(names) > n_classes:
+        raise ConfigError(f"[task] classes: {len(names)} names for an output of {n_classes}; are they another model's?")
     return tuple(str(names[i]) if i < len(names) else str(i) for i in range(n_classes))
 
 

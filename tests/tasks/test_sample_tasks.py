@@ -94,6 +94,12 @@ def test_a_sample_without_a_target_is_refused_by_its_id(task):
         scores_of(task, [([0.5, 0.1], None)])
 
 
+def test_names_of_another_models_classes_are_refused():
+    pairs = [({"y": np.array([1.0])}, 1.5), ({"y": np.array([2.0])}, 2.5)]
+    with pytest.raises(ConfigError, match="classes: 3 names for an output of 1"):
+        scores_of("regression", pairs, classes=["a", "b", "c"])
+
+
 @pytest.mark.parametrize("task", ["classification", "regression", "tokens"])
 def test_no_samples_are_no_score(task):
     with pytest.raises(MeasurementError):
