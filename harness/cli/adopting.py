@@ -4,30 +4,31 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness.cli.runs import BAD_FILE_STATUS, one_line_errors, run_folder
 from harness.errors import ConfigError
-from harness.options.inputs import range_of_text, shape_of_text, state_of_text
+from harness.options.table import INPUTS
 from harness.run.adopting import CI_FILES, init_project, write_card
 from harness.run.posting import FORGES, comment_text, post_comment
 from harness.specs import InputsAsked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-T = TypeVar("T")
-Shapes = Annotated[
-    list[str] | None, typer.Option(metavar="NAME:DIMS,...", help="Shapes of inputs with free axes, as ids:1x128.")
-]
-Ranges = Annotated[
-    list[str] | None, typer.Option(metavar="NAME:LOW..HIGH,...", help="Ranges of seeded inputs, as ids:0..30521.")
-]
-States = Annotated[
-    list[str] | None, typer.Option(metavar="INPUT=OUTPUT,...", help="Outputs that are fed back, as h=h_next.")
-]
+ROWS = {row.field: row for row in INPUTS}  # the same options as a run's
+
+
+def _option(field: str) -> Any:
+    row = ROWS[field]
+    return typer.Option(row.flag, metavar=row.kind.metavar, help=row.help)
+
+
+Shapes = Annotated[list[str] | None, _option("inputs.shapes")]
+Ranges = Annotated[list[str] | None, _option("inputs.ranges")]
+States = Annotated[list[str] | None, _option("inputs.states")]
 told = partial(one_line_errors, bad_file_status=BAD_FILE_STATUS)
 
 
@@ -89,17 +90,17 @@ def comment(
 
 def _asked(shapes: Sequence[str] | None, ranges: Sequence[str] | None, states: Sequence[str] | None) -> InputsAsked:
     return InputsAsked(
-        shapes=_pairs("--shapes", shapes, shape_of_text, "NAME:DIMS, as ids:1x128"),
-        ranges=_pairs("--input-range", ranges, range_of_text, "NAME:LOW..HIGH"),
-        states=_pairs("--state", states, state_of_text, "INPUT=OUTPUT"),
+        shapes=_pairs("inputs.shapes", shapes),
+        ranges=_pairs("inputs.ranges", ranges),
+        states=_pairs("inputs.states", states),
     )
 
 
-def _pairs(flag: str, given: Sequence[str] | None, parse: Callable[[str], T], form: str) -> tuple[T, ...]:
-    found = []
+def _pairs(field: str, given: Sequence[str] | None) -> tuple[Any, ...]:
+    row, found = ROWS[field], []
     for text in (part.strip() for value in given or () for part in value.split(",")):
         try:
-            found.append(parse(text))
+            found.append(row.kind.parse(text))
         except ValueError:
-            raise ConfigError(f"{flag}={text}: expected {form}") from None
+            raise ConfigError(f"{row.flag}={text}: expected {row.kind.name}") from None
     return tuple(found)
