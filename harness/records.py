@@ -736,6 +736,9 @@ class Outcome(str, enum.Enum):
         return self.value
 
 
+WORST_FIRST = (Outcome.REGRESSED, Outcome.INCONCLUSIVE, Outcome.IMPROVED, Outcome.SAME)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """The answer of one gate, with the numbers it rests on."""

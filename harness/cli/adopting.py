@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from harness.cli.runs import BAD_FILE_STATUS, one_line_errors, run_folder
 from harness.errors import ConfigError
+from harness.options.parsing import typed_value
 from harness.options.table import INPUTS
 from harness.run.adopting import CI_FILES, init_project, write_card
 from harness.run.posting import FORGES, comment_text, post_comment
 from harness.specs import InputsAsked
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 ROWS = {row.field: row for row in INPUTS}  # the same options as a run's
 
@@ -88,19 +86,7 @@ def comment(
         typer.echo(f"posted {post_comment(text, forge=post, number=number)}")
 
 
-def _asked(shapes: Sequence[str] | None, ranges: Sequence[str] | None, states: Sequence[str] | None) -> InputsAsked:
-    return InputsAsked(
-        shapes=_pairs("inputs.shapes", shapes),
-        ranges=_pairs("inputs.ranges", ranges),
-        states=_pairs("inputs.states", states),
-    )
-
-
-def _pairs(field: str, given: Sequence[str] | None) -> tuple[Any, ...]:
-    row, found = ROWS[field], []
-    for text in (part.strip() for value in given or () for part in value.split(",")):
-        try:
-            found.append(row.kind.parse(text))
-        except ValueError:
-            raise ConfigError(f"{row.flag}={text}: expected {row.kind.name}") from None
-    return tuple(found)
+def _asked(shapes: list[str] | None, ranges: list[str] | None, states: list[str] | None) -> InputsAsked:
+    given = {"inputs.shapes": shapes, "inputs.ranges": ranges, "inputs.states": states}
+    found = {field: typed_value(ROWS[field], texts, Path.cwd()) for field, texts in given.items() if texts}
+    return InputsAsked(**{field.removeprefix("inputs."): value for field, value in found.items()})

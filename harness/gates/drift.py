@@ -12,14 +12,13 @@ from __future__ import annotations
 import numpy as np
 
 from harness.gates._gate import Candidate, Evidence, Gate
-from harness.records import Outcome, Record, SampleScores, TensorDrift, Verdict
+from harness.records import WORST_FIRST, Outcome, Record, SampleScores, TensorDrift, Verdict
 from harness.stats import below_floor_p
 
 FP32_DRIFT = 0.01  # between FP32 engines: TF32 and other orders of addition stay below; another operator does not
 ROUNDINGS = 3.0  # times what roundings of its inputs do to FP32: those of all its layers add up
 HALF = 0.5
 SHOWN_OTHERS = 2  # outputs named beside the worst
-WORSE = (Outcome.SAME, Outcome.INCONCLUSIVE, Outcome.REGRESSED)
 
 
 def applies(candidate: Candidate) -> bool:
@@ -61,7 +60,7 @@ def _judge(record: Record, drifts: list[TensorDrift]) -> Verdict:
     """Return the verdict of the worst output: what roundings alone do excuses an output, not the one beside it."""
     farthest = sorted(drifts, key=lambda drift: (drift.n_reshaped, drift.median, drift.max_abs), reverse=True)
     found = [_judge_one(record, drift, drifts) for drift in farthest]
-    return max(found, key=lambda verdict: WORSE.index(verdict.outcome))
+    return min(found, key=lambda verdict: WORST_FIRST.index(verdict.outcome))
 
 
 def _judge_one(record: Record, worst: TensorDrift, drifts: list[TensorDrift]) -> Verdict:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import DataError, MeasurementError
-from harness.models.preprocess import prepare_image
+from harness.models.preprocess import not_held, prepare_image
 from harness.protocols import IMAGE, ONLY, Sample, Tensors
 from harness.specs import ModelInput, ModelSpec, ModelTensors
 
@@ -97,10 +97,7 @@ def _held(pixels: NDArray[np.generic], one: ModelInput, model: ModelSpec) -> NDA
     with np.errstate(over="ignore", invalid="ignore"):
         cast = pixels.astype(one.dtype)
     if np.dtype(one.dtype).kind in "biu" and not np.array_equal(cast, pixels):
-        raise DataError(
-            f"model {model.name}: pixels become {pixels.min():g}..{pixels.max():g}, which {one.dtype} does not hold; "
-            f"a card of an input of {one.dtype} usually has scale = 1"
-        )
+        raise not_held(pixels, cast.dtype, model)
     return cast
 
 

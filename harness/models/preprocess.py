@@ -241,13 +241,18 @@ def _cast(values: NDArray[np.float32], spec: ModelSpec) -> NDArray[np.generic]:
     if dtype.kind == "u":
         rounded = np.rint(values)
         if rounded.min() < 0 or rounded.max() > np.iinfo(dtype).max:
-            raise DataError(
-                f"model {spec.name}: pixels become {rounded.min():g}..{rounded.max():g}, which {dtype} does not hold; "
-                "a card of dtype uint8 usually has scale = 1"
-            )
+            raise not_held(rounded, dtype, spec)
         return rounded.astype(dtype)
     with np.errstate(over="ignore"):
         cast = values.astype(dtype, copy=False)
     if not np.isfinite(cast).all():
         raise DataError(f"model {spec.name}: pixels become values that {dtype} does not hold; fix scale, mean and std")
     return cast
+
+
+def not_held(pixels: NDArray[np.generic], dtype: np.dtype[np.generic], spec: ModelSpec) -> DataError:
+    """Return the error of prepared pixels that an input of whole numbers cannot hold."""
+    return DataError(
+        f"model {spec.name}: pixels become {pixels.min():g}..{pixels.max():g}, which {dtype} does not hold; "
+        f"a card of an input of {dtype} usually has scale = 1"
+    )

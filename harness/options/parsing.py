@@ -107,10 +107,13 @@ def _values_of_namespace(o: Any, root: Path) -> Values:
         if given is None:
             continue
         texts = given if isinstance(given, list) else [given]
-        values[row.flag] = (
-            given if row.is_switch else _value_of_texts(row, texts, where=f"{row.flag}=", base=Path.cwd(), root=root)
-        )
+        values[row.flag] = given if row.is_switch else typed_value(row, texts, root)
     return values
+
+
+def typed_value(row: Option, texts: Sequence[str], root: Path) -> Any:
+    """Return the value of an option's texts as they were typed. Raises: ConfigError that names the flag."""
+    return _value_of_texts(row, texts, where=f"{row.flag}=", base=Path.cwd(), root=root)
 
 
 def shaping_flags(o: Any) -> list[str]:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from harness.records import Outcome, Record, Run, Status, Verdict
+from harness.records import WORST_FIRST, Outcome, Record, Run, Status, Verdict
 from harness.report.format import format_fraction, format_p, format_points, plural
 from harness.stats import mcnemar_p
 
@@ -134,14 +134,13 @@ def _counts(verdict: Verdict) -> bool:
 
 def leading_verdict(record: Record) -> Verdict | None:
     """Return the verdict that explains the standing: failures first, then the most decided outcome."""
-    order = (Outcome.REGRESSED, Outcome.INCONCLUSIVE, Outcome.IMPROVED, Outcome.SAME)
     ranked = sorted(
         record.verdicts,
         key=lambda verdict: (
             not verdict.is_failure,
             not verdict.waived,
             not _counts(verdict),
-            order.index(verdict.outcome) if verdict.outcome in order else len(order),
+            WORST_FIRST.index(verdict.outcome) if verdict.outcome in WORST_FIRST else len(WORST_FIRST),
             verdict.n_lost is None,
         ),
     )

@@ -13,12 +13,12 @@ from harness.tasks._samples import (
     CLASSES,
     OUTPUT,
     SampleTask,
-    Setting,
     Settings,
     class_of,
     names_of_classes,
     output_of,
     target_of,
+    threshold,
 )
 
 NAME = "classification"
@@ -88,11 +88,6 @@ CLASSES_OF_SAMPLES = SampleTask(
     metrics=(TOP1.name, TOP5.name, BALANCED.name),
     settings=(
         CLASSES,
-        Setting(
-            name="threshold",
-            summary="of an output of one number: class 1 is above it",
-            kinds=(int, float),
-            default=0.5,
-        ),
+        threshold("of an output of one number: class 1 is above it"),
     ),
 )

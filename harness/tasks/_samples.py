@@ -177,6 +177,11 @@ def names_of_classes(given: object, n_classes: int) -> tuple[str, ...]:
 CLASSES = Setting(name="classes", summary="the names of the classes, in the order of the output", kinds=(list,))
 
 
+def threshold(summary: str) -> Setting:
+    """Return the setting of where a score means yes."""
+    return Setting(name="threshold", summary=summary, kinds=(int, float), default=0.5)
+
+
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

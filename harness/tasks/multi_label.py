@@ -16,12 +16,12 @@ from harness.tasks._samples import (
     CLASSES,
     OUTPUT,
     SampleTask,
-    Setting,
     Settings,
     class_of,
     names_of_classes,
     output_of,
     target_of,
+    threshold,
 )
 
 NAME = "multi-label"
@@ -101,11 +101,6 @@ TASK = SampleTask(
     metrics=(MAP.name, F1.name, MACRO_F1.name),
     settings=(
         CLASSES,
-        Setting(
-            name="threshold",
-            summary="a class is found where its output is above it (of logits: 0)",
-            kinds=(int, float),
-            default=0.5,
-        ),
+        threshold("a class is found where its output is above it (of logits: 0)"),
     ),
 )

@@ -18,6 +18,7 @@ from harness.tasks._samples import (
     names_of_classes,
     output_of,
     target_of,
+    threshold,
 )
 
 NAME = "segmentation"
@@ -116,6 +117,6 @@ TASK = SampleTask(
         Setting(name="layout", summary="the axes of scores", default="CHW", choices=("CHW", "HWC")),
         Setting(name="ignore", summary="the label of pixels that do not count", kinds=(int,), default=IGNORED),
         Setting(name="resize", summary="whether an output of another size is resized", kinds=(bool,), default=False),
-        Setting(name="threshold", summary="of one score a pixel: class 1 is above it", kinds=(int, float), default=0.5),
+        threshold("of one score a pixel: class 1 is above it"),
     ),
 )
