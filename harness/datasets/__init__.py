@@ -11,21 +11,27 @@ import os
 from pathlib import Path
 
 from harness.datasets._kind import DatasetKind, OpenRequest
+from harness.datasets._paths import lasting_name
+from harness.datasets._pictures import StoredPicture, StoresPictures
 from harness.datasets._ranges import RangeFingerprint, check_range, fingerprint_range
 from harness.datasets._samples import DatasetSamples, FittedImages, HasLabels, LabelledImages
 from harness.errors import DataError
 from harness.options.discovery import Room
 from harness.protocols import Dataset, FitsImages, Progress, SampleSet
+from harness.store.pictures import PictureStore
 
 __all__ = [
     "DatasetKind",
     "HasLabels",
     "OpenRequest",
     "RangeFingerprint",
+    "StoredPicture",
+    "StoresPictures",
     "check_range",
     "dataset_names",
     "dataset_state",
     "fingerprint_range",
+    "lasting_name",
     "open_dataset",
     "open_samples",
     "path_kinds",
@@ -56,12 +62,13 @@ def open_dataset(
     data_dir: str | Path | None = None,
     progress: Progress | None = None,
     fit: FitsImages | None = None,
+    pictures: PictureStore | None = None,
 ) -> Dataset:
     """Open labelled images of one size, by name or path.
 
     Named IDX sets are looked for in `data_dir`; without it they are downloaded into the user's cache, and `progress`
     gets (bytes done, bytes in all). Data without splits have split "all". `fit` makes images of the model's size and
-    colours of those in files; without it they must have one size.
+    colours of those in files; without it they must have one size. What it made of picture files is kept in `pictures`.
     Raises: DataError when it does not exist, is damaged, or has no class for each image; the message says what to do.
     """
     kind, request = _kind_of(name_or_path, split, data_dir, progress)
@@ -72,7 +79,7 @@ def open_dataset(
     elif kind.open_samples is not None:
         samples = kind.open_samples(request)
         if not isinstance(samples, Dataset):
-            return LabelledImages(samples, fit)
+            return LabelledImages(samples, fit, pictures)
         dataset = samples
     else:
         raise DataError(f"{name_or_path}: its kind of data set opens nothing")

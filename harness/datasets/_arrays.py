@@ -13,7 +13,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import DataError
+from harness.errors import DataError, first_line
 from harness.protocols import ONLY
 
 MAX_RATIO = 100  # how often its own size an NPZ may inflate to, where that is more than MAX_SMALL_BYTES
@@ -101,7 +101,7 @@ def _header(file: IO[bytes], name: object) -> tuple[tuple[int, ...], bool, np.dt
             raise DataError(f"{name}: NPY format {version}; expected 1.0 or 2.0, as numpy.save writes numbers")
         shape, is_fortran, dtype = read(file)
     except (ValueError, EOFError, SyntaxError, TypeError, tokenize.TokenError) as error:  # all of NumPy's
-        raise DataError(f"{name}: not a whole NPY file ({str(error).splitlines()[0]})") from error
+        raise DataError(f"{name}: not a whole NPY file ({first_line(error)})") from error
     if dtype.hasobject:
         raise DataError(f"{name}: holds Python objects, which are not read; save plain arrays")
     if dtype.kind not in KINDS + TEXT:

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.datasets._arrays import check_numbers
-from harness.datasets._decode import decode_image
+from harness.datasets._pictures import StoredPicture
 from harness.errors import DataError
-from harness.protocols import IMAGE, Sample
+from harness.protocols import Sample
 
 if TYPE_CHECKING:
     import pyarrow
@@ -59,26 +59,38 @@ class Columns:
 
     def sample(self, row: Mapping[str, object], index: int) -> Sample:
         """Return a row as a sample. Raises: DataError for a damaged image, ragged or missing numbers."""
+        stored = self.stored(row, index)
+        if stored is not None:
+            return stored.sample()
         where = f"{self._name}: row {index}"
         inputs: dict[str, NDArray[np.generic]] = {}
-        if self.image is not None:
-            inputs[IMAGE] = _image(row[self.image], where)
-        else:
-            for column, dtype in self._inputs.items():
-                try:
-                    inputs[column] = np.asarray(row[column], dtype)
-                except (ValueError, TypeError) as error:
-                    raise DataError(f"{where}: {column} has no value, or rows of unlike lengths") from error
-                check_numbers(inputs[column], f"{where}: {column}")
+        for column, dtype in self._inputs.items():
+            try:
+                inputs[column] = np.asarray(row[column], dtype)
+            except (ValueError, TypeError) as error:
+                raise DataError(f"{where}: {column} has no value, or rows of unlike lengths") from error
+            check_numbers(inputs[column], f"{where}: {column}")
+        return Sample(id=str(index), inputs=inputs, target=self._target_of(row))
+
+    def stored(self, row: Mapping[str, object], index: int) -> StoredPicture | None:
+        """Return a row's picture as its file holds it, None where rows have none. Raises: DataError."""
+        if self.image is None:
+            return None
+        where = f"{self._name}: row {index}"
+        return StoredPicture(
+            id=str(index), data=_file_of(row[self.image], where), name=where, target=self._target_of(row)
+        )
+
+    def _target_of(self, row: Mapping[str, object]) -> object:
         target = None if self.target is None else row[self.target]
-        return Sample(id=str(index), inputs=inputs, target=np.asarray(target) if isinstance(target, list) else target)
+        return np.asarray(target) if isinstance(target, list) else target
 
 
-def _image(value: object, where: str) -> NDArray[np.uint8]:
+def _file_of(value: object, where: str) -> bytes:
     data = value.get("bytes") if isinstance(value, dict) else value
     if not isinstance(data, bytes):
         raise DataError(f"{where}: the image's file is not in the table; embed images when it is written")
-    return decode_image(data, where)
+    return data
 
 
 def _holds_files(kind: pyarrow.DataType) -> bool:

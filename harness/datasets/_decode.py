@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import DataError
+from harness.errors import DataError, first_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,13 +26,12 @@ def is_image_name(name: str) -> bool:
     return Path(name).suffix.lower() in SUFFIXES and not Path(name).name.startswith(".")
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """Return uint8[H, W, 1] of a grey file, uint8[H, W, 3] (RGB) of any other. Raises: DataError, naming the file."""
+def read_file(path: Path) -> bytes:
+    """Return what a file holds. Raises: DataError, naming it."""
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    return decode_image(data, path)
 
 
 def decode_image(data: bytes, name: object) -> NDArray[np.uint8]:
@@ -53,8 +52,7 @@ def decode_image(data: bytes, name: object) -> NDArray[np.uint8]:
     except Image.DecompressionBombError as error:
         raise DataError(f"{name}: more than {MAX_PIXELS} pixels, which is the most that are read") from error
     except (OSError, ValueError, SyntaxError, EOFError, TypeError) as error:  # what Pillow raises for damaged files
-        told = str(error).splitlines()[0] if str(error) else type(error).__name__
-        told = "not an image that is read" if isinstance(error, UnidentifiedImageError) else told
+        told = "not an image that is read" if isinstance(error, UnidentifiedImageError) else first_line(error)
         raise DataError(f"{name}: {told}; expected a whole {', '.join(FORMATS)} file") from error
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import platformdirs
 
-from harness.errors import DataError
+from harness.errors import DataError, first_line
 from harness.protocols import Progress
 from harness.store.cache import MAKER
 
@@ -74,7 +74,7 @@ def fetch(file: RemoteFile, *, folder: Path, progress: Progress | None = None) -
         except OSError as error:  # requests' exceptions are OSErrors; their text runs over many lines
             reasons.append(f"{url}: {type(error).__name__}")
         except ValueError as error:  # pooch's answer to a wrong hash
-            reasons.append(f"{url}: what came is not the published file ({str(error).splitlines()[0]})")
+            reasons.append(f"{url}: what came is not the published file ({first_line(error)})")
         else:
             return Path(found[0] if isinstance(found, list) else found)
     raise DataError("; ".join(reasons))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -11,6 +12,22 @@ DIGITS = re.compile(r"([0-9]+)")
 WHOLE = "all"  # the split of data that have none
 LISTS = ("labels.csv", "labels.json")  # in a folder whose images they name
 SPLIT_NAMES = {"train": ("train", "training"), "test": ("test", "val", "valid", "validation")}
+NAMELESS = {*SPLIT_NAMES["train"], *SPLIT_NAMES["test"], WHOLE, *LISTS, "images", "data", "annotations"}
+
+
+def lasting_name(name: str) -> str:
+    """Return what a data set is called in records and baselines: of a path its end, the same on every machine.
+
+    Ends that say nothing, such as `val` or `labels.csv`, come with the folder above. What a set holds is told by its
+    fingerprint.
+    """
+    if "/" not in name and os.sep not in name:
+        return name
+    parts = Path(os.path.abspath(name)).parts[1:]
+    first = len(parts) - 1
+    while first > 0 and parts[first] in NAMELESS:
+        first -= 1
+    return "/".join(parts[first:])
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:

@@ -146,9 +146,9 @@ class RangeFingerprint:
         return total.hexdigest()
 
     def _digest_of(self, piece: Piece) -> bytes:
-        digest = hashlib.sha256(repr((piece.first, piece.n_images, self._layout)).encode())
-        for _, labels in piece.parts:
-            digest.update(labels.data)
+        head = repr((piece.first, piece.n_images, self._layout)).encode()
+        # At once: threads wait for each other at every further call.
+        digest = hashlib.sha256(b"".join((head, *(labels.tobytes() for _, labels in piece.parts))))
         for pixels, _ in piece.parts:
             digest.update(pixels.data)
         return digest.digest()

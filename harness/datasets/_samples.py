@@ -7,9 +7,11 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.datasets._pictures import StoresPictures
 from harness.datasets._ranges import check_range
 from harness.errors import DataError
 from harness.protocols import IMAGE, Dataset, FitsImages, Sample, SampleSet
+from harness.store.pictures import PictureStore
 
 Planes = NDArray[np.uint8]
 
@@ -24,12 +26,12 @@ class HasLabels(Protocol):
 class LabelledImages:
     """Labelled samples as a `Dataset`: every image is fitted to the model when it is read."""
 
-    def __init__(self, samples: SampleSet, fit: FitsImages | None) -> None:
-        """`fit`: makes images of one size; None: they must have one already.
+    def __init__(self, samples: SampleSet, fit: FitsImages | None, pictures: PictureStore | None = None) -> None:
+        """`fit`: makes images of one size; None: they must have one already. `pictures`: keeps what it made.
 
         Raises: DataError for samples without labels or images.
         """
-        self._samples, self._fit = samples, fit
+        self._samples, self._fit, self._pictures = samples, fit, pictures
         self.name, self.split, self.n_images = samples.name, samples.split, samples.n_samples
         if not self.n_images:
             raise DataError(f"{self.name}/{self.split}: holds no images")
@@ -62,6 +64,9 @@ class LabelledImages:
         return pixels, self._labels[first:stop].copy()
 
     def _planes(self, index: int) -> Planes:
+        stored = self._samples.stored(index) if isinstance(self._samples, StoresPictures) else None
+        if self._fit is not None and stored is not None:
+            return stored.fitted(self._fit, self._pictures, f"{self.name}: {stored.id}")
         sample = self._samples.sample(index)
         image = sample.inputs.get(IMAGE)
         if image is None:

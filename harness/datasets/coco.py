@@ -13,12 +13,13 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from harness.datasets._decode import read_image
+from harness.datasets._decode import read_file
 from harness.datasets._kind import DatasetKind, OpenRequest
 from harness.datasets._paths import SPLIT_NAMES, WHOLE, path_below
+from harness.datasets._pictures import StoredPicture
 from harness.datasets._ranges import check_range
 from harness.errors import DataError
-from harness.protocols import IMAGE, Sample
+from harness.protocols import Sample
 
 ROBOFLOW = "_annotations.coco.json"
 LOOKED_AT = 1 << 16  # bytes of a JSON that are looked at to tell what it is
@@ -83,21 +84,23 @@ class CocoSamples:
 
     def sample(self, index: int) -> Sample:
         """Return one image and its boxes. Raises: DataError for a missing or damaged file, or one of another size."""
+        return self.stored(index).sample()
+
+    def stored(self, index: int) -> StoredPicture:
+        """Return one image's file and its boxes; see `StoresPictures`."""
         check_range(index, index + 1, name=self.name, split=self.split, n_images=self.n_samples)
         image = self._images[index]
         file = path_below(self._folder, image.file_name, source=self.name)
-        pixels = read_image(file)
-        if pixels.shape[:2] != (image.height, image.width):
-            raise DataError(
-                f"{file}: {pixels.shape[1]} x {pixels.shape[0]} pixels, {self.name} says {image.width} x {image.height}"
-            )
         own = self._boxes[image.id]
         boxes = np.asarray([one.bbox for one in own], np.float64).reshape(-1, 4)
         sizes = boxes[:, 2] * boxes[:, 3]
         boxes[:, 2:] += boxes[:, :2]
-        return Sample(
+        return StoredPicture(
             id=image.file_name,
-            inputs={IMAGE: pixels},
+            data=read_file(file),
+            name=file,
+            size=(image.height, image.width),
+            of=self.name,
             target={
                 "boxes": boxes,
                 "labels": np.asarray([one.category_id for one in own], np.int64),

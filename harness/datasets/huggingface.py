@@ -10,8 +10,9 @@ import numpy as np
 from harness.datasets._columns import Columns
 from harness.datasets._kind import DatasetKind, OpenRequest
 from harness.datasets._paths import SPLIT_NAMES, WHOLE
+from harness.datasets._pictures import StoredPicture
 from harness.datasets._ranges import check_range
-from harness.errors import DataError
+from harness.errors import DataError, first_line
 from harness.protocols import Sample
 
 DICT_FILE, STATE_FILE = "dataset_dict.json", "state.json"
@@ -32,7 +33,7 @@ class StoredRows:
                 if isinstance(feature, datasets.Image):  # decoded here, within the limits that hold for every image
                     loaded = loaded.cast_column(column, datasets.Image(decode=False))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{folder}: not a saved data set ({str(error).splitlines()[0]})") from error
+            raise DataError(f"{folder}: not a saved data set ({first_line(error)})") from error
         self._rows: Any = loaded
         self._columns = Columns(loaded.features.arrow_schema, self.name)
         self.n_samples, self.class_names = len(loaded), self._columns.class_names
@@ -44,6 +45,11 @@ class StoredRows:
         """Return one row. Raises: DataError past the end, for a damaged image, or missing numbers."""
         check_range(index, index + 1, name=self.name, split=self.split, n_images=self.n_samples)
         return self._columns.sample(self._rows[index], index)
+
+    def stored(self, index: int) -> StoredPicture | None:
+        """Return one row's picture as its file holds it; see `StoresPictures`."""
+        check_range(index, index + 1, name=self.name, split=self.split, n_images=self.n_samples)
+        return self._columns.stored(self._rows[index], index)
 
 
 def _split_folder(path: Path, split: str) -> tuple[Path, str]:

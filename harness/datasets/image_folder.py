@@ -9,11 +9,12 @@ import os
 from pathlib import Path
 
 from harness.datasets._classes import class_order, labels_of, read_classes
-from harness.datasets._decode import is_image_name, read_image
+from harness.datasets._decode import is_image_name, read_file
 from harness.datasets._kind import DatasetKind, OpenRequest
 from harness.datasets._paths import LISTS, SPLIT_NAMES, natural_key, split_folder
+from harness.datasets._pictures import StoredPicture
 from harness.errors import DataError
-from harness.protocols import IMAGE, Sample
+from harness.protocols import Sample
 
 MAX_LOOKED_AT = 10_000  # names looked at to find out whether a folder holds images
 
@@ -44,11 +45,15 @@ class ImageFolder:
         self.class_names = tuple(sorted(order, key=order.__getitem__))
         self.n_samples = len(self._files)
 
-    def sample(self, index: int) -> Sample:
-        """Return one image with its class. Raises: DataError for a file that is no whole image."""
+    def stored(self, index: int) -> StoredPicture:
+        """Return one image's file with its class; see `StoresPictures`."""
         file = self._files[index]
         name = file.relative_to(self._folder).as_posix()
-        return Sample(id=name, inputs={IMAGE: read_image(file)}, target=int(self.labels[index]))
+        return StoredPicture(id=name, data=read_file(file), name=file, target=int(self.labels[index]))
+
+    def sample(self, index: int) -> Sample:
+        """Return one image with its class. Raises: DataError for a file that is no whole image."""
+        return self.stored(index).sample()
 
 
 _SUFFIX_TEXT = "PNG or JPEG"

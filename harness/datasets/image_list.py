@@ -20,11 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.datasets._classes import NUMBER, class_order, labels_of, read_classes
-from harness.datasets._decode import read_image
+from harness.datasets._decode import read_file
 from harness.datasets._kind import DatasetKind, OpenRequest
 from harness.datasets._paths import LISTS, WHOLE, path_below, split_folder
+from harness.datasets._pictures import StoredPicture
 from harness.datasets._ranges import check_range
-from harness.errors import DataError
+from harness.errors import DataError, first_line
 from harness.protocols import IMAGE, Sample, SampleSet
 
 FILE_COLUMNS = ("file", "filename", "file_name", "image", "path")
@@ -67,15 +68,20 @@ class ImageList:
         self.labels = labels_of(self._names, order, source=path)
         self.class_names = tuple(sorted(order, key=order.__getitem__))
 
-    def sample(self, index: int) -> Sample:
-        """Return one image; its target is a number where the list has one, else text. Raises: DataError."""
+    def stored(self, index: int) -> StoredPicture:
+        """Return one image's file with its target; see `StoresPictures`."""
         check_range(index, index + 1, name=self.name, split=self.split, n_images=self.n_samples)
         file = self._files[index]
-        return Sample(
+        return StoredPicture(
             id=file.relative_to(self._folder).as_posix(),
-            inputs={IMAGE: read_image(file)},
+            data=read_file(file),
+            name=file,
             target=self._names[index] if self._is_text else _target(self._names[index]),
         )
+
+    def sample(self, index: int) -> Sample:
+        """Return one image; its target is a number where the list has one, else text. Raises: DataError."""
+        return self.stored(index).sample()
 
 
 class PixelRows:
@@ -88,7 +94,7 @@ class PixelRows:
         try:
             table = pandas.read_csv(path)
         except (OSError, ValueError) as error:  # pandas' errors are ValueErrors
-            raise DataError(f"{path}: {str(error).splitlines()[0]}") from error
+            raise DataError(f"{path}: {first_line(error)}") from error
         header = [str(name) for name in table.columns]
         pixels = [name for name in header if PIXEL.match(name)]
         others = [name for name in header if name not in pixels]

@@ -14,8 +14,9 @@ import numpy as np
 from harness.datasets._columns import Columns
 from harness.datasets._kind import DatasetKind, OpenRequest
 from harness.datasets._paths import SPLIT_NAMES, WHOLE, natural_key
+from harness.datasets._pictures import StoredPicture
 from harness.datasets._ranges import check_range
-from harness.errors import DataError
+from harness.errors import DataError, first_line
 from harness.protocols import Sample
 
 if TYPE_CHECKING:
@@ -54,8 +55,8 @@ class ParquetSamples:
                         raise DataError(f"{path}: a row group of {size} bytes; at most {MAX_GROUP_BYTES} are read")
                     self._groups.append((path, group, n_rows))
                     n_rows += found.num_rows
-            except (OSError, pyarrow.ArrowException) as error:
-                raise DataError(f"{path}: not a whole Parquet file ({str(error).splitlines()[0]})") from error
+            except (OSError, UnicodeDecodeError, pyarrow.ArrowException) as error:
+                raise DataError(f"{path}: not a whole Parquet file ({first_line(error)})") from error
         self.n_samples, self.class_names = n_rows, self._columns.class_names
         if labels:
             self.labels = np.concatenate(labels)
@@ -63,11 +64,21 @@ class ParquetSamples:
 
     def sample(self, index: int) -> Sample:
         """Return one row. Raises: DataError past the end, for a damaged file or image, or missing numbers."""
+        return self._columns.sample(self._row(index), index)
+
+    def stored(self, index: int) -> StoredPicture | None:
+        """Return one row's picture as its file holds it; see `StoresPictures`."""
+        return self._columns.stored(self._row(index), index)
+
+    def _row(self, index: int) -> dict[str, object]:
         check_range(index, index + 1, name=self.name, split=self.split, n_images=self.n_samples)
         number = bisect_right(self._groups, index, key=lambda group: group[2]) - 1
         row = index - self._groups[number][2]
         table = self._table(number)
-        return self._columns.sample({name: table.column(name)[row].as_py() for name in self._columns.read}, index)
+        try:
+            return {name: table.column(name)[row].as_py() for name in self._columns.read}
+        except UnicodeDecodeError as error:
+            raise DataError(f"{self.name}: row {index} holds a text that is none ({first_line(error)})") from error
 
     def _table(self, number: int) -> pyarrow.Table:
         import pyarrow
@@ -79,8 +90,8 @@ class ParquetSamples:
         path, group, _ = self._groups[number]
         try:
             table = parquet.ParquetFile(path).read_row_group(group, self._columns.read)
-        except (OSError, pyarrow.ArrowException) as error:
-            raise DataError(f"{path}: row group {group} is damaged ({str(error).splitlines()[0]})") from error
+        except (OSError, UnicodeDecodeError, pyarrow.ArrowException) as error:
+            raise DataError(f"{path}: row group {group} is damaged ({first_line(error)})") from error
         self._last = number, table
         return table
 

@@ -9,7 +9,8 @@ from dataclasses import asdict, replace
 import msgspec
 
 from harness.models.engine_tensors import text_of_input
-from harness.specs import Case, ModelSpec, Precision, Preprocess, ShippedEngine
+from harness.models.guesses import guessed_task, picture_input
+from harness.specs import RAW_TASK, Case, ModelSpec, ModelTensors, Precision, Preprocess, ShippedEngine
 
 COLOUR_CHANNELS = 3
 HINT = """
@@ -43,7 +44,8 @@ def prepared_spec(model: ModelSpec, case: Case, *, sha256: str) -> ModelSpec:
 def card_text(spec: ModelSpec, *, file: str, provenance: str) -> str:
     """Return the card of a model; `provenance` says what it was made from. A model without a sha256 has none in it."""
     extra = f"max_batch = {spec.max_batch}  # the file's own batch [images]\n" if spec.max_batch else ""
-    extra += "timing_only = true  # never scored\n" if spec.timing_only else ""
+    is_classifier = spec.tensors is None  # of others a task says whether they are scored
+    extra += "timing_only = true  # never scored\n" if spec.timing_only and is_classifier else ""
     extra += "expects_int8_loss = true\n" if spec.expects_int8_loss else ""
     extra += "quantized = true  # runs as INT8, as given\n" if spec.is_quantized else ""
     digest = f"sha256 = {_text(spec.sha256)}\n" if spec.sha256 else ""
@@ -123,12 +125,25 @@ def _graph_text(spec: ModelSpec) -> str:
     own = [] if spec.engine is not None else [f"shapes = {_texts(shapes)}"]
     lines = ["\n[graph]", *own, f"input_range = {_texts(ranges)}", *([f"state = {_texts(states)}"] if states else [])]
     lines += ["", "[output]", f"task = {_text(spec.task)}"]
-    if spec.input_name in {one.name for one in inputs}:  # images are prepared for it
+    lines += _guess_lines(spec.tensors) if spec.tensors is not None and spec.task == RAW_TASK else []
+    picture = picture_input(spec.tensors) if spec.tensors is not None else None
+    if picture is not None and spec.input_name == picture.name:  # images are prepared for it
         lines += ["", "[input]", f"name = {_text(spec.input_name)}", f"scale = {spec.scale!r}"]
         lines += [f"mean = {list(spec.mean)}", f"std = {list(spec.std)}", f"layout = {_text(spec.layout)}"]
         lines += _preprocess_text(spec).removeprefix(HINT).splitlines()
     settings = [f"{key} = {msgspec.json.encode(value).decode()}" for key, value in spec.task_settings.items()]
     return "\n".join([*lines, *(["", "[task]", *settings] if settings else [])]) + "\n"
+
+
+def _guess_lines(tensors: ModelTensors) -> list[str]:
+    """Return what the outputs look like, as comments."""
+    guess = guessed_task(tensors)
+    if guess is None:
+        return []
+    settings = (
+        ["", "# [task]  # docs/tasks.md has all", *(f"# {one}" for one in guess.settings)] if guess.settings else []
+    )
+    return [f"# task = {_text(guess.task)}  # a guess: {guess.why}", *settings]
 
 
 def _preprocess_text(spec: ModelSpec) -> str:

@@ -25,6 +25,7 @@ from harness.specs import (
     Precision,
     Preprocess,
     ShippedEngine,
+    model_name,
 )
 
 T = TypeVar("T")
@@ -139,7 +140,7 @@ def load_card(path: str | Path, *, trusts_engine: bool = False) -> ModelSpec:
     _check_keys(card, path, is_classifier=is_classifier)
     preprocess, arithmetic = _prepared(card, path)
     return ModelSpec(
-        name=path.stem,
+        name=model_name(path),
         onnx_path=str(onnx_path),
         sha256=_checked_sha256(onnx_path, card.model.sha256, path, is_engine=card.engine is not None),
         input_name=card.input.name,
@@ -196,14 +197,18 @@ def _check_keys(card: Card, path: Path, *, is_classifier: bool) -> None:
         "output.classes": card.output.classes,
     }
     missing = [name for name, value in needed.items() if not value]
+    is_of_samples = card.output.task not in ("", CLASSIFICATION) and bool(missing)
+    if card.task or is_of_samples:
+        what = f"[output] task = {card.output.task!r}" if is_of_samples else "[task]"
+        raise DataError(
+            f"{path}: {what} is of a model of any graph: add a table [graph], empty where the file tells its inputs"
+        )
     if missing:
         raise DataError(
             f"{path}: Object missing required field `{missing[0].partition('.')[2]}` - at "
             f"`$.{missing[0].partition('.')[0]}`; fix the card, docs/datasets.md lists its keys; a model that is no "
             "classifier of one image has a table [graph]"
         )
-    if card.task:
-        raise DataError(f"{path}: [task] stands beside [graph] alone; a classifier of images has no settings")
 
 
 def _shipped(card: Card) -> ShippedEngine | None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import DataError, MeasurementError
-from harness.models.preprocess import not_held, prepare_image
+from harness.models.preprocess import Fit, fit_of_input, not_held, prepare_image
 from harness.protocols import IMAGE, ONLY, Sample, Tensors
 from harness.specs import ModelInput, ModelSpec, ModelTensors
 
@@ -39,10 +39,21 @@ def stacked(tensors: ModelTensors, samples: Sequence[Tensors]) -> dict[str, NDAr
     }
 
 
-def prepared_sample(sample: Sample, model: ModelSpec, tensors: ModelTensors) -> Sample:
+def picture_fit(model: ModelSpec, tensors: ModelTensors) -> Fit | None:
+    """Return what the card makes of a sample that is a picture; None where an input takes pictures as they are."""
+    if any(one.name == IMAGE for one in tensors.inputs):
+        return None
+    return fit_of_input(_open_shape(_image_input(model, tensors)), model)
+
+
+def _image_input(model: ModelSpec, tensors: ModelTensors) -> ModelInput:
+    return next((one for one in tensors.inputs if one.name == model.input_name), tensors.inputs[0])
+
+
+def prepared_sample(sample: Sample, model: ModelSpec, tensors: ModelTensors, *, is_fitted: bool = False) -> Sample:
     """Return a sample as the model takes it: an image as its card says, other inputs in the model's own types.
 
-    A state that the sample does not hold begins as 0.
+    A state that the sample does not hold begins as 0. `is_fitted`: its image is uint8[C, H, W] that `picture_fit` made.
     Raises: DataError for an input that is missing or unknown, or does not fit.
     """
     inputs: dict[str, NDArray[np.generic]] = {}
@@ -50,25 +61,28 @@ def prepared_sample(sample: Sample, model: ModelSpec, tensors: ModelTensors) -> 
     given = dict(sample.inputs)
     if IMAGE in given and not _is_prepared(given[IMAGE], names.get(IMAGE)):
         image = np.asarray(given.pop(IMAGE))
-        one = names.get(model.input_name) or next(iter(names.values()))
+        one = _image_input(model, tensors)
         if image.dtype != np.uint8:
             given[one.name] = image
         else:
             pixels = image.astype(np.uint8, copy=False)
-            inputs[one.name] = _held(prepare_image(pixels, model, shape=_open_shape(one)), one, model)
+            shown = prepare_image(pixels, model, shape=_open_shape(one), is_fitted=is_fitted)
+            inputs[one.name] = _held(shown, one, model)
     if ONLY in given and len(names) == 1:  # of a file without names
         given = {next(iter(names)): given[ONLY]}
     unknown = [name for name in given if name not in names]
     if unknown:
         told = unknown[0] or "an array without a name (NPY)"
-        raise DataError(f"sample {sample.id}: {told} is no input of {model.name}, which has {', '.join(names)}")
+        taken = ", ".join(f"{name} {_taken(one)}" for name, one in names.items())
+        raise DataError(f"sample {sample.id}: {told} is no input of {model.name}, which takes {taken}")
     inputs |= {name: _fitted(array, names[name], sample.id, model) for name, array in given.items()}
     for name, one in names.items():
         if name not in inputs and one.state:
             inputs[name] = np.zeros(_without_batch(one), one.dtype)
     missing = [name for name in names if name not in inputs]
     if missing:
-        raise DataError(f"sample {sample.id}: holds no {missing[0]}, which {model.name} takes")
+        taken = _taken(names[missing[0]])
+        raise DataError(f"sample {sample.id}: holds no {missing[0]}, which {model.name} takes ({taken})")
     return Sample(id=sample.id, inputs=inputs, target=sample.target)
 
 
@@ -90,6 +104,12 @@ def _fitted(array: NDArray[np.generic], one: ModelInput, sample: str, model: Mod
     if np.dtype(one.dtype).kind in "biu" and not np.array_equal(cast, found):
         raise DataError(f"sample {sample}: input {one.name} is {array.dtype}; {one.dtype} does not hold its values")
     return cast
+
+
+def _taken(one: ModelInput) -> str:
+    """Return what an input takes, in words: its type, and its shape without the batch axis, ? for a free size."""
+    sizes = ("?" if axis in one.free_axes else str(n) for axis, n in enumerate(one.shape) if axis != one.batch_axis)
+    return f"{one.dtype} [{', '.join(sizes)}]"
 
 
 def _held(pixels: NDArray[np.generic], one: ModelInput, model: ModelSpec) -> NDArray[np.generic]:

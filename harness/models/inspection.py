@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -13,7 +12,7 @@ from harness.models.heavy import heavy_model_path, resnet101_112
 from harness.models.onnx_graph import model_digest, quantized_nodes, tensors_of
 from harness.models.output_shapes import baked_batch, dimensions_of, is_column, output_dimensions
 from harness.models.tensors import tensors_of_file
-from harness.specs import RAW_TASK, InputsAsked, ModelSpec
+from harness.specs import RAW_TASK, InputsAsked, ModelSpec, model_name
 
 if TYPE_CHECKING:
     import onnx
@@ -49,12 +48,24 @@ def check_onnx_file(path: str | Path) -> onnx.ModelProto:
         raise DataError(f"{path}: not a valid ONNX file ({len(content):,} bytes); {REMEDY}") from error
     if not model.graph.node:
         raise DataError(f"{path}: not a valid ONNX file: it holds no graph; {REMEDY}")
+    _check_names(model, path)
     _check_external_data(model, path)
     try:
         onnx.checker.check_model(str(path))
     except (onnx.checker.ValidationError, ValueError) as error:
         raise DataError(f"{path}: is no valid ONNX model ({_first_line(error)}); {REMEDY}") from error
     return model
+
+
+def _check_names(model: onnx.ModelProto, path: Path) -> None:
+    """Refuse names that are no text: protobuf gives them as bytes. Raises: DataError."""
+    graph = model.graph
+    values = [*graph.input, *graph.output]
+    names = [name for node in graph.node for name in (node.name, node.op_type, node.domain, *node.input, *node.output)]
+    names += [value.name for value in (*values, *graph.initializer)]
+    names += [dim.dim_param for value in values for dim in value.type.tensor_type.shape.dim]
+    if not all(isinstance(name, str) for name in names):
+        raise DataError(f"{path}: is no valid ONNX model (a name in it is no text); {REMEDY}")
 
 
 def inspect_onnx(
@@ -81,7 +92,7 @@ def inspect_onnx(
         unscored = why_no_classifier(model, path, given.get("num_classes"))
         is_classifier, given = not unscored, {"unscored": unscored, **given}
     spec: dict[str, object] = {
-        "name": re.sub(r"[^A-Za-z0-9_.]", "_", path.stem),
+        "name": model_name(path),
         "onnx_path": str(path.resolve()),
         "sha256": model_digest(path),
         "is_quantized": bool(quantized_nodes(model)),

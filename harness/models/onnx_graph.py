@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.errors import BackendUnavailable, BuildError, DataError
+from harness.errors import BackendUnavailable, BuildError, DataError, first_line
 from harness.models.formats import OPENVINO_IR, file_digest, model_format
 from harness.store.cache import sha256_of_file
 
@@ -258,6 +258,14 @@ def activation_scales(path: str | Path) -> dict[str, float]:
     return scales
 
 
+def forget_types_of_weights(model: ModelProto) -> None:
+    """Drop what a file says of its weights among the types of values: they tell their types themselves."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    told = [value for value in model.graph.value_info if value.name not in weights]
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(told)
+
+
 def sort_nodes(model: ModelProto) -> None:
     """Put the nodes of a graph, and of the graphs within it, in topological order, as onnx.checker wants them.
 
@@ -380,8 +388,7 @@ def check_model(path: str | Path) -> None:
 
 def one_line(error: BaseException) -> str:
     """Return the first line of an error's text that says something."""
-    lines = (line.strip() for line in str(error).splitlines())
-    return next((line for line in lines if line), type(error).__name__)
+    return first_line(error)
 
 
 def _constant_nodes(model: ModelProto) -> Iterator[tuple[str, TensorProto]]:

@@ -73,6 +73,11 @@ class Fit:
             raise DataError(f"{name}: {error}") from error
 
     @property
+    def text(self) -> str:
+        """Return all that it does, in words."""
+        return f"{self.asked!r} {self.n_channels}"
+
+    @property
     def is_plain(self) -> bool:
         """Tell whether images of the model's size and channels stay as they are."""
         return self.asked.is_plain
@@ -83,17 +88,23 @@ def fit_of(spec: ModelSpec) -> Fit:
     return Fit(spec.preprocess, _channels_of(spec.input_shape, spec))
 
 
+def fit_of_input(shape: tuple[int, ...], spec: ModelSpec) -> Fit:
+    """Return what a model's card makes of an image for an input of some shape, without the batch."""
+    return Fit(spec.preprocess, _channels_of(shape, spec))
+
+
 def prepare_image(
-    image: NDArray[np.uint8], spec: ModelSpec, *, shape: tuple[int, ...] | None = None
+    image: NDArray[np.uint8], spec: ModelSpec, *, shape: tuple[int, ...] | None = None, is_fitted: bool = False
 ) -> NDArray[np.generic]:
     """Return one image as a model wants it, without a batch axis: sized, scaled, laid out, of the card's dtype.
 
     image: uint8[H, W, 1 or 3] (RGB). shape: of the model's input without the batch, to tell its channels and to be
-    held against (default: the card's); an axis below 1 is free.
+    held against (default: the card's); an axis below 1 is free. is_fitted: the image is uint8[C, H, W] that
+    `fit_of_input` has made.
     Raises: DataError for an image that does not fit, or values that the dtype cannot hold.
     """
     wanted = spec.input_shape if shape is None else shape
-    planes = Fit(spec.preprocess, _channels_of(wanted, spec))(image, "image")
+    planes = image if is_fitted else fit_of_input(wanted, spec)(image, "image")
     scaled = np.multiply(planes, _per_channel(spec.scale / np.asarray(spec.std, np.float64)), dtype=np.float32)
     scaled += _per_channel(-np.asarray(spec.mean, np.float64) / np.asarray(spec.std, np.float64))
     laid = scaled.transpose(1, 2, 0) if spec.layout == "NHWC" else scaled

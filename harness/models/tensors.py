@@ -26,6 +26,8 @@ PASSED_BY = ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "
 LARGEST_UNKNOWN = 1  # of whole numbers whose meaning the graph does not tell
 LARGEST_PIXEL = 255  # of bytes that lie as pictures do
 PICTURE_RANK = 3
+LENGTH, CHANNELS, SIDE = 128, 3, 224  # of an example of a shape
+PIXEL_SIZES = (1, 3, 4)  # of a last axis that holds channels
 
 
 class FileTensor(NamedTuple):
@@ -55,9 +57,10 @@ def tensors_of_file(model: ModelProto, path: object, asked: InputsAsked) -> Mode
         raise DataError(f"{path}: has {len(inputs)} inputs and {len(outputs)} outputs; it takes or gives nothing")
     _check_names(asked, inputs, outputs, path)
     axes = _batch_axes(inputs, outputs)
+    _check_sizes(inputs, axes, asked, path)
     highest = _highest_indices(model)
     found = tuple(_input(one, axes.get(one.name), asked, highest.get(one.name), path) for one in inputs)
-    made = tuple(ModelOutput(name=one.name, batch_axis=axes.get(one.name)) for one in outputs)
+    made = tuple(_output(one, axes.get(one.name)) for one in outputs)
     tensors = ModelTensors(inputs=found, outputs=made)
     holds_one = all(one.shape[one.batch_axis] == 1 for one in found if one.batch_axis is not None)
     if tensors.is_stackable or holds_one:
@@ -130,10 +133,57 @@ def _check_names(asked: InputsAsked, inputs: Sequence[FileTensor], outputs: Sequ
         state, fed = inputs[known.index(name)], outputs[made.index(output)]
         sizes = zip(state.axes, fed.axes, strict=False)
         is_other = any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in sizes)
-        if is_other or (state.axes and fed.axes and len(state.axes) != len(fed.axes)):
+        has_other_rank = bool(state.axes and fed.axes and len(state.axes) != len(fed.axes))
+        if state.dtype != fed.dtype or is_other or has_other_rank:
             raise DataError(
-                f"{path}: output {output} is {fed.text}; state {name}, which it would feed, is {state.text}"
+                f"{path}: output {output} is {fed.dtype} {fed.text}; state {name}, which it would feed, is "
+                f"{state.dtype} {state.text}"
             )
+
+
+def _check_sizes(inputs: Sequence[FileTensor], batch_axes: dict[str, int], asked: InputsAsked, path: object) -> None:
+    """Refuse inputs with free axes that nothing says the size of, all at once. Raises: DataError."""
+    given = dict(asked.shapes)
+    missing = [
+        one
+        for one in inputs
+        if one.name not in given
+        and any(isinstance(axis, str) for k, axis in enumerate(one.axes) if k != batch_axes.get(one.name))
+    ]
+    if not missing:
+        return
+    known = {
+        axis: size
+        for one in inputs
+        if len(given.get(one.name, ())) == len(one.axes)
+        for axis, size in zip(one.axes, given.get(one.name, ()), strict=True)
+        if axis and isinstance(axis, str)
+    }
+    named = ", ".join(f"{one.name} ({one.text})" for one in missing)
+    example = ",".join(f"{one.name}:{_example(one, batch_axes.get(one.name), known)}" for one in missing)
+    has = "has sizes that the file leaves" if len(missing) == 1 else "have sizes that the file leaves"
+    raise DataError(f"{path}: {named} {has} open; say them, for example --shapes={example}")
+
+
+def _example(one: FileTensor, batch_axis: int | None, known: dict[str, int]) -> str:
+    """Return a shape that a file would take: 1 sample, 3 channels, sides of 224, sequences of 128.
+
+    Where nothing tells the axis of samples, the first free one is taken for it.
+    """
+    if batch_axis is None:
+        batch_axis = next(k for k, axis in enumerate(one.axes) if isinstance(axis, str))
+    is_picture = len(one.axes) == PICTURE_RANK + 1
+    channels = 1 if one.axes[-1:] not in [(n,) for n in PIXEL_SIZES] else PICTURE_RANK
+
+    def size(k: int, axis: int | str) -> int:
+        if isinstance(axis, int):
+            return axis
+        if k == batch_axis:
+            return 1
+        usual = LENGTH if not is_picture else CHANNELS if k == channels else SIDE
+        return known.get(axis, usual) if axis else usual
+
+    return "x".join(str(size(k, axis)) for k, axis in enumerate(one.axes))
 
 
 def _batch_axes(inputs: Sequence[FileTensor], outputs: Sequence[FileTensor]) -> dict[str, int]:
@@ -166,8 +216,9 @@ def _highest_indices(model: ModelProto) -> dict[str, int]:
         table = node.input[INDEXED[node.op_type]] if node.op_type in INDEXED else ""
         if table in sizes and len(node.input) > INDEX_INPUT and node.input[INDEX_INPUT] in stands_for:
             axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
-            name = stands_for[node.input[INDEX_INPUT]]
-            highest[name] = min(highest.get(name, 1 << 62), sizes[table][axis] - 1)
+            name, rank = stands_for[node.input[INDEX_INPUT]], len(sizes[table])
+            if -rank <= axis < rank:  # else its runtime refuses the node, with the reason
+                highest[name] = min(highest.get(name, 1 << 62), sizes[table][axis] - 1)
     return highest
 
 
@@ -179,12 +230,6 @@ def _input(
         shape = _fitting(shapes[one.name], one, path)
     else:
         shape = tuple(1 if axis == batch_axis else size for axis, size in enumerate(one.axes))  # type: ignore[misc]
-        if any(isinstance(size, str) for size in shape):
-            example = "x".join("1" if axis == batch_axis else str(s or "N") for axis, s in enumerate(one.axes))
-            raise DataError(
-                f"{path}: input {one.name} is {one.text}; say its free sizes, as --shapes={one.name}:{example} "
-                "with numbers"
-            )
     if highest is None:
         highest = LARGEST_PIXEL if one.dtype == "uint8" and len(shape) >= PICTURE_RANK else LARGEST_UNKNOWN
     found = ModelInput(
@@ -196,6 +241,11 @@ def _input(
         high=1.0 if np.dtype(one.dtype).kind == "f" else float(highest),
     )
     return _with_ranges(found, one, asked, path)
+
+
+def _output(one: FileTensor, batch_axis: int | None) -> ModelOutput:
+    sizes = tuple(axis if isinstance(axis, int) else None for axis in one.axes)
+    return ModelOutput(name=one.name, batch_axis=batch_axis, dtype=one.dtype, axes=sizes)
 
 
 def _with_ranges(found: ModelInput, file: FileTensor, asked: InputsAsked, path: object) -> ModelInput:

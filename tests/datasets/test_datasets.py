@@ -6,7 +6,14 @@ import sys
 import numpy as np
 import pytest
 
-from harness.datasets import RangeFingerprint, check_range, dataset_names, fingerprint_range, open_dataset
+from harness.datasets import (
+    RangeFingerprint,
+    check_range,
+    dataset_names,
+    fingerprint_range,
+    lasting_name,
+    open_dataset,
+)
 from harness.errors import DataError
 from harness.protocols import Dataset
 
@@ -201,3 +208,19 @@ def test_images_of_one_pixel_less_look_unlike():
     asked = []
     assert not fingerprint_of(pixels).repeats(lambda place: asked.append(place) or pixels[place]).size
     assert not asked, "none had to be read again"
+
+
+@pytest.mark.parametrize(
+    ("name", "lasting"),
+    [
+        ("mnist", "mnist"),
+        ("rows.npz", "rows.npz"),
+        ("/home/me/rows.npz", "rows.npz"),
+        ("./photos/", "photos"),
+        ("/data/photos/val", "photos/val"),
+        ("/data/photos/data/images/labels.csv", "photos/data/images/labels.csv"),
+        ("/own.py:faces", "own.py:faces"),
+    ],
+)
+def test_a_set_is_called_the_same_wherever_it_lies(name, lasting):
+    assert lasting_name(name) == lasting

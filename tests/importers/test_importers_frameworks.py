@@ -134,7 +134,7 @@ def test_shapes_that_are_computed_are_written_out(tmp_path):
 
 KERAS = """
 import os; os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="", KERAS_HOME=os.getcwd())
-import keras; L = keras.layers; keras.utils.set_random_seed(3)
+import keras; import numpy as np; L = keras.layers; keras.utils.set_random_seed(3)
 conv = [L.Conv2D(8, 5), L.MaxPooling2D(2), L.BatchNormalization(), L.ReLU(max_value=6.0), L.Flatten(), L.Dropout(0.5)]
 conv = keras.Sequential([keras.Input((28, 28, 1), name="image"), *conv, L.Dense(10, "softmax", name="probabilities")])
 conv.save("conv.keras"); conv.save("conv.h5"); conv.export("conv_saved", format="tf_saved_model", verbose=False)
@@ -144,6 +144,9 @@ first = [L.Conv2D(4, 3, data_format="channels_first"), L.Flatten(), L.Dense(10)]
 keras.Sequential([keras.Input((1, 28, 28)), *first]).save("first.keras")
 colour = [L.Rescaling(1 / 255), L.Conv2D(8, 3, strides=2, padding="same"), L.GlobalAveragePooling2D(), L.Dense(5)]
 keras.Sequential([keras.Input((32, 24, 3)), *colour]).save("colour.keras")
+of = lambda *sizes: {"mean": np.full(sizes, 0.3), "variance": np.full(sizes, 2.0), "axis": (1, 2, 3)[-len(sizes):]}
+norm = lambda *sizes: L.Normalization(**of(*sizes))
+keras.Sequential([keras.Input((8, 8, 3)), norm(3), norm(8, 8, 3), L.Flatten(), L.Dense(5)]).save("normal.keras")
 i = keras.Input((16, 16, 1)); z = L.Flatten()(L.Conv2D(4, 3)(i))
 keras.Model(i, [L.Dense(4, name="a")(z), L.Dense(6, name="b")(z)]).save("two.keras")
 keras.Sequential([keras.Input((4,)), L.Lambda(lambda t: 3 * t), L.Dense(3)]).save("code.keras")
@@ -169,6 +172,7 @@ def keras_files(tmp_path_factory):
         ("keras", "flat.keras", (784,), "flat"),
         ("keras", "first.keras", (1, 28, 28), "NCHW"),
         ("keras", "colour.keras", (3, 32, 24), "NCHW"),
+        ("keras", "normal.keras", (3, 8, 8), "NCHW"),  # holds tensors that are no variables
     ],
 )
 def test_a_keras_model_takes_images_with_channels_first(keras_files, call, importer, source, shape, layout):

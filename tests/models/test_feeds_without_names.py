@@ -21,5 +21,7 @@ def test_it_goes_into_the_only_input(spec):
 
 def test_it_is_refused_where_there_are_several(spec):
     tensors = ModelTensors(inputs=(AUDIO, replace(AUDIO, name="mask")), outputs=("y",))
-    with pytest.raises(DataError, match=r"sample 7: an array without a name \(NPY\) .* audio, mask"):
+    with pytest.raises(
+        DataError, match=r"sample 7: an array without a name \(NPY\) .* audio float32 \[4\], mask float32 \[4\]"
+    ):
         prepared_sample(SAMPLE, spec, tensors)

@@ -1,6 +1,7 @@
 """Model cards, models by name or path, and the bundled files."""
 
 import hashlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from harness.errors import ConfigError, DataError
 from harness.models import HEAVY_MODEL, bundled_models, find_model, heavy_model_path, load_card
 from harness.models.preprocess import images_from_pixels
 from harness.specs import ImageRange
+from harness.tasks import collector_of
 
 MODELS = Path(__file__).parents[2] / "models"
 BUNDLED = ("lenet5", "lenet5_hard", "mlp", "mobilenet_digits")
@@ -238,3 +240,27 @@ def test_a_card_of_values_nested_too_deep_is_one_line(card):
     card.write_text("x = " + "[" * 100_000)
     with pytest.raises(DataError, match=r"^[^\n]*docs/datasets.md lists its keys$"):
         load_card(card)
+
+
+@pytest.mark.parametrize(
+    ("tables", "told"),
+    [
+        ('[output]\ntask = "tokens"\n', "task = 'tokens' .* add a table [graph]"),
+        ('[task]\ncharset = "abc"\n', "[task] .* add a table [graph]"),
+        ('[output]\ntask = "tokens"\n[task]\ncharsett = "abc"\n', "task = 'tokens' .* add a table [graph]"),
+        ('[graph]\n[output]\ntask = "tokens"\n[task]\ncharsett = "abc"\n', "charsett: task tokens has no such key"),
+        ("[output]\nclasses = 7\n", "missing required field `name` - at `$.input`"),
+    ],
+)
+def test_a_card_without_a_graph_hides_no_other_fault(tmp_path, tables, told):
+    (tmp_path / "tiny.onnx").write_bytes(b"not read")
+    (tmp_path / "tiny.toml").write_text(f'[model]\nfile = "tiny.onnx"\n{tables}')
+    with pytest.raises((ConfigError, DataError), match=re.escape(told).replace("\\ \\.\\*\\ ", " .* ")):
+        collector_of(load_card(tmp_path / "tiny.toml"))
+
+
+def test_a_card_is_called_as_its_file_is_where_no_name_may_hold_its_letters(tmp_path):
+    (tmp_path / "PP-OCR v4.onnx").write_bytes(b"not read")
+    (tmp_path / "PP-OCR v4.toml").write_text('[model]\nfile = "PP-OCR v4.onnx"\n[graph]\n')
+    assert load_card(tmp_path / "PP-OCR v4.toml").name == "PP_OCR_v4"
+    assert find_model(str(tmp_path / "PP-OCR v4.onnx"), MODELS).name == "PP_OCR_v4"

@@ -10,6 +10,7 @@ from harness.errors import DataError, MeasurementError
 from harness.models.feeds import prepared_sample, seeded_feeds, seeded_sample, stacked
 from harness.models.inspection import inspect_onnx
 from harness.models.tensors import foreign_operators
+from harness.options.inputs import shape_of_text
 from harness.protocols import Sample
 from harness.specs import RAW_TASK
 
@@ -68,7 +69,7 @@ def test_shapes_that_hold_a_batch_are_timed_at_it(tmp_path):
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        ({}, r"input x is n x 1 x h x w; say its free sizes, as --shapes=x:1x1xhxw"),
+        ({}, r"x \(n x 1 x h x w\) has sizes that the file leaves open; say them, for example --shapes=x:1x1x224x224"),
         ({"shapes": (("y", (1,)),)}, r"no input 'y', which --shapes names; its inputs: x"),
         ({"shapes": (("x", (1, 2, 5, 6)),)}, "the shape 1x2x5x6 does not fit"),
         ({"shapes": (("x", (1, 1, 5)),)}, "the shape 1x1x5 does not fit"),
@@ -79,6 +80,53 @@ def test_shapes_that_hold_a_batch_are_timed_at_it(tmp_path):
 def test_what_does_not_fit_is_told_with_what_to_say(tmp_path, asked, told):
     with pytest.raises(DataError, match=told):
         graph_spec(write_net(tmp_path, "sized"), **asked)
+
+
+FREE = """
+<ir_version: 8, opset_import: ["" : 17]>
+g (float[batch, 3, height, width] image, int64[batch, length] ids, int64[batch, length] mask, float[batch, 4] box)
+  => (float[batch, 4] y)
+{ y = Identity (box) }
+"""
+
+
+def test_all_open_sizes_are_told_at_once_in_a_line_that_can_be_pasted(tmp_path):
+    path = write_net(tmp_path, "free", FREE)
+    with pytest.raises(DataError) as told:
+        graph_spec(path, shapes=(("ids", (1, 9)),))
+    assert "image (batch x 3 x height x width), mask (batch x length)" in str(told.value)
+    assert "box" not in str(told.value)
+    pasted = str(told.value).rpartition("--shapes=")[2].split(",")
+    assert dict(map(shape_of_text, pasted)) == {"image": (1, 3, 224, 224), "mask": (1, 9)}  # `length` is known by now
+    tensors = graph_spec(path, shapes=(("ids", (1, 9)), *map(shape_of_text, pasted))).tensors
+    assert [one.shape for one in tensors.inputs] == [(1, 3, 224, 224), (1, 9), (1, 9), (1, 4)]
+
+
+def test_the_example_of_a_picture_knows_where_its_channels_are(tmp_path):
+    text = FREE.replace("batch, 3, height, width", "batch, height, width, 3").replace("image", "picture")
+    with pytest.raises(DataError, match="picture:1x224x224x3,ids:1x128,mask:1x128"):
+        graph_spec(write_net(tmp_path, "last", text))
+
+
+def test_the_example_takes_the_first_free_axis_for_that_of_samples(tmp_path):
+    text = """
+    <ir_version: 8, opset_import: ["" : 17]>
+    g (float[?, ?] x, float[2, ?, 128] h, int64 rate) => (float[?, ?] y) { y = Identity (x) }
+    """
+    with pytest.raises(DataError, match="for example --shapes=x:1x128,h:2x1x128"):
+        graph_spec(write_net(tmp_path, "voice", text))
+
+
+def test_a_state_of_another_type_than_its_output_is_refused(tmp_path):
+    text = """
+    <ir_version: 8, opset_import: ["" : 17]>
+    g (float[1, 4] x, float[1, 4] state) => (float[1, 4] y, float16[1, 4] next)
+    { y = Add (x, state) next = Cast <to = 10> (y) }
+    """
+    path = write_net(tmp_path, "halves", text)
+    with pytest.raises(DataError, match=r"output next is float16 1 x 4; state state, which .* is float32 1 x 4"):
+        graph_spec(path, states=(("state", "next"),))
+    assert graph_spec(path, states=(("state", "y"),)).tensors.has_state
 
 
 def test_inputs_that_are_no_numbers_are_refused_by_name(tmp_path):
@@ -184,5 +232,5 @@ def test_an_output_of_another_size_feeds_no_state(tmp_path):
     text = """<ir_version: 8, opset_import: ["" : 17]>
     g (float[1, 6] h) => (float[1, 2] y) <float[6, 2] w = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}> { y = MatMul(h, w) }"""
     onnx.save(onnx.parser.parse_model(text), path)
-    with pytest.raises(DataError, match="output y is 1 x 2; state h, which it would feed, is 1 x 6"):
+    with pytest.raises(DataError, match="output y is float32 1 x 2; state h, which it would feed, is float32 1 x 6"):
         graph_spec(path, states=(("h", "y"),))

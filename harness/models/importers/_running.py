@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import sys
@@ -22,7 +21,7 @@ from harness.models.cards import load_card
 from harness.models.importers import Imported, ImportRequest, find_importer
 from harness.models.importers._child import CODE, Done, Order, encode_order
 from harness.options.discovery import add_extension_dir
-from harness.specs import NAME_PATTERN, ModelSpec
+from harness.specs import NAME_PATTERN, ModelSpec, model_name
 from harness.store.cache import sha256_of_file
 
 TIME_LIMIT_S = 600.0
@@ -57,7 +56,7 @@ def import_model(order: ImportOrder) -> tuple[ModelSpec, tuple[str, ...]]:
     for folder in order.extension_dirs:
         add_extension_dir(folder)
     suffix = find_importer(order.importer).suffix
-    name = order.name or re.sub(r"[^A-Za-z0-9_.]", "_", _path(order.sources[0]).stem)
+    name = order.name or model_name(_path(order.sources[0]))
     if not NAME_PATTERN.match(name):
         raise ConfigError(f"--name={name}: use letters, digits, '_' and '.' only")
     if shutil.which(order.python) is None:

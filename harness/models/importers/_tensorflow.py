@@ -57,7 +57,7 @@ def convert_source(source: Source, request: ImportRequest) -> Imported:
     shape, arrange = _border(source, request)
     signature = [tf.TensorSpec([None, *shape], tf.float32, name=source.input_name)]
     function = tf.function(lambda images: source.call(arrange(tf, images)), input_signature=signature)
-    model, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET)
+    model = _converted(tf2onnx, function.get_concrete_function())
     _finish(model, source, file)
     import onnx
 
@@ -71,6 +71,18 @@ def convert_source(source: Source, request: ImportRequest) -> Imported:
         scale=source.scale,
         difference=difference_of(expected, request.target, images, file),
     )
+
+
+def _converted(tf2onnx: Any, function: Any) -> Any:
+    """Return the ONNX model of a concrete function of one tensor.
+
+    tf2onnx's own `from_function` takes for inputs, beside the images, the tensors that a model holds and that are no
+    variables, such as the mean and the variance of Keras' Normalization.
+    """
+    inputs, outputs = [function.inputs[0].name], [tensor.name for tensor in function.outputs]
+    graph = tf2onnx.tf_loader.from_function(function, inputs, outputs)
+    model, _ = tf2onnx.convert.from_graph_def(graph, input_names=inputs, output_names=outputs, opset=OPSET)
+    return model
 
 
 def uses_channels_first(graph: Any) -> bool:
