@@ -46,6 +46,11 @@ def qdq_weight_bits() -> int:
 def checked_model(artifact: Artifact, backend: str, device: str) -> ModelProto:
     """Load the ONNX file that a CPU engine is built from. Raises: BuildError for another device or a bad file."""
     check_device(backend, device)
+    return prepared_model(artifact)
+
+
+def prepared_model(artifact: Artifact) -> ModelProto:
+    """Load the ONNX file that an engine is built from. Raises: BuildError for one that is gone, or bad scales."""
     if not Path(artifact.onnx_path).is_file():
         raise BuildError(f"{artifact.onnx_path} does not exist; prepare {artifact.model} again")
     model = load_model(artifact.onnx_path)

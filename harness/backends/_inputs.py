@@ -77,6 +77,11 @@ def check_same_outputs(found: Tensors, expected: Tensors, engine: str) -> None:
             raise MeasurementError(f"{engine}: output {name} of the bound call differs from run(); not timed")
 
 
+def contiguous(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Return an array that lies in one piece, copied where it does not; unlike NumPy's, a scalar stays one."""
+    return np.ascontiguousarray(array).reshape(np.shape(array))
+
+
 def kept_outputs(buffers: Tensors) -> Callable[[], Tensors]:
     """Return how the outputs in a timer's buffers are read: copied, and the buffers spoiled (NaN, or all bits set)."""
 

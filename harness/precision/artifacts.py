@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
-import tempfile
 import time
-from pathlib import Path
 
-import msgspec
-
-from harness.errors import BackendUnavailable, BuildError, ConfigError, Unsupported
-from harness.models.onnx_graph import check_model, check_scales, load_model, scales_digest
-from harness.precision.calibration import CheckedCalibration
+from harness.errors import BackendUnavailable, ConfigError, Unsupported
 from harness.precision.catalog import find_recipe
-from harness.precision.recipe import QDQ, Conversion, ConversionRequest, Recipe
+from harness.precision.converting import ENTRY_REVISION, NOTES, calibration_note, converted_entry, warnings_of
+from harness.precision.keeping import can_keep
+from harness.precision.recipe import Recipe
 from harness.precision.source import Source, check_own_operators, open_source
 from harness.protocols import CalibrationSet
-from harness.records import Artifact, Calibration, TensorCalibration
+from harness.records import Artifact
 from harness.specs import GIVEN_RECIPE, ImageRange, ModelSpec, Precision
 from harness.store.cache import ContentCache, Entry
 
 FP32_BITS = 32
-WARNING_SEPARATOR = "\n"
-NOTES = ("method", "batch_size", "warnings")  # kept with a converted file
-ENTRY_REVISION = 4  # of what is noted beside a file in the cache
 
 
 def prepare_artifact(
@@ -76,10 +69,11 @@ def prepare_artifact(
         tools=tools,
         weight_bits=bits,
         kept_float=source.kept_float,
-        calibration=_calibration_note(used, calibration_range, entry),
+        can_keep_float=can_keep(chosen),
+        calibration=calibration_note(used, calibration_range, entry),
         cache_hit=cache_hit,
         prepare_ns=time.perf_counter_ns() - started,
-        warnings=tuple(line for line in entry.meta["warnings"].split(WARNING_SEPARATOR) if line),
+        warnings=warnings_of(entry),
     )
 
 
@@ -95,6 +89,7 @@ def _unchanged(source: Source, recipe: Recipe, *, prepare_ns: int) -> Artifact:
         exported=source.exported,
         weight_bits=FP32_BITS,
         kept_float=source.kept_float,
+        can_keep_float=can_keep(recipe),
         prepare_ns=prepare_ns,
     )
 
@@ -135,68 +130,7 @@ def _made(
         entry = None if rebuild else cache.lookup(key, needs=NOTES).entry
         if entry is not None:
             return entry, True
-        return _convert(recipe, spec, weight_bits, calibration, kept=kept, cache=cache, key=key), False
-
-
-def _convert(
-    recipe: Recipe,
-    spec: ModelSpec,
-    weight_bits: int,
-    calibration: CalibrationSet | None,
-    *,
-    kept: tuple[str, ...],
-    cache: ContentCache,
-    key: dict[str, object],
-) -> Entry:
-    with tempfile.TemporaryDirectory(prefix="harness-convert-") as folder:
-        target = Path(folder) / f"{spec.name}.{recipe.name}.onnx"
-        request = ConversionRequest(
-            spec=spec,
-            source=Path(spec.onnx_path),
-            target=target,
-            work_dir=Path(folder),
-            weight_bits=weight_bits,
-            calibration=CheckedCalibration(calibration, spec) if calibration else None,
-            kept_float=kept,
-        )
-        conversion = _converted(recipe, request)
-        meta = {
-            "method": conversion.method,
-            "batch_size": str(conversion.batch_size),
-            "warnings": WARNING_SEPARATOR.join(conversion.warnings),
-            "ranges": scales_digest(load_model(target)),
-            "tensors": msgspec.json.encode(conversion.tensors).decode(),
-        }
-        return cache.put(key, target, name=target.name, meta=meta)
-
-
-def _converted(recipe: Recipe, request: ConversionRequest) -> Conversion:
-    """Run a conversion and check the file it wrote."""
-    if recipe.convert is None:
-        raise BuildError(f"recipe {recipe.name} converts nothing")
-    conversion = recipe.convert(request)
-    if not request.target.is_file():
-        raise BuildError(f"recipe {recipe.name} wrote no file for model {request.spec.name}")
-    n_pairs = check_scales(load_model(request.target), request.target)
-    if recipe.writes == QDQ and not n_pairs:
-        raise BuildError(f"recipe {recipe.name} put no Q/DQ node into model {request.spec.name}")
-    check_model(request.target)
-    return conversion
-
-
-def _calibration_note(
-    calibration: CalibrationSet | None, images: ImageRange | None, entry: Entry
-) -> Calibration | None:
-    if calibration is None:
-        return None
-    return Calibration(
-        images=images or ImageRange(dataset="unnamed", split="", first=0, stop=calibration.n_images),
-        fingerprint=calibration.fingerprint,
-        batch_size=int(entry.meta["batch_size"]),
-        method=entry.meta["method"],
-        tensors=msgspec.json.decode(entry.meta["tensors"], type=tuple[TensorCalibration, ...]),
-        ranges_sha256=entry.meta["ranges"],
-    )
+        return converted_entry(recipe, spec, weight_bits, calibration, kept=kept, cache=cache, key=key), False
 
 
 def _check_convertible(recipe: Recipe, spec: ModelSpec) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterable, Iterator
 import numpy as np
 
 from harness.errors import DataError, Unsupported
-from harness.protocols import CalibrationSet, Images, TensorCalibrationSet, Tensors
+from harness.protocols import CalibrationSet, Images, TellsProgress, TensorCalibrationSet, Tensors
 from harness.specs import ModelSpec
 
 PIXEL_MAX = 255.0
@@ -27,6 +27,11 @@ class CheckedCalibration:
         self.fingerprint = calibration.fingerprint
         self.n_images = calibration.n_images
         self.images = getattr(calibration, "images", None)  # its range, of a set that knows it
+
+    def tell(self, done: int, total: int) -> None:
+        """Say how far a build is, where the set passes that on; see `protocols.TellsProgress`."""
+        if isinstance(self._calibration, TellsProgress):
+            self._calibration.tell(done, total)
 
     def feeds(self, batch_size: int) -> Iterator[Tensors]:
         """Yield the inputs of one run after the other, of a model of any graph.

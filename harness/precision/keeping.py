@@ -34,9 +34,14 @@ def matching_nodes(model: ModelProto, patterns: Sequence[str], *, name: str) -> 
     return tuple(one for one in names if any(re.search(pattern, one) for pattern in patterns))
 
 
+def can_keep(recipe: Recipe) -> bool:
+    """Tell whether a recipe lets nodes be named that stay in float: another's runtime decides alone."""
+    return recipe.writes != NOTHING or recipe.quantizes_in == TENSORRT
+
+
 def check_keeps(recipe: Recipe, *, name: str) -> None:
     """Refuse a recipe whose runtime decides alone what it quantizes. Raises: Unsupported."""
-    if recipe.precision is Precision.FP32 or recipe.writes != NOTHING or recipe.quantizes_in == TENSORRT:
+    if recipe.precision is Precision.FP32 or can_keep(recipe):
         return
     raise Unsupported(f"model {name}: recipe {recipe.name} leaves no say in what it converts; --keep-float has no hold")
 

@@ -14,7 +14,7 @@ from harness.specs import ModelSpec, Precision
 QDQ, CAST, NOTHING = "qdq", "cast", "nothing"
 WRITES = (QDQ, CAST, NOTHING)
 # Families of runtimes that quantize while they build.
-LITERT, MNN, NCNN, TENSORRT = "litert", "mnn", "ncnn", "tensorrt"
+EXECUTORCH, LITERT, MNN, NCNN, TENSORRT = "executorch", "litert", "mnn", "ncnn", "tensorrt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ import json
 import math
 import re
 import struct
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,11 +137,11 @@ def _size(change: float | None) -> float:
 def _ranges_of_json(text: str, where: str) -> dict[str, float]:
     try:
         found = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: {error}; {EXPECTED}") from error
     if not isinstance(found, dict) or not found:
         raise DataError(f"{where}: names no tensor; {EXPECTED}")
     for name, value in found.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
             raise DataError(f"{where}: tensor {name!r} has magnitude {value!r}; expected a number of 0 or more")
     return {str(name): float(value) for name, value in found.items()}

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnx_nets
 import pytest
+from onnx_chains import CHAINS, net
 from onnx_nets import ArraySet, artifact_of, images, spec_of
 
 from harness.backends import list_backends, load_backend
@@ -376,6 +377,17 @@ class TestOpencv:
                 used.append(engine.facts.options["engine"])
         assert used == ["classic", "new", "new"]
 
+    @pytest.mark.parametrize(("chain", "engine"), [("squeezed", "new"), ("pooled rows", "classic")])
+    def test_outputs_of_another_shape_are_left_to_the_new_engine(self, backend, tmp_path, chain, engine):
+        artifact, batch = artifact_of(net(tmp_path / "net.onnx", CHAINS[chain])), images(5)
+        with build(backend, artifact) as ours, build(load_backend("ort"), artifact) as reference:
+            np.testing.assert_allclose(ours.infer(batch), reference.infer(batch), atol=1e-4, rtol=1e-4)
+            assert ours.facts.options["engine"] == engine
+            assert any("another shape" in note for note in ours.facts.notes) == (engine == "new")
+        if engine == "new":
+            with pytest.raises(BuildError, match=r"output has shape \[8, 1, 10\] for 8 images"):
+                build(backend, artifact, opencv={"engine": "classic"})
+
     def test_layers_have_times_of_their_own(self, backend, tmp_path):
         with build(backend, float_artifact(tmp_path, Precision.FP32)) as engine:
             layers = engine.layers()
@@ -613,3 +625,20 @@ def test_eight_bit_weights_make_a_layer_int8():
     )
     assert layer("float32").onnx_nodes == ("/conv", "/relu")
     assert not layer("float32", op="DEQUANTIZE").is_compute
+
+
+def test_operators_that_pnnx_leaves_are_listed_by_name(tmp_path):
+    """ncnn itself says no more than that it cannot load the file."""
+    pytest.importorskip("ncnn")
+    if not load_backend("ncnn").probe().usable:
+        pytest.skip("pnnx is not installed")
+    pads = {"pads": np.array([0, 0, 0, 0, 0, 0, 1, 1], np.int64)}
+    weights = {**pads, "w": np.random.default_rng(0).standard_normal((10, 81)).astype(np.float32)}
+    nodes = [
+        onnx.helper.make_node("Pad", ["image", "pads"], ["padded"], name="/pad"),
+        onnx.helper.make_node("Flatten", ["padded"], ["flat"], name="/flat"),
+        onnx.helper.make_node("Gemm", ["flat", "w"], ["probabilities"], name="/fc", transB=1),
+    ]
+    artifact = artifact_of(onnx_nets.save_net(tmp_path / "tiny.onnx", nodes, weights))
+    with pytest.raises(Unsupported, match=r"pnnx left what ncnn has no layer for: Pad \(1\)"):
+        load_backend("ncnn").build(artifact, device="cpu", batch_sizes=(1,), options=BuildOptions())

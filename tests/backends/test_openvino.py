@@ -3,6 +3,7 @@
 import numpy as np
 import onnx_nets
 import pytest
+from graph_nets import graph_spec, write_net
 from onnx_nets import artifact_of, images
 
 from harness.backends import load_backend
@@ -119,3 +120,63 @@ def test_such_a_device_is_a_type_of_its_own(backend, tmp_path):
     assert len(set(types.values())) == 3
     assert types["hetero:gpu,cpu"].startswith("HETERO:GPU,CPU on ")
     assert case("hetero:gpu,cpu").id == "tiny-openvino-fp32-heterogpucpu"
+
+
+PASSED_ON = """
+<ir_version: 8, opset_import: ["" : 13]>
+g (float[n, 3] w, float[n, 3] x) => (float[n, 3] sum, float[n, 3] y)
+{
+  sum = Add (x, w)
+  y = Dropout (x)
+}
+"""
+
+
+def test_an_output_that_is_an_input_is_not_taken_for_it(backend, tmp_path):
+    """OpenVINO calls the input of a Dropout as its output is called, and no longer by the input's own name."""
+    path = write_net(tmp_path, "passed", PASSED_ON)
+    tensors = graph_spec(path).tensors
+    feeds = {"w": np.full((2, 3), 5, np.float32), "x": np.arange(6, dtype=np.float32).reshape(2, 3)}
+    options = BuildOptions(tensors=tensors)
+    with backend.build(artifact_of(path), device="cpu", batch_sizes=(2,), options=options) as engine:
+        assert [tensor.name for tensor in engine.inputs] == ["w", "x"]
+        outputs = engine.run(feeds)
+        np.testing.assert_array_equal(outputs["y"], feeds["x"])
+        np.testing.assert_array_equal(outputs["sum"], feeds["x"] + 5)
+        timer = engine.bind(feeds, batch_size=2, window="end_to_end", launch="auto")
+        timer.sample(1)
+        np.testing.assert_array_equal(timer.outputs()["sum"], feeds["x"] + 5)
+        assert engine.layers()
+
+
+# Two MatMuls of quantized values without a bias between them.
+MATMULS = """
+<ir_version: 8, opset_import: ["" : 17]>
+g (float[n, 8] x) => (float[n, 3] y)
+<float s = {0.3}, uint8 z = {128}, float t = {0.3}, uint8 o = {128}, float u = {0.02}, int8 c = {0}>
+{
+  first = Constant <value = int8[8, 16] {%s}> ()
+  second = Constant <value = int8[16, 3] {%s}> ()
+  q = QuantizeLinear (x, s, z)
+  d = DequantizeLinear (q, s, z)
+  v = DequantizeLinear (first, u, c)
+  m = MatMul (d, v)
+  r = QuantizeLinear (m, t, o)
+  e = DequantizeLinear (r, t, o)
+  w = DequantizeLinear (second, u, c)
+  y = MatMul (e, w)
+}
+"""
+
+
+def test_matmuls_of_8_bits_are_right_where_they_are_not_fused(backend, tmp_path):
+    ort = pytest.importorskip("onnxruntime")
+    generator = np.random.default_rng(0)
+    numbers = (", ".join(map(str, generator.integers(-127, 128, size).tolist())) for size in (128, 48))
+    path = write_net(tmp_path, "matmuls", MATMULS % tuple(numbers))
+    feeds = {"x": generator.normal(0, 10, (4, 8)).astype(np.float32)}
+    expected = ort.InferenceSession(str(path)).run(None, feeds)[0]
+    options = BuildOptions(tensors=graph_spec(path).tensors, settings={"openvino": {"snippets": "off"}})
+    with backend.build(artifact_of(path), device="cpu", batch_sizes=(4,), options=options) as engine:
+        assert engine.facts.options["SNIPPETS_MODE"] == "DISABLE"
+        np.testing.assert_allclose(engine.run(feeds)["y"], expected, rtol=1e-4, atol=1e-4)

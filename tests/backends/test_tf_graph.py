@@ -37,7 +37,13 @@ REFUSED = {
     "padding SAME_UPPER": [node("Conv", "stem.w", "stem.b", auto_pad="SAME_UPPER")],
     "transposed first factor": [STEM, node("Flatten"), node("Gemm", "row.w", transA=1)],
     "Softmax of rank 4": [STEM, node("Softmax", axis=1)],
-    "other than over an image": [STEM, node("ReduceMean", axes=[1], keepdims=1)],
+    "the batch included": [STEM, node("ReduceMean", axes=[0, 1], keepdims=1)],
+    "with sizes of 0": [STEM, node("Reshape", "rows of the batch", allowzero=1)],
+    "moves the batch": [STEM, node("Transpose", perm=[1, 0, 2, 3])],
+    "Squeeze of all axes": [STEM, node("GlobalAveragePool"), node("Squeeze")],
+    "Pad in mode reflect": [STEM, node("Pad", "border", mode="reflect")],
+    "Elu with alpha 0.5": [STEM, node("Elu", alpha=0.5)],
+    "LRN over 2 channels": [STEM, node("LRN", size=2)],
     "Flatten at axis 2": [STEM, node("Flatten", axis=2)],
 }
 

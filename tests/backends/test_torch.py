@@ -1,14 +1,18 @@
 """PyTorch: ONNX graphs as modules, the ways to run them, and what is read back."""
 
+import importlib
+import inspect
 import shutil
 
 import numpy as np
+import onnx
 import onnx_nets
 import pytest
 from onnx_chains import CHAINS, STEM, net, node
 from onnx_nets import ArraySet, artifact_of, images, spec_of
 
 from harness.backends import load_backend
+from harness.backends.torch.aoti import exported_module, set_tf32
 from harness.backends.torch.graph import OPERATORS, check_operators, module_of
 from harness.errors import BuildError, Unsupported
 from harness.models.onnx_graph import load_model
@@ -47,6 +51,74 @@ def test_a_module_gives_what_onnx_runtime_gives(name, torch, tmp_path):
     np.testing.assert_allclose(found, expected, atol=2e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", CHAINS)
+def test_a_module_computes_on_the_device_that_it_is_moved_to(name, torch, tmp_path):
+    """A tensor left on the host would be refused beside one of no device."""
+    path = net(tmp_path / "net.onnx", CHAINS[name])
+    with torch.inference_mode():
+        made = module_of(torch, load_model(path)).to("meta")(torch.from_numpy(images(5)).to("meta"))
+    assert (made.device.type, len(made)) == ("meta", 5)
+
+
+def test_quantization_can_be_exported_for_the_compiled_modes(torch, tmp_path):
+    module, batch = module_of(torch, load_model(artifact(tmp_path, Precision.INT8, "qdq-minmax").onnx_path)), images(40)
+    with torch.inference_mode():
+        exported = exported_module(torch, module, 64, batch.shape[1:], "cpu").module()
+        eager, found = (call(torch.from_numpy(batch)).numpy() for call in (module, exported))
+    assert np.abs(found - eager).max() < 2e-2  # a value on the edge of two numbers may fall to either side
+    assert (found.argmax(1) == eager.argmax(1)).all()
+
+
+@pytest.mark.parametrize("zeros", [True, False])
+def test_an_activation_may_be_quantized_a_channel_at_a_time(zeros, torch, tmp_path):
+    ort = pytest.importorskip("onnxruntime")
+    path = net(tmp_path / "net.onnx", [STEM])
+    model = load_model(path)
+    made = model.graph.node[0].output[0]
+    (channels,) = (tensor.dims[0] for tensor in model.graph.initializer if tensor.name == "stem.w")
+    scales = np.linspace(0.01, 0.3, channels).astype(np.float32)
+    given = [("scales", scales), ("zeros", np.full(channels, 100, np.uint8))][: 1 + zeros]
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in given)
+    names = [name for name, _ in given]
+    pair = [
+        onnx.helper.make_node("QuantizeLinear", [made, *names], ["q"], axis=1),
+        onnx.helper.make_node("DequantizeLinear", ["q", *names], ["rounded"], axis=1),
+    ]
+    for follower in model.graph.node[1:]:
+        follower.input[:] = ["rounded" if name == made else name for name in follower.input]
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([nodes[0], *pair, *nodes[1:]])
+    batch = images(3)
+    expected = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(
+        None, {"image": batch}
+    )[0]
+    with torch.inference_mode():
+        np.testing.assert_allclose(module_of(torch, model)(torch.from_numpy(batch)).numpy(), expected, atol=1e-3)
+
+
+def test_what_torch_cuda_asks_of_pytorch_is_there(torch):
+    def parameters(function):
+        return set(inspect.signature(function).parameters)
+
+    inductor = importlib.import_module("torch._inductor")
+    assert {"run_single_threaded", "device_index"} <= parameters(inductor.aoti_load_package)
+    assert {"stream_ptr", "device"} <= parameters(torch.cuda.ExternalStream.__new__)
+    assert parameters(torch.cuda.use_mem_pool) == {"pool", "device"}
+    assert callable(torch.cuda.MemPool)
+    parts = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [part.allow_tf32 for part in parts]
+    try:
+        for is_on in (True, False):
+            set_tf32(torch, is_on)
+            assert {part.allow_tf32 for part in parts} == {is_on}
+            words = {parts[0].fp32_precision, parts[1].conv.fp32_precision}  # what its kernels go by
+            assert ("tf32" in words) == is_on
+    finally:
+        for part, was_on in zip(parts, before, strict=True):
+            part.allow_tf32 = was_on
+
+
 def test_every_operator_is_among_them():
     assert set(OPERATORS) - {kind for steps in CHAINS.values() for kind, _, _ in steps} == {*QDQ, "Cast"}
 
@@ -60,6 +132,10 @@ def test_operators_that_are_missing_are_listed_by_name(tmp_path):
 REFUSED = {
     "padding SAME_UPPER": [node("Conv", "stem.w", "stem.b", auto_pad="SAME_UPPER")],
     "uneven padding": [STEM, node("AveragePool", kernel_shape=[2, 2], pads=[0, 0, 1, 1])],
+    "of all axes of size 1": [STEM, node("GlobalAveragePool"), node("Squeeze")],
+    "in mode reflect": [STEM, node("Pad", "border", mode="reflect")],
+    "with sizes of 0": [STEM, node("Reshape", "rows of the batch", allowzero=1)],
+    "over 2 channels": [STEM, node("LRN", size=2)],
     "type 7": [STEM, node("Cast", to=7)],
 }
 

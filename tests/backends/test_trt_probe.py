@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import pytest
 from harness.backends import PROBE_LIMIT_S, load_backend
 from harness.backends._child import CHILD_LIMIT_S, run_child
 from harness.backends.ort_cuda import probe as ort_cuda
+from harness.backends.torch_cuda import probe as torch_cuda
 from harness.backends.trt.api import LogLines
 from harness.backends.trt.probe import probe_backend, probe_module
 from harness.machine.cuda_driver import DriverProbe, probe_driver
@@ -219,6 +221,55 @@ def test_a_provider_that_is_not_there_is_named():
     assert versions["onnxruntime"] in reason
 
 
+TORCH = """
+import types
+__version__, version = "2.13.0", types.SimpleNamespace(cuda=CUDA)
+class Sum(int):
+    def __add__(self, other): return self
+    def sum(self): return self
+    def item(self): return float(self)
+def ones(n, device): KERNEL
+"""
+
+
+@pytest.mark.parametrize(
+    ("cuda", "kernel", "reason"),
+    [
+        (None, "raise AssertionError", "torch 2.13.0 is a build without CUDA"),
+        ("13.0", "return Sum(4)", ""),
+        ("13.0", "return Sum(3)", "torch fails on use when it computed on cuda:0: RuntimeError: 1 . 1 is not 2"),
+        ("13.0", "raise RuntimeError('no kernel image')", "torch fails on use when .*: no kernel image"),
+        ("13.0", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "torch crashes on use: .* SIGSEGV when it"),
+    ],
+)
+def test_a_pytorch_that_cannot_compute_on_a_gpu_is_named(install, monkeypatch, cuda, kernel, reason):
+    install("torch", TORCH.replace("CUDA", repr(cuda)).replace("KERNEL", kernel))
+    versions, found = torch_cuda.probe_torch()
+    assert re.match(reason, found) if reason else found == ""
+    assert versions == {"torch": "2.13.0", "cuda": cuda or "none"}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("__version__ = '2.13.0'", ""),
+        ("raise OSError('libnvinfer.so.11: cannot open')", "torch_trt_made fails on use when imported: OSError: libnv"),
+    ],
+)
+def test_a_module_on_top_of_pytorch_is_imported_after_it(install, text, reason):
+    install("torch", TORCH.replace("CUDA", "'13.0'").replace("KERNEL", "return Sum(4)"))
+    install("torch_trt_made", text)
+    versions, found = torch_cuda.probe_torch(("torch_trt_made",))
+    assert re.match(reason, found) if reason else found == ""
+    assert versions.get("torch_trt_made", "") == ("" if reason else "2.13.0")
+    assert torch_cuda.probe_torch(("nowhere",))[1] == "the Python module nowhere is not installed"
+
+
+def test_a_missing_pytorch_is_named(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert torch_cuda.probe_torch() == ({}, "the Python module torch is not installed")
+
+
 def test_no_cuda_for_python_is_named(install):
     install("trt_alone", GOOD)
     assert "no CUDA for Python (not_there" in probe_module("trt_alone", others=("not_there",))[1]
@@ -255,7 +306,7 @@ def test_a_usable_backend(install):
     assert found.device_uuids == ("GPU-a", "GPU-b")
 
 
-@pytest.mark.parametrize("name", ["trt", "trt-rtx", "ort-cuda", "ort-trt"])
+@pytest.mark.parametrize("name", ["trt", "trt-rtx", "ort-cuda", "ort-trt", "torch-cuda", "torch-trt"])
 def test_without_a_gpu_the_real_backends_say_why(name):
     if not probe_driver().reason:
         pytest.skip("this machine has a GPU")

@@ -197,7 +197,7 @@ def test_int8_without_the_fp16_flag(build, small):
         assert engine.facts.cache == "miss"
 
 
-@pytest.mark.parametrize("recipe", ["trt-entropy2", "trt-legacy"])
+@pytest.mark.parametrize("recipe", ["trt-entropy", "trt-entropy2", "trt-legacy"])
 def test_a_calibrator_reads_every_image_once(build, small, recipe):
     images = Images()
     artifact = small(precision="int8", recipe=recipe)
@@ -237,6 +237,35 @@ def test_calibration_needs_images_that_can_be_cut_evenly(build, small):
     for images, says in ((None, "none were given"), (Images(n_images=997), "equal batches")):
         with pytest.raises(BuildError, match=says):
             build(artifact, calibration=images)
+
+
+def test_the_table_of_a_calibrator_is_told_after_a_cache_hit_too(build, small):
+    artifact, told = small(precision="int8", recipe="trt-entropy2"), []
+    for state, changes in (("miss", {}), ("hit", {}), ("miss", {"tf32": True})):  # built, loaded, given its table
+        with build(artifact, calibration=Images(), **changes) as engine:
+            assert engine.facts.cache == state
+            told.append([(row.tensor, round(row.threshold, 3)) for row in engine.facts.calibration.tensors])
+    assert told[0] == [("in", 0.0), ("out", 127.0)]
+    assert told == [told[0]] * 3
+
+
+def test_calibration_is_fed_with_the_batch_that_is_asked_for(build, small):
+    artifact = small(precision="int8", recipe="trt-entropy")
+    for asked, images in ((20, Images()), (None, Images()), (20, Images())):
+        with build(artifact, calibration=images, calibration_batch=asked) as engine:
+            assert engine.facts.calibration.batch_size == (asked or 40)
+    with pytest.raises(BuildError, match=r"--calibration-batch=16: 40 calibration images .*ask for 32 with"):
+        build(artifact, calibration=Images(), calibration_batch=16)
+    with pytest.raises(BuildError, match=r"--calibration-batch=64: 40 calibration images .*ask for 64 with"):
+        build(artifact, calibration=Images(), calibration_batch=64)
+
+
+def test_a_model_of_a_fixed_batch_is_calibrated_with_no_other(build, make_artifact):
+    artifact = make_artifact(shape=(8, 1, 4, 4), precision="int8", recipe="trt-entropy2")
+    with pytest.raises(BuildError, match="--calibration-batch=20: the model takes batches of 8 only"):
+        build(artifact, calibration=Images(), batch_sizes=(8,), calibration_batch=20)
+    with build(artifact, calibration=Images(), batch_sizes=(8,), calibration_batch=8) as engine:
+        assert engine.facts.calibration.batch_size == 8
 
 
 def test_qdq_and_calibrator_exclude_each_other(build, small):

@@ -1,5 +1,6 @@
 """The TensorRT engine on the fake driver: results, order, buffers, graphs, timing, close."""
 
+import gc
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from harness.backends._cuda.device import CudaError
 from harness.backends._cuda.ring import N_SLOTS
 from harness.errors import BuildError, ConfigError, MeasurementError
+from harness.protocols import QueuedContext, RunsConcurrently
 from harness.records import EngineFile
 from harness.specs import BuildOptions
 
@@ -441,3 +443,60 @@ def test_a_fault_on_the_device_is_named_and_ends_the_engine(build, images, monke
     with pytest.raises(CudaError, match=r"the CUDA context is broken .*go on in a new process"):
         engine.close()
     engine.close()
+
+
+def begin_all(contexts, n_rounds):
+    for _ in range(n_rounds):
+        for context in contexts:
+            context.begin()
+        for context in contexts:
+            context.wait()
+
+
+@pytest.mark.parametrize("shares", ["no", "yes"])
+def test_several_inferences_at_once_have_a_context_and_a_stream_each(build, images, expected, environment, shares):
+    environment("FAKE_TRT_SHARES", shares)
+    batch, other = images(4), images(4, seed=1)
+    with build(batch_sizes=(4,)) as engine:
+        assert isinstance(engine, RunsConcurrently)
+        pairs, all_at_once = engine.contexts(batch, 2), engine.contexts(batch, engine.most_contexts)
+        assert all(isinstance(context, QueuedContext) for context in (*pairs, *all_at_once))
+        for contexts in (pairs, all_at_once, pairs):
+            begin_all(contexts, 3)
+        engine.infer(other)
+        list(engine.infer_stream([other] * 9))
+        begin_all(pairs, 2)
+        for context in (*pairs, *all_at_once):
+            assert np.allclose(context.outputs(), expected(batch), rtol=1e-5)
+        assert engine.concurrency == "execution contexts with a stream each, by one thread"
+        assert len({id(context._slot.compute) for context in all_at_once}) == N_SLOTS
+        assert all_at_once[0]._slot.compute is engine._compute
+        assert engine.facts.n_contexts == N_SLOTS
+
+
+def test_inferences_at_once_are_replayed_as_graphs(build, images, driver):
+    with build(batch_sizes=(4,)) as engine:
+        contexts = engine.contexts(images(4), 2)
+        begin_all(contexts, 2)  # plainly, then captured
+        before, captures = driver.fake_calls(1), driver.fake_calls(2)
+        begin_all(contexts, 5)
+        assert driver.fake_calls(1) - before == 10
+        assert driver.fake_calls(2) == captures
+
+
+@pytest.mark.parametrize("n_contexts", [1, 2])
+def test_inferences_at_once_take_turns_without_memory_for_contexts(build, images, expected, environment, n_contexts):
+    gc.collect()  # contexts of earlier tests count
+    environment("FAKE_TRT_CONTEXTS", str(n_contexts))
+    with build(batch_sizes=(4,)) as engine:
+        contexts = engine.contexts(images(4), 3)
+        begin_all(contexts, 3)
+        for context in contexts:
+            assert np.allclose(context.outputs(), expected(images(4)), rtol=1e-5)
+        assert engine.concurrency == "inferences queued on one stream, by one thread"
+
+
+@pytest.mark.parametrize(("n", "batch"), [(0, 4), (N_SLOTS + 1, 4), (2, 5)])
+def test_what_cannot_run_at_once_is_refused(build, images, n, batch):
+    with build(batch_sizes=(4,)) as engine, pytest.raises(MeasurementError, match=r"at once; expected 1 to 6|batch 5"):
+        engine.contexts(images(batch), n)

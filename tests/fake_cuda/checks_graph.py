@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from conftest import GRAPH, feeds_of, model_tensors, sums_of
+from harness.backends._cuda.device import CudaError
+from harness.backends._cuda.ring import N_SLOTS
 from harness.errors import BuildError, ConfigError, MeasurementError, Unsupported
 from harness.measure.samples import run_samples
 from harness.models.feeds import seeded_sample
-from harness.protocols import KeepsOutputs, RunsTensors
+from harness.protocols import KeepsOutputs, QueuedContext, RunsTensors, RunsTensorsConcurrently
 from harness.records import EngineFile
 from harness.specs import ModelTensors
 
@@ -157,6 +159,61 @@ def test_timers_of_two_batches_in_turn_and_runs_between(build_graph):
                 timer.sample(2)
                 agree(timer.outputs(), sums_of(feeds_of(n, seed=n)))
                 agree(engine.run(feeds_of(3)), sums_of(feeds_of(3)))
+
+
+def begin_all(contexts, n_rounds):
+    for _ in range(n_rounds):
+        for context in contexts:
+            context.begin()
+        for context in contexts:
+            context.wait()
+
+
+@pytest.mark.parametrize("captures", ["yes", "no"])
+def test_several_inferences_of_named_inputs_are_queued_on_one_stream(build_graph, environment, captures):
+    environment("FAKE_CUDA_CAPTURE", captures)
+    feeds, others = feeds_of(4), feeds_of(3, seed=1)
+    with build_graph(batch_sizes=(4,)) as engine:
+        assert isinstance(engine, RunsTensorsConcurrently)
+        four = engine.bind_contexts(feeds, engine.most_contexts, batch_size=4)
+        three = engine.bind_contexts(others, 2, batch_size=3)
+        assert all(isinstance(context, QueuedContext) for context in (*four, *three))
+        for contexts, given in ((four, feeds), (three, others), (four, feeds)):
+            begin_all(contexts, 3)
+            agree(engine.run(feeds_of(1)), sums_of(feeds_of(1)))
+            for context in contexts:
+                agree(context.outputs(), sums_of(given))
+        spoiled = four[0].outputs()
+        assert np.isnan(spoiled["shifted"]).all(), "no run wrote in between"
+        four[0].run()
+        agree(four[0].outputs(), sums_of(feeds))
+        assert engine.concurrency == "inferences queued on one stream, by one thread"
+
+
+def test_named_inferences_at_once_are_replayed_as_graphs(build_graph, driver):
+    with build_graph() as engine:
+        contexts = engine.bind_contexts(feeds_of(4), 2, batch_size=4)
+        before, captures = driver.fake_calls(1), driver.fake_calls(2)
+        begin_all(contexts, 5)
+        assert driver.fake_calls(1) - before == 10
+        assert driver.fake_calls(2) == captures
+
+
+@pytest.mark.parametrize(("n_contexts", "n_samples"), [(0, 4), (N_SLOTS + 1, 4), (2, 5)])
+def test_named_inputs_that_cannot_run_at_once_are_refused(build_graph, n_contexts, n_samples):
+    with build_graph(batch_sizes=(4,)) as engine, pytest.raises(MeasurementError, match=r"at once|outside"):
+        engine.bind_contexts(feeds_of(n_samples), n_contexts, batch_size=n_samples)
+
+
+@pytest.mark.loses_the_device
+def test_a_device_fault_in_an_inference_at_once_names_it(build_graph, environment):
+    engine = build_graph()
+    (context,) = engine.bind_contexts(feeds_of(1), 1, batch_size=1)
+    environment("FAKE_CUDA_FAULT", "yes")
+    with pytest.raises(MeasurementError, match=r"an inference (could not be enqueued|failed on the device)"):
+        context.run()
+    with pytest.raises(CudaError):
+        engine.close()
 
 
 def test_a_window_or_launch_that_is_none_is_refused(build_graph):

@@ -16,7 +16,7 @@ from harness.backends.ort_cuda.probe import PROVIDER
 from harness.errors import BuildError, ConfigError, MeasurementError, Unsupported
 from harness.measure.arms import LocalArm
 from harness.measure.timing import make_alike
-from harness.protocols import RunsTensors
+from harness.protocols import RunsConcurrently, RunsTensors, RunsTensorsConcurrently
 from harness.specs import BuildOptions, ModelInput, ModelOutput, ModelTensors, Precision, TimingPlan
 
 pytestmark = pytest.mark.usefixtures("no_leak")
@@ -270,6 +270,23 @@ def test_a_context_that_breaks_does_not_hide_what_broke_it(engine, environment):
         engine(loads=False)
 
 
+def test_a_file_that_is_gone_is_a_build_error(engine, artifact):
+    Path(artifact.onnx_path).unlink()
+    with pytest.raises(BuildError, match="does not exist; prepare net again"):
+        engine()
+
+
+def test_a_smaller_batch_than_the_fixed_one_is_refused(engine, artifact):
+    model = onnx.load(artifact.onnx_path)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 4
+    onnx.save(model, artifact.onnx_path)
+    with engine() as ours:
+        ours.infer(batch(4))
+        with pytest.raises(MeasurementError, match=r"has shape \[3, 1, 4, 4\]; expected \[4, 1, 4, 4\]"):
+            ours.infer(batch(3))
+
+
 def test_bad_batches_are_refused(engine):
     with engine() as ours:
         with pytest.raises(MeasurementError, match="above 4"):
@@ -356,6 +373,23 @@ def test_named_tensors_are_timed_on_device_memory(graph_engine, window):
                 agree(timer.outputs(), graph_sums(feeds))
 
 
+@pytest.mark.parametrize("on_cpu", [(), ("double",)])
+def test_several_runs_of_named_tensors_are_queued_on_the_sessions_stream(graph_engine, on_cpu):
+    feeds = graph_feeds(4)
+    with graph_engine(on_cpu=on_cpu, waits=bool(on_cpu)) as engine:
+        assert isinstance(engine, RunsTensorsConcurrently)
+        contexts = engine.bind_contexts(feeds, 3, batch_size=4)
+        for _ in range(2):
+            for context in contexts:
+                context.begin()
+            for context in contexts:
+                context.wait()
+            engine.run(graph_feeds(1, seed=1))
+            for context in contexts:
+                agree(context.outputs(), graph_sums(feeds))
+        assert engine.concurrency == "inferences queued on one stream, by one thread"
+
+
 def test_nodes_of_a_graph_on_the_cpu_are_named_and_only_enqueued(graph_engine):
     with graph_engine(on_cpu=("double",), waits=True) as engine:
         assert engine.on_cpu == ("double",)
@@ -371,3 +405,19 @@ def test_a_library_that_holds_no_operators_is_refused_by_its_flag(graph_engine, 
     options = BuildOptions(settings={"ort": {"custom_ops": (str(library),)}})
     with pytest.raises(BuildError, match=r"--ort-custom-ops=.*none\.so"):
         OrtCudaBackend().build(artifact, device="cuda:0", batch_sizes=(1,), options=options)
+
+
+def test_several_inferences_are_queued_on_the_sessions_stream(engine, expected):
+    batch = np.random.default_rng(5).random((2, *SHAPE), np.float32)
+    with engine() as built:
+        assert isinstance(built, RunsConcurrently)
+        contexts = built.contexts(batch, 3)
+        for _ in range(3):
+            for context in contexts:
+                context.begin()
+            for context in contexts:
+                context.wait()
+        built.infer(batch[:1])
+        for context in contexts:
+            assert np.allclose(context.outputs(), expected(batch), rtol=1e-5)
+        assert built.concurrency == "inferences queued on one stream, by one thread"

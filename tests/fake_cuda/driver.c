@@ -18,7 +18,7 @@ typedef int R;
 typedef uint64_t P;
 enum { OK = 0, INVALID = 1, OOM = 2, NO_DEVICE = 100, NO_CONTEXT = 201, CAPTURE = 900, INVALIDATED = 901,
        NOT_SUPPORTED = 801, NOT_READY = 600, STUCK = 702, FAULT = 700 };
-enum { SPIN, COPY, KERNEL, ADD, RECORD, WAIT_EVENT, WAIT_VALUE };
+enum { SPIN, COPY, KERNEL, ADD, CALL, RECORD, WAIT_EVENT, WAIT_VALUE };
 
 typedef struct { int64_t recorded, done; double at_us; } Event;
 typedef struct { int kind; void *to; const void *from; size_t bytes; Event *event; int64_t ticket; volatile uint32_t *word;
@@ -62,6 +62,7 @@ static void run(Op *op, Stream *s) {
     }
     s->clock_us += 50; calls[0]++;
   }
+  if (op->kind == CALL) { ((void (*)(int))op->from)(op->n); s->clock_us += op->m; calls[0]++; }
   if (op->kind == RECORD) { op->event->done = op->ticket; op->event->at_us = s->clock_us; }
   if (op->kind == WAIT_VALUE) s->clock_us += 1000;
   if (op->kind == WAIT_EVENT && op->event->at_us > s->clock_us) s->clock_us = op->event->at_us;
@@ -179,6 +180,7 @@ E R cuEventRecord(Event *e, Stream *s) {
   return put(s, (Op){.kind = RECORD, .event = e, .ticket = e->recorded}); }
 E R cuEventQuery(Event *e) { eager(); return e->done < e->recorded ? NOT_READY : OK; }
 E R cuEventSynchronize(Event *e) {
+  if (flag("FAKE_CUDA_FAULT", "yes")) return FAULT;
   for (int idle = 0; e->done < e->recorded;) {
     Stream *s = recorder(e, e->recorded);
     if (s && step(s)) { idle = 0; continue; }
@@ -227,6 +229,9 @@ E R fake_add(Stream *s, P in, P other, P out, int n, int k, int t0, int t1, int 
   return put(s, (Op){.kind = ADD, .from = (void *)(uintptr_t)in, .other = (void *)(uintptr_t)other,
                      .to = (void *)(uintptr_t)out, .n = n, .k = k, .types = {t0, t1, t2}, .shape = shape,
                      .version = *shape}); }
+E R fake_call(Stream *s, void (*work)(int), int number, int us) {  /* calls back, whenever the stream comes to it */
+  return put(s, (Op){.kind = CALL, .from = (const void *)work, .n = number, .m = us}); }
+E R fake_is_capturing(Stream *s) { return s->capture != 0; }
 E int fake_live(int kind) { return live[kind]; }
 E int fake_depth(void) { return depth; }
 E int64_t fake_calls(int kind) { return calls[kind]; }

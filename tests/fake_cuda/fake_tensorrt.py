@@ -116,6 +116,10 @@ class _Calibrator:
         self.is_initialized = True
 
 
+class IInt8EntropyCalibrator(_Calibrator):
+    pass
+
+
 class IInt8EntropyCalibrator2(_Calibrator):
     pass
 
@@ -315,6 +319,7 @@ class IBuilderConfig:
 class Builder:
     refuses_tables = False  # calibrates though there is a calibration cache
     n_batches_read = None  # ends calibration after so many batches
+    overlooked = None  # (quantile, cutoff) -> pixels that a calibrated engine overlooks
 
     def __init__(self, logger):
         self._logger = logger
@@ -353,7 +358,11 @@ class Builder:
             "flags": sorted(flag.name for flag in config.flags),
             "shares_profiles": config.previews[PreviewFeature.PROFILE_SHARING_0806],
             "ranges": {t.name: t.dynamic_range for t in network.tensors if t.dynamic_range},
+            "overlooked": 0,
         }
+        if config.int8_calibrator is not None and self.overlooked is not None:
+            numbers = config.int8_calibrator.get_quantile(), config.int8_calibrator.get_regression_cutoff()
+            plan["overlooked"] = self.overlooked(*numbers)
         return memoryview(json.dumps(plan).encode())
 
     def _calibrate(self, network, config):
@@ -511,9 +520,10 @@ class IExecutionContext(_Freed):
 
     def _classify(self, stream):
         batch, *sizes = self._all_shapes()["in"]
-        classes = self._engine.plan["model"]["classes"]
+        classes, overlooked = self._engine.plan["model"]["classes"], self._engine.plan["overlooked"]
         ends = ctypes.c_uint64(self._addresses["in"]), ctypes.c_uint64(self._addresses["out"])
-        return _driver.fake_kernel(stream, *ends, batch, int(np.prod(sizes)), classes, ctypes.byref(self._version))
+        size, version = int(np.prod(sizes)) - overlooked, ctypes.byref(self._version)
+        return _driver.fake_kernel(stream, *ends, batch, size, classes, version)
 
     def _add(self, stream):
         shapes, status = self._all_shapes(), 0

@@ -1,6 +1,6 @@
 """Whatever shapes a converted file or an engine plan is in its key: every change is a miss, none a wrong hit."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,13 +14,20 @@ from harness.backends.trt.builder import Builder
 from harness.backends.trt.options import TrtOptions
 from harness.datasets import fingerprint_range
 from harness.models.onnx_graph import model_digest
+from harness.models.preprocess import fingerprint_of_inputs
 from harness.precision import find_recipe
 from harness.precision.artifacts import _cache_key
 from harness.precision.source import Source
-from harness.specs import Precision
+from harness.specs import ModelInput, ModelOutput, ModelTensors, Precision, Preprocess
 from harness.store.cache import ContentCache, key_digest
 
 SPEC = {"layout": "NHWC", "scale": 0.5, "mean": (0.1,), "std": (2.0,), "max_batch": 8}
+SIZED = {"resize": (8, 8), "fit": "letterbox"}
+PREPROCESSED = (  # each another way to make the same image an input
+    *(Preprocess(**{**SIZED, **more}) for more in ({}, {"pad": 0}, {"resize": (9, 8)}, {"fit": "stretch"})),
+    *(Preprocess(crop=size) for size in ((4, 4), (4, 5))),
+    *(Preprocess(**SIZED, **more) for more in ({"interpolation": "nearest"}, {"color": "bgr"}, {"dtype": "uint8"})),
+)
 CONVERTING = {
     "source_sha256": "b" * 64,
     "tools": {"onnx": "9"},
@@ -41,6 +48,7 @@ OPTIONS = {
     "ranges_file": "ranges.json",
     "quantile": 0.5,
     "cutoff": 0.5,
+    "calibration_batch": 50,
 }
 DEFAULTS = TrtOptions()
 ARTIFACT = {
@@ -63,7 +71,29 @@ def source_of(spec, sha256, kept_float=()):
     return Source(spec=spec, sha256=sha256, given_sha256=sha256, exported={}, kept_float=kept_float)
 
 
-def plan_key(*, options=DEFAULTS, batch_sizes=(1, 8), version="10.1", module="tensorrt", images="i", **changes):
+INPUT = {  # of a model of any graph: what may be another of an input, its range and its name for readers aside
+    "name": "y",
+    "dtype": "float16",
+    "shape": (1, 9),
+    "batch_axis": None,
+    "free_axes": (0,),
+    "min_shape": (1, 2),
+    "max_shape": (1, 99),
+    "state": "out",
+}
+TENSORS = ModelTensors(
+    inputs=(ModelInput(name="x", dtype="float32", shape=(1, 8), batch_axis=0, free_axes=(0, 1)),),
+    outputs=(ModelOutput(name="out", batch_axis=0),),
+)
+
+
+def tensors_with(**changes):
+    return replace(TENSORS, inputs=(replace(TENSORS.inputs[0], **changes),))
+
+
+def plan_key(
+    *, options=DEFAULTS, batch_sizes=(1, 8), version="10.1", module="tensorrt", images="i", tensors=None, **changes
+):
     artifact = {"sha256": "a" * 64, "model": "mlp", "precision": "int8", "recipe": "trt-entropy2", "kept_float": ()}
     gpu = {"name": "a GPU", "compute_capability": "9.0", "driver": "580.1", "cuda_version": "13.0"}
     builder = SimpleNamespace(
@@ -71,8 +101,8 @@ def plan_key(*, options=DEFAULTS, batch_sizes=(1, 8), version="10.1", module="te
         trt=options,
         api=SimpleNamespace(version=version, trt=SimpleNamespace(__name__=module)),
         calibrating=SimpleNamespace(is_asked=True),
-        _batch_sizes=batch_sizes,
-        tensors=None,
+        batch_sizes=batch_sizes,
+        tensors=tensors,
     )
     device = SimpleNamespace(**{**gpu, **{k: v for k, v in changes.items() if k in gpu}})
     return key_digest(Builder.plan_key(builder, device, SimpleNamespace(fingerprint=images)))
@@ -142,9 +172,16 @@ def keys(tmp_path):
     plans += [plan_key(options=replace(TrtOptions(), **{name: value})) for name, value in OPTIONS.items()]
     plans += [plan_key(**{name: value}) for name, value in {**ARTIFACT, **GPU}.items()]
     plans += [plan_key(batch_sizes=(1,)), plan_key(version="10.2"), plan_key(module="tensorrt_rtx")]
-    plans += [plan_key(images="other images")]
+    plans += [plan_key(images="other images"), plan_key(tensors=TENSORS)]
+    assert set(INPUT) | {"low", "high"} == {field.name for field in fields(ModelInput)}
+    plans += [plan_key(tensors=tensors_with(**{name: value})) for name, value in INPUT.items()]
+    plans += [plan_key(tensors=replace(TENSORS, inputs=TENSORS.inputs * 2))]
     sets = [Images(), *(Images(pixel=at) for at in range(12)), *(Images(label=at) for at in range(3))]
     calibration = [fingerprint_range(found, 0, 3) for found in sets] + [fingerprint_range(sets[0], 0, 2)]
+    inputs = [fingerprint_of_inputs("stored", spec), fingerprint_of_inputs("other", spec)]
+    inputs += [fingerprint_of_inputs("stored", replace(spec, **{n: v})) for n, v in SPEC.items() if n != "max_batch"]
+    inputs += [fingerprint_of_inputs("stored", replace(spec, preprocess=one)) for one in PREPROCESSED]
+    calibration += inputs
     return {"converted": converted, "plans": plans, "models": list(nets(tmp_path)), "calibration": calibration}
 
 

@@ -99,6 +99,40 @@ def test_fp16_keeps_fp32_inputs_and_outputs(tiny, prepare):
     assert artifact.weight_bits == 16
 
 
+def in_branches(model):
+    """Return the net with all its nodes in both branches of an If; its weights stay outside."""
+    (output,) = model.graph.output
+    inner = onnx.helper.make_tensor_value_info("inner", onnx.TensorProto.FLOAT, None)
+    branches = {}
+    for name in ("then_branch", "else_branch"):
+        nodes = [onnx.helper.make_node("Identity", [output.name], ["inner"])]
+        branches[name] = onnx.helper.make_graph([*model.graph.node, *nodes], name, [], [inner])
+    del model.graph.node[:]
+    model.graph.initializer.append(onnx.helper.make_tensor("yes", onnx.TensorProto.BOOL, [], [True]))
+    model.graph.node.append(onnx.helper.make_node("If", ["yes"], [output.name], name="/if", **branches))
+    return model
+
+
+@pytest.mark.parametrize("placed", [lambda model: model, in_branches])
+def test_types_that_a_file_tells_of_its_weights_do_not_outlive_them(tiny, tmp_path, prepare, placed):
+    """PyTorch's exporter lists weights among the types of values; a file of other weights would contradict itself."""
+    model = onnx.load(tiny.onnx_path)
+    unused = np.ones(3, np.float32)  # such weights stay as they are
+    model.graph.initializer.append(numpy_helper.from_array(unused, "unused"))
+    told = [onnx.helper.make_tensor_value_info(one.name, one.data_type, one.dims) for one in model.graph.initializer]
+    model = placed(model)
+    for graph in (model.graph, *(one.g for node in model.graph.node for one in node.attribute if one.HasField("g"))):
+        graph.value_info.extend(told)
+    path = tmp_path / "told.onnx"
+    onnx.save(model, path)
+    onnx.checker.check_model(str(path), full_check=True)
+    artifact = prepare(spec_of(path), Precision.FP16, "cast")
+    onnx.checker.check_model(artifact.onnx_path, full_check=True)
+    feeds = {"image": images(4)}
+    expected, found = (onnxruntime.InferenceSession(one).run(None, feeds)[0] for one in (path, artifact.onnx_path))
+    np.testing.assert_allclose(found, expected, atol=0.05)
+
+
 def test_fp16_overflow_is_reported(tmp_path, prepare):
     spec = spec_of(onnx_nets.tiny_net(tmp_path / "big.onnx", fc_scale=1e5, softmax=False))
     warnings = prepare(spec, Precision.FP16, "cast").warnings

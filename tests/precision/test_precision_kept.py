@@ -11,8 +11,9 @@ from onnx_nets import ArraySet, images, spec_of
 
 from harness.errors import DataError, Unsupported
 from harness.models.onnx_graph import load_model, state_kernels
-from harness.precision import prepare_artifact
-from harness.specs import Precision
+from harness.precision import list_recipes, prepare_artifact
+from harness.precision.recipe import NOTHING
+from harness.specs import GIVEN_RECIPE, Precision
 
 ROOT = Path(__file__).parents[2]
 CASES = [
@@ -58,6 +59,7 @@ def converted_inputs(path):
 def test_a_kept_node_is_not_converted(tiny, prepare, precision, recipe):
     kept, others = ("^/fc/",), {"Conv": True, "Gemm": False}
     whole, artifact = prepare(tiny, precision, recipe), prepare(tiny, precision, recipe, keep_float=kept)
+    assert whole.can_keep_float
     assert converted_inputs(whole.onnx_path)["Conv"]
     assert converted_inputs(artifact.onnx_path) == others
     assert artifact.kept_float == ("/fc/Gemm",)
@@ -107,6 +109,19 @@ def test_a_runtime_that_decides_alone_is_unsupported_but_tensorrt_is_told(tiny, 
         with pytest.raises(Unsupported, match="no say in what it converts"):
             prepare(tiny, precision, recipe, keep_float=("fc",))
     assert prepare(tiny, Precision.INT8, "trt-entropy2", keep_float=("fc",)).kept_float == ("/fc/Gemm",)
+
+
+UNCONVERTED = [recipe for recipe in list_recipes() if recipe.writes == NOTHING and recipe.name != GIVEN_RECIPE]
+
+
+@pytest.mark.parametrize("recipe", UNCONVERTED, ids=lambda recipe: f"{recipe.precision}-{recipe.name}")
+def test_an_artifact_says_whether_nodes_can_be_kept_as_its_recipe_takes_or_refuses_them(recipe, tiny, prepare):
+    said = prepare(tiny, recipe.precision, recipe.name).can_keep_float
+    try:
+        kept = prepare(tiny, recipe.precision, recipe.name, keep_float=("fc",)).kept_float
+    except Unsupported:
+        kept = ()
+    assert said == bool(kept)
 
 
 def test_all_kept_leaves_nothing_to_quantize(tiny, prepare):

@@ -15,8 +15,9 @@ from harness.errors import BuildError, DataError
 from harness.models.onnx_graph import activation_scales
 from harness.precision import prepare_artifact
 from harness.precision.calibration import CheckedCalibration
+from harness.precision.grid import ImagesWithin
 from harness.precision.ranges import MagnitudeHistogram, percentile_threshold
-from harness.precision.recipes.qdq_search import GRID, GRID_KEY, ImagesWithin
+from harness.precision.recipes.qdq_search import GRID, GRID_KEY
 from harness.specs import Precision
 
 

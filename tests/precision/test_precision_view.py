@@ -9,7 +9,7 @@ from onnx_nets import ArraySet, images, spec_of
 from harness.models.onnx_graph import activation_scales
 from harness.precision import prepare_artifact
 from harness.precision.ranges import MagnitudeHistogram, entropy_search, entropy_threshold, percentile_threshold
-from harness.precision.view import MAX_TENSORS, calibration_view
+from harness.precision.view import MAX_DRAWN, MAX_TENSORS, calibration_view
 from harness.records import Artifact
 from harness.specs import Precision
 
@@ -28,7 +28,7 @@ def heavy_tailed(seed=0):
 def test_a_view_shows_the_choice_among_its_candidates(choose):
     values = heavy_tailed()
     histogram = histogram_of(values)
-    (row,) = calibration_view({"x": histogram}, {"x": choose(histogram)})
+    (row,) = calibration_view({"x": choose(histogram)}, {"x": histogram})
     assert row.threshold == pytest.approx(choose(histogram), rel=1e-5)
     assert row.largest == 40
     assert sum(row.counts) == values.size
@@ -51,17 +51,23 @@ def test_the_search_that_is_shown_is_the_one_that_chooses():
 
 def test_a_tensor_of_zeros_has_nothing_to_show():
     histogram = MagnitudeHistogram(0.0)
-    (row,) = calibration_view({"x": histogram}, {"x": 0.0})
+    (row,) = calibration_view({"x": 0.0}, {"x": histogram})
     assert (row.threshold, row.saturated_share, row.candidates, sum(row.counts)) == (0, 0, (), 0)
 
 
-def test_a_model_of_many_tensors_is_not_kept():
+def test_of_a_model_of_many_tensors_ranges_are_kept_but_no_histograms():
     histogram = histogram_of(heavy_tailed())
-    many = {f"t{k}": histogram for k in range(MAX_TENSORS + 1)}
-    assert calibration_view(many, dict.fromkeys(many, 1.0)) == ()
-    few = dict(list(many.items())[:MAX_TENSORS])
-    view = calibration_view(few, dict.fromkeys(few, 1.0))
+    drawn = {f"t{k}": histogram for k in range(MAX_DRAWN)}
+    view = calibration_view(dict.fromkeys(drawn, 1.0), drawn)
+    assert all(row.counts and row.candidates for row in view)
     assert len(msgspec.json.encode(view)) < 24_000
+    many = {f"t{k}": histogram for k in range(MAX_TENSORS)}
+    view = calibration_view(dict.fromkeys(many, 1.0), many)
+    assert [row.tensor for row in view] == list(many)
+    assert not any(row.counts or row.candidates for row in view)
+    assert all(row.saturated_share > 0 for row in view)
+    assert len(msgspec.json.encode(view)) < 32_000
+    assert calibration_view(dict.fromkeys(map(str, range(MAX_TENSORS + 1)), 1.0)) == ()
 
 
 @pytest.mark.parametrize("recipe", ["qdq-entropy", "qdq-percentile", "qdq-search"])
@@ -82,8 +88,11 @@ def test_an_artifact_tells_how_its_ranges_were_chosen_from_the_cache_too(tmp_pat
     assert kept.calibration.tensors == tensors
 
 
-def test_a_recipe_that_looks_at_no_histogram_tells_nothing(tmp_path):
+def test_a_recipe_that_looks_at_no_histogram_tells_its_ranges_alone(tmp_path):
     spec = spec_of(onnx_nets.tiny_net(tmp_path / "tiny.onnx"))
     calibration, cache = ArraySet(images(60)), str(tmp_path / "cache")
     artifact = prepare_artifact(spec, Precision.INT8, "qdq-minmax", calibration=calibration, cache_dir=cache)
-    assert artifact.calibration.tensors == ()
+    tensors = artifact.calibration.tensors
+    scales = activation_scales(artifact.onnx_path)
+    assert {row.tensor: pytest.approx(row.threshold / 127, rel=1e-4) for row in tensors} == scales
+    assert all(row.threshold == row.largest and row.saturated_share == 0 and not row.counts for row in tensors)

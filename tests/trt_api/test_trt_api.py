@@ -121,8 +121,8 @@ def test_capabilities(bindings):
     assert (
         found["calibrators"]
         == {
-            "8.6": ["trt-entropy2", "trt-minmax", "trt-legacy", "trt-ranges"],
-            "10.16": ["trt-entropy2", "trt-minmax", "trt-legacy", "trt-ranges"],
+            "8.6": ["trt-entropy", "trt-entropy2", "trt-minmax", "trt-legacy", "trt-search", "trt-ranges"],
+            "10.16": ["trt-entropy", "trt-entropy2", "trt-minmax", "trt-legacy", "trt-search", "trt-ranges"],
             "11.4": [],
         }[version]
     )
@@ -140,9 +140,11 @@ def test_capabilities(bindings):
 def test_calibrators_can_be_made_and_answer(bindings):
     _, found = bindings
     algorithms = {
+        "trt-entropy": "ENTROPY_CALIBRATION",
         "trt-entropy2": "ENTROPY_CALIBRATION_2",
         "trt-minmax": "MINMAX_CALIBRATION",
         "trt-legacy": "LEGACY_CALIBRATION",
+        "trt-search": "LEGACY_CALIBRATION",
     }
     assert set(found["made"]) == set(found["calibrators"]) - {"trt-ranges"}
     for recipe, answers in found["made"].items():

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from harness.backends._cuda.device import Gpu
 from harness.backends._cuda.host_timer import WINDOW as HOST_WINDOW
@@ -30,6 +30,10 @@ class TimedWork:
     entries_per_call: int  # of the stream's queue, about
     launch: str
     can_capture: bool = True
+
+
+class _Closes(Protocol):
+    def close(self) -> None: ...
 
 
 class KeepsFacts:
@@ -66,7 +70,7 @@ class CudaBase(KeepsFacts, ABC):
     def __init__(self, gpu: Gpu, *, label: str) -> None:
         self._gpu, self._label = gpu, label
         self._compute: Any = gpu.stream()  # of every inference but those that overlap
-        self._timers: list[CudaTimer | CudaHostTimer] = []
+        self._lent: list[_Closes] = []  # timers and contexts, closed with the engine
         self.closed = True
 
     @abstractmethod
@@ -91,9 +95,9 @@ class CudaBase(KeepsFacts, ABC):
         except self._gpu.errors:
             self._gpu.close()  # says what is broken; what lies in a broken context goes with the process
             return
-        for timer in self._timers:
-            timer.close()
-        self._timers = []
+        for lent in self._lent:
+            lent.close()
+        self._lent = []
         self._drop_buffers()
         self._free()
         del self._compute
@@ -139,7 +143,7 @@ class CudaBase(KeepsFacts, ABC):
             )
         except self._gpu.errors as error:
             raise self._failed(f"timing batch {batch_size} failed on the device", error) from error
-        self._timers.append(timer)
+        self._lent.append(timer)
         return timer
 
     def _failed(self, what: str, error: BaseException) -> MeasurementError:

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from harness.backends._cuda.base import CudaBase, TimedWork
+from harness.backends._cuda.contexts import QUEUED, CudaContext
 from harness.backends._cuda.device import Gpu
 from harness.backends._cuda.host_timer import CudaHostTimer
 from harness.backends._cuda.moves import moves_of_slot
-from harness.backends._cuda.ring import Ring, Slot
+from harness.backends._cuda.ring import N_SLOTS, Ring, Slot
 from harness.backends._cuda.timer import CudaTimer
+from harness.errors import MeasurementError
 from harness.protocols import Images, Outputs
 
 __all__ = ["CudaEngine", "TimedWork"]
@@ -22,6 +24,8 @@ class CudaEngine(CudaBase):
 
     A subclass makes `_ring` once its engine can run, before it calls `_opened`.
     """
+
+    most_contexts = N_SLOTS
 
     def __init__(self, gpu: Gpu, *, label: str) -> None:
         super().__init__(gpu, label=label)
@@ -84,8 +88,32 @@ class CudaEngine(CudaBase):
         moves = moves_of_slot(self._gpu, slot, images)
         return self._new_timer(timed, moves, stream=slot.compute, batch_size=len(images), window=window)
 
+    @property
+    def concurrency(self) -> str:
+        """Return how inferences run at once, in words; a subclass says it where it is otherwise."""
+        return QUEUED
+
+    def contexts(self, images: Images, n_contexts: int) -> tuple[CudaContext, ...]:
+        """Put a batch in place for each of some inferences at once; see `protocols.RunsConcurrently`.
+
+        Raises: MeasurementError, also for more than `most_contexts`.
+        """
+        self._check_idle()
+        self._check(images)
+        if not 1 <= n_contexts <= N_SLOTS:
+            raise MeasurementError(f"{self._label}: {n_contexts} inferences at once; expected 1 to {N_SLOTS}")
+        try:
+            slots = [
+                self._make_slot(len(images), stream=ring_slot.stream, index=index)
+                for index, ring_slot in enumerate(self._ring.slots[:n_contexts])
+            ]
+            self._ring.beside += slots
+            return tuple(CudaContext(self._gpu, self._ring, slot, images, self._failed) for slot in slots)
+        except self._gpu.errors as error:
+            raise self._failed(f"{n_contexts} inferences at once", error) from error
+
     def _drop_buffers(self) -> None:
-        self._ring.close()
+        self._ring.drop_graphs()
         del self._ring
 
     def _own_slot(self, n_images: int) -> Slot:

@@ -27,7 +27,7 @@ ROWS = (
         flag="--cuda-tf32",
         field="tf32",
         kind=SWITCH,
-        help="let FP32 engines of trt and ort-cuda compute in TF32",
+        help="let FP32 engines of trt, ort-cuda and torch-cuda compute in TF32",
         section="CUDA",
         group=NAME,
     ),

@@ -77,7 +77,7 @@ class Ring:
     puts one inference on the slot's buffers on its compute stream; `check(images)` raises what is wrong with a batch;
     `note(text)` keeps what the user should know.
     A shape runs plainly first, then as a graph captured for each slot; a shape that cannot be captured stays plain
-    and is noted.
+    and is noted. With `is_batch_fixed` every batch fills its slot.
     """
 
     def __init__(
@@ -90,11 +90,12 @@ class Ring:
         check: Callable[[Images], None],
         note: Callable[[str], None],
         can_capture: bool,
+        is_batch_fixed: bool = False,
     ) -> None:
         self._gpu, self.slots = gpu, slots
         self._bind, self._enqueue, self._check, self._note = bind, enqueue, check, note
-        self._can_capture = can_capture
-        self._is_streaming = False
+        self._can_capture, self._is_batch_fixed, self._is_streaming = can_capture, is_batch_fixed, False
+        self.beside: list[Slot] = []  # slots that take no part in streams
         self._buffers: list[tuple[int, int, NDArray[Any]]] = []  # first and last address, array
 
     def host_buffers(self, n_buffers: int, n_images: int) -> list[Images]:
@@ -140,6 +141,11 @@ class Ring:
         self._gpu.copy_out(slot.host_out[: slot.n_images], slot.device_out, stream)
         slot.events.copied_out.record(stream)
 
+    def repeat(self, slot: Slot) -> None:
+        """Enqueue an inference of the batch that lies in a slot; it has ended once `events.computed` is reached."""
+        self._run(slot, self._bind(slot))
+        slot.events.computed.record(slot.compute)
+
     def collect(self, slot: Slot) -> Outputs:
         """Wait for a slot and return its outputs in fresh memory."""
         slot.events.copied_out.synchronize()
@@ -168,9 +174,9 @@ class Ring:
         if self._is_streaming:
             raise MeasurementError(f"{engine}: batches are being streamed; end or close that stream first")
 
-    def close(self) -> None:
-        """Destroy all graphs."""
-        for slot in self.slots:
+    def drop_graphs(self) -> None:
+        """Destroy the graphs of all slots; their work must be done."""
+        for slot in (*self.slots, *self.beside):
             slot.drop_graphs()
 
     def _place(self, slot: Slot, images: Images) -> Slot:
@@ -190,7 +196,8 @@ class Ring:
 
     def _check_shape(self, slot: Slot, images: Images) -> None:
         is_float = isinstance(images, np.ndarray) and images.dtype == np.float32
-        if not is_float or images.shape[1:] != slot.host_in.shape[1:] or not 0 < len(images) <= len(slot.host_in):
+        sizes = range(len(slot.host_in) if self._is_batch_fixed else 1, len(slot.host_in) + 1)
+        if not is_float or images.shape[1:] != slot.host_in.shape[1:] or len(images) not in sizes:
             self._check(images)
 
     def _run(self, slot: Slot, generation: int) -> None:

@@ -1,4 +1,4 @@
-"""Engines of any graph on a GPU: named inputs and outputs of any dtype and rank, one inference at a time."""
+"""Engines of any graph on a GPU: named inputs and outputs of any dtype and rank, one inference after the other."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.backends._cuda.base import CudaBase, TimedWork
+from harness.backends._cuda.contexts import MOST_CONTEXTS, QUEUED, CudaTensorContext
 from harness.backends._cuda.device import Gpu
 from harness.backends._cuda.host_timer import CudaHostTimer
 from harness.backends._cuda.moves import Moves
 from harness.backends._cuda.timer import CudaTimer
 from harness.backends._inputs import check_feeds, check_same_outputs, spoil
 from harness.errors import MeasurementError
-from harness.protocols import Images, Outputs, Tensors
+from harness.protocols import Images, KeepsOutputs, Outputs, Tensors
 from harness.records import TensorSpec
 
 
@@ -64,10 +65,13 @@ class TensorBuffers:
 
 
 class CudaTensorEngine(CudaBase):
-    """An engine of any graph on one GPU. Implements `protocols.Engine` and `RunsTensors`, in part.
+    """An engine of any graph on one GPU. Implements `protocols.Engine`, `RunsTensors` and its contexts, in part.
 
     A subclass calls `_take` once it knows what goes in and out.
     """
+
+    concurrency = QUEUED
+    most_contexts = MOST_CONTEXTS
 
     def __init__(self, gpu: Gpu, *, label: str) -> None:
         super().__init__(gpu, label=label)
@@ -118,6 +122,31 @@ class CudaTensorEngine(CudaBase):
         Raises: ConfigError for a window or launch that this engine lacks, MeasurementError.
         """
         expected = self.run(feeds)
+        timed, moves = self._put(feeds, expected, batch_size, launch)
+        timer = self._new_timer(timed, moves, stream=self._compute, batch_size=batch_size, window=window)
+        self._check_same(timer, expected)
+        return timer
+
+    def bind_contexts(self, feeds: Tensors, n_contexts: int, *, batch_size: int) -> tuple[CudaTensorContext, ...]:
+        """Put inputs in place for each of some inferences at once; see `protocols.RunsTensorsConcurrently`.
+
+        Raises: MeasurementError, also for more than `most_contexts`.
+        """
+        if not 1 <= n_contexts <= MOST_CONTEXTS:
+            raise MeasurementError(f"{self._label}: {n_contexts} inferences at once; expected 1 to {MOST_CONTEXTS}")
+        expected, contexts = self.run(feeds), []
+        for _ in range(n_contexts):
+            timed, moves = self._put(feeds, expected, batch_size, "auto")
+            context = CudaTensorContext(
+                self._gpu, self._compute, timed=timed, moves=moves, failed=self._failed, note=self._note
+            )
+            self._lent.append(context)
+            self._check_same(context, expected)
+            contexts.append(context)
+        return tuple(contexts)
+
+    def _put(self, feeds: Tensors, expected: Tensors, batch_size: int, launch: str) -> tuple[TimedWork, Moves]:
+        """Return an inference on memory of its own, its inputs staged, and how they and its outputs move."""
         buffers = TensorBuffers(self._gpu, self._compute)
         try:
             sources = {name: self._place(buffers, name, array) for name, array in feeds.items()}
@@ -127,11 +156,12 @@ class CudaTensorEngine(CudaBase):
         moves = self._moves(buffers, sources, targets, feeds)
         timed = self._timed_work({**sources, **targets}, launch)
         moves.stage()
-        timer = self._new_timer(timed, moves, stream=self._compute, batch_size=batch_size, window=window)
-        found = timer.outputs()
-        if found is not None and not isinstance(found, np.ndarray):
+        return timed, moves
+
+    def _check_same(self, keeps: KeepsOutputs, expected: Tensors) -> None:
+        found = keeps.outputs()
+        if isinstance(found, Mapping):
             check_same_outputs(found, expected, self._label)
-        return timer
 
     def _place(self, buffers: TensorBuffers, name: str, array: NDArray[Any]) -> Place:
         return buffers.place(name, array.shape, self._dtypes.get(name, array.dtype.name))

@@ -10,11 +10,10 @@ import time
 
 from harness.backends._cpu import checked_model, import_reason, qdq_weight_bits, unusable
 from harness.backends._host.agreement import compared
+from harness.backends._host.conversion import facts_of
 from harness.backends._host.engine import HostEngine
-from harness.backends._host.graph import single_tensors
-from harness.backends._host.request import Opened, OpenRequest
+from harness.backends._host.request import Opened, OpenRequest, request_for
 from harness.backends._traits import Traits
-from harness.models.onnx_graph import index_nodes
 from harness.protocols import CalibrationSet
 from harness.records import CPU, Artifact, Availability, EngineFacts, Support
 from harness.specs import BuildOptions, Case, Precision
@@ -87,20 +86,11 @@ class HostBackend:
 
         Raises: BuildError; BackendUnavailable; Unsupported for an operator that the runtime lacks.
         """
-        label = f"{artifact.model}-{self.name}-{artifact.precision}"
         model = checked_model(artifact, self.name, device)
-        tensors = single_tensors(model, label)
-        request = OpenRequest(
-            artifact=artifact,
-            model=model,
-            input=tensors[0],
-            output=tensors[1],
-            nodes=index_nodes(model),
-            batch_sizes=batch_sizes,
-            options=options,
-            calibration=calibration,
-            label=label,
+        request = request_for(
+            artifact, model, self.name, batch_sizes=batch_sizes, options=options, calibration=calibration
         )
+        label, tensors = request.label, (request.input, request.output)
         started = time.perf_counter_ns()
         opened = self.open(request)
         facts = self._facts(opened, time.perf_counter_ns() - started)
@@ -114,16 +104,12 @@ class HostBackend:
         return engine
 
     def _facts(self, opened: Opened, elapsed_ns: int) -> EngineFacts:
-        made = opened.converted
-        is_kept = made is not None and made.cache == "hit"
-        return EngineFacts(
-            build_ns=elapsed_ns + (made.ns if made is not None and is_kept else 0),  # with the conversion, when made
-            load_ns=elapsed_ns if is_kept else None,
+        return facts_of(
+            elapsed_ns,
+            opened.converted,
             engine_bytes=opened.engine_bytes,
-            cache=made.cache if made is not None else "none",
-            options=dict(opened.options),
+            options=opened.options,
             versions=self.versions(),
             notes=opened.notes,
             calibration=opened.calibration,
-            warnings=made.warnings if made is not None else (),
         )

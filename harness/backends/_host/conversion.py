@@ -12,6 +12,7 @@ from pathlib import Path
 
 from harness.backends._child import run_child
 from harness.errors import BuildError
+from harness.records import Calibration, EngineFacts
 from harness.specs import BuildOptions
 from harness.store.cache import ContentCache
 
@@ -54,6 +55,31 @@ def converted(
     warnings = (f"the stored {name} was damaged and is made anew: {found.reason}",) if found and is_damaged else ()
     state = "rebuilt" if options.rebuild or is_damaged else "miss"
     return Converted(data=data, cache=state, ns=int(meta["ns"]), meta=meta, warnings=warnings)
+
+
+def facts_of(
+    elapsed_ns: int,
+    made: Converted | None,
+    *,
+    engine_bytes: int,
+    options: Mapping[str, str],
+    versions: Mapping[str, str],
+    notes: tuple[str, ...],
+    calibration: Calibration | None = None,
+) -> EngineFacts:
+    """Return the facts of an engine that opened in `elapsed_ns`, from what a converter made for it or was kept."""
+    is_kept = made is not None and made.cache == "hit"
+    return EngineFacts(
+        build_ns=elapsed_ns + (made.ns if made is not None and is_kept else 0),  # with the conversion, when made
+        load_ns=elapsed_ns if is_kept else None,
+        engine_bytes=engine_bytes,
+        cache=made.cache if made is not None else "none",
+        options=dict(options),
+        versions=dict(versions),
+        notes=notes,
+        calibration=calibration,
+        warnings=made.warnings if made is not None else (),
+    )
 
 
 def run_converter(

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from harness.backends._host.conversion import Converted
 from harness.backends._host.engine import Runner
+from harness.backends._host.graph import single_tensors
 from harness.errors import BuildError
-from harness.models.onnx_graph import NodeIndex
+from harness.models.onnx_graph import NodeIndex, index_nodes
 from harness.protocols import CalibrationSet
 from harness.records import Artifact, Calibration, TensorSpec
 from harness.specs import BuildOptions, ImageRange
@@ -54,6 +55,31 @@ class OpenRequest:
             batch_size=batch_size,
             method=method,
         )
+
+
+def request_for(
+    artifact: Artifact,
+    model: ModelProto,
+    backend: str,
+    *,
+    batch_sizes: tuple[int, ...],
+    options: BuildOptions,
+    calibration: CalibrationSet | None,
+) -> OpenRequest:
+    """Return what a runner of an artifact is opened from. Raises: BuildError for a model that is no classifier."""
+    label = f"{artifact.model}-{backend}-{artifact.precision}"
+    source, target = single_tensors(model, label)
+    return OpenRequest(
+        artifact=artifact,
+        model=model,
+        input=source,
+        output=target,
+        nodes=index_nodes(model),
+        batch_sizes=batch_sizes,
+        options=options,
+        calibration=calibration,
+        label=label,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

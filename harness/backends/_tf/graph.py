@@ -10,36 +10,20 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from harness.backends._cpu import import_runtime
+from harness.backends._tf.shapes import SHAPE_OPERATORS, HwcRows
+from harness.backends._tf.step import TO_NHWC, Array, Step, rank_of, to_nchw, to_nhwc
 from harness.errors import Unsupported
-from harness.models.onnx_graph import constants_to_initializers, node_id
+from harness.models.onnx_graph import constants_to_initializers
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
 SCOPE = re.compile(r"onnx(\d+)(?:_\d+)?/")
-Array = NDArray[np.generic]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """One node with what it is computed from."""
-
-    tf: Any
-    node: NodeProto
-    attributes: Mapping[str, Any]
-    values: list[Any]  # its inputs: TensorFlow's, or NumPy's for weights; None for one left out
-    is_last_of_images: bool  # a Flatten whose consumers take its H, W, C order: their weights are permuted
-
-    def attribute(self, name: str, default: Any) -> Any:
-        """Return an attribute."""
-        return self.attributes.get(name, default)
 
 
 def scope_of(place: int) -> str:
@@ -74,7 +58,7 @@ def function_of(tf: Any, model: ModelProto) -> Callable[[Any], Any]:
             consumers.setdefault(name, []).append(node)
 
     def run(images: Any) -> Any:
-        known: dict[str, Any] = {**weights, source: _to_nhwc(tf, images)}
+        known: dict[str, Any] = {**weights, source: to_nhwc(tf, images)}
         for place, node in enumerate(model.graph.node):
             attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
             after = consumers.get(node.output[0], [])
@@ -89,7 +73,7 @@ def function_of(tf: Any, model: ModelProto) -> Callable[[Any], Any]:
             with tf.name_scope(scope_of(place)):
                 known[node.output[0]] = OPERATORS[node.op_type](step)
         with tf.name_scope("output"):
-            return tf.identity(_to_nchw(tf, known[target]), name=target)
+            return tf.identity(to_nchw(tf, known[target]), name=target)
 
     return run
 
@@ -99,25 +83,13 @@ def _multiplies(node: NodeProto, name: str, weights: Mapping[str, Array]) -> boo
     return node.op_type in ("Gemm", "MatMul") and node.input[0] == name and node.input[1] in weights
 
 
-def _rank(value: Any) -> int:
-    return len(value.shape)
-
-
-def _to_nhwc(tf: Any, value: Any) -> Any:
-    return tf.transpose(value, [0, 2, 3, 1]) if _rank(value) == 4 else value
-
-
-def _to_nchw(tf: Any, value: Any) -> Any:
-    return tf.transpose(value, [0, 3, 1, 2]) if _rank(value) == 4 else value
-
-
 def _padded(step: Step, fill: float) -> tuple[Any, list[int]]:
     """Return the image padded as the node says, and the kernel's step sizes. Raises: Unsupported."""
     value, strides = step.values[0], list(step.attribute("strides", [1, 1]))
     if step.attribute("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
-        raise Unsupported(f"{node_id(step.node)}: padding {step.attributes['auto_pad'].decode()}")
-    if _rank(value) != 4:
-        raise Unsupported(f"{node_id(step.node)}: {step.node.op_type} of {_rank(value) - 2} dimensions; expected 2")
+        raise step.refuse(f"padding {step.attributes['auto_pad'].decode()}")
+    if rank_of(value) != 4:
+        raise step.refuse(f"{step.node.op_type} of {rank_of(value) - 2} dimensions; expected 2")
     top, left, bottom, right = step.attribute("pads", [0, 0, 0, 0])
     if top or left or bottom or right:
         value = step.tf.pad(value, [[0, 0], [top, bottom], [left, right], [0, 0]], constant_values=fill)
@@ -146,65 +118,35 @@ def _max_pool(step: Step) -> Any:
 def _average_pool(step: Step) -> Any:
     _check_pool(step)
     if any(step.attribute("pads", [0])) and not step.attribute("count_include_pad", 0):
-        raise Unsupported(f"{node_id(step.node)}: AveragePool that leaves its padding out")
+        raise step.refuse("AveragePool that leaves its padding out")
     image, strides = _padded(step, 0.0)
     return step.tf.nn.avg_pool2d(image, step.attributes["kernel_shape"], strides, "VALID")
 
 
 def _check_pool(step: Step) -> None:
     if step.attribute("ceil_mode", 0) or any(size != 1 for size in step.attribute("dilations", [1])):
-        raise Unsupported(f"{node_id(step.node)}: {step.node.op_type} that rounds up or has holes")
-
-
-def _flatten(step: Step) -> Any:
-    """Flatten an image: in H, W, C order where the next product's weights can follow, else in ONNX's."""
-    if step.attribute("axis", 1) != 1:
-        raise Unsupported(f"{node_id(step.node)}: Flatten at axis {step.attribute('axis', 1)}")
-    value = step.values[0]
-    if _rank(value) == 4:
-        height, width, channels = value.shape[1:]
-        if not (height * width > 1 and channels > 1):
-            return step.tf.reshape(value, [-1, height * width * channels])
-        if step.is_last_of_images:
-            return _HwcRows(step.tf.reshape(value, [-1, height * width * channels]), (height, width, channels))
-        value = _to_nchw(step.tf, value)
-    return step.tf.reshape(value, [-1, math.prod(value.shape[1:])])
-
-
-@dataclass(frozen=True, slots=True)
-class _HwcRows:
-    """Flattened images whose order is not ONNX's."""
-
-    rows: Any
-    shape: tuple[int, int, int]
-
-    def weights(self, matrix: Array) -> Array:
-        """Return float32[C*H*W, K] in this order."""
-        height, width, channels = self.shape
-        ordered = matrix.reshape(channels, height, width, -1).transpose(1, 2, 0, 3)
-        reordered: Array = ordered.reshape(matrix.shape)
-        return reordered
+        raise step.refuse(f"{step.node.op_type} that rounds up or has holes")
 
 
 def _product(step: Step, matrix: Any) -> Any:
     value = step.values[0]
-    if isinstance(value, _HwcRows):
+    if isinstance(value, HwcRows):
         return step.tf.matmul(value.rows, value.weights(matrix))
-    if _rank(value) != 2:
-        raise Unsupported(f"{node_id(step.node)}: {step.node.op_type} of rank {_rank(value)}; expected 2")
+    if rank_of(value) != 2:
+        raise step.refuse(f"{step.node.op_type} of rank {rank_of(value)}; expected 2")
     return step.tf.matmul(value, matrix)
 
 
 def _gemm(step: Step) -> Any:
     if step.attribute("transA", 0):
-        raise Unsupported(f"{node_id(step.node)}: Gemm of a transposed first factor")
+        raise step.refuse("Gemm of a transposed first factor")
     weights = step.values[1].T if step.attribute("transB", 0) else step.values[1]
     made = _product(step, weights * np.float32(step.attribute("alpha", 1.0)))
     bias = step.values[2] if len(step.values) > 2 else None
     if bias is None:
         return made
     scaled = bias * np.float32(step.attribute("beta", 1.0))
-    return step.tf.nn.bias_add(made, scaled) if _rank(scaled) == 1 else made + scaled
+    return step.tf.nn.bias_add(made, scaled) if rank_of(scaled) == 1 else made + scaled
 
 
 def _clip(step: Step) -> Any:
@@ -229,22 +171,47 @@ def _batch_norm(step: Step) -> Any:
 
 def _softmax(step: Step) -> Any:
     value = step.values[0]
-    if _rank(value) != 2 or step.attribute("axis", -1) not in (-1, 1):
-        raise Unsupported(f"{node_id(step.node)}: Softmax of rank {_rank(value)}; expected rows")
+    if rank_of(value) != 2 or step.attribute("axis", -1) not in (-1, 1):
+        raise step.refuse(f"Softmax of rank {rank_of(value)}; expected rows")
     return step.tf.nn.softmax(value)
 
 
 def _reduce_mean(step: Step) -> Any:
-    axes = step.attribute("axes", None) or (step.values[1].tolist() if len(step.values) > 1 else None)
-    keeps = bool(step.attribute("keepdims", 1))
-    if _rank(step.values[0]) != 4 or axes is None or sorted(axis % 4 for axis in axes) != [2, 3]:
-        raise Unsupported(f"{node_id(step.node)}: ReduceMean other than over an image")
-    return step.tf.reduce_mean(step.values[0], [1, 2], keepdims=keeps)
+    axes, keeps, value = step.constant(1, "axes"), bool(step.attribute("keepdims", 1)), step.values[0]
+    rank = rank_of(value)
+    reduced = sorted(int(axis) % rank for axis in np.ravel(axes)) if axes is not None else []
+    if not reduced or 0 in reduced:
+        raise step.refuse("ReduceMean over all axes, the batch included")
+    if rank == 4 and (keeps or reduced == [2, 3]):
+        return step.tf.reduce_mean(value, [TO_NHWC.index(axis) for axis in reduced], keepdims=keeps)
+    return step.tf.reduce_mean(to_nchw(step.tf, value), reduced, keepdims=keeps)
+
+
+def _local_response(step: Step) -> Any:
+    size, tf = step.attributes["size"], step.tf
+    if size % 2 == 0 or rank_of(step.values[0]) != 4:
+        raise step.refuse(f"LRN over {size} channels of rank {rank_of(step.values[0])}")
+    alpha, beta = step.attribute("alpha", 1e-4) / size, step.attribute("beta", 0.75)
+    return tf.nn.local_response_normalization(step.values[0], size // 2, step.attribute("bias", 1.0), alpha, beta)
+
+
+def _hard_sigmoid(step: Step) -> Any:
+    slope, offset = step.attribute("alpha", 0.2), step.attribute("beta", 0.5)
+    return step.tf.clip_by_value(step.values[0] * np.float32(slope) + np.float32(offset), 0.0, 1.0)
+
+
+def _elu(step: Step) -> Any:
+    if step.attribute("alpha", 1.0) != 1.0:
+        raise step.refuse(f"Elu with alpha {step.attributes['alpha']:g}")
+    return step.tf.nn.elu(step.values[0])
 
 
 def _elementwise(name: str) -> Callable[[Step], Any]:
     def run(step: Step) -> Any:
-        rank = max(_rank(value) for value in step.values)
+        rank = max(rank_of(value) for value in step.values)
+        computed = {rank_of(value) for value in step.values if not isinstance(value, np.ndarray)}
+        if rank == 4 and computed != {4}:
+            raise step.refuse(f"{step.node.op_type} of an image and of rank {min(computed)}")
         sides = [_broadcast(value, rank) if isinstance(value, np.ndarray) else value for value in step.values]
         return getattr(step.tf, name)(*sides)
 
@@ -267,10 +234,14 @@ OPERATORS: dict[str, Callable[[Step], Any]] = {
     "Conv": _conv,
     "Div": _elementwise("divide"),
     "Dropout": lambda step: step.values[0],
-    "Flatten": _flatten,
+    "Elu": _elu,
     "Gemm": _gemm,
     "GlobalAveragePool": lambda step: step.tf.reduce_mean(step.values[0], [1, 2], keepdims=True),
+    "HardSigmoid": _hard_sigmoid,
+    "HardSwish": lambda step: step.values[0] * step.tf.nn.relu6(step.values[0] + np.float32(3)) * np.float32(1 / 6),
     "Identity": lambda step: step.values[0],
+    "LRN": _local_response,
+    "LeakyRelu": lambda step: step.tf.nn.leaky_relu(step.values[0], step.attribute("alpha", 0.01)),
     "MatMul": lambda step: _product(step, step.values[1]),
     "MaxPool": _max_pool,
     "Mul": _elementwise("multiply"),
@@ -280,4 +251,5 @@ OPERATORS: dict[str, Callable[[Step], Any]] = {
     "Softmax": _softmax,
     "Sub": _elementwise("subtract"),
     "Tanh": lambda step: step.tf.tanh(step.values[0]),
+    **SHAPE_OPERATORS,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from harness.backends._host.engine import BoundCall
 from harness.backends._host.request import OpenRequest
 from harness.backends.ncnn.files import NcnnFiles, NcnnLayer
-from harness.errors import BuildError, MeasurementError
+from harness.errors import BuildError, MeasurementError, Unsupported
 from harness.models.onnx_graph import NodeIndex
 from harness.precision.effective import is_multiplying, median_times
 from harness.protocols import Images, Outputs
@@ -35,6 +36,10 @@ class Storage(enum.Enum):
 
 def load_net(ncnn: Any, files: NcnnFiles, request: OpenRequest, storage: Storage) -> Any:
     """Load a model. Raises: BuildError."""
+    counts = Counter(layer.kind for layer in files.layers if ncnn.layer_to_index(layer.kind) < 0)
+    if counts:
+        listed = ", ".join(f"{kind} ({count})" for kind, count in sorted(counts.items()))
+        raise Unsupported(f"{request.label}: pnnx left what ncnn has no layer for: {listed}")
     net = ncnn.Net()
     # Before the files are read; ncnn's own default is FP16 storage, without a word.
     net.opt.num_threads = request.options.num_threads

@@ -8,12 +8,15 @@ from typing import Any
 from harness.backends._cpu import import_runtime
 from harness.backends._host.adapter import HostBackend
 from harness.backends._host.request import Opened, OpenRequest
+from harness.backends._inputs import timing_images
 from harness.backends._traits import Traits, refused, takes_files
 from harness.backends.opencv.options import AUTO, CLASSIC, NEW, OpencvOptions
 from harness.backends.opencv.runner import OpencvRunner
 from harness.errors import BuildError
 from harness.specs import Precision
 
+N_LOOKED_AT = 2  # images: of one alone the shape may be right
+NOTES: tuple[str, ...] = ("engine size is that of the ONNX file: OpenCV keeps no other form on disk",)
 ENGINE_OF = {Precision.FP16: NEW}  # the classic engine fails at the first batch of an FP16 file
 
 
@@ -56,13 +59,29 @@ class OpencvBackend(HostBackend):
                 reason = " ".join(str(error).split())
                 raise BuildError(f"{request.label}: OpenCV's {engine} engine cannot read {path}: {reason}") from error
 
-        runner = OpencvRunner(cv2, read, request, is_classic=engine == CLASSIC)
+        runner, notes = OpencvRunner(cv2, read, request, is_classic=engine == CLASSIC), NOTES
+        if asked == AUTO and engine == CLASSIC and not gives_rows(runner, request):
+            engine, notes = NEW, (*NOTES, "the classic engine gives outputs of another shape: read by the new one")
+            runner = OpencvRunner(cv2, read, request, is_classic=False)
         return Opened(
             runner=runner,
             engine_bytes=os.path.getsize(path),
             options={"engine": engine, "num_threads": str(cv2.getNumThreads())},
-            notes=("engine size is that of the ONNX file: OpenCV keeps no other form on disk",),
+            notes=notes,
         )
+
+
+def gives_rows(runner: OpencvRunner, request: OpenRequest) -> bool:
+    """Tell whether a batch gives a row an image; the classic engine keeps an axis that a Squeeze of [2, 3] takes away.
+
+    One that fails altogether is told by the first batch of the engine.
+    """
+    n_images = request.input.shape[0] or N_LOOKED_AT
+    try:
+        shape = runner.run(timing_images(request.input, n_images)).shape
+    except runner.errors:
+        return True
+    return len(shape) == 2 and shape[0] == n_images
 
 
 BACKEND = OpencvBackend()

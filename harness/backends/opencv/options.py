@@ -31,7 +31,7 @@ ROWS = (
         kind=TEXT,
         choices=ENGINES,
         help="graph engine of OpenCV 5",
-        default="auto: new for FP16 files, else classic",
+        default="auto: new for FP16 files, and where classic gives outputs of another shape; else classic",
         section="OpenCV",
         group=NAME,
     ),

@@ -123,22 +123,29 @@ class CompiledModels:
             return self.core.read_model(self._artifact.onnx_path)
         except RuntimeError as error:
             raise BuildError(
-                f"{self._label}: OpenVINO cannot read {self._artifact.onnx_path}: {reason_of(error)}"
+                f"{self._label}: OpenVINO cannot read {Path(self._artifact.onnx_path).name}: {reason_of(error)}"
             ) from error
 
     def _give_shapes(self, model: Any, size: int | None) -> None:
         """Fix the inputs of any graph at a batch size; None leaves free what its file does."""
         if self.tensors is None or size is None:
             return
-        names = {self.name_of(port) for port in model.inputs}
-        shapes = {name: shape for name, shape in self.tensors.shapes(size).items() if name in names}
-        model.reshape({name: self.ov.PartialShape(list(shape)) for name, shape in shapes.items()})
+        shapes = self.tensors.shapes(size)
+        names = self._names(model.inputs, tuple(shapes))
+        model.reshape(
+            {place: self.ov.PartialShape(list(shapes[name])) for place, name in enumerate(names) if name in shapes}
+        )
 
     def _read_tensors(self) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
         model = self._read()
         if self.tensors is None:
             self._check_classifier(model)
-        inputs, outputs = (tuple(map(self._tensor, ports)) for ports in (model.inputs, model.outputs))
+        taken, given = ((), ()) if self.tensors is None else (tuple(self.tensors.shapes(1)), self.tensors.output_names)
+        names = self._names(model.inputs, taken), self._names(model.outputs, given)
+        inputs, outputs = (
+            tuple(map(self._tensor, ports, own))
+            for ports, own in zip((model.inputs, model.outputs), names, strict=True)
+        )
         return inputs, outputs
 
     def _check_classifier(self, model: Any) -> None:
@@ -150,14 +157,18 @@ class CompiledModels:
             if kind != "f32":
                 raise BuildError(f"{self._label}: {port.get_any_name()} is {kind}; expected f32")
 
-    def name_of(self, port: Any) -> str:
-        """Return the name that a model's file has for a port, of those that OpenVINO knows it by."""
-        known: set[str] = port.get_names()
-        own = () if self.tensors is None else (*self.tensors.shapes(1), *self.tensors.output_names)
-        return next((name for name in own if name in known), None) or str(port.get_any_name())
+    def _names(self, ports: Sequence[Any], own: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the names that a model's file has for its ports, of those that OpenVINO knows them by.
 
-    def _tensor(self, port: Any) -> TensorSpec:
-        name, kind = self.name_of(port), port.get_element_type().get_type_name()
+        An input that is passed on as an output may be known by the output's name alone: then its place tells.
+        """
+        found = [next((name for name in own if name in port.get_names()), "") for port in ports]
+        if len(own) == len(found):
+            found = [name or own[place] for place, name in enumerate(found)]
+        return tuple(name or str(port.get_any_name()) for name, port in zip(found, ports, strict=True))
+
+    def _tensor(self, port: Any, name: str) -> TensorSpec:
+        kind = port.get_element_type().get_type_name()
         if kind not in DTYPES:
             raise BuildError(f"{self._label}: {name} is {kind}; expected a tensor of numbers that NumPy has")
         partial = port.get_partial_shape()

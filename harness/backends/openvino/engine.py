@@ -15,7 +15,7 @@ import numpy as np
 
 from harness.backends._cpu import check_timer_request
 from harness.backends._inputs import check_images, check_output_shape, profile_feeds
-from harness.backends.openvino.binding import bind_tensors, image_contexts, image_timer, run_tensors
+from harness.backends.openvino.binding import bind_tensors, image_contexts, image_timer, run_tensors, tensor_contexts
 from harness.backends.openvino.compiled import CompiledModels, reason_of
 from harness.backends.openvino.facts import facts_of_models
 from harness.backends.openvino.layers import layer_from_rt_info, layer_times_ns, rt_info_texts
@@ -28,10 +28,11 @@ from harness.records import Layer
 class OpenvinoEngine:
     """Compiled models of one artifact, by batch size.
 
-    Implements `protocols.Engine`, `RunsTensors`, `RunsConcurrently` and `ExportsEngine`.
+    Implements `protocols.Engine`, `RunsTensors`, both kinds of contexts and `ExportsEngine`.
     """
 
     concurrency = "requests of one model compiled for throughput, a stream each"
+    most_contexts = None  # as many as there are CPUs
 
     def __init__(
         self, open_models: Callable[[], CompiledModels], *, label: str, batch_sizes: tuple[int, ...], nodes: NodeIndex
@@ -98,6 +99,14 @@ class OpenvinoEngine:
         Raises: BuildError, MeasurementError.
         """
         return image_contexts(self._models, images, self.infer(images), n_contexts=n_contexts, label=self._label)
+
+    def bind_contexts(self, feeds: Tensors, n_contexts: int, *, batch_size: int) -> tuple[Context, ...]:
+        """Compile the model with so many streams, and bind named inputs to a request of each.
+
+        Raises: BuildError, MeasurementError.
+        """
+        self._opened()
+        return tensor_contexts(self._models, feeds, batch_size=batch_size, n_contexts=n_contexts, label=self._label)
 
     def layers(self) -> tuple[Layer, ...]:
         """Return the layers of the largest engine as they ran, with median times of a profiled engine of its own."""

@@ -18,6 +18,7 @@ READ_BACK = (
     "ENABLE_HYPER_THREADING",
     "EXECUTION_DEVICES",
 )
+NOT_READ_BACK = ("SNIPPETS_MODE",)  # OpenVINO takes it and does not tell it
 NOT_TOLD = "not told"
 
 
@@ -45,6 +46,7 @@ def facts_of_models(models: CompiledModels, sizes: tuple[int, ...], build_ns: in
             "device": models.device,
             "extensions": files_in_words(models.extensions),
             **read,
+            **{name: str(models.config[name]) for name in NOT_READ_BACK if name in models.config},
             "OPTIMIZATION_CAPABILITIES": " ".join(capabilities),
         },
         versions={"openvino": str(models.ov.__version__).partition("-")[0]},

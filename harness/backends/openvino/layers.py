@@ -6,9 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from harness.backends._cpu import n_profile_runs
+from harness.backends.openvino.binding import set_inputs
 from harness.backends.openvino.compiled import NS_PER_MS, CompiledModels
 from harness.models.onnx_graph import NodeIndex
 from harness.precision.effective import is_multiplying, median_times, onnx_nodes_of
@@ -86,9 +85,7 @@ def rt_info_texts(info: Any) -> dict[str, str]:
 def layer_times_ns(models: CompiledModels, size: int, feeds: Tensors) -> dict[str, float]:
     """Return the median time per layer name [ns] of a separate engine with performance counters."""
     request = models.compile(size, PERF_COUNT=True).create_infer_request()
-    kept = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
-    for name, array in kept.items():
-        request.set_tensor(name, models.ov.Tensor(array, shared_memory=True))
+    _kept = set_inputs(models, request, feeds)
     request.infer()
     request.infer()  # the first one is 10-60 times slower
     runs = []

@@ -24,6 +24,7 @@ class OpenvinoOptions:
     hint: str = HINTS[0]
     streams: int = 1
     pinning: str = DEFAULT
+    snippets: str = DEFAULT
     extensions: tuple[str, ...] = ()  # libraries of operators
 
     def __post_init__(self) -> None:
@@ -38,7 +39,8 @@ class OpenvinoOptions:
     def of_cpu(self) -> dict[str, object]:
         """Return what only the CPU plug-in takes."""
         pinning = {} if self.pinning == DEFAULT else {"ENABLE_CPU_PINNING": self.pinning == ON}
-        return {"NUM_STREAMS": self.streams, **pinning}
+        snippets = {} if self.snippets == DEFAULT else {"SNIPPETS_MODE": "DISABLE"}
+        return {"NUM_STREAMS": self.streams, **pinning, **snippets}
 
 
 _row = partial(Option, section="OpenVINO", group=NAME)
@@ -51,6 +53,14 @@ ROWS = (
         kind=TEXT,
         choices=(DEFAULT, ON, OFF),
         help="bind threads to cores",
+        default="the library's",
+    ),
+    _row(
+        flag="--openvino-snippets",
+        field="snippets",
+        kind=TEXT,
+        choices=(DEFAULT, OFF),
+        help="whether the CPU plug-in fuses operators into subgraphs that it generates code for",
         default="the library's",
     ),
     _row(

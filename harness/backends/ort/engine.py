@@ -21,9 +21,10 @@ from harness.specs import BuildOptions
 
 
 class OrtEngine:
-    """One session. Implements `protocols.Engine`, `RunsTensors`, `RunsConcurrently` and `ExportsEngine`."""
+    """One session. Implements `protocols.Engine`, `RunsTensors`, both kinds of contexts and `ExportsEngine`."""
 
     concurrency = "threads over one session"
+    most_contexts = None  # as many as there are CPUs
 
     def __init__(
         self,
@@ -94,6 +95,13 @@ class OrtEngine:
         feeds, expected = {self.input.name: images}, {self.output.name: self.infer(images)}
         bound = [self._opened.bound(feeds, expected, copies=False) for _ in range(n_contexts)]
         return tuple(BoundContext(run=call, outputs=outputs_of(buffers[self.output.name])) for call, buffers in bound)
+
+    def bind_contexts(self, feeds: Tensors, n_contexts: int, *, batch_size: int) -> tuple[BoundContext, ...]:
+        """Bind inputs and outputs to buffers of their own for every thread. Raises: MeasurementError."""
+        del batch_size  # a session takes inputs of any shape that its file does
+        expected = self.run(feeds)
+        bound = [self._opened.bound(feeds, expected, copies=False) for _ in range(n_contexts)]
+        return tuple(BoundContext(run=call, outputs=kept_outputs(buffers)) for call, buffers in bound)
 
     def layers(self) -> tuple[Layer, ...]:
         """Return the kernels that ran and their median times, from a profiled session of its own."""

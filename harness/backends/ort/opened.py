@@ -6,6 +6,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from harness.backends._cpu import import_runtime, n_profile_runs
 from harness.backends._inputs import check_feeds, check_same_outputs
 from harness.backends.ort.profile import layers_from_profile
+from harness.backends.ort.rebound import ReboundOutputs
 from harness.backends.ort.runtime import (
     ORT_SUFFIX,
     PROVIDER,
@@ -78,35 +80,41 @@ class OpenSession:
 
     def bound(
         self, feeds: Tensors, expected: Tensors, *, copies: bool
-    ) -> tuple[Callable[[], object], dict[str, NDArray[Any]]]:
+    ) -> tuple[Callable[[], object], Mapping[str, NDArray[Any]]]:
         """Return a call on buffers bound beforehand, and the outputs'; `copies`: inputs go in, fresh outputs out.
 
-        `expected`: outputs of the same inputs, that the call must give. Raises: MeasurementError.
+        `expected`: outputs of the same inputs, that the call must give. A buffer of another rank than the file names
+        is refused; such an output is bound without one, anew for every call, and ONNX Runtime finds its memory.
+        Raises: MeasurementError.
         """
         bound_in = {name: np.array(array, order="C") for name, array in feeds.items()}
-        bound_out = {name: np.empty_like(array, order="C") for name, array in expected.items()}
-        binding = self.session.io_binding()
-        for bind, arrays in ((binding.bind_input, bound_in), (binding.bind_output, bound_out)):
+        binding, ranks = self.session.io_binding(), {tensor.name: len(tensor.shape) for tensor in self.outputs}
+        buffers = {name: np.empty_like(a, order="C") for name, a in expected.items() if a.ndim == ranks[name]}
+        for bind, arrays in ((binding.bind_input, bound_in), (binding.bind_output, buffers)):
             for name, array in arrays.items():
                 bind(name, "cpu", 0, array.dtype, list(array.shape), array.ctypes.data)
-        run = self.session.run_with_iobinding
+        bound_out: Mapping[str, NDArray[Any]] = buffers
+        run: Callable[[], None] = partial(self.session.run_with_iobinding, binding)
+        if others := [name for name in expected if name not in buffers]:
+            bound_out = rebound = ReboundOutputs(self.session, binding, buffers, others)
+            run = rebound.run
         # RuntimeError is what comes of outputs of another rank than the file names.
         failures: tuple[type[Exception], ...] = (*self._errors, RuntimeError)
         try:
-            run(binding)
+            run()
         except failures as error:
             raise MeasurementError(f"{self._label}: a bound run failed: {one_line(error)}") from error
         check_same_outputs(bound_out, expected, self._label)
 
         def compute(_keep: object = (bound_in, bound_out)) -> None:
-            run(binding)
+            run()
 
         pairs = tuple((bound_in[name], array) for name, array in feeds.items())
 
         def end_to_end() -> object:
             for target, source in pairs:
                 np.copyto(target, source)
-            run(binding)
+            run()
             return [array.copy() for array in bound_out.values()]
 
         return end_to_end if copies else compute, bound_out

@@ -48,6 +48,7 @@ class OrtCudaEngine(CudaEngine):
             check=self._check,
             note=self._note,
             can_capture=not self._session.only_enqueued,
+            is_batch_fixed=self.input.shape[0] is not None,
         )
         self.facts = self._session.facts(engine_bytes)
         self._opened()

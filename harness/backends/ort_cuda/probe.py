@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib.util
 
 from harness.backends._child import run_child
+from harness.backends._cuda.probing import availability
 from harness.backends._traits import Traits, takes_files
-from harness.machine.cuda_driver import fast_precisions, probe_driver
+from harness.machine.cuda_driver import probe_driver
 from harness.records import Availability
 from harness.specs import Precision
 
@@ -51,20 +52,7 @@ def probe_backend(
     """Look for a driver and a device, then make a session of a provider in a child process."""
     driver = probe_driver()
     versions, reason = ({}, driver.reason) if driver.reason else _probe_provider(provider, modules)
-    return Availability(
-        backend=name,
-        usable=not reason,
-        reason=reason,
-        install_hint=hint if reason else "",
-        versions=versions,
-        devices=tuple(f"cuda:{index}" for index in range(len(driver.names))),
-        device_names=driver.names,
-        driver=driver.driver,
-        cuda_version=driver.cuda_version,
-        compute_capabilities=driver.compute_capabilities,
-        fast_precisions=fast_precisions(driver.compute_capabilities),
-        device_uuids=driver.uuids,
-    )
+    return availability(name, driver, versions=versions, reason=reason, install_hint=hint)
 
 
 def _probe_provider(provider: str = PROVIDER, modules: tuple[str, ...] = MODULES) -> tuple[dict[str, str], str]:

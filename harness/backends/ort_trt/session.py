@@ -13,7 +13,7 @@ from harness.models.onnx_graph import NodeIndex
 from harness.protocols import Tensors
 from harness.records import Artifact, Layer
 from harness.specs import BuildOptions, Precision
-from harness.store.cache import key_digest
+from harness.store.cache import key_digest, make_own_folder
 
 PROVIDER = "TensorrtExecutionProvider"
 MODULES = ("onnxruntime", "onnx", "tensorrt")
@@ -24,7 +24,7 @@ READ_BACK = (
     "trt_engine_cache_enable",
     "trt_builder_optimization_level",
 )
-PLANS = "ort-trt"  # folder of the content cache; ONNX Runtime itself keeps and checks what lies in it
+PLANS = "ort-trt"  # folder of the cache; ONNX Runtime itself keeps and checks the plans that lie in it
 N_NAMED = 5
 
 
@@ -51,7 +51,8 @@ class TrtSession(CudaSession):
             folder = Path(options.cache_dir) / PLANS / key_digest(key)
             if options.rebuild:
                 shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True, exist_ok=True)
+            for place in (folder.parent, folder):
+                make_own_folder(place)
             self._trt |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(folder)}
 
     def providers(self) -> list[tuple[str, dict[str, str]]]:

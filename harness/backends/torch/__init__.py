@@ -11,10 +11,9 @@ from harness.backends._host.request import Opened, OpenRequest
 from harness.backends._traits import Traits, takes_files
 from harness.backends.torch.compiled import call_of_mode
 from harness.backends.torch.graph import check_operators, module_of
-from harness.backends.torch.options import COMPILED, EAGER, TorchOptions
-from harness.backends.torch.runner import TorchRunner, autocast_scope
-from harness.errors import Unsupported
-from harness.specs import BF16_RUNTIME_RECIPE, Precision
+from harness.backends.torch.options import COMPILED, TorchOptions
+from harness.backends.torch.runner import TorchRunner, scope_of
+from harness.specs import Precision
 
 
 class TorchBackend(HostBackend):
@@ -48,14 +47,9 @@ class TorchBackend(HostBackend):
             torch.set_num_interop_threads(1)
         check_operators(request.model, request.label)
         module = module_of(torch, request.model)
-        mode, scope = TorchOptions.of(request.options.settings).mode, torch.inference_mode
-        if request.artifact.precision is Precision.BF16 and request.artifact.recipe == BF16_RUNTIME_RECIPE:
-            if mode != EAGER:
-                raise Unsupported(
-                    f"{request.label}: recipe {BF16_RUNTIME_RECIPE} is autocast, which needs mode {EAGER}"
-                )
-            scope = autocast_scope(torch)
-        call, made = call_of_mode(torch, module, request, mode, self.versions())
+        mode = TorchOptions.of(request.options.settings).mode
+        scope = scope_of(torch, request, mode)
+        call, made = call_of_mode(torch, module, request, mode, versions=self.versions())
         tells_kernels = mode not in COMPILED
         return Opened(
             runner=TorchRunner(torch, module, call, scope=scope, tells_kernels=tells_kernels),

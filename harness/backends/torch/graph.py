@@ -213,17 +213,20 @@ def _cast(step: Step, value: Any) -> Any:
     return value.to(kinds[step.attributes["to"]])
 
 
-def _quantize(step: Step, value: Any, scale: Any, *_zero: Any) -> Any:
+def _quantize(step: Step, value: Any, scale: Any, zeros: Any = None) -> Any:
     """Return the value rounded to its 8-bit numbers, in FP32: the DequantizeLinear behind it has no more to do."""
     torch, zero = step.torch, step.constant(2, np.zeros((), np.uint8))
     low, high = QMIN.get(zero.dtype.name), QMAX.get(zero.dtype.name)
     if low is None or high is None:
         raise step.refuse(f"to {zero.dtype.name}")
-    if zero.size == 1:
-        number = float(step.constant(1).ravel()[0])
-        return torch.fake_quantize_per_tensor_affine(value, number, int(zero.ravel()[0]), low, high)
-    zeros = torch.from_numpy(zero.astype(np.int32))
-    return torch.fake_quantize_per_channel_affine(value, scale, zeros, step.attribute("axis", 1), low, high)
+    scales = step.constant(1)
+    if scales.size == 1:
+        number, place = float(scales.ravel()[0]), int(zero.ravel()[0])
+        if torch.compiler.is_exporting():  # PyTorch 2.13 cannot export its fake quantization
+            return (torch.clamp(torch.round(value / number) + place, low, high) - place) * number
+        return torch.fake_quantize_per_tensor_affine(value, number, place, low, high)
+    places = torch.zeros_like(scale, dtype=torch.int32) if zeros is None else zeros.to(torch.int32)
+    return torch.fake_quantize_per_channel_affine(value, scale, places, step.attribute("axis", 1), low, high)
 
 
 def _dequantize(step: Step, value: Any, scale: Any, zero: Any = None) -> Any:
@@ -240,28 +243,90 @@ def _softmax(step: Step, value: Any) -> Any:
     return step.torch.softmax(value, step.attribute("axis", -1))
 
 
+def _reshape(step: Step, value: Any, *_shape: Any) -> Any:
+    sizes = step.constant(1).tolist()
+    if step.attribute("allowzero", 0) and 0 in sizes:
+        raise step.refuse("with sizes of 0")
+    return value.reshape([value.shape[place] if size == 0 else size for place, size in enumerate(sizes)])
+
+
+def _axes(step: Step) -> list[int]:
+    """Return the axes: an input, or an attribute of older operator sets. Raises: Unsupported for all of size 1."""
+    axes = step.constant(1, step.attribute("axes", None))
+    if axes is None:
+        raise step.refuse("of all axes of size 1, the batch perhaps included")
+    return [int(axis) for axis in np.ravel(axes)]
+
+
+def _squeeze(step: Step, value: Any, *_axes_given: Any) -> Any:
+    return value.squeeze(tuple(_axes(step)))
+
+
+def _unsqueeze(step: Step, value: Any, *_axes_given: Any) -> Any:
+    axes = _axes(step)
+    for axis in sorted(axis % (value.dim() + len(axes)) for axis in axes):
+        value = value.unsqueeze(axis)
+    return value
+
+
+def _transpose(step: Step, value: Any) -> Any:
+    return value.permute(tuple(step.attribute("perm", range(value.dim())[::-1])))
+
+
+def _pad(step: Step, value: Any, *_given: Any) -> Any:
+    mode, rank = step.attribute("mode", "constant"), value.dim()
+    pads = step.constant(1, step.attribute("pads", None))
+    if mode != "constant" or pads is None or len(pads) != 2 * rank or len(step.inputs) > 3:
+        raise step.refuse(f"in mode {mode} other than around the whole tensor")
+    ends = [int(pads[axis + side * rank]) for axis in reversed(range(rank)) for side in (0, 1)]
+    fill = step.constant(2, step.attribute("value", 0.0))
+    return step.torch.nn.functional.pad(value, ends, value=float(np.ravel(fill)[0]))
+
+
+def _hard_sigmoid(step: Step, value: Any) -> Any:
+    return step.torch.clamp(value * step.attribute("alpha", 0.2) + step.attribute("beta", 0.5), 0.0, 1.0)
+
+
+def _local_response(step: Step, value: Any) -> Any:
+    alpha, beta, bias = step.attribute("alpha", 1e-4), step.attribute("beta", 0.75), step.attribute("bias", 1.0)
+    if step.attributes["size"] % 2 == 0:
+        raise step.refuse(f"over {step.attributes['size']} channels")
+    return step.torch.nn.functional.local_response_norm(value, step.attributes["size"], alpha, beta, bias)
+
+
 OPERATORS: dict[str, Callable[..., Any]] = {
     "Add": lambda step, left, right: left + right,
     "AveragePool": _average_pool,
     "BatchNormalization": _batch_norm,
     "Cast": _cast,
     "Clip": _clip,
+    "Concat": lambda step, *values: step.torch.cat(values, step.attributes["axis"]),
     "Conv": _conv,
     "DequantizeLinear": _dequantize,
     "Div": lambda step, left, right: left / right,
     "Dropout": lambda step, value, *_: value,
+    "Elu": lambda step, value: step.torch.nn.functional.elu(value, step.attribute("alpha", 1.0)),
     "Flatten": lambda step, value: step.torch.flatten(value, step.attribute("axis", 1)),
     "Gemm": _gemm,
     "GlobalAveragePool": lambda step, value: value.mean((2, 3), keepdim=True),
+    "HardSigmoid": _hard_sigmoid,
+    "HardSwish": lambda step, value: step.torch.nn.functional.hardswish(value),
     "Identity": lambda step, value: value,
+    "LRN": _local_response,
+    "LeakyRelu": lambda step, value: step.torch.nn.functional.leaky_relu(value, step.attribute("alpha", 0.01)),
     "MatMul": lambda step, left, right: step.torch.matmul(left, right),
     "MaxPool": _max_pool,
     "Mul": lambda step, left, right: left * right,
+    "Pad": _pad,
     "QuantizeLinear": _quantize,
     "ReduceMean": _reduce_mean,
     "Relu": lambda step, value: step.torch.relu(value),
+    "Reshape": _reshape,
     "Sigmoid": lambda step, value: step.torch.sigmoid(value),
     "Softmax": _softmax,
+    "Squeeze": _squeeze,
     "Sub": lambda step, left, right: left - right,
     "Tanh": lambda step, value: step.torch.tanh(value),
+    "Transpose": _transpose,
+    "Unsqueeze": _unsqueeze,
 }

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
 
 from harness.backends._host.engine import BoundCall
+from harness.backends._host.request import OpenRequest
+from harness.backends.torch.options import EAGER
+from harness.errors import Unsupported
 from harness.precision.effective import median_times
 from harness.protocols import Images, Outputs
 from harness.records import Layer
+from harness.specs import BF16_RUNTIME_RECIPE, Precision
 
 PRECISION_OF_DTYPE = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "int8": "int8"}
 Scope = Callable[[], AbstractContextManager[object]]  # what a call runs in
@@ -60,18 +64,8 @@ class TorchRunner:
             with self._scope():
                 self._module(self._tensor(images))
         self._module.observe = None
-        times = median_times(runs[1:] or runs)
-        return tuple(
-            Layer(
-                name=name,
-                kind=kind,
-                precision=PRECISION_OF_DTYPE.get(dtype, dtype) if self._tells_kernels else "",
-                is_compute=kind not in MOVING_OPERATORS,
-                onnx_nodes=(name,),
-                time_ns=times[name] if self._tells_kernels else None,
-            )
-            for name, (kind, dtype) in kinds.items()
-        )
+        times = median_times(runs[1:] or runs) if self._tells_kernels else {}
+        return node_layers(kinds, tells_kernels=self._tells_kernels, times=times)
 
     def close(self) -> None:
         """Free the module."""
@@ -87,18 +81,51 @@ class TorchRunner:
         def observe(name: str, kind: str, made: Any) -> None:
             now = time.perf_counter_ns()
             times[name] = float(now - last[0])
-            kinds[name] = kind, str(made.dtype).removeprefix("torch.")
+            kinds[name] = kind, dtype_of(made)
             last[0] = time.perf_counter_ns()
 
         return observe
 
 
-def autocast_scope(torch: Any) -> Scope:
-    """Return the scope in which products of FP32 tensors are computed in BF16."""
+def dtype_of(tensor: Any) -> str:
+    """Return a tensor's type in a word: float32."""
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def node_layers(
+    kinds: Mapping[str, tuple[str, str]], *, tells_kernels: bool, times: Mapping[str, float]
+) -> tuple[Layer, ...]:
+    """Return a layer a node: `kinds` node -> operator and the type that it made, `times` node -> ns where known.
+
+    Without `tells_kernels` the kernels that run are other ones than the nodes', and their types are not told.
+    """
+    return tuple(
+        Layer(
+            name=name,
+            kind=kind,
+            precision=PRECISION_OF_DTYPE.get(dtype, dtype) if tells_kernels else "",
+            is_compute=kind not in MOVING_OPERATORS,
+            onnx_nodes=(name,),
+            time_ns=times.get(name),
+        )
+        for name, (kind, dtype) in kinds.items()
+    )
+
+
+def scope_of(torch: Any, request: OpenRequest, mode: str, device: str = "cpu") -> Scope:
+    """Return the scope that calls run in on a type of device; in that of BF16 by autocast, products are in BF16.
+
+    Raises: Unsupported for autocast in another mode than eager.
+    """
+    if (request.artifact.precision, request.artifact.recipe) != (Precision.BF16, BF16_RUNTIME_RECIPE):
+        inference: Scope = torch.inference_mode
+        return inference
+    if mode != EAGER:
+        raise Unsupported(f"{request.label}: recipe {BF16_RUNTIME_RECIPE} is autocast, which needs mode {EAGER}")
 
     @contextmanager
     def scope() -> Iterator[None]:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        with torch.inference_mode(), torch.autocast(device, torch.bfloat16):
             yield
 
     return scope

@@ -94,7 +94,7 @@ class TrtBackend:
         builder = Builder(self.name, self.api(), artifact, batch_sizes, options)
         gpu = Gpu(index)
         try:
-            return load_engine(builder, calibration, gpu)
+            return load_engine(builder, calibration, gpu, another=lambda: Gpu(index))
         except BaseException:
             with contextlib.suppress(CudaError):  # that the context is broken too must not hide what broke it
                 gpu.close()

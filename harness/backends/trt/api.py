@@ -95,13 +95,21 @@ def load_api(module: str, install_hint: str) -> TrtApi:
         raise BackendUnavailable(f"{module}: {error}; {install_hint}") from error
 
 
-LEGACY_RECIPE = "trt-legacy"
+LEGACY_RECIPE, SEARCH_RECIPE = "trt-legacy", "trt-search"
 CALIBRATORS = {
+    "trt-entropy": "IInt8EntropyCalibrator",
     "trt-entropy2": "IInt8EntropyCalibrator2",
     "trt-minmax": "IInt8MinMaxCalibrator",
     LEGACY_RECIPE: "IInt8LegacyCalibrator",
+    SEARCH_RECIPE: "IInt8LegacyCalibrator",
 }
-METHODS = {"trt-entropy2": "entropy2", "trt-minmax": "minmax", LEGACY_RECIPE: "legacy"}  # as told to a reader
+METHODS = {  # as told to a reader
+    "trt-entropy": "entropy",
+    "trt-entropy2": "entropy2",
+    "trt-minmax": "minmax",
+    LEGACY_RECIPE: "legacy",
+    SEARCH_RECIPE: "legacy",
+}
 RANGES_RECIPE = "trt-ranges"
 VENDOR_RECIPES = (*CALIBRATORS, RANGES_RECIPE)
 

@@ -35,6 +35,8 @@ class Plan:
     warnings: tuple[str, ...] = ()
     timing_cache: bytes | None = None
     calibration_batch: int = 0  # images a batch that a calibrator was fed with; 0 without one
+    calibration_method: str = ""  # "" = what the recipe says
+    calibration_table: str = ""  # as the calibrator wrote it, or was given it
 
 
 def check_batches(batch_sizes: tuple[int, ...], options: TrtOptions) -> None:

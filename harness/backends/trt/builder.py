@@ -11,10 +11,10 @@ from harness.backends.trt.build import Plan, build_plan, check_batches, load_plu
 from harness.backends.trt.caches import PlanCaches
 from harness.backends.trt.calibrating import Calibrating
 from harness.backends.trt.keys import DeviceKey, options_key
-from harness.backends.trt.options import TrtOptions
+from harness.backends.trt.options import NAME, TrtOptions
 from harness.protocols import CalibrationSet
 from harness.records import Artifact
-from harness.specs import BuildOptions
+from harness.specs import BuildOptions, Precision
 
 
 class Builder:
@@ -23,8 +23,8 @@ class Builder:
     def __init__(
         self, name: str, api: TrtApi, artifact: Artifact, batch_sizes: tuple[int, ...], options: BuildOptions
     ) -> None:
-        self._name, self.api, self.artifact = name, api, artifact
-        self._batch_sizes, self.trt = tuple(sorted(set(batch_sizes))), TrtOptions.of(options.settings)
+        self.name, self.api, self.artifact, self.options = name, api, artifact, options
+        self.batch_sizes, self.trt = tuple(sorted(set(batch_sizes))), TrtOptions.of(options.settings)
         self.tensors = options.tensors
         self.label = f"{artifact.model}-{name}-{artifact.precision}"
         self.caches = PlanCaches(options)
@@ -34,20 +34,31 @@ class Builder:
         """Refuse what no engine can be loaded or built for. Raises: BuildError, Unsupported."""
         self.calibrating.check(calibration, self.tensors)
         if self.tensors is None:  # a cached plan has the same profiles, and says later what it does not take
-            check_batches(self._batch_sizes, self.trt)
+            check_batches(self.batch_sizes, self.trt)
         # A cached plan with a plug-in layer is refused without its library; a plan's notes tell of it already.
+        self.load_plugins()
+
+    def load_plugins(self) -> None:
+        """Load the libraries of layers. Raises: BuildError."""
         load_plugins(self.api, self.trt.plugins)
+
+    def like(self, precision: Precision, recipe: str, **numbers: float) -> Builder:
+        """Return a builder of the same file by another recipe, with numbers of the calibrator."""
+        settings = self.options.settings
+        options = replace(self.options, settings={**settings, NAME: {**settings.get(NAME, {}), **numbers}})
+        artifact = replace(self.artifact, precision=precision, recipe=recipe)
+        return Builder(self.name, self.api, artifact, self.batch_sizes, options)
 
     def build(self, calibration: CalibrationSet | None, gpu: Gpu | None) -> Plan:
         """Build the plan, with the timing and calibration caches of this TensorRT and GPU."""
         device, caches = DeviceKey.of(gpu), self.caches
-        timing_key: dict[str, object] = {"tensorrt": self.api.version, "gpu": device.name, "module": self._name}
+        timing_key: dict[str, object] = {"tensorrt": self.api.version, "gpu": device.name, "module": self.name}
         timing_key["compute_capability"] = device.compute_capability
         timings = caches.stored("timing", timing_key, "timing cache") or b""
         plan = build_plan(
             self.api,
             self.artifact,
-            batch_sizes=self._batch_sizes,
+            batch_sizes=self.batch_sizes,
             options=self.trt,
             timing_cache=b"" if caches.rebuild else timings,
             other_timings=timings if caches.rebuild else b"",
@@ -57,7 +68,8 @@ class Builder:
         if plan.timing_cache:
             caches.put("timing", timing_key, plan.timing_cache, name="timing.cache", built=self.label)
         self.calibrating.keep()
-        return replace(plan, warnings=(*caches.damaged, *plan.warnings))
+        table = self.calibrating.table
+        return replace(plan, calibration_table=table, warnings=(*caches.damaged, *plan.warnings))
 
     def plan_key(self, gpu: Gpu, calibration: CalibrationSet | None) -> dict[str, object]:
         """Return what the plan is kept under: all that decides what is built."""
@@ -71,7 +83,7 @@ class Builder:
             "precision": str(self.artifact.precision),
             "recipe": self.artifact.recipe,
             "calibration": calibration.fingerprint if calibration and self.calibrating.is_asked else "",
-            "batch_sizes": [] if self.trt.profiles else list(self._batch_sizes),
+            "batch_sizes": [] if self.trt.profiles else list(self.batch_sizes),
             "options": options_key(self.trt),
             **({"kept_float": list(self.artifact.kept_float)} if self.artifact.kept_float else {}),
             "module": self.api.trt.__name__,

@@ -15,14 +15,16 @@ from harness.backends.trt.calibrator import (
     calibration_batch,
     check_feed,
     make_calibrator,
+    ranges_from_calibration_cache,
 )
 from harness.backends.trt.options import TrtOptions
-from harness.errors import BuildError, Unsupported
+from harness.errors import BuildError, DataError, Unsupported
 from harness.protocols import CalibrationSet
-from harness.records import Artifact, Calibration
+from harness.records import Artifact, Calibration, TensorCalibration
 from harness.specs import ImageRange, ModelTensors
 
 KIND = "calibrations"
+MAX_TENSORS = 256  # of a table that is kept with a record
 
 
 class Fed:
@@ -84,8 +86,14 @@ class Calibrating:
         if self._store and self._store.written and self._key:
             self._caches.put(KIND, self._key, self._store.written, name="calibration.cache", built=self._label)
 
-    def note(self, images: CalibrationSet | None, batch_size: int) -> Calibration | None:
-        """Return which images calibrated the engine."""
+    @property
+    def table(self) -> str:
+        """Return the table that the build has made or was given; "" without one."""
+        data = (self._store.written or self._store.cached) if self._store else None
+        return (data or b"").decode(errors="replace")
+
+    def note(self, images: CalibrationSet | None, *, batch_size: int, table: str, method: str) -> Calibration | None:
+        """Return which images calibrated an engine, and the ranges they led to. Raises: BuildError for a bad table."""
         if not self.is_asked or images is None:
             return self._artifact.calibration
         unnamed = ImageRange(dataset="unnamed", split="", first=0, stop=images.n_images)
@@ -94,12 +102,14 @@ class Calibrating:
             images=known if isinstance(known, ImageRange) else unnamed,
             fingerprint=images.fingerprint,
             batch_size=batch_size,
-            method=METHODS[self._artifact.recipe],
+            tensors=ranges_of_table(table, self._label),
+            method=method or METHODS[self._artifact.recipe],
         )
 
     def _fed(self, api: TrtApi, shape: tuple[int, ...], images: CalibrationSet, gpu: Gpu) -> Fed:
         recipe, trt, n_images = self._artifact.recipe, self._trt, images.n_images
-        batch_size = shape[0] if shape[0] > 0 else calibration_batch(n_images)
+        fixed = shape[0] if shape[0] > 0 else None
+        batch_size = calibration_batch(n_images, asked=trt.calibration_batch, fixed=fixed)
         self._key = {
             "revision": keys.PLAN_REVISION,
             "artifact": self._artifact.sha256,
@@ -119,3 +129,19 @@ class Calibrating:
             api, recipe, feed, self._store, batch_size=batch_size, quantile=trt.quantile, cutoff=trt.cutoff
         )
         return Fed(calibrator, batch_size, feed, self._store, n_images)
+
+
+def ranges_of_table(table: str, label: str) -> tuple[TensorCalibration, ...]:
+    """Return the ranges of a calibration table; () without one, and of more than MAX_TENSORS tensors.
+
+    Raises: BuildError for a table that cannot be read.
+    """
+    if not table:
+        return ()
+    try:
+        ranges = ranges_from_calibration_cache(table.encode())
+    except DataError as error:
+        raise BuildError(f"{label}: TensorRT's table: {error}") from error
+    if len(ranges) > MAX_TENSORS:
+        return ()
+    return tuple(TensorCalibration(tensor=name, threshold=value) for name, value in ranges.items())

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from harness.backends._cuda.device import Gpu
 from harness.backends.trt.api import CALIBRATORS, TrtApi
+from harness.backends.trt.options import BATCH_FLAG
 from harness.errors import BuildError, DataError
 from harness.precision.tables import read_table, table_from_text
 from harness.protocols import CalibrationSet, Images
@@ -23,11 +24,22 @@ LEGACY_QUANTILE = 0.999999
 LEGACY_CUTOFF = 1.0
 
 
-def calibration_batch(n_images: int) -> int:
-    """Return the batch that calibration is fed with [images]: the largest divisor up to 128.
+def calibration_batch(n_images: int, *, asked: int | None = None, fixed: int | None = None) -> int:
+    """Return the batch that calibration is fed with [images]: `fixed`, `asked`, or the largest divisor up to 128.
 
     TensorRT takes batches of one fixed shape, so the set must be cut evenly. Raises: BuildError when it cannot be.
     """
+    if fixed is not None:
+        if asked not in (None, fixed):
+            raise BuildError(f"{BATCH_FLAG}={asked}: the model takes batches of {fixed} only")
+        return fixed
+    if asked is not None:
+        if n_images % asked:
+            raise BuildError(
+                f"{BATCH_FLAG}={asked}: {n_images} calibration images cannot be cut into equal batches of {asked}; "
+                f"ask for {n_images // asked * asked or asked} with --calibration-images"
+            )
+        return asked
     size = next(n for n in range(min(MAX_BATCH, n_images), 0, -1) if n_images % n == 0)
     if size < MIN_BATCH < n_images:
         raise BuildError(

@@ -72,6 +72,11 @@ class TrtEngine(CudaEngine):
         return layers
 
     @property
+    def concurrency(self) -> str:
+        """Return how inferences run at once, in words."""
+        return "execution contexts with a stream each, by one thread" if self._lanes.overlaps else super().concurrency
+
+    @property
     def _tensors(self) -> tuple[TensorSpec, TensorSpec]:
         return self.input, self.output
 
@@ -136,17 +141,17 @@ class TrtEngine(CudaEngine):
 
     def _lane(self, slot: Slot) -> BatchLane:
         try:
-            return self._lanes.of_slot(slot)
+            if self._lanes.overlaps:
+                return self._lanes.of_slot(slot)
         except BuildError as error:  # no memory for it, for example; PlanRefused is one
             self._take_turns(str(error))
-            return self._lanes.of_slot(slot)
+        slot.compute = self._compute
+        return self._lanes.of_slot(slot)
 
     def _take_turns(self, reason: str) -> None:
         """Let all slots run in one context, one after the other, on one stream."""
         self._gpu.synchronize()
-        for slot in self._ring.slots:
-            slot.drop_graphs()
-            slot.compute = self._compute
+        self._ring.drop_graphs()
         self._lanes.take_turns()
         self._note(f"scored one inference at a time: {reason}")
 

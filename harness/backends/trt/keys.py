@@ -15,7 +15,14 @@ OPTION_PREFIX = "option."
 # Of what the adapter makes of an artifact and its options: flags, profiles, network, calibrator. Raise it with every
 # change that lets the same request build another plan or calibration table; those stored before are then never used.
 PLAN_REVISION = 4
-PLAN_NOTES = ("build_ns", "calibration_batch", "notes", "log_errors")  # kept beside a plan, with its options
+PLAN_NOTES = (
+    "build_ns",
+    "calibration_batch",
+    "calibration_table",
+    "calibration_method",
+    "notes",
+    "log_errors",
+)  # kept beside a plan, with its options
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +64,7 @@ def options_key(options: TrtOptions) -> dict[str, object]:
         "ranges": sha256_of_file(Path(ranges)) if ranges and Path(ranges).is_file() else ranges,
         "quantile": options.quantile,
         "cutoff": options.cutoff,
+        "calibration_batch": options.calibration_batch,
     }
 
 
@@ -75,9 +83,16 @@ def meta_of_plan(plan: Plan) -> dict[str, str]:
         **meta,
         "build_ns": str(plan.build_ns),
         "calibration_batch": str(plan.calibration_batch),
+        "calibration_table": plan.calibration_table,
+        "calibration_method": plan.calibration_method,
         "notes": "\n".join(plan.notes),
         "log_errors": "\n".join(plan.log_errors),
     }
+
+
+def plan_of_file(data: bytes) -> Plan:
+    """Return the plan of a file that says nothing of how it was built."""
+    return Plan(data=data, build_ns=0)
 
 
 def plan_from_meta(meta: dict[str, str], data: bytes) -> Plan:
@@ -87,6 +102,8 @@ def plan_from_meta(meta: dict[str, str], data: bytes) -> Plan:
         build_ns=int(meta["build_ns"]),
         options={k.removeprefix(OPTION_PREFIX): v for k, v in meta.items() if k.startswith(OPTION_PREFIX)},
         calibration_batch=int(meta["calibration_batch"]),
+        calibration_table=meta["calibration_table"],
+        calibration_method=meta["calibration_method"],
         notes=tuple(line for line in meta["notes"].split("\n") if line),
         log_errors=tuple(line for line in meta["log_errors"].split("\n") if line),
     )

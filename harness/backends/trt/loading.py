@@ -3,39 +3,53 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 from harness.backends._cuda.device import Gpu
-from harness.backends.trt.build import Plan, load_plugins
 from harness.backends.trt.builder import Builder
 from harness.backends.trt.facts import facts_of_engine
-from harness.backends.trt.keys import PLAN_NOTES, meta_of_plan, plan_from_meta
+from harness.backends.trt.keys import PLAN_NOTES, meta_of_plan, plan_from_meta, plan_of_file
 from harness.backends.trt.loaded import LoadedPlan, PlanRefused
+from harness.backends.trt.searching import Search
 from harness.backends.trt.tensor_engine import OpenPlan, open_plan
 from harness.errors import BuildError
 from harness.protocols import CalibrationSet
 from harness.records import EngineFile
 
 
-def load_engine(builder: Builder, calibration: CalibrationSet | None, gpu: Gpu) -> OpenPlan:
-    """Return the engine, which closes `gpu` when it is closed itself. Raises: BuildError."""
+def load_engine(
+    builder: Builder, calibration: CalibrationSet | None, gpu: Gpu, *, another: Callable[[], Gpu]
+) -> OpenPlan:
+    """Return the engine, which closes `gpu` when it is closed itself; `another` opens the same GPU once more.
+
+    Raises: BuildError.
+    """
     builder.check(calibration)
     key, cache = builder.plan_key(gpu, calibration), builder.caches.of("plans")
     with nullcontext() if cache is None else cache.building(key):
         engine, refused, file = _from_cache(builder, key, gpu)
         state = "hit"
         if engine is None:
-            plan = builder.build(calibration, gpu)
+            search = Search(builder, calibration, gpu, another)
+            plan = search.made_plan()
             if cache is not None:
                 entry = cache.put(key, plan.data, name=f"{builder.label}.plan", meta=meta_of_plan(plan))
                 file = EngineFile(path=entry.path, sha256=entry.sha256)
+                search.forget()
             engine = open_plan(
                 LoadedPlan(builder.api, plan, label=builder.label), gpu, builder.tensors, label=builder.label
             )
             state = "none" if cache is None else "rebuilt" if refused or builder.caches.rebuild else "miss"
-    note = builder.calibrating.note(calibration, engine.loaded.plan.calibration_batch)
+    plan = engine.loaded.plan
+    note = builder.calibrating.note(
+        calibration,
+        batch_size=plan.calibration_batch,
+        table=plan.calibration_table,
+        method=plan.calibration_method,
+    )
     facts = facts_of_engine(engine.loaded, gpu, builder.artifact, builder.trt, state=state)
     engine.facts = replace(facts, file=file, calibration=note, warnings=(*refused, *facts.warnings))
     return engine
@@ -43,14 +57,14 @@ def load_engine(builder: Builder, calibration: CalibrationSet | None, gpu: Gpu) 
 
 def load_file(builder: Builder, file: EngineFile, gpu: Gpu) -> OpenPlan:
     """Return the engine of a plan in a file. Raises: BuildError for one that is not what was named, or is refused."""
-    load_plugins(builder.api, builder.trt.plugins)
+    builder.load_plugins()
     try:
         data = Path(file.path).read_bytes()
     except OSError as error:
         raise BuildError(f"{builder.label}: engine {file.path} cannot be read ({error.strerror})") from error
     if hashlib.sha256(data).hexdigest() != file.sha256:
         raise BuildError(f"{builder.label}: engine {file.path} is not the one of sha256 {file.sha256[:16]}")
-    plan = Plan(data=data, build_ns=0)
+    plan = plan_of_file(data)
     engine = open_plan(LoadedPlan(builder.api, plan, label=builder.label), gpu, builder.tensors, label=builder.label)
     facts = facts_of_engine(engine.loaded, gpu, builder.artifact, builder.trt, state="none")
     engine.facts = replace(facts, file=file)

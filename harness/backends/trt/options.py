@@ -14,6 +14,7 @@ from harness.specs import ModelSpec, Settings, TimingPlan, batches_of_engine
 
 NAME = "trt"
 LIBRARY_FLAG = "--trt-plugin"
+BATCH_FLAG = "--calibration-batch"
 MIB = 2**20
 LARGEST_BYTES = 2**63  # TensorRT counts bytes in 64 bits
 LARGEST_BATCH = 2**31 - 1  # and TensorRT 8.6 dimensions in 32
@@ -38,6 +39,7 @@ class TrtOptions:
     ranges_file: str | None = None  # per-tensor dynamic ranges for the recipe trt-ranges (JSON: tensor -> amax)
     quantile: float | None = None  # recipe trt-legacy
     cutoff: float | None = None  # recipe trt-legacy
+    calibration_batch: int | None = None  # [images]; recipes that calibrate
 
     def __post_init__(self) -> None:
         workspace, level = self.workspace_bytes, self.optimization_level
@@ -54,6 +56,8 @@ class TrtOptions:
                 )
         if self.quantile is not None and not 0 < self.quantile <= 1:
             raise ConfigError(f"--trt-quantile={self.quantile}: expected a fraction above 0, at most 1")
+        if self.calibration_batch is not None and not 1 <= self.calibration_batch <= LARGEST_BATCH:
+            raise ConfigError(f"{BATCH_FLAG}={self.calibration_batch}: expected 1 to {LARGEST_BATCH}")
         if self.cutoff is not None and not 0 <= self.cutoff <= 1:
             raise ConfigError(f"--trt-cutoff={self.cutoff}: expected a fraction from 0 to 1")
 
@@ -193,6 +197,14 @@ ROWS = (
         kind=FRACTION,
         help="cutoff of the recipe trt-legacy",
         default="1.0, sampleINT8's",
+    ),
+    _row(
+        flag=BATCH_FLAG,
+        field="calibration_batch",
+        kind=WHOLE,
+        help="batch that calibration inside TensorRT is fed with",
+        unit="images",
+        default="the largest divisor of their number up to 128",
     ),
 )
 GROUP = OptionGroup(name=NAME, rows=ROWS, read=TrtOptions.of, check=check)

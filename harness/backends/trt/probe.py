@@ -6,7 +6,8 @@ import importlib.util
 from collections.abc import Callable
 
 from harness.backends._child import run_child
-from harness.machine.cuda_driver import DriverProbe, fast_precisions, probe_driver
+from harness.backends._cuda.probing import availability
+from harness.machine.cuda_driver import DriverProbe, probe_driver
 from harness.records import Availability
 
 # Run in a process of its own: TensorRT 8.6 without a driver dies inside Runtime(), and the lean runtimes of 10.x and
@@ -93,17 +94,5 @@ def probe_backend(
         versions, reason = {}, f"{reason}; nor is the Python module {module} installed"
     else:
         versions, reason = {}, f"{reason}; engines of {name} run on NVIDIA GPUs only"
-    return Availability(
-        backend=name,
-        usable=not reason,
-        reason=reason,
-        install_hint=install_hint if reason else "",
-        versions={name: version for name, version in versions.items() if version},  # pycuda.driver has none
-        devices=tuple(f"cuda:{index}" for index in range(len(found.names))),
-        device_names=found.names,
-        driver=found.driver,
-        cuda_version=found.cuda_version,
-        compute_capabilities=found.compute_capabilities,
-        fast_precisions=fast_precisions(found.compute_capabilities),
-        device_uuids=found.uuids,
-    )
+    told = {name: version for name, version in versions.items() if version}  # pycuda.driver has none
+    return availability(name, found, versions=told, reason=reason, install_hint=install_hint)

@@ -17,6 +17,7 @@ from harness.models.feeds import seeded_feeds
 from harness.models.onnx_graph import (
     INSTALL_HINT,
     constants_to_initializers,
+    forget_types_of_weights,
     load_model,
     mend_old_constants,
     one_line,
@@ -52,6 +53,7 @@ def convert(request: ConversionRequest) -> Conversion:
     model = load_model(request.source)
     raise_ir(model)
     mend_old_constants(model)
+    forget_types_of_weights(model)  # the converter changes them all, and leaves weights that nothing reads as they are
     state_kernels(model)
     if request.kept_float:
         constants_to_initializers(model)  # the converter casts every Constant, whoever reads it

@@ -87,7 +87,7 @@ def convert(
     reader = ActivationReader(model, names, request.spec, request.work_dir)
     ranges, histograms = _chosen(reader, request.calibration, threshold, name=request.spec.name)
     write_qdq(model, ranges, request, quantize_outputs=quantize_outputs, ops=ops)
-    return Conversion(method=method, batch_size=reader.batch_size, tensors=calibration_view(histograms, ranges))
+    return Conversion(method=method, batch_size=reader.batch_size, tensors=calibration_view(ranges, histograms))
 
 
 def activation_ranges(
