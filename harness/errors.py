@@ -39,3 +39,9 @@ class WorkerDied(HarnessError):
 
 class BaselineError(HarnessError):
     """A stored baseline is damaged or of a newer schema; the message names the command that fixes it."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text that says something; its type where none does."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__)

@@ -77,6 +77,11 @@ class FitsImages(Protocol):
         ...
 
     @property
+    def text(self) -> str:
+        """Return all that it does, in words: equal for cards that make the same of every image."""
+        ...
+
+    @property
     def is_plain(self) -> bool:
         """Tell whether the card asks for nothing: images of the model's size and channels stay as they are."""
         ...
@@ -102,6 +107,15 @@ class TensorCalibrationSet(Protocol):
 
     def feeds(self, batch_size: int) -> Iterator[Tensors]:
         """Yield the inputs of one run after the other, of at most `batch_size` samples each."""
+        ...
+
+
+@runtime_checkable
+class TellsProgress(Protocol):
+    """What a calibration set may offer beside its batches: to say how far the build is that reads it."""
+
+    def tell(self, done: int, total: int) -> None:
+        """Say that `done` of `total` engines are built; whoever waits for the build counts its silence anew."""
         ...
 
 
@@ -229,7 +243,23 @@ class Context(Protocol):
         ...
 
     def outputs(self) -> Kept:
-        """Return float32[N, K] of the last run; as `KeepsOutputs` has it."""
+        """Return float32[N, K] of the last run, or all outputs by name; as `KeepsOutputs` has it."""
+        ...
+
+
+@runtime_checkable
+class QueuedContext(Context, Protocol):
+    """A context whose runs can be begun without waiting, so that one thread keeps several of them going.
+
+    All calls come from the thread that opened the engine; a run that was begun is waited for before the next one.
+    """
+
+    def begin(self) -> None:
+        """Put a run on the device's queue and return at once. Raises: MeasurementError."""
+        ...
+
+    def wait(self) -> None:
+        """Wait for the run that was begun. Raises: MeasurementError."""
         ...
 
 
@@ -238,6 +268,7 @@ class RunsConcurrently(Protocol):
     """What an engine may offer beside `Engine`: several inferences at once."""
 
     concurrency: str  # how they run, in words: "requests of one model with a stream each"
+    most_contexts: int | None  # how many contexts it gives at most; None where only the host bounds them
 
     def contexts(self, images: Images, n_contexts: int) -> Sequence[Context]:
         """Return contexts that hold a batch each, valid until the engine is closed. Raises: MeasurementError."""
@@ -262,6 +293,21 @@ class RunsTensors(Protocol):
         """Put inputs in place and return their timer; `batch_size`: samples in them, as the timer tells it.
 
         Raises: as `run`; ConfigError for a window or launch this engine lacks.
+        """
+        ...
+
+
+@runtime_checkable
+class RunsTensorsConcurrently(Protocol):
+    """What `RunsConcurrently` is to batches of images, of named inputs and outputs."""
+
+    concurrency: str  # how they run, in words
+    most_contexts: int | None  # how many contexts it gives at most; None where only the host bounds them
+
+    def bind_contexts(self, feeds: Tensors, n_contexts: int, *, batch_size: int) -> Sequence[Context]:
+        """Return contexts that hold the inputs each, valid until the engine is closed; `batch_size`: samples in them.
+
+        Raises: MeasurementError, as `RunsTensors.run`; for more contexts than `most_contexts`.
         """
         ...
 

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import DataError
-from harness.specs import Case, ImageRange, Precision, Tolerance, Waiver
+from harness.specs import KNOWN_ERROR, Case, ImageRange, Precision, Tolerance, Waiver
 
 RECORD_SCHEMA = 3
 BLOCK_IMAGES = 100  # of a data set, that share a digest: ranges are compared on the blocks they share
+SHUFFLED, MIN_SHUFFLED = "shuffled ", 4  # of a packed array's dtype; bytes of a number
 ZLIB_LEVEL = 1  # margins and times hardly shrink: level 6 gains 1 % of their bytes for three times the time
 ROUNDING_STEP = 1e-6  # of float inputs, relative: some eight steps of float32, as other orders of addition make
 MANY_TIES = 0.005  # of the scored images; as much as a loss that is accepted by default
@@ -28,21 +29,33 @@ MAX_PACKED_BYTES = 256 << 20  # of one array; a run of a million images needs 8 
 DEFLATE_MAX_RATIO, DEFLATE_HEADER = 1032, 64  # no deflate stream grows more; source: zlib, "Technical Details"
 NUMBERS = "biuf"  # kinds of NumPy's types that may be packed
 BITS_A_BYTE = 8
+HUNDRED = 100.0  # per cent
+DECIMALS = tuple(f".{n}f" for n in range(3, 17))  # the last tells every float64 from 100
 MAX_NAME = 40  # characters of a foreign name in a message
 CPU = "cpu"  # the device that is no accelerator
+FROM_CACHE = "hit"  # of `EngineFacts.cache`: nothing was built
 INJECTED = (0.0, 0.01, 0.02, 0.05)  # slowdowns that a calibration injects into the timed region [fraction]
 TIMED_OTHERWISE = "reference_timed_otherwise"  # of a latency: one arm as a graph or gated, the other not
 
 
 @lru_cache(maxsize=N_UNPACKED)
-def _inflated(data: bytes, n_bytes: int) -> bytes | None:
-    """Return what n_bytes were packed into, None where it is not that many. Raises: DataError for damaged bytes."""
+def _unpacked(packed: PackedArray) -> NDArray[np.generic]:
+    dtype, n_bytes = packed.layout()
     inflater = zlib.decompressobj()
     try:
-        found = inflater.decompress(data, n_bytes + 1)
+        found = inflater.decompress(packed.data, n_bytes + 1)
     except zlib.error as error:
         raise DataError(f"a packed array is damaged ({error})") from error
-    return found if len(found) == n_bytes and inflater.eof else None
+    if len(found) != n_bytes or not inflater.eof:
+        raise DataError(f"a packed array of shape {list(packed.shape)} does not hold {n_bytes} bytes of {dtype}")
+    if packed.dtype.startswith(SHUFFLED):
+        found = _transposed(found, n_bytes // dtype.itemsize)
+    return np.frombuffer(found, dtype=dtype).reshape(packed.shape)
+
+
+def _transposed(data: bytes, n_columns: int) -> bytes:
+    """Return the bytes of a table of `n_columns` column by column."""
+    return np.frombuffer(data, np.uint8).reshape(-1, n_columns).T.tobytes() if data else data
 
 
 def _most_inflated(n_bytes: int) -> int:
@@ -51,9 +64,13 @@ def _most_inflated(n_bytes: int) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackedArray:
-    """A NumPy array as compressed little-endian bytes."""
+    """A NumPy array as compressed little-endian bytes.
 
-    dtype: str
+    Numbers of 4 bytes or more are shuffled, as HDF5's filter of that name does: all first bytes, then all second ones,
+    and so on. A fifth is saved, in less time.
+    """
+
+    dtype: str  # NumPy's; "shuffled <f8" for float64 whose bytes are shuffled
     shape: tuple[int, ...]
     data: bytes  # zlib
 
@@ -61,7 +78,10 @@ class PackedArray:
     def of(cls, array: NDArray[np.generic]) -> PackedArray:
         """Pack an array of any numeric dtype."""
         little = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
-        return cls(dtype=little.dtype.str, shape=tuple(array.shape), data=zlib.compress(little.tobytes(), ZLIB_LEVEL))
+        dtype, data = little.dtype.str, little.tobytes()
+        if little.itemsize >= MIN_SHUFFLED:
+            dtype, data = SHUFFLED + dtype, _transposed(data, little.itemsize)
+        return cls(dtype=dtype, shape=tuple(array.shape), data=zlib.compress(data, ZLIB_LEVEL))
 
     def array(self) -> NDArray[np.generic]:
         """Return the array (read-only).
@@ -69,11 +89,7 @@ class PackedArray:
         Raises: DataError for one that is damaged, or whose header asks for more memory than its bytes can hold or than
         MAX_PACKED_BYTES. Nothing is allocated before that is known.
         """
-        dtype, n_bytes = self._checked()
-        found = _inflated(self.data, n_bytes)
-        if found is None:
-            raise DataError(f"a packed array of shape {list(self.shape)} does not hold {n_bytes} bytes of {dtype}")
-        return np.frombuffer(found, dtype=dtype).reshape(self.shape)
+        return _unpacked(self)
 
     def bits(self, n_bits: int) -> NDArray[np.bool_]:
         """Return the first bits of an array that np.packbits made, bool[N]. Raises: DataError where it has others."""
@@ -84,12 +100,12 @@ class PackedArray:
 
     def check(self, *shape: int) -> None:
         """Refuse an array of another shape, or whose bytes cannot hold it, without unpacking it. Raises: DataError."""
-        self._checked()
+        self.layout()
         if self.shape != shape:
             raise DataError(f"a packed array has shape {list(self.shape)}; expected {list(shape)}")
 
-    def _checked(self) -> tuple[np.dtype[np.generic], int]:
-        """Return type and size [bytes] of an array that its bytes can hold."""
+    def layout(self) -> tuple[np.dtype[np.generic], int]:
+        """Return type and size [bytes] of an array that its bytes can hold. Raises: DataError where they cannot."""
         dtype = self._numpy_dtype()
         n_bytes = math.prod(self.shape) * dtype.itemsize
         if min(self.shape, default=0) < 0 or n_bytes > min(MAX_PACKED_BYTES, _most_inflated(len(self.data))):
@@ -98,7 +114,7 @@ class PackedArray:
 
     def _numpy_dtype(self) -> np.dtype[np.generic]:
         try:
-            dtype = np.dtype(self.dtype)
+            dtype = np.dtype(self.dtype.removeprefix(SHUFFLED))
         except (TypeError, ValueError, SyntaxError) as error:
             raise DataError(f"a packed array is of no type of numbers: {self.dtype[:MAX_NAME]!r}") from error
         if dtype.kind not in NUMBERS or dtype.subdtype is not None:
@@ -178,12 +194,20 @@ class TensorCalibration:
     """How one tensor's range was chosen: its magnitudes, and what each candidate threshold would lose."""
 
     tensor: str
-    largest: float  # magnitude
     threshold: float  # the chosen one; what lies beyond saturates
-    saturated_share: float  # of all values
+    largest: float | None = None  # magnitude; None where a table of a runtime tells thresholds alone
+    saturated_share: float | None = None  # of all values
     counts: tuple[int, ...] = ()  # of magnitudes, in equal bins over 0..largest
     candidates: tuple[float, ...] = ()  # thresholds, ascending
     divergences: tuple[float, ...] = ()  # of each candidate: KL(values || quantized) [nat]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorNoise:
+    """What quantization does to one tensor: FP32 against the float emulation of the file."""
+
+    tensor: str
+    snr_db: float | None  # signal-to-noise ratio [dB]; None where both are equal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +219,9 @@ class Calibration:
     batch_size: int
     method: str
     ranges_sha256: str = ""  # of the scales that it led to, in the order of the file's nodes; "" = not in the file
-    tensors: tuple[TensorCalibration, ...] = ()  # of a recipe that looks at histograms, where they are few
+    tensors: tuple[TensorCalibration, ...] = ()  # where they are few
+    noise: tuple[TensorNoise, ...] = ()  # of a Q/DQ file, in the graph's order
+    n_noise_images: int = 0  # calibration images that `noise` was measured on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,6 +239,7 @@ class Artifact:
     tools: dict[str, str] = field(default_factory=dict)  # converter -> version
     weight_bits: int = 32  # 7 = reduced range
     kept_float: tuple[str, ...] = ()  # nodes that were not converted, as asked
+    can_keep_float: bool = False  # whether the recipe lets nodes be named that are not converted
     calibration: Calibration | None = None
     cache_hit: bool = False
     prepare_ns: int = 0
@@ -279,6 +306,11 @@ class EngineFacts:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()  # what a user should hear of at the end of a run: a damaged plan, ...
 
+    @property
+    def was_built(self) -> bool:
+        """Tell whether it was built in this run: one from the cache has the time of another one's build."""
+        return self.cache != FROM_CACHE and self.build_ns > 0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EffectivePrecision:
@@ -339,13 +371,20 @@ class Accuracy:
             return self.hits()
         return self.top1_hits_last.bits(self.n_images)
 
-    def kinds(self) -> NDArray[np.int64]:
-        """Return int64[N]: the place of the first image with the same pixels; of most, their own."""
-        kinds = np.arange(self.n_images)
-        if self.repeats is not None:
-            places = self.repeats.array().astype(np.int64)
-            kinds[places[:, 0]] = places[:, 1]
+    def kinds(self) -> NDArray[np.int64] | None:
+        """Return int64[N]: the place of the first image with the same pixels, of most their own; None: none repeats."""
+        if self.repeats is None:
+            return None
+        kinds, places = np.arange(self.n_images), self.repeats.array().astype(np.int64)
+        kinds[places[:, 0]] = places[:, 1]
         return kinds
+
+    def are_first(self) -> NDArray[np.bool_]:
+        """Return bool[N]: whether no image before has the same pixels."""
+        found = np.ones(self.n_images, bool)
+        if self.repeats is not None:
+            found[self.repeats.array()[:, 0].astype(np.int64)] = False
+        return found
 
     @property
     def has_many_ties(self) -> bool:
@@ -361,6 +400,32 @@ class Accuracy:
     def top5(self) -> float:
         """Return the top-5 rate [fraction]."""
         return float(self.hits(5).mean())
+
+
+def percent(fraction: float, *, signed: bool = False) -> str:
+    """Return a fraction in per cent: with two decimals, or with more where they would make a 0 or 100 of it.
+
+    `signed`: with + where it is above 0.
+    """
+    value = 100 * fraction
+    plus = "+" if signed and value > 0 else ""
+    short = f"{value:.2f}"
+    if float(short) == 0 != value:
+        return f"{plus}{value:.2g} %"
+    if float(short) == HUNDRED != value:
+        return next(f"{plus}{text} %" for text in map(value.__format__, DECIMALS) if float(text) != HUNDRED)
+    return f"{plus}{short} %"
+
+
+def percent_range(low: float, high: float, *, signed: bool = False) -> str:
+    """Return an interval of a fraction in per cent, its ends as `percent` has them: "7.10 to 8.90 %"."""
+    return f"{percent(low, signed=signed).removesuffix(' %')} to {percent(high, signed=signed)}"
+
+
+def points(fraction: float) -> str:
+    """Return a difference of rates in percentage points, with at least two digits that count."""
+    value = 100 * fraction
+    return f"{value:.2f} points" if abs(value) >= 0.1 or value == 0 else f"{value:.2g} points"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -407,7 +472,7 @@ class MetricScore:
 
     def in_words(self, value: float) -> str:
         """Return a value of this metric: percent of a fraction, else the number and its unit."""
-        return f"{100 * value:.2f} %" if self.is_fraction else f"{value:.4g} {self.unit}".rstrip()
+        return percent(value) if self.is_fraction else f"{value:.4g} {self.unit}".rstrip()
 
     def check(self, n_samples: int) -> None:
         """Refuse a metric whose parts are not of one number of samples. Raises: DataError."""
@@ -604,14 +669,14 @@ class ThroughputLevel:
     """What one level of concurrency reached."""
 
     concurrency: int  # inferences at once
-    images_per_s: float  # median over rounds
+    images_per_s: float  # median over rounds; samples/s of a model of any graph
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Throughput:
-    """Images a second at the best of several levels of concurrency, and each inference's time under that load.
+    """Images a second (or samples) at the best level of concurrency, and each inference's time under that load.
 
-    Every context's outputs were held against the scored ones.
+    Every context's outputs were held against the scored ones, or, where nothing is scored, against a single run's.
     """
 
     batch_size: int
@@ -695,7 +760,7 @@ class TensorDrift:
     n_reshaped: int  # samples whose output has another shape
     relative: PackedArray  # float64[N]: error's norm over the reference's; of whole numbers the share that differs
     rounding: float = 0.0  # the reference's own median error where its inputs move by ROUNDING_STEP
-    is_constant: bool = False  # the reference gives every sample the same
+    spread: float | None = None  # mean error of the reference's first sample against its others; None of one sample
 
     @property
     def median(self) -> float:
@@ -720,6 +785,14 @@ class Flip:
     margin: float
     gained: bool  # True: this engine is right and the reference wrong
     image: PackedArray | None = None  # uint8[H, W]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplePicture:
+    """A sample that is a picture, as a report draws it."""
+
+    id: str  # of the sample
+    image: PackedArray  # uint8[H, W], or uint8[3, H, W] of colours
 
 
 class Outcome(str, enum.Enum):
@@ -864,7 +937,9 @@ class Record:
     samples: SampleScores | None = None  # of a model that is no classifier of single images
     drift: OutputDrift | None = None
     tensor_drifts: tuple[TensorDrift, ...] = ()  # of every output of a graph, against FP32 and the reference backend
+    kernel_drifts: tuple[TensorDrift, ...] = ()  # of every output, against the float emulation of a Q/DQ file
     flips: tuple[Flip, ...] = ()
+    pictures: tuple[SamplePicture, ...] = ()  # of the samples whose metric changed most against FP32
     invariance: tuple[InvarianceCheck, ...] = ()
     sizes: tuple[SizeCheck, ...] = ()  # where the outputs depend on the batch: which batch sizes are right
     latencies: tuple[Latency, ...] = ()
@@ -873,6 +948,7 @@ class Record:
     throughput: tuple[Throughput, ...] = ()  # one a batch size
     flags: tuple[str, ...] = ()  # scored_on_training_images, precision_not_as_asked, expects_int8_loss, ...
     error: str = ""  # what stopped it; one line
+    later_error: str = ""  # another one, met after that: a waiver of the first does not take it
     unsupported: str = ""  # why the device cannot do it
     absent: str = ""  # why it was never planned, though a baseline of it is stored
     baseline_parts: tuple[str, ...] = ()  # of one that did not run: predictions, times
@@ -887,6 +963,16 @@ class Record:
     loss_split: LossSplit | None = None
     verdicts: tuple[Verdict, ...] = ()
     times_void: str = ""  # why none of its times counts: what it scored regressed
+
+    @property
+    def known_error(self) -> Verdict | None:
+        """Return the verdict of an error that a waiver takes, None of any other."""
+        return next((verdict for verdict in self.verdicts if verdict.gate == KNOWN_ERROR and verdict.waived), None)
+
+    @property
+    def counted(self) -> str:
+        """Return what its batches are made of, in words."""
+        return "images" if self.samples is None else "samples"
 
     @property
     def valid_latencies(self) -> tuple[Latency, ...]:
@@ -992,6 +1078,7 @@ class Run:
     schema: int = RECORD_SCHEMA
     skipped: dict[str, str] = field(default_factory=dict)  # backend -> why `auto` left it out
     gates: tuple[str, ...] = ()  # those that a selected test asked for
+    due_gates: tuple[str, ...] = ()  # of a shard: those that are for a case of it, whichever suites were run
     strict: bool = False  # an inconclusive verdict failed
     baseline: str = "auto"  # how baselines were read: auto, require or ignore
     baseline_dir: str = ""  # where they lay; copies of those read lie beside the records

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import TypeVar
 
 from harness.errors import ConfigError
@@ -23,6 +24,7 @@ RAW_TASK = "raw"  # outputs without a meaning: they are compared, never scored
 IR_SUFFIX = ".xml"  # of OpenVINO IR
 REFERENCE_BACKEND = "ort"  # its FP32 is what every case is compared with
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_.]+\Z")  # no hyphen: it separates the parts of a case id
+NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.]")
 # What a worker does, in its order, and how long it may be silent at it [s]. An engine's build may take long and says
 # nothing meanwhile; what only imports or frees does not.
 STAGE_LIMITS_S = {
@@ -116,6 +118,11 @@ class Preprocess:
 
 def _size_text(size: tuple[int, ...]) -> str:
     return "x".join(map(str, size)) if len(size) > 1 else f"shorter side {size[0]}"
+
+
+def model_name(path: str | Path) -> str:
+    """Return what a model is called by the path of its file or card: its stem, with "_" for what no name may hold."""
+    return NOT_IN_NAMES.sub("_", Path(path).stem)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,6 +231,8 @@ class ModelOutput:
 
     name: str
     batch_axis: int | None = None  # as of its inputs
+    dtype: str = ""  # NumPy's name, as the file says; "" = it is not known
+    axes: tuple[int | None, ...] = ()  # sizes as the file says, None: free; () = they are not known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -505,23 +514,41 @@ def batches_of_engine(model: ModelSpec, timing: TimingPlan, score_batch: int) ->
     return tuple(sorted(timing.batch_sizes if model.timing_only else {*timing.batch_sizes, score_batch}))
 
 
+KNOWN_ERROR = "error"  # in place of a waiver's gate
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiver:
-    """A known failure of some cases at one gate, accepted until a day; they still run and are judged."""
+    """A known failure of some cases, accepted until a day; they still run and are judged."""
 
     case: str  # an id, or a glob of ids
-    gate: str
+    gate: str  # or KNOWN_ERROR: the case ends in an error
     reason: str
     link: str  # to where it is followed up
     expires: str  # the last day that it holds, ISO 8601
+    error: str = ""  # of KNOWN_ERROR: a part of its message; an error that says otherwise is another one
 
     def matches(self, case_id: str) -> bool:
         """Tell whether a case is one of them."""
         return fnmatchcase(case_id, self.case)
 
+    def takes_error(self, message: str) -> bool:
+        """Tell whether an error is the one that is known."""
+        return self.gate == KNOWN_ERROR and bool(self.error) and self.error in message
+
+    @property
+    def text(self) -> str:
+        """Return until when it holds, why, and where that is followed up."""
+        return f"waived until {self.expires}: {self.reason} ({self.link})"
+
     def holds_on(self, day: str) -> bool:
         """Tell whether it is in force on a day, ISO 8601."""
         return day <= self.expires
+
+
+def waiver_of_error(message: str, waivers: Iterable[Waiver]) -> Waiver | None:
+    """Return the waiver that takes an error, of several the one that holds longest; None where none does."""
+    return max((one for one in waivers if one.takes_error(message)), key=lambda one: one.expires, default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

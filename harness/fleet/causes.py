@@ -60,9 +60,15 @@ class Cause:
             return f"error on {on}: {why}"
         if self.kind == "time":
             word = "slower" if self.change > 0 else "faster"
-            return f"{abs(math.expm1(self.change)):.1%} {word} on {on}{since} (p = {self.p_value:.1g})"
+            return f"{abs(math.expm1(self.change)):.1%} {word} on {on}{since} ({_p_text(self.p_value)})"
         word = "lost" if self.change > 0 else "gained"
-        return f"{100 * abs(self.change):.2g} points of top-1 {word} on {on}{since} (p = {self.p_value:.1g})"
+        return f"{100 * abs(self.change):.2g} points of top-1 {word} on {on}{since} ({_p_text(self.p_value)})"
+
+
+def _p_text(p_value: float | None) -> str:
+    """Return "p = 2e-88"; what is smaller than any number that is kept is told so."""
+    smallest = 1e-300
+    return f"p < {smallest:g}" if p_value is not None and p_value < smallest else f"p = {p_value:.1g}"
 
 
 def _all(n_cases: int) -> str:

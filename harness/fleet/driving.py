@@ -119,6 +119,7 @@ class Drive:
         number = ended.shard.number
         if answer.exit_code in RAN:
             self._done.add(number)
+            self.lost = [one for one in self.lost if one != number]  # a late try came after all
             self._waiting = [shard for shard in self._waiting if shard.number != number]
             self._echo(f"shard {number} ({ended.shard.device}, {ended.shard.model}) done, attempt {ended.attempt}")
             self._forget_late()
@@ -142,10 +143,11 @@ class Drive:
 
     def _look_for_late(self, now: float) -> None:
         for _, one in self._running.values():
-            if not one.is_late and now - one.began > self._deadline_s:
+            deadline_s = one.shard.deadline_s or self._deadline_s
+            if not one.is_late and now - one.began > deadline_s:
                 one.is_late = True
                 if one.shard.number not in self._done:
-                    self._again(one, f"no answer after {self._deadline_s:g} s")
+                    self._again(one, f"no answer after {deadline_s:g} s")
         self._forget_late()
 
     def _forget_late(self) -> None:

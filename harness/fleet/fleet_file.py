@@ -12,7 +12,7 @@ from harness.options.file import read_toml, table_of
 from harness.options.names import check_name
 from harness.options.table import FLEET
 
-DEVICE_KEYS = ("name", "type", "run")
+DEVICE_KEYS = ("name", "type", "run", "minutes")
 FLEET_KEYS = ("run", "device")
 
 
@@ -23,6 +23,7 @@ class FleetDevice:
     name: str  # as schedulers know it: a Ray resource, a Slurm GRES, a runner's label
     type: str  # as `Environment.device_type` says it
     run: Mapping[str, Any]  # as `[run]` of harness.toml; the fleet's own with this device's on top
+    minutes: float | None = None  # that a night may take, all devices of this type together; None: as many as it takes
 
 
 def read_fleet(path: Path) -> tuple[FleetDevice, ...]:
@@ -35,8 +36,10 @@ def read_fleet(path: Path) -> tuple[FleetDevice, ...]:
         name = "h100"
         type = "NVIDIA H100 80GB HBM3"
         run = { backend = ["trt"], device = "cuda:0" }
+        minutes = 600                      # budget of a night; default: none
 
-    Raises: ConfigError for a file that is none, an unknown key, or a name or type that is there twice.
+    Raises: ConfigError for a file that is none, an unknown key, a name or type that is there twice, or a budget that is
+    no number.
     """
     if not path.is_file():
         raise ConfigError(f"--fleet={path}: there is no such file; docs/fleet.md shows one")
@@ -59,7 +62,19 @@ def read_fleet(path: Path) -> tuple[FleetDevice, ...]:
                 raise ConfigError(f"{where}: {row.key} is what each shard is started with, not what is planned")
         if {name, kind} & {text for device in devices for text in (device.name, device.type)}:
             raise ConfigError(f"{where}: the name {name} or the type {kind} is there twice")
-        devices.append(FleetDevice(name=name, type=kind, run=run))
+        devices.append(
+            FleetDevice(
+                name=name, type=kind, run=run, minutes=_minutes(entry.get("minutes"), f"{path} [[device]] {name}")
+            )
+        )
     if not devices:
         raise ConfigError(f"{path}: no [[device]], so nothing to run on")
     return tuple(devices)
+
+
+def _minutes(given: object, where: str) -> float | None:
+    if given is None:
+        return None
+    if isinstance(given, bool) or not isinstance(given, int | float) or not given > 0:
+        raise ConfigError(f"{where}: minutes = {given!r}; expected the device minutes of a night, more than 0")
+    return float(given)

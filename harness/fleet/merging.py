@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from harness.errors import DataError
 from harness.fleet.shards import ShardRun, why_refused
-from harness.gates import Gate
-from harness.records import Environment, Record, RecordKey, ShardOrigin
-from harness.store.shard_plans import PlannedShard, ShardPlan
+from harness.gates import Gate, list_gates
+from harness.records import Environment, Record, RecordKey, Run, ShardOrigin, Status
+from harness.store.baseline_files import TIMES
+from harness.store.shard_plans import ShardPlan, UnplannedCase
 
 MAX_TOLD = 20  # refused folders that are named
 
@@ -27,6 +29,7 @@ class Merged:
     sources: Mapping[RecordKey, str]  # case -> the folder it is from
     refused: Mapping[str, str]  # folder -> why
     n_duplicates: int
+    dropped: tuple[str, ...]  # to keep a budget, in words
     missing: tuple[RecordKey, ...]  # planned and brought by none; each has a record with an error
 
     @property
@@ -38,21 +41,41 @@ class Merged:
             lines.append(f"refused: {len(self.refused) - MAX_TOLD} more")
         if self.missing:
             lines.append(f"{len(self.missing)} planned cases never came")
-        return lines
+        return [*lines, *self.dropped]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergedRun:
+    """What merging made."""
+
+    folder: Path
+    run: Run
+    records: tuple[Record, ...]  # judged
+    lines: tuple[str, ...]
+
+    @property
+    def is_red(self) -> bool:
+        """Tell whether a case failed, broke or never came, or whether nothing at all was measured."""
+        cases = [record for record in self.records if not record.is_reference]
+        return any(record.status in (Status.FAILED, Status.ERROR, Status.NOT_JUDGED) for record in cases) or all(
+            record.status is Status.UNSUPPORTED for record in cases
+        )
 
 
 def merge_shards(
     plan: ShardPlan,
     shards: Iterable[ShardRun],
-    gates: Sequence[Gate],
+    gates: Sequence[Gate] | None = None,
     *,
     unreadable: Mapping[str, str] | None = None,
 ) -> Merged:
     """Choose one record for every planned case; one that no shard brought is an error of its own.
 
-    `gates`: all there are; `unreadable`: folders that cannot be read, and why. Of several tries the first that ran to
-    its end counts: a red one is not made good by trying again. Raises: DataError when every shard is refused.
+    `gates`: all there are (default: those that this process knows); `unreadable`: folders that cannot be read, and
+    why. Of several tries the first that ran to its end counts: a red one is not made good by trying again.
+    Raises: DataError when every shard is refused.
     """
+    gates = list_gates() if gates is None else gates
     kept, refused = _sorted_out(plan, tuple(shards), gates)
     refused |= {name: (why, None) for name, why in (unreadable or {}).items()}
     if not kept:
@@ -67,6 +90,8 @@ def merge_shards(
         why = shard.why_not_whole(asked)
         for record in shard.records:
             found = replace(record, shard=shard.origin, error=record.error or why)
+            if record.absent and record.key in plan.places:
+                continue  # what one shard does not have another one may
             if record.is_reference:
                 references.setdefault((record.key, record.environment.host_type), found)
             else:
@@ -77,6 +102,8 @@ def merge_shards(
     missing = tuple(sorted(plan.places.keys() - cases.keys()))
     why_not = {origin.number: why for why, origin in refused.values() if origin and origin.plan == plan.digest}
     cases |= {key: _missing_record(key, plan, kept, why_not) for key in missing}
+    for one in plan.unplanned:
+        cases.setdefault(RecordKey(one.device_type, one.case.id), _absent_record(one))
     beside = [
         record
         for (key, host), record in sorted(references.items(), key=lambda item: item[0])
@@ -88,6 +115,7 @@ def merge_shards(
         sources=sources,
         refused={name: why for name, (why, _) in sorted(refused.items())},
         n_duplicates=n_duplicates,
+        dropped=plan.dropped,
         missing=missing,
     )
 
@@ -135,13 +163,24 @@ def _missing_record(key: RecordKey, plan: ShardPlan, kept: Sequence[ShardRun], w
         why = f"shard {shard.number} never came"
     return Record(
         case=case,
-        environment=_environment_of(shard),
+        environment=_environment_of(shard.device_type),
         recorded_at="",
         error=f"{why} ({shard.device}, {shard.model})",
     )
 
 
-def _environment_of(shard: PlannedShard) -> Environment:
+def _absent_record(one: UnplannedCase) -> Record:
+    """Return the record of a case that is expected and that no shard was to run."""
+    return Record(
+        case=one.case,
+        environment=_environment_of(one.device_type),
+        recorded_at="",
+        absent=one.reason,
+        baseline_parts=(TIMES,),
+    )
+
+
+def _environment_of(device_type: str) -> Environment:
     """Return what is known of a machine that nothing came from: the type of its device."""
     return Environment(
         machine="",
@@ -152,5 +191,5 @@ def _environment_of(shard: PlannedShard) -> Environment:
         os="",
         python="",
         device="",
-        device_name=shard.device_type,
+        device_name=device_type,
     )

@@ -9,32 +9,27 @@ from typing import Any
 
 from harness.errors import ConfigError
 from harness.fleet.fleet_file import read_fleet
+from harness.fleet.unplanned import unplanned_cases
 from harness.machine.environment import commit_of
 from harness.options.parsing import options_from_namespace
 from harness.options.values import HarnessOptions
-from harness.run.data import scored_fingerprint
-from harness.run.folders import models_folder
+from harness.run.data import Fingerprints
 from harness.run.planning_ahead import cases_ahead
-from harness.specs import DatasetRequest, ModelSpec
-from harness.store.shard_plans import PlannedShard, ShardPlan, numbers_in_words, write_plan
-
-
-def write_fleet_plan(path: Path, output: Path) -> list[str]:
-    """Plan a fleet in the current folder, write the plan, and say what it holds. Raises: HarnessError."""
-    plan = plan_fleet(path, root=Path.cwd(), models_dir=models_folder(Path.cwd()))
-    write_plan(plan, output)
-    return [*plan_lines(plan), f"wrote {output}"]
+from harness.specs import DatasetRequest, ModelSpec, model_name
+from harness.store.shard_plans import PlannedShard, ShardPlan, UnplannedCase
 
 
 def plan_fleet(path: Path, *, root: Path, models_dir: Path) -> ShardPlan:
     """Cut the cases of a fleet into shards. `root`: of the checkout, whose harness.toml the shards will read too.
 
-    The scored images are read once, so that a shard that scored others is known.
+    What is scored is read once, so that a shard that scored something else is known.
     Raises: ConfigError for an option that is none, a backend left to `auto`, or device types that are judged unlike;
-    DataError for images that cannot be read.
+    DataError for images or samples that cannot be read.
     """
     shards: list[PlannedShard] = []
     models: dict[str, ModelSpec] = {}
+    unplanned: list[UnplannedCase] = []
+    fingerprints: Fingerprints | None = None
     shared: list[tuple[DatasetRequest, bool, str]] = []
     for device in read_fleet(path):
         where = f"{path} [[device]] {device.name}"
@@ -44,6 +39,7 @@ def plan_fleet(path: Path, *, root: Path, models_dir: Path) -> ShardPlan:
             raise ConfigError(
                 f"{where}: images, strict verdicts and baselines are the whole fleet's: put them in [run]"
             )
+        fingerprints = fingerprints or Fingerprints(options)
         found, cases = cases_ahead(options, models_dir=models_dir, where=where)
         for name, spec in found.items():
             if models.setdefault(name, spec) != spec:
@@ -56,21 +52,20 @@ def plan_fleet(path: Path, *, root: Path, models_dir: Path) -> ShardPlan:
                     model=name,
                     run=_run_of(device.run, options, name),
                     cases=tuple(case for case in cases if case.model == name),
+                    fingerprint=fingerprints.of(spec),
+                    model_sha256=spec.sha256,
                 )
             )
-    data, strict, baseline = shared[0]
+        unplanned += unplanned_cases(options, device_type=device.type, models=found, planned=cases)
+    _, strict, baseline = shared[0]
     return ShardPlan(
-        commit=commit_of(root),
-        fingerprint=scored_fingerprint(data, models.values()),
-        shards=tuple(shards),
-        strict=strict,
-        baseline=baseline,
+        commit=commit_of(root), shards=tuple(shards), strict=strict, baseline=baseline, unplanned=tuple(unplanned)
     )
 
 
 def _run_of(run: Mapping[str, Any], options: HarnessOptions, model: str) -> dict[str, Any]:
     """Return what a shard's `[run]` says: nothing that chooses its cases is left to a default."""
-    as_typed = next((name for name in options.models if Path(name).stem == model), model)
+    as_typed = next((name for name in options.models if model_name(name) == model), model)
     chosen: dict[str, Any] = {
         "backend": list(options.backends),
         "precision": [precision.value for precision in options.precisions],
@@ -79,15 +74,3 @@ def _run_of(run: Mapping[str, Any], options: HarnessOptions, model: str) -> dict
     if options.recipes:
         chosen["recipe"] = list(options.recipes)
     return {**run, **chosen}
-
-
-def plan_lines(plan: ShardPlan) -> list[str]:
-    """Return what a plan holds, a line a device type."""
-    lines = []
-    for device in plan.devices:
-        shards = plan.of_device(device)
-        n_cases = sum(len(shard.cases) for shard in shards)
-        lines.append(f"{device}: shards {numbers_in_words(shards)}, {n_cases} cases on {shards[0].device_type}")
-    if plan.commit.endswith("+") or not plan.commit:
-        lines.append("this checkout has changes or no commit: shards cannot be told from those of other changes")
-    return lines

@@ -9,10 +9,12 @@ import numpy as np
 
 from harness.errors import DataError
 from harness.report.plots import format_metric, metric_name
+from harness.store.all_series import read_changes
 from harness.store.history import History, Step, load_history
 from harness.store.nights import FOLDER, has_parquet, read_series
 
 DATE = len("2026-11-26")
+MAX_CHANGES = 60
 
 
 def history_lines(reports: Path, case_id: str, *, last: int = 365, device: str = "") -> list[str]:
@@ -31,6 +33,27 @@ def history_lines(reports: Path, case_id: str, *, last: int = 365, device: str =
         if case_id not in histories[""].case_ids:
             raise DataError(f"{reports} has no run with a case {case_id}")
     return [line for device, history in histories.items() for line in _lines(device, history, case_id)]
+
+
+def change_lines(reports: Path, *, last: int = 365, device: str = "") -> list[str]:
+    """Return the lasting changes of all cases over the newest `last` nights, a line each, the newest first.
+
+    Raises: DataError without nights in Parquet; ConfigError where they cannot be read.
+    """
+    found = read_changes(reports / FOLDER, last=last, device=device)
+    first, newest = found.nights[0], found.nights[-1]
+    n_changes = len(found.changes)
+    told = f"{n_changes:,} lasting changes" if n_changes != 1 else "1 lasting change"
+    lines = [f"{found.n_series:,} series over {len(found.nights)} nights, {first} to {newest}: {told}"]
+    for change in found.changes[:MAX_CHANGES]:
+        step = change.step
+        before, after = (format_metric(step.metric, level) for level in (step.before, step.after))
+        word = "worse" if step.is_worse else "better"
+        where = f"{step.case_id} on {change.device_type}"
+        lines.append(f"  {change.night} {word}: {where}, {metric_name(step.metric)}: {before} -> {after}")
+    if n_changes > MAX_CHANGES:
+        lines.append(f"  and {n_changes - MAX_CHANGES:,} more; name a case, or a part of a device type with --device")
+    return lines
 
 
 def _lines(device: str, history: History, case_id: str) -> Iterator[str]:

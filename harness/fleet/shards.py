@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.errors import DataError
-from harness.gates import Candidate, Gate
+from harness.gates import Gate
 from harness.records import Record, Run, ShardOrigin
 from harness.store.runs import BASELINES_FOLDER, load_header, read_records
 from harness.store.shard_plans import PlannedShard, ShardPlan, is_same_commit
@@ -39,26 +39,16 @@ class ShardRun:
     def why_not_whole(self, gates: Sequence[Gate]) -> str:
         """Return why nothing may be concluded from it; "" for a shard that was run to its end.
 
-        `gates`: those that any shard was asked. One that this shard's cases should have answered and did not was left
-        out by naming some of the suites only.
+        `gates`: those that any shard was asked. One that was due here and was not asked was left out by naming some of
+        the suites only.
         """
         number = self.origin.number
         if not self.run.finished_at or not self.origin.is_whole:
             return f"shard {number} was not run to its end"
         for gate in gates:
-            if gate.name not in self.run.gates and any(gate.applies(_candidate(record)) for record in self.records):
+            if gate.name in self.run.due_gates and gate.name not in self.run.gates:
                 return f"shard {number} was run without gate {gate.name}"
         return ""
-
-
-def _candidate(record: Record) -> Candidate:
-    writes = "qdq" if record.artifact is not None and record.artifact.is_qdq else "nothing"
-    return Candidate(
-        case=record.case,
-        writes=writes,
-        timing_only=record.timing_only,
-        runs_samples=record.samples is not None,
-    )
 
 
 def find_shards(paths: Iterable[Path]) -> list[Path]:
@@ -91,6 +81,18 @@ def read_shard(folder: Path) -> ShardRun:
     )
 
 
+def read_shards(folders: Sequence[Path]) -> tuple[list[ShardRun], dict[str, str]]:
+    """Read shards; of those that cannot be, return why: one damaged folder must not cost the night."""
+    shards: list[ShardRun] = []
+    unreadable: dict[str, str] = {}
+    for folder in folders:
+        try:
+            shards.append(read_shard(folder))
+        except DataError as error:
+            unreadable[str(folder)] = str(error)
+    return shards, unreadable
+
+
 def why_refused(shard: ShardRun, plan: ShardPlan) -> str:
     """Return why a folder is no part of this plan's merge; "" when it is."""
     origin = shard.run.shard
@@ -105,15 +107,19 @@ def why_refused(shard: ShardRun, plan: ShardPlan) -> str:
     if (shard.run.strict, shard.run.baseline) != (plan.strict, plan.baseline):
         return "strict verdicts or --baseline are not as planned"
     planned = plan.shards[origin.number]
-    return next((why for record in shard.records if (why := _why_foreign(record, planned, plan))), "")
+    return next((why for record in shard.records if (why := _why_foreign(record, planned))), "")
 
 
-def _why_foreign(record: Record, planned: PlannedShard, plan: ShardPlan) -> str:
-    accuracy = record.accuracy
-    if accuracy is not None and accuracy.fingerprint != plan.fingerprint:
-        found, wanted = accuracy.fingerprint[:8], plan.fingerprint[:8]
-        return f"{record.case.id} scored other images ({found}) than planned ({wanted or 'none'})"
-    if record.is_reference:
+def _why_foreign(record: Record, planned: PlannedShard) -> str:
+    for what, scores in (("images", record.accuracy), ("samples", record.samples)):
+        if scores is not None and scores.fingerprint != planned.fingerprint:
+            found, wanted = scores.fingerprint[:8], planned.fingerprint[:8]
+            return f"{record.case.id} scored other {what} ({found}) than planned ({wanted or 'none'})"
+    artifact = record.artifact
+    if artifact is not None and planned.model_sha256 not in ("", artifact.source_sha256):
+        found, wanted = artifact.source_sha256[:8], planned.model_sha256[:8]
+        return f"{record.case.id} ran another file of {record.case.model} ({found}) than planned ({wanted})"
+    if record.is_reference or record.absent:
         return ""
     if record.environment.device_type != planned.device_type:
         return f"it ran on {record.environment.device_type}, planned on {planned.device_type}"

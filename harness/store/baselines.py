@@ -17,7 +17,7 @@ from pathlib import Path
 
 from harness.errors import BaselineError, ConfigError
 from harness.gates import Subject, baseline_gates
-from harness.records import CPU, Record, RecordKey, Status, Verdict
+from harness.records import CPU, Record, RecordKey, Status, Verdict, percent
 from harness.specs import Precision
 from harness.store.baseline_files import (
     PREDICTIONS,
@@ -357,7 +357,7 @@ def _replaced(record: Record, verdict: Verdict) -> str:
     leading = record.samples.leading if record.samples and verdict.metric else None
     if leading is not None:
         return f"{verdict.metric} {leading.in_words(before)} -> {leading.in_words(now)}"
-    return f"top-1 {100 * before:.2f} -> {100 * now:.2f} % ({verdict.n_lost} lost, {verdict.n_gained} gained)"
+    return f"top-1 {percent(before)} -> {percent(now)} ({verdict.n_lost} lost, {verdict.n_gained} gained)"
 
 
 def check_budget(record: Record, baselines: Iterable[Baseline]) -> None:

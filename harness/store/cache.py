@@ -113,43 +113,49 @@ class ContentCache:
         An entry that already holds the same payload stays, for others may be reading it.
         Raises: ConfigError when the cache folder cannot be written, or is another user's.
         """
-        folder = self._folder / key_digest(key)
         try:
             self._make_folder()
             fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=self._folder))  # of mode 0700
-            target = fresh / name
-            if isinstance(payload, Path):
-                shutil.move(payload, target)
-            else:
-                target.write_bytes(payload)
-            target.chmod(NOTE_MODE)
-            entry = Entry(path=name, sha256=sha256_of_file(target), key=dict(key), meta=dict(meta))
-            found = self.lookup(key).entry
-            if found is not None and (found.sha256, found.meta) == (entry.sha256, entry.meta):
-                shutil.rmtree(fresh, ignore_errors=True)
-                return found
-            (fresh / NOTE).touch(NOTE_MODE)
-            (fresh / NOTE).write_bytes(msgspec.json.format(sealed(msgspec.json.encode(entry)), indent=1))
-            if folder.exists():
-                shutil.rmtree(folder)
             try:
-                os.replace(fresh, folder)
-            except OSError:  # another process stored the same key between the two lines above
-                shutil.rmtree(fresh, ignore_errors=True)
-                if not (folder / NOTE).exists():
-                    raise
+                return self._stored(fresh, key, payload, name=name, meta=meta)
+            finally:
+                shutil.rmtree(fresh, ignore_errors=True)  # what is left of it, on a full disk too
         except OSError as error:
             raise ConfigError(
                 f"cache folder {self._folder} cannot be written ({error}); choose another with --engine-cache"
             ) from error
+
+    def drop(self, key: Mapping[str, object]) -> None:
+        """Take the entry of a key away, where there is one that can be taken."""
+        self._drop(self._folder / key_digest(key), "")
+
+    def _stored(
+        self, fresh: Path, key: Mapping[str, object], payload: bytes | Path, *, name: str, meta: Mapping[str, str]
+    ) -> Entry:
+        """Write an entry into a fresh folder and let that take its place. Raises: OSError."""
+        folder, target = self._folder / key_digest(key), fresh / name
+        if isinstance(payload, Path):
+            shutil.move(payload, target)
+        else:
+            target.write_bytes(payload)
+        target.chmod(NOTE_MODE)
+        entry = Entry(path=name, sha256=sha256_of_file(target), key=dict(key), meta=dict(meta))
+        found = self.lookup(key).entry
+        if found is not None and (found.sha256, found.meta) == (entry.sha256, entry.meta):
+            return found
+        (fresh / NOTE).touch(NOTE_MODE)
+        (fresh / NOTE).write_bytes(msgspec.json.format(sealed(msgspec.json.encode(entry)), indent=1))
+        if folder.exists():
+            shutil.rmtree(folder)
+        try:
+            os.replace(fresh, folder)
+        except OSError:  # another process stored the same key between the two lines above
+            if not (folder / NOTE).exists():
+                raise
         return _at(entry, folder / name)
 
     def _make_folder(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True, mode=FOLDER_MODE)
-        try:
-            _check_owner(self._folder)
-        except Damaged as error:
-            raise ConfigError(f"cache folder {self._folder}: {error}; choose another with --engine-cache") from error
+        make_own_folder(self._folder)
 
     def _checked(self, entry: Entry, folder: Path, needs: tuple[str, ...]) -> Path:
         """Return where an entry's payload lies. Raises: Damaged for one that is not what was stored."""
@@ -175,6 +181,18 @@ class ContentCache:
             folder.unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
         return Lookup(state="damaged", reason=reason)
+
+
+def make_own_folder(folder: Path) -> None:
+    """Make a folder of the cache that is its owner's alone, or check that one is: what lies in it is loaded as code.
+
+    Raises: ConfigError for a link, and for one that another user owns or may write; OSError.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=FOLDER_MODE)
+    try:
+        _check_owner(folder)
+    except Damaged as error:
+        raise ConfigError(f"cache folder {folder}: {error}; choose another with --engine-cache") from error
 
 
 def _check_owner(place: Path) -> None:

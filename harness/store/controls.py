@@ -10,6 +10,7 @@ import msgspec
 from harness.errors import ConfigError
 from harness.records import Artifact, EngineFile, Record
 from harness.store.cache import ContentCache, sha256_of_file
+from harness.store.sealed import Damaged, decoded
 
 KIND = "accepted"
 ARTIFACT = "artifact"  # name of a note
@@ -56,8 +57,8 @@ class ControlStore:
             return "the accepted engine's file is gone"
         entry = looked.entry
         try:
-            artifact = msgspec.json.decode(entry.meta[ARTIFACT], type=Artifact)
-        except msgspec.MsgspecError as error:
+            artifact = decoded(entry.meta[ARTIFACT].encode(), Artifact)
+        except Damaged as error:
             return f"the accepted engine's note was damaged ({error})"
         if entry.sha256 != artifact.sha256:
             return Control(artifact=artifact, engine_file=EngineFile(path=entry.path, sha256=entry.sha256))

@@ -6,7 +6,7 @@ to go stale: 365 runs of 100 cases are read in about half a second (benchmarks/r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from harness.stats.changes import find_steps
 from harness.store.sealed import Damaged, check_digest, decoded, values_of
 
 KNOWN_SCHEMA = 1  # of summary.json
-LOG_RESOLUTION = 1e-3  # a latency is not compared finer than 0.1 %
+LOG_RESOLUTION = 1e-3  # a time, a score and the like are not compared finer than 0.1 %
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,11 +32,52 @@ class HistoryRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Metric:
-    """One number followed from run to run; `batch_size` only for a latency."""
+class MetricKind:
+    """What holds for a number whatever case it is of."""
 
-    name: str  # top1 [fraction], p50_ns [ns] or engine_bytes [bytes]
-    batch_size: int | None = None
+    words: str
+    unit: str  # fraction, number, ns, bytes or images/s
+    higher_is_better: bool = False
+    is_relative: bool = True  # it scatters in proportion to itself: its levels are sought on a log scale
+
+
+METRIC_KINDS = {  # in the order in which they are told
+    "top1": MetricKind(words="top-1", unit="fraction", higher_is_better=True, is_relative=False),
+    "score": MetricKind(words="score", unit="number", higher_is_better=True, is_relative=False),
+    "error": MetricKind(words="error", unit="number", is_relative=False),
+    "drift": MetricKind(words="drift from FP32", unit="fraction", is_relative=False),  # it may be 0
+    "p50_ns": MetricKind(words="latency p50", unit="ns"),
+    "images_per_s": MetricKind(words="throughput", unit="images/s", higher_is_better=True),
+    "build_ns": MetricKind(words="build time", unit="ns"),
+    "engine_bytes": MetricKind(words="engine size", unit="bytes", is_relative=False),
+    "host_peak_bytes": MetricKind(words="peak host memory", unit="bytes"),
+    "device_memory_bytes": MetricKind(words="device memory", unit="bytes", is_relative=False),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One number followed from run to run."""
+
+    name: str  # of METRIC_KINDS
+    batch_size: int | None = None  # of a latency or throughput [images]
+    of: str = ""  # of a score or error: the task's metric, such as mAP; of a drift: the output
+    unit: str = ""  # of a score or error, where it is known: "fraction", or its task's word for it, such as "cm"
+
+    @property
+    def is_fraction(self) -> bool:
+        """Tell whether it lies between 0 and 1."""
+        return "fraction" in (self.unit, self.kind.unit)
+
+    @property
+    def is_share(self) -> bool:
+        """Tell whether it is a share of images or samples, which moves by one of them at least; a drift is none."""
+        return self.name == "top1" or self.unit == "fraction"
+
+    @property
+    def kind(self) -> MetricKind:
+        """Return what holds for all numbers of its name."""
+        return METRIC_KINDS[self.name]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +94,7 @@ class Step:
     @property
     def is_worse(self) -> bool:
         """Tell whether the new level is the worse one: less accurate, slower or larger."""
-        return self.after < self.before if self.metric.name == "top1" else self.after > self.before
+        return self.after < self.before if self.metric.kind.higher_is_better else self.after > self.before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +140,20 @@ class _AccuracySummary(msgspec.Struct):
     fingerprint: str = ""
 
 
+class _MetricSummary(msgspec.Struct):
+    name: str
+    value: float | None = None
+    higher_is_better: bool = True
+    is_fraction: bool = True
+    unit: str = ""
+
+
+class _SamplesSummary(msgspec.Struct):
+    n_samples: int = 0
+    fingerprint: str = ""
+    metrics: list[_MetricSummary] = []  # the first leads
+
+
 class _LatencySummary(msgspec.Struct):
     p50_ns: float | None = None
     window: str = ""
@@ -109,6 +164,7 @@ class _CaseSummary(msgspec.Struct):
     id: str
     status: str = ""
     accuracy: _AccuracySummary | None = None
+    samples: _SamplesSummary | None = None
     latency: dict[int, _LatencySummary] = {}  # by batch size [images]
     engine_bytes: float | None = None
 
@@ -207,18 +263,26 @@ def _tables(
             values[metric] = np.full((len(rows), len(summaries)), np.nan)
         values[metric][row, column] = value
 
+    def put_score(metric: Metric, row: int, column: int, value: float | None, *, n: int, of: tuple[str, str]) -> bool:
+        """Keep a score of the newest run's images or samples; tell whether it was one. `of`: case, fingerprint."""
+        if fingerprints.setdefault(*of) != of[1]:
+            return False
+        put(metric, row, column, value)
+        n_images[row] = n_images[row] if np.isfinite(n_images[row]) else n
+        return True
+
     metrics: dict[int, Metric] = {}
-    top1, size = Metric(name="top1"), Metric(name="engine_bytes")
+    size = Metric(name="engine_bytes")
     for column in range(len(summaries) - 1, -1, -1):  # newest first: its images are the ones that count
         for case in summaries[column].cases:
             row = rows[case.id]
-            if case.accuracy is not None:
-                known = fingerprints.setdefault(case.id, case.accuracy.fingerprint)
-                if known == case.accuracy.fingerprint:
-                    put(top1, row, column, case.accuracy.top1)
-                    n_images[row] = n_images[row] if np.isfinite(n_images[row]) else case.accuracy.n_images
-                else:
-                    n_foreign += 1
+            if (found := case.accuracy) is not None:
+                of = (case.id, found.fingerprint)
+                n_foreign += not put_score(Metric(name="top1"), row, column, found.top1, n=found.n_images, of=of)
+            elif case.samples is not None and case.samples.metrics:
+                leading, of = case.samples.metrics[0], (case.id, case.samples.fingerprint)
+                score, n = _score(leading), case.samples.n_samples
+                n_foreign += not put_score(score, row, column, leading.value, n=n, of=of)
             for batch, latency in case.latency.items():
                 metric = metrics.get(batch) or metrics.setdefault(batch, Metric(name="p50_ns", batch_size=batch))
                 put(metric, row, column, latency.p50_ns)
@@ -226,8 +290,13 @@ def _tables(
     return values, n_images, n_foreign
 
 
-def _metric_order(item: tuple[Metric, object]) -> tuple[int, int]:
-    return ("top1", "p50_ns", "engine_bytes").index(item[0].name), item[0].batch_size or 0
+def _score(metric: _MetricSummary) -> Metric:
+    name = "score" if metric.higher_is_better else "error"
+    return Metric(name=name, of=metric.name, unit="fraction" if metric.is_fraction else metric.unit)
+
+
+def _metric_order(item: tuple[Metric, object]) -> tuple[int, str, int]:
+    return [*METRIC_KINDS].index(item[0].name), item[0].of, item[0].batch_size or 0
 
 
 def _versions(environment: _EnvironmentSummary) -> dict[str, str]:
@@ -258,10 +327,8 @@ def _find_all_steps(
     n_images: NDArray[np.float64],
 ) -> Iterable[Step]:
     found: list[Step] = []
-    for metric, table in values.items():
-        # Latencies scatter in proportion to themselves, so their levels are sought on a log scale.
-        fitted = np.log(np.where(table > 0, table, np.nan)) if metric.name == "p50_ns" else table
-        for row, starts in enumerate(find_steps(fitted, resolution=_resolution(metric, n_images))):
+    for (metric, table), of_metric in zip(values.items(), _steps_of_all(values, n_images), strict=True):
+        for row, starts in enumerate(of_metric):
             edges = [0, *starts, len(runs)]
             for before, start, stop in zip(edges, starts, edges[2:], strict=False):
                 found.append(
@@ -282,7 +349,34 @@ def _last_known(series: NDArray[np.float64], start: int) -> int:
     return int(known[-1]) if known.size else max(start - 1, 0)
 
 
-def _resolution(metric: Metric, n_images: NDArray[np.float64]) -> NDArray[np.float64]:
-    if metric.name == "top1":
+def steps_of(metric: Metric, table: NDArray[np.float64], n_images: NDArray[np.float64]) -> list[list[int]]:
+    """Return, for each series of a metric, the runs at which a new level begins.
+
+    table: float64[series, runs], NaN where a run has no value; n_images: float64[series], behind an accuracy.
+    """
+    return _steps_of_all({metric: table}, n_images)[0]
+
+
+def _steps_of_all(values: Mapping[Metric, NDArray[np.float64]], n_images: NDArray[np.float64]) -> list[list[list[int]]]:
+    """Return `steps_of` of each metric. All are fitted at once: a fit takes as long for ten series as for one."""
+    n_series = len(n_images)
+    if not (values and n_series):
+        return [[] for _ in values]
+    fitted = [
+        np.log(np.where(table > 0, table, np.nan)) if metric.kind.is_relative else table
+        for metric, table in values.items()
+    ]
+    resolution = [_resolution(metric, table, n_images) for metric, table in values.items()]
+    starts = find_steps(np.concatenate(fitted), resolution=np.concatenate(resolution))
+    return [starts[place : place + n_series] for place in range(0, len(starts), n_series)]
+
+
+def _resolution(metric: Metric, table: NDArray[np.float64], n_images: NDArray[np.float64]) -> NDArray[np.float64]:
+    if metric.kind.is_relative:
+        return np.full(n_images.shape, LOG_RESOLUTION)
+    if metric.is_share:
         return np.where(np.isfinite(n_images), 1 / np.maximum(np.nan_to_num(n_images), 1), 1e-4)
-    return np.full(n_images.shape, LOG_RESOLUTION if metric.name == "p50_ns" else 1.0)
+    if metric.kind.unit == "bytes":
+        return np.full(n_images.shape, 1.0)
+    sizes = np.abs(np.where(np.isfinite(table), table, 0.0)).max(axis=1, initial=0.0)
+    return np.asarray(LOG_RESOLUTION * np.maximum(sizes, np.finfo(float).tiny), np.float64)

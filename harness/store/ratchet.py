@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from harness.errors import DataError
 from harness.gates import RoundMedians, accepted_slowdown
-from harness.records import Latency, MetricScore, Record
+from harness.records import Latency, MetricScore, Record, percent, points
 
 TIMES_MAX_DROP = 3.0  # the budget, as a multiple of what one night may lose
 MAX_KEPT = 30  # acceptances in a file, beside the first of the budget
@@ -117,10 +117,10 @@ def _budget(record: Record, name: str) -> float | None:
 def _told(name: str, lost: float, budget: float, history: Sequence[Accepted]) -> str:
     since = f"since {start_of(history).at[:10]}"
     if name in history[-1].costs:
-        return f"{name}: accepted changes add up to {100 * lost:.1f} % more {since}; the budget is {100 * budget:.1f} %"
+        return f"{name}: accepted changes add up to {percent(lost)} more {since}; the budget is {percent(budget)}"
     return (
-        f"accepted changes add up to a loss of {100 * lost:.2f} points of {name} {since}, now "
-        f"{100 * history[-1].rates[name]:.2f} %; the budget is {100 * budget:.2f} points"
+        f"accepted changes add up to a loss of {points(lost)} of {name} {since}, now "
+        f"{percent(history[-1].rates[name])}; the budget is {points(budget)}"
     )
 
 
@@ -151,7 +151,9 @@ def history_lines(history: Sequence[Accepted]) -> list[str]:
         lines.append(f"  accepted {step.at[:10]} by {step.by}: {', '.join(levels)}{f' ({notes})' if notes else ''}")
     if len(history) > 1:
         told = [
-            f"{name} {100 * lost:+.1f} %" if name in history[-1].costs else f"{-100 * lost:+.2f} points of {name}"
+            f"{name} {percent(lost, signed=True)}"
+            if name in history[-1].costs
+            else f"{-100 * lost:+.2f} points of {name}"
             for name, lost in lost_since_start(history).items()
         ]
         lines.append(f"  changed since the budget began: {', '.join(told) or 'nothing'}")

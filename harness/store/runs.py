@@ -18,12 +18,9 @@ import gzip
 import os
 import tempfile
 import zlib
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,11 +31,12 @@ from harness.errors import ConfigError, DataError
 from harness.records import RECORD_SCHEMA, PackedArray, Record, Run
 from harness.store.nights import FOLDER as NIGHTS
 from harness.store.nights import write_night
-from harness.store.sealed import Damaged, check_digest, decoded, sealed, values_of
+from harness.store.sealed import Damaged, check_digest, check_line, decoded, sealed, values_of
 from harness.store.slim import SharedArrays, slimmed
+from harness.store.spreading import spread
 
 RECORDS, PACKED, IMAGES = "records.jsonl", "records.jsonl.gz", "images.json"
-MEMBER_LINES, N_THREADS = 50, 2  # of a packed file; zlib lets other threads run
+MEMBER_LINES, MIN_MEMBERS = 50, 10  # of a packed file; from so many members on they are made on all CPUs
 GZIP_LEVEL = 1  # level 6 gains 2 % for three times the time
 BASELINES_FOLDER = "baselines"  # of a run: copies of what it was compared with
 N_RECORDS = "n_records"  # in the header of a run that has ended: a line that is gone is missed
@@ -114,7 +112,7 @@ class RunStore:
         """
         self._write(run, records, summary)
         with suppress(OSError):
-            for outputs in (self.folder / "outputs").glob("*.f32"):
+            for outputs in (self.folder / "outputs").iterdir():  # of images, and of models of any graph
                 outputs.unlink()
             (self.folder / "outputs").rmdir()
         if run.shard is not None or not is_of_history:
@@ -153,8 +151,7 @@ def write_lines(folder: Path, run: Run, records: Sequence[Record]) -> None:
     shared.add(records)
     write_atomically(folder / IMAGES, _sealed(_Images(arrays=shared.arrays)))
     if run.n_shards:
-        lines = (json_from(shared.taken_from(record, with_predictions=True)) + b"\n" for record in records)
-        write_atomically(folder / PACKED, _gzipped(lines))
+        write_atomically(folder / PACKED, _packed(records, shared))
         (folder / RECORDS).unlink(missing_ok=True)
         return
     sealed_lines = (_sealed(shared.taken_from(record, with_predictions=False)) + b"\n" for record in records)
@@ -173,25 +170,15 @@ def _sealed(value: object, **more: int) -> bytes:
     return sealed(msgspec.json.encode({**values_of(data), **more}) if more else data)
 
 
-def _gzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Compress pieces as one gzip file of many members, which hold no time: the same pieces give the same bytes.
+def _packed(records: Sequence[Record], shared: SharedArrays) -> Iterator[bytes]:
+    """Yield records as a gzip file of many members, which hold no time: the same records give the same bytes."""
 
-    Members are made in threads of their own while the next pieces are encoded.
-    """
-    with ThreadPoolExecutor(N_THREADS) as pool:
-        waiting: deque[Future[bytes]] = deque()
-        for member in batched(pieces, MEMBER_LINES):
-            waiting.append(pool.submit(gzip.compress, b"".join(member), GZIP_LEVEL, mtime=0))
-            if len(waiting) > N_THREADS:
-                yield waiting.popleft().result()
-        yield from (future.result() for future in waiting)
+    def member(number: int) -> bytes:
+        some = records[number * MEMBER_LINES : (number + 1) * MEMBER_LINES]
+        lines = (json_from(shared.taken_from(record, with_predictions=True)) + b"\n" for record in some)
+        return gzip.compress(b"".join(lines), GZIP_LEVEL, mtime=0)
 
-
-def batched(items: Iterable[T], n: int) -> Iterator[list[T]]:
-    """Yield items in lists of n; the last one may be shorter."""
-    iterator = iter(items)
-    while batch := list(islice(iterator, n)):
-        yield batch
+    return spread(member, -(-len(records) // MEMBER_LINES), at_a_time=1, min_items=MIN_MEMBERS)
 
 
 def find_unfinished(report_dir: Path, name: str) -> Path:
@@ -348,7 +335,7 @@ def _versioned(data: bytes, kind: type[T], where: str, *, is_sealed: bool = True
             advice = "upgrade the harness" if is_newer else "run the suite again"
             raise DataError(f"{where}: schema {schema}; this harness reads {RECORD_SCHEMA}; {advice}")
         if is_sealed:
-            check_digest(values_of(data))
+            check_line(data)
         return decoded(data, kind)
     except Damaged as error:
         raise DataError(

@@ -20,8 +20,9 @@ from harness.errors import ConfigError, DataError
 from harness.records import RecordKey
 from harness.specs import Case
 from harness.store.runs import json_from, write_atomically
+from harness.store.sealed import Damaged, decoded, values_of
 
-PLAN_SCHEMA = 1
+PLAN_SCHEMA = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,19 @@ class PlannedShard:
     model: str
     run: dict[str, Any]  # as `[run]` of harness.toml
     cases: tuple[Case, ...]
+    expected_s: float = 0.0  # what it took on earlier nights [s]; 0 = no night has measured it
+    deadline_s: float = 0.0  # after which it hangs [s]; 0 = not known
+    fingerprint: str = ""  # of what is scored, as of `Accuracy` or `SampleScores`; "" = nothing is
+    model_sha256: str = ""  # of its model file with external data; "" = its card does not tell
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnplannedCase:
+    """A case that times are accepted of and no shard runs."""
+
+    case: Case
+    device_type: str
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +55,10 @@ class ShardPlan:
     """All shards of a night, and what holds for each of them."""
 
     commit: str  # of the checkout that planned; every shard runs the same
-    fingerprint: str  # of the scored images, as `Accuracy.fingerprint`
     shards: tuple[PlannedShard, ...]
     schema: int = PLAN_SCHEMA
+    unplanned: tuple[UnplannedCase, ...] = ()  # red in the merged run
+    dropped: tuple[str, ...] = ()  # to keep a budget, in words
     strict: bool = False  # as `Run.strict` of every shard
     baseline: str = "auto"
     digest: str = field(default="", compare=False)  # sha256 of the file; set when it is read
@@ -102,11 +117,11 @@ def read_plan(path: Path) -> ShardPlan:
     except OSError as error:
         raise ConfigError(f"{path}: no plan of shards ({error.strerror}); write one: harness plan") from error
     try:
-        schema = msgspec.json.decode(data).get("schema")
+        schema = values_of(data).get("schema")
         if schema != PLAN_SCHEMA:
             raise DataError(f"{path}: schema {schema}; this harness reads {PLAN_SCHEMA}; plan again: harness plan")
-        plan = msgspec.json.decode(data, type=ShardPlan)
-    except (msgspec.DecodeError, AttributeError) as error:
+        plan = decoded(data, ShardPlan)
+    except Damaged as error:
         raise DataError(f"{path}: not a plan of shards ({error}); plan again: harness plan") from error
     check_plan(plan)
     return replace(plan, digest=hashlib.sha256(data).hexdigest())

@@ -1,7 +1,8 @@
 """What many records of a run share, written once; and records of shards without what no verdict needs.
 
 Labels and block digests are those of the scored images, not of a case: a run's folder holds them in `images.json`, by
-content, and each record only the name. A merged run also writes predictions as their difference from the labels.
+content, and each record only the name. A merged run also writes predictions as their difference from the labels, and
+no top-1 hits, which are where both agree.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from harness.records import Accuracy, Latency, PackedArray, Record
 from harness.stats import round_medians
 
 SHARED = "shared"  # dtype of an array that stands in images.json; its data is its name there
-FROM_LABELS = "from labels"  # dtype of uint8[N]: predictions less labels, modulo 256
+FROM_LABELS = "from labels"  # dtype of uint8[N]: predictions less labels, modulo 256; of hits: where both agree
 NAME_BYTES = 8
+MARGIN_BITS = 0xFFE0  # of float16: sign, exponent and 5 bits of the fraction, 3 % of a margin
+POWER_BITS = 0xFC00  # sign and exponent
 
 
 class SharedArrays:
@@ -63,21 +66,27 @@ class SharedArrays:
             return None
         labels = self._stand_in(scores.labels)
         predictions = _less_labels(scores) if with_predictions else scores.predictions
+        hits = scores.top1_hits
+        if with_predictions and hits == _hits_of(scores.predictions, scores.labels):
+            hits = replace(hits, dtype=FROM_LABELS, data=b"")
         return replace(
             scores,
             labels=labels or scores.labels,
             predictions=predictions,
+            top1_hits=hits,
             block_digests=self._stand_in(scores.block_digests),
         )
 
     def _whole(self, scores: Accuracy | None) -> Accuracy | None:
         if scores is None:
             return None
-        labels, digests = self._found(scores.labels), scores.block_digests
+        labels, digests, hits = self._found(scores.labels), scores.block_digests, scores.top1_hits
+        predictions = _plus_labels(scores.predictions, labels)
         return replace(
             scores,
             labels=labels,
-            predictions=_plus_labels(scores.predictions, labels),
+            predictions=predictions,
+            top1_hits=_hits_of(predictions, labels) if hits.dtype == FROM_LABELS else hits,
             block_digests=None if digests is None else self._found(digests),
         )
 
@@ -107,30 +116,45 @@ def _less_labels(scores: Accuracy) -> PackedArray:
 def _plus_labels(packed: PackedArray, labels: PackedArray) -> PackedArray:
     if packed.dtype != FROM_LABELS:
         return packed
+    _check_alike(packed, labels)
     return PackedArray.of(replace(packed, dtype="|u1").array().astype(np.uint8) + labels.array().astype(np.uint8))
+
+
+def _check_alike(predictions: PackedArray, labels: PackedArray) -> None:
+    if predictions.shape != labels.shape:
+        raise DataError(
+            f"an array of shape {list(predictions.shape)} is told from labels of shape {list(labels.shape)}"
+        )
+
+
+def _hits_of(predictions: PackedArray, labels: PackedArray) -> PackedArray:
+    _check_alike(predictions, labels)
+    return PackedArray.of(np.packbits(predictions.array() == labels.array()))
 
 
 def slimmed(record: Record) -> Record:
     """Return a record as shards and merged runs keep it; every verdict on it is the same.
 
-    Margins keep three digits (float16, where they fit). Of FP32's times, taken in turn with the case's own, the median
-    of each round stays, which is all that is divided; FP32's own record has all of them.
+    Margins keep about two digits (float16 with fewer bits, where they fit), those of an emulation their power of two:
+    nobody asks more of them than whether they are numbers. Of FP32's times, taken in turn with the case's own, the
+    median of each round stays, which is all that is divided; FP32's own record has all of them.
     """
     return replace(
         record,
-        accuracy=_with_short_margins(record.accuracy),
-        emulation=_with_short_margins(record.emulation),
+        accuracy=_with_short_margins(record.accuracy, MARGIN_BITS),
+        emulation=_with_short_margins(record.emulation, POWER_BITS),
         latencies=tuple(_with_short_reference(latency) for latency in record.latencies),
     )
 
 
-def _with_short_margins(scores: Accuracy | None) -> Accuracy | None:
-    if scores is None or scores.margins.dtype != "<f4":
+def _with_short_margins(scores: Accuracy | None, bits: int) -> Accuracy | None:
+    """Return scores whose margins are float16 with some bits alone; the rest is noise that does not shrink."""
+    if scores is None or (margins := scores.margins.array()).dtype != np.float32:
         return scores
-    margins = scores.margins.array()
     if not (np.abs(margins) < np.finfo(np.float16).max).all():  # too large, or no numbers
         return scores
-    return replace(scores, margins=PackedArray.of(margins.astype(np.float16)))
+    short = margins.astype("<f2").view("<u2") & np.uint16(bits)
+    return replace(scores, margins=PackedArray.of(short.view("<f2")))
 
 
 def _with_short_reference(latency: Latency) -> Latency:

@@ -60,10 +60,12 @@ def plan_of(groups, **changes):
             model=group[0].case.model,
             run={},
             cases=tuple(record.case for record in group),
+            fingerprint=FINGERPRINT,
+            model_sha256="b" * 64,
         )
         for number, group in enumerate(groups)
     )
-    values = {"commit": COMMIT, "fingerprint": FINGERPRINT, "shards": shards, "digest": DIGEST}
+    values = {"commit": COMMIT, "shards": shards, "digest": DIGEST}
     return ShardPlan(**(values | changes))
 
 
@@ -87,6 +89,7 @@ def shard_run(number, records, *, attempt=1, name=None, **changes):
         "backends": (),
         "options": {"--score-images": str(N), "--shard": str(number)},
         "gates": GATES,
+        "due_gates": GATES,
         "shard": ShardOrigin(plan=DIGEST, number=number, attempt=attempt, host="node", is_whole=True),
     }
     return ShardRun(

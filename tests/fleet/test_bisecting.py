@@ -1,6 +1,7 @@
 """Bisecting finds what made a case worse, in few steps, whatever the noise leaves of it."""
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -9,14 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from comparison_records import accuracy_with, latency_with, record_with
+from comparison_records import ENVIRONMENT, accuracy_with, latency_with, record_with
 from render_records import make_run
 from typer.testing import CliRunner
 
 from harness.cli import app
 from harness.errors import ConfigError, MeasurementError
 from harness.fleet.bisecting import bisect_states, locks_between
+from harness.fleet.last_good import BadNight, states_between
 from harness.fleet.states import states_of_commits, value_of
+from harness.store.history import HistoryRun, Metric, Step
+from harness.store.nights import write_night
 from harness.store.runs import RunStore
 
 CASE = "lenet5-ort-fp32"
@@ -165,9 +169,68 @@ def test_the_command_finds_the_slow_wheel_and_makes_each_environment_once(fleet)
     assert repeated[0] == sys.executable
 
 
+def write_nights(folder, run, versions_of, n=16, *, slow_from=8):
+    """Nights of the case, which is slow from one of them on; `versions_of` says what each recorded."""
+    for number in range(n):
+        generator = np.random.default_rng(number)
+        times = latency_with(medians=1000 * (1.05 if number >= slow_from else 1.0) * generator.normal(1, 0.002, 20))
+        begun = f"2026-11-{number + 1:02}T01:00:00+00:00"
+        named = replace(run, id=f"night{number + 1}", started_at=begun)
+        environment = replace(ENVIRONMENT, **{"versions": {}, **versions_of(number)})
+        record = record_with(accuracy_with(), latencies=(times,), engine=None)
+        write_night(folder, named, [replace(record, environment=environment)])
+
+
+def test_without_ends_the_nights_around_the_newest_step_say_what_to_try(fleet, tmp_path):
+    pytest.importorskip("duckdb", reason="the extra `history` is not installed")
+    run, _ = make_run(1)
+
+    def wheels(number):
+        return {"versions": {f"wheel-{place:02}": f"{1 + (number >= 8)}.{place}" for place in range(16)}}
+
+    write_nights(tmp_path / "reports" / "history", run, wheels)
+    result = call(CASE)
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    told = f"{CASE} on {ENVIRONMENT.device_type}: worse since run night9 (good in night8); wheel-00 1.0 -> 2.0, "
+    assert lines[0].startswith(told)
+    assert lines[1].startswith("16 changes between ")
+    assert lines[-1].endswith("since wheel-11 1.11 -> 2.11, found in 5 steps")
+
+
+def test_nights_that_differ_in_no_package_or_commit_are_told(fleet, tmp_path):
+    pytest.importorskip("duckdb", reason="the extra `history` is not installed")
+    run, _ = make_run(1)
+    write_nights(tmp_path / "reports" / "history", run, lambda n: {"driver": "580.82" if n >= 8 else "580.65"})
+    result = call(CASE)
+    assert result.exit_code == 2
+    assert "driver 580.65 -> 580.82: no package or commit that could be taken back" in result.output
+    held = call(CASE, "--top1")
+    assert (held.exit_code, "has not become worse for good" in held.output) == (2, True)
+
+
+def test_nights_of_two_commits_name_them():
+    night = BadNight(
+        device_type="x",
+        step=Step(case_id=CASE, metric=Metric(name="top1"), run_index=1, before=1.0, after=0.9),
+        before=HistoryRun(id="a", started_at="1", versions={"numpy": "2.0", "commit": "abc"}),
+        after=HistoryRun(id="b", started_at="2", versions={"numpy": "2.0", "commit": "def"}),
+    )
+    assert states_between(night) == ("commits", ("abc", "def"))
+    newer = replace(night, after=replace(night.after, versions={"numpy": "2.1", "commit": "def", "driver": "580"}))
+    what, (good, bad) = states_between(newer)
+    assert what == "packages", "they are tried first"
+    assert set(good.splitlines()) ^ set(bad.splitlines()) == {"numpy==2.0", "numpy==2.1"}
+    assert re.search(r"^msgspec==\d", good, re.MULTILINE), "what the harness itself needs is there too"
+    changed = replace(night, after=replace(night.after, versions={"numpy": "2.0", "commit": "def+"}))
+    with pytest.raises(ConfigError, match="no package or commit"):
+        states_between(changed)
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
+        ((CASE, "--good=good.txt"), "name two lock files or two commits"),
         (("mlp-ort-fp32", "--good=good.txt", "--bad=bad.txt"), "has no case mlp-ort-fp32"),
         ((CASE, "--good=good.txt", "--bad=good.txt"), "the same packages"),
         ((CASE, "--good=good.txt", "--bad=HEAD"), "two lock files or two commits"),

@@ -22,7 +22,7 @@ PLAN = plan_of(by_shard(night()))
 
 
 class Machines:
-    """Machines of a made-up cluster: `answers` says how a try ends (None: never), `takes` how long it takes [s]."""
+    """Machines of a made-up cluster: `answers` says how a try ends (None: never), `takes` how long [s]."""
 
     def __init__(self, answers=None, *, capacity=None, takes=1.0):
         self.answers, self.takes = answers or {}, takes
@@ -35,7 +35,8 @@ class Machines:
     def submit(self, shard, attempt):
         handle = object()
         self.started.append((shard.number, attempt))
-        self.running[id(handle)] = (self.now + self.takes, self.answers.get((shard.number, attempt), 0), shard.device)
+        takes = self.takes.get(shard.number, 1.0) if isinstance(self.takes, dict) else self.takes
+        self.running[id(handle)] = (self.now + takes, self.answers.get((shard.number, attempt), 0), shard.device)
         self.most = max(self.most, sum(device == shard.device for *_, device in self.running.values()))
         return handle
 
@@ -89,11 +90,29 @@ def test_a_frozen_machine_is_not_waited_for(tmp_path):
     assert "shard 0 attempt 1: no answer after 10 s; tried again" in lines
 
 
+def test_a_shard_has_the_deadline_of_what_it_took_before(tmp_path):
+    machines = Machines({(0, 1): None}, takes=15.0, capacity={"small": 4, "large": 4})
+    shards = tuple(replace(shard, deadline_s=40.0) for shard in PLAN.shards)
+    lines = []
+    drive = Drive(replace(PLAN, shards=shards), machines, tmp_path, devices=("small", "large"), echo=lines.append)
+    assert drive.run(machines.clock, machines.sleep) == []
+    assert [line for line in lines if "no answer" in line] == ["shard 0 attempt 1: no answer after 40 s; tried again"]
+
+
 def test_a_late_answer_counts_and_spares_the_next_try(tmp_path):
     machines = Machines(takes=15.0, capacity={"small": 1, "large": 1})
     lost, _ = drive(machines, tmp_path)
     assert lost == []
     assert len({number for number, _ in machines.started}) == 4
+
+
+def test_a_shard_whose_late_try_answers_after_all_is_not_lost(tmp_path):
+    machines = Machines(takes={0: 45.0, 3: 80.0}, capacity={"small": 8, "large": 8})
+    shards = tuple(replace(shard, deadline_s=200.0 if shard.number == 3 else 10.0) for shard in PLAN.shards)
+    lines = []
+    drive = Drive(replace(PLAN, shards=shards), machines, tmp_path, devices=("small", "large"), echo=lines.append)
+    assert drive.run(machines.clock, machines.sleep) == []
+    assert any("shard 0 attempt 3: no answer after 10 s; given up" in line for line in lines)
 
 
 def test_a_device_that_is_nowhere_is_said_at_once(tmp_path):

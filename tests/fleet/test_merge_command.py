@@ -1,6 +1,9 @@
 """`harness merge` on shards that lie on disk: what it writes, prints and returns."""
 
+import subprocess
+import sys
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from comparison_records import latency_with
@@ -13,6 +16,7 @@ from harness.run.stored import load_judged_run
 from harness.store.baselines import BaselineStore
 from harness.store.runs import BASELINES_FOLDER, RunStore
 from harness.store.shard_plans import read_plan, write_plan
+from harness.store.spreading import spread
 
 
 def write_shards(root, records, *, stored=()):
@@ -73,6 +77,44 @@ def test_the_same_shards_write_the_same_records_in_whatever_order_they_are_given
     merge(tmp_path, *reversed(shards), *shards[:2], name="other")
     one, other = (tmp_path / "reports" / name / "records.jsonl.gz" for name in ("one", "other"))
     assert one.read_bytes() == other.read_bytes()
+
+
+def test_a_night_that_is_judged_on_all_cpus_is_the_one_that_is_judged_on_one(tmp_path, monkeypatch):
+    """The error of a baseline, found in another process, is its case's too."""
+    records = [replace(record, latencies=(latency_with(),)) for record in night(wrong=lambda model, device: range(40))]
+    shards = write_shards(tmp_path, records, stored=night())
+    (path,) = (shards[3] / BASELINES_FOLDER).glob("predictions/*/*/mlp-ort-int8.json")
+    path.write_text("{")
+    merge(tmp_path, tmp_path / "shards", name="one")
+    forked = partial(spread, at_a_time=1, min_items=2)
+    monkeypatch.setattr("harness.fleet.judging.spread", forked)
+    monkeypatch.setattr("harness.store.nights.spread", lambda work, n, **_: forked(work, n))
+    monkeypatch.setattr("harness.store.runs.spread", lambda work, n, **_: forked(work, n))
+    monkeypatch.setattr("harness.store.runs.MEMBER_LINES", 3)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1}, raising=False)
+    merge(tmp_path, tmp_path / "shards", name="other")
+    one, other = (load_judged_run(tmp_path / "reports" / name)[1] for name in ("one", "other"))
+    assert one == other
+    assert {record.status for record in one} == {Status.PASSED, Status.FAILED, Status.ERROR}
+
+
+READ_AT_ONCE = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from harness.fleet.shards import read_shard
+sys.setswitchinterval(1e-6)
+with ThreadPoolExecutor(2) as pool:
+    print(sum(len(shard.records) for shard in pool.map(read_shard, map(Path, sys.argv[1:]))))
+"""
+
+
+def test_threads_that_read_the_first_records_of_a_process_do_not_crash_it(tmp_path):
+    shards = write_shards(tmp_path, night())
+    for _ in range(2):
+        words = [sys.executable, "-c", READ_AT_ONCE, *map(str, shards)]
+        found = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert (found.returncode, found.stdout.strip()) == (0, "8"), found.stderr
 
 
 @pytest.mark.parametrize("name", ["records.jsonl", "run.json"])

@@ -12,10 +12,12 @@ from harness.errors import DataError
 from harness.fleet.header import _worst_drill, merged_header
 from harness.fleet.merging import merge_shards
 from harness.gates import JudgeOptions, judge_records, list_gates
-from harness.records import FireDrill, Outcome, PackedArray, ShardOrigin, Status
+from harness.records import FireDrill, Outcome, PackedArray, RecordKey, SampleScores, ShardOrigin, Status
 from harness.specs import Precision
+from harness.store.shard_plans import UnplannedCase
 
 OPTIONS = JudgeOptions()
+GATES_OF_IMAGES = tuple(name for name in GATES if name not in ("metric", "drift", "buildtime"))
 
 
 def ledger(records):
@@ -101,6 +103,15 @@ def other_images(record):
     return replace(record, accuracy=replace(record.accuracy, fingerprint="e" * 64))
 
 
+def other_samples(record):
+    scores = SampleScores(task="raw", source="seeded", fingerprint="e" * 64, ids=("0",))
+    return replace(record, accuracy=None, samples=scores)
+
+
+def other_file(record):
+    return replace(record, artifact=replace(record.artifact, source_sha256="e" * 64))
+
+
 def elsewhere(record):
     return replace(record, environment=replace(record.environment, cpu_isa="amx"))
 
@@ -117,6 +128,11 @@ def elsewhere(record):
         (lambda s: replace(s, run=replace(s.run, strict=True)), "strict verdicts"),
         (lambda s: replace(s, run=replace(s.run, baseline="ignore")), "--baseline"),
         (lambda s: with_records(s, other_images), "lenet5-ort-fp32 scored other images (eeeeeeee) than planned (ffff"),
+        (
+            lambda s: with_records(s, other_samples),
+            "lenet5-ort-fp32 scored other samples (eeeeeeee) than planned",
+        ),
+        (lambda s: with_records(s, other_file), "lenet5-ort-fp32 ran another file of lenet5 (eeeeeeee) than planned ("),
         (lambda s: with_records(s, elsewhere), "it ran on Test CPU, amx, 2 CPUs, planned on Test CPU, avx512_vnni"),
         (
             lambda s: with_records(s, lambda r: replace(r, case=replace(r.case, model="own"))),
@@ -179,6 +195,34 @@ def test_a_red_try_is_not_made_good_by_trying_again():
 
 def cut_short(shard):
     return replace(shard, run=replace(shard.run, finished_at=""))
+
+
+def test_a_gate_that_is_for_no_case_of_a_shard_is_not_missed_there():
+    """One of other kinds of models, one that a tolerance leaves off."""
+    plan, shards = whole_night()
+    one = replace(shards[0], run=replace(shards[0].run, due_gates=GATES_OF_IMAGES, gates=GATES_OF_IMAGES))
+    told = merged_ledger(plan, [one, *shards[1:]])
+    assert not any("without gate" in reason for _, reason, *_ in told.values())
+
+
+def test_what_does_not_run_on_a_machine_though_it_did_is_told_by_the_merged_run():
+    """A case that is planned nowhere any more, and has a baseline of the times there."""
+    plan, shards = whole_night()
+    case = replace(shards[0].records[0].case, backend="openvino")
+    gone = replace(
+        case_record("lenet5", Precision.FP32, "small"),
+        case=case,
+        accuracy=None,
+        absent="backend openvino cannot run here",
+        baseline_parts=("times",),
+    )
+    shards[0] = replace(shards[0], records=(*shards[0].records, gone))
+    told = merged_ledger(plan, shards)
+    assert told[gone.key][0] is Status.FAILED
+    assert "expected, did not run: backend openvino cannot run here" in told[gone.key][1]
+    there = replace(gone, case=shards[0].records[0].case)
+    shards[1] = replace(shards[1], records=(*shards[1].records, there))
+    assert merged_ledger(plan, shards)[there.key][0] is Status.PASSED, "another shard has it"
 
 
 def some_tests_only(shard):
@@ -287,3 +331,24 @@ def test_a_merged_night_tells_the_drill_that_proves_least(kept, told):
         None: None,
     }
     assert _worst_drill([drills[name] for name in kept]) == drills[told]
+
+
+def test_a_case_with_accepted_times_that_no_shard_was_to_run_is_red():
+    """A model that was taken from the fleet is missed as one that a single run lacks."""
+    records = night()
+    gone = UnplannedCase(
+        case=replace(records[0].case, model="resnet9"),
+        device_type=records[0].environment.device_type,
+        reason="model resnet9 is not among the models any more",
+    )
+    brought = UnplannedCase(case=records[0].case, device_type=records[0].environment.device_type, reason="none has it")
+    groups = by_shard(records)
+    plan = plan_of(groups, unplanned=(gone, brought))
+    merged = merge_shards(plan, [shard_run(number, group) for number, group in enumerate(groups)], list_gates())
+    (record,) = [record for record in judge_records(merged.records, {}, OPTIONS) if record.case.model == "resnet9"]
+    assert record.status is Status.FAILED
+    assert record.key == RecordKey(gone.device_type, gone.case.id)
+    (verdict,) = record.verdicts
+    assert (verdict.gate, verdict.is_failure) == ("presence", True)
+    assert verdict.message == f"expected, did not run: {gone.reason}; its baseline holds times"
+    assert len(merged.records) == len(records) + 1

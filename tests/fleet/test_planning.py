@@ -1,12 +1,17 @@
 """A fleet's file becomes shards; what it cannot mean is one line."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from comparison_records import ENVIRONMENT, accuracy_with, latency_with, record_with
 
 from harness.errors import ConfigError, DataError
-from harness.fleet.planning import plan_fleet, plan_lines
+from harness.fleet.plan_command import plan_lines
+from harness.fleet.planning import plan_fleet
 from harness.records import RecordKey
+from harness.specs import Precision
+from harness.store.baselines import BaselineStore
 from harness.store.shard_plans import check_plan, is_same_commit, read_plan, write_plan
 from tests.fleet.fleet_records import by_shard, night, plan_of
 
@@ -51,7 +56,8 @@ def test_a_shard_holds_all_cases_of_one_model_on_one_device_type(tmp_path):
     }
     assert plan.shards[3].run["trt_workspace"] == 256
     assert RecordKey("NVIDIA H100 80GB HBM3", "mlp-trt-int8-qdq-entropy") in plan.places
-    assert len(plan.fingerprint) == 64
+    assert {len(shard.fingerprint) for shard in plan.shards} == {64}
+    assert plan.shards[0].model_sha256 == plan.shards[2].model_sha256 != plan.shards[1].model_sha256
     assert plan_lines(plan)[:2] == [
         "cpu: shards 0-1, 8 cases on AMD EPYC, avx512_vnni, 2 CPUs",
         "h100: shards 2-3, 2 cases on NVIDIA H100 80GB HBM3",
@@ -68,7 +74,7 @@ def test_the_same_fleet_gives_the_same_plan_and_it_is_read_as_it_was_written(tmp
     changed = planned(tmp_path, FLEET.replace("200", "201"))
     write_plan(changed, tmp_path / "b.json")
     assert read_plan(tmp_path / "b.json").digest != one.digest
-    assert changed.fingerprint != plan.fingerprint
+    assert changed.shards[0].fingerprint != plan.shards[0].fingerprint
 
 
 @pytest.mark.parametrize(
@@ -86,6 +92,8 @@ def test_the_same_fleet_gives_the_same_plan_and_it_is_read_as_it_was_written(tmp
         ("trt_workspace = 256", 'trt_workspace = "much"', "device]] h100: trt_workspace = "),
         ("trt_workspace = 256", "score_images = 300", "images, strict verdicts and baselines are the whole fleet's"),
         ("trt_workspace = 256", "shard = 3", "shard"),
+        ('name = "h100"', 'name = "h100"\nminutes = 0', "h100: minutes = 0; expected the device minutes"),
+        ('name = "h100"', 'name = "h100"\nminutes = "2 h"', "h100: minutes = '2 h'"),
         (FLEET, "[run]\n", "no [[device]]"),
         ("[run]", "[run", "is not TOML"),
     ],
@@ -112,7 +120,7 @@ def test_a_case_in_two_shards_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("{", "not a plan"), ('{"schema": 9}', "schema 9"), ("[]", "not a plan"), ('{"schema": 1}', "not a plan")],
+    [("{", "not a plan"), ('{"schema": 9}', "schema 9"), ("[]", "not a plan"), ('{"schema": 2}', "not a plan")],
 )
 def test_a_plan_that_is_none_is_refused(tmp_path, text, says):
     (tmp_path / "shards.json").write_text(text)
@@ -148,3 +156,58 @@ def test_the_doctor_says_the_type_that_the_fleet_s_file_wants(monkeypatch):
     )
     read = lines[lines.index("data by path") :]
     assert any("a folder of image files by class" in line and line.endswith("usable") for line in read)
+
+
+# -- what the fleet should have and no shard runs
+
+FOLDER_FLEET = FLEET.replace('model = ["mlp", "lenet5"]\n', "")
+
+
+def accepted(tmp_path, model, *, device_type, is_of_models_folder=True, backend="ort"):
+    """Accept times of a model in FP32 on a type of device."""
+    record = record_with(
+        accuracy_with(n=200),
+        latencies=(latency_with(),),
+        environment=replace(ENVIRONMENT, device_name="", cpu_model="AMD EPYC", cpu_isa="avx512_vnni", n_cpus=2),
+        precision=Precision.FP32,
+        is_of_models_folder=is_of_models_folder,
+    )
+    record = replace(record, case=replace(record.case, model=model, backend=backend))
+    if device_type is not None:
+        record = replace(record, environment=replace(record.environment, cpu_model=device_type))
+    BaselineStore(tmp_path / "suites" / "baselines").accept(
+        [record], accepted_by="t", accepted_at="2026-11-20T00:00:00"
+    )
+    return record.case.id
+
+
+def test_a_case_with_accepted_times_that_no_shard_runs_is_named(tmp_path):
+    gone = accepted(tmp_path, "resnet9", device_type=None)
+    accepted(tmp_path, "resnet9", device_type="another CPU")
+    accepted(tmp_path, "by-path", device_type=None, is_of_models_folder=False)
+    accepted(tmp_path, "mlp", device_type=None)
+    accepted(tmp_path, "mlp", device_type=None, backend="mnn")
+    plan = planned(tmp_path, FOLDER_FLEET)
+    (one,) = plan.unplanned
+    assert (one.case.id, one.device_type) == (gone, "AMD EPYC, avx512_vnni, 2 CPUs")
+    assert one.reason == "model resnet9 is not among the models any more"
+    assert [line for line in plan_lines(plan) if gone in line] == [
+        f"{gone} on AMD EPYC, avx512_vnni, 2 CPUs: its times are accepted, {one.reason}: it will be red; give it up: "
+        f"harness baseline prune --case {gone}"
+    ]
+    write_plan(plan, tmp_path / "shards.json")
+    assert read_plan(tmp_path / "shards.json") == plan
+
+
+@pytest.mark.parametrize("run", ['model = ["mlp"]', 'baseline = "ignore"', 'precision = ["int8"]'])
+def test_what_the_fleet_does_not_ask_for_is_not_expected(tmp_path, run):
+    accepted(tmp_path, "resnet9", device_type=None)
+    text = FOLDER_FLEET.replace('precision = ["fp32", "int8"]\n', "") if "precision" in run else FOLDER_FLEET
+    assert not planned(tmp_path, text.replace("[run]\n", f"[run]\n{run}\n")).unplanned
+
+
+def test_a_damaged_baseline_of_an_unplanned_case_is_passed_over(tmp_path):
+    case_id = accepted(tmp_path, "resnet9", device_type=None)
+    for path in (tmp_path / "suites" / "baselines").rglob(f"{case_id}.json"):
+        path.write_text("{")
+    assert not planned(tmp_path, FOLDER_FLEET).unplanned

@@ -4,6 +4,7 @@ import os
 import re
 import stat
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -97,11 +98,23 @@ def test_the_matrix_of_github_is_what_the_plan_says(tmp_path):
 
     from harness.store.shard_plans import write_plan
 
-    write_plan(plan_of(by_shard(night())), tmp_path / "shards.json")
+    plan = plan_of(by_shard(night()))
+    measured = replace(plan.shards[1], deadline_s=1801.0)
+    write_plan(replace(plan, shards=(plan.shards[0], measured, *plan.shards[2:])), tmp_path / "shards.json")
     program = re.search(r"jq -c '(.*)' shards.json", (RECIPES / "github.yml").read_text())[1]
     found = subprocess.run(["jq", "-c", program, tmp_path / "shards.json"], capture_output=True, text=True, check=True)
-    assert json.loads(found.stdout)[0] == {"number": 0, "device": "small"}
+    assert json.loads(found.stdout)[:2] == [
+        {"number": 0, "device": "small", "minutes": 60},
+        {"number": 1, "device": "small", "minutes": 31},
+    ]
     assert len(json.loads(found.stdout)) == 4
+
+
+def test_every_recipe_ends_a_shard_that_hangs():
+    assert "#SBATCH --time=" in (RECIPES / "slurm.sh").read_text()
+    assert loaded("kubernetes.yaml")["spec"]["template"]["spec"]["activeDeadlineSeconds"] > 0
+    assert loaded("gitlab.yml")["h100"]["timeout"]
+    assert loaded("github.yml")["jobs"]["shard"]["timeout-minutes"] == "${{ matrix.minutes }}"
 
 
 @pytest.mark.parametrize("name", ["slurm.sh", *YAML])

@@ -70,6 +70,8 @@ def test_shards_are_run_from_the_plan_and_merge_to_a_run(fleet, pytester):
     run, _ = load_run(folder)
     assert (run.shard.is_whole, run.shard.attempt) == (True, 2)
     assert run.shard.host
+    assert {"latency", "floor", "presence"} <= set(run.due_gates) <= set(run.gates)
+    assert not {"drift", "metric", "buildtime"} & set(run.due_gates)
     result, cases = merged(pytester, "whole")
     assert result.exit_code == 1
     assert "1 planned cases never came" in result.output

@@ -1,5 +1,6 @@
 """The content cache: a hit is exactly what was stored; anything else is said."""
 
+import errno
 import json
 import os
 import re
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import ConfigError
-from harness.store.cache import ContentCache, key_digest
+from harness.store.cache import ContentCache, key_digest, make_own_folder
 from harness.store.sealed import sealed
 
 KEY = {"model": "ab", "options": {"tf32": False, "level": 3}}
@@ -38,6 +39,15 @@ def test_any_change_of_the_key_is_a_miss(tmp_path, other):
     cache = ContentCache(tmp_path, "plans")
     cache.put(KEY, b"plan", name="p", meta={})
     assert cache.lookup({**KEY, **other}).state == "miss"
+
+
+def test_an_entry_is_dropped_and_others_stay(tmp_path):
+    cache, other = ContentCache(tmp_path, "plans"), {"model": "other"}
+    for key in (KEY, other):
+        cache.put(key, b"plan", name="p", meta={})
+    cache.drop(KEY)
+    cache.drop(KEY)  # there is none any more
+    assert (cache.lookup(KEY).state, cache.lookup(other).state) == ("miss", "hit")
 
 
 def test_a_file_is_moved_in(tmp_path):
@@ -230,3 +240,35 @@ def test_a_cache_that_cannot_be_written_is_still_read(tmp_path, monkeypatch):
         assert cache.lookup(KEY).state == "hit"
     with pytest.raises(ConfigError, match=r"cannot be written .*--engine-cache"):
         cache.put({"other": 1}, b"x", name="p", meta={})
+
+
+@pytest.mark.parametrize("at", ["payload", "note"])
+def test_a_disk_that_fills_while_an_entry_is_written_leaves_nothing_of_it(tmp_path, monkeypatch, at):
+    cache = ContentCache(tmp_path, "plans")
+    write = Path.write_bytes
+
+    def full(path, data):
+        if (path.name == "entry.json") == (at == "note"):
+            write(path, data[:3])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(ConfigError, match="No space left on device"):
+        cache.put(KEY, b"plan", name="p", meta={})
+    assert [path.name for path in (tmp_path / "plans").iterdir()] == []
+    assert cache.lookup(KEY).state == "miss"
+
+
+@pytest.mark.parametrize("harm", ["open", "link"])
+def test_a_folder_whose_files_a_runtime_loads_itself_is_its_owners_alone(tmp_path, harm):
+    make_own_folder(tmp_path / "own")
+    assert (tmp_path / "own").stat().st_mode & 0o077 == 0
+    make_own_folder(tmp_path / "own")
+    if harm == "open":
+        (tmp_path / "own").chmod(0o777)
+    else:
+        (tmp_path / "own").rename(tmp_path / "elsewhere")
+        (tmp_path / "own").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match=r"others may write own|own is a link"):
+        make_own_folder(tmp_path / "own")

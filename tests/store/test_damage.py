@@ -69,6 +69,18 @@ def test_a_damaged_old_run_costs_tonights_page_nothing_and_is_named_there(nights
     assert f"night-1/{name}" in page or (harm in ("empty", "folder") and "night-1" in page)
 
 
+def test_a_clock_that_was_set_back_costs_no_page_and_no_order(nights):
+    run, records = load_run(nights[1])
+    early = replace(run, id="night-0", started_at="2025-01-01T00:00:00+00:00", finished_at="2024-12-31T23:00:00+00:00")
+    store = RunStore(nights[1].parent, early)
+    store.finish(early, records, summary=summary_bytes(early, rows_from_records(records)))
+    write_reports(store.folder, report_of_run(store.folder, early, records))
+    assert (store.folder / "index.html").exists()
+    assert (nights[1].parent / "latest").resolve() == store.folder, "what ended last, whatever its clock said"
+    assert report_of_run(store.folder, early, records).previous is None, "the others are not before it"
+    assert report_of_run(nights[1], run, records).previous.id == "night-1"
+
+
 def test_a_changed_digest_is_as_bad_as_a_changed_value(nights):
     values = json.loads((nights[0] / "run.json").read_bytes())
     for changed in ({**values, "digest": "0" * 64}, {k: v for k, v in values.items() if k != "digest"}):
@@ -129,11 +141,25 @@ def test_a_baseline_of_more_images_than_it_has_takes_no_memory(tmp_path, stop):
         ("|u1", (-1, -40), zlib.compress(bytes(40))),
         ("|u1", (40,), zlib.compress(bytes(41))),
         ("|u1", (40,), zlib.compress(bytes(40))[:-2]),
+        ("shuffled <f8", (1 << 40,), zlib.compress(b"x")),
+        ("shuffled <f8", (5,), zlib.compress(bytes(41))),
         ("|O", (1,), zlib.compress(bytes(8))),
         ("9" * 99 + "u1", (1,), zlib.compress(bytes(8))),
         ("no type", (1,), zlib.compress(bytes(8))),
     ],
-    ids=["shape", "bomb", "large", "negative", "longer", "cut", "objects", "huge type", "no type"],
+    ids=[
+        "shape",
+        "bomb",
+        "large",
+        "negative",
+        "longer",
+        "cut",
+        "shuffled shape",
+        "shuffled longer",
+        "objects",
+        "huge type",
+        "no type",
+    ],
 )
 def test_a_packed_array_takes_no_more_memory_than_it_may(dtype, shape, data):
     n_bytes, error = grown(PackedArray(dtype=dtype, shape=shape, data=data).array)

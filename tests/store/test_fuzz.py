@@ -8,8 +8,23 @@ from fuzz_readers import HOSTILE, damaged, readers, try_reader
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+CORPUS = Path(__file__).parent / "fuzz_corpus"  # inputs that were not refused in one line once: READER-NUMBER
 EDITS = st.lists(
     st.tuples(st.integers(0, 5), st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=4
+)
+JSON_NAMES = (
+    "run.json",
+    "record",
+    "predictions",
+    "times",
+    "summary.json",
+    "shards.json",
+    "INT8 ranges",
+    "timing calibration",
+    "images.json",
+    "samples",
+    "fire_drill.json",
+    "operators",
 )
 NAMES = (
     "run.json",
@@ -33,6 +48,27 @@ NAMES = (
     "pixels.csv",
     "coco",
     "parquet",
+    "graph card",
+    "waivers",
+    "fleet.toml",
+    "lock file",
+    "shards.json",
+    "INT8 table",
+    "INT8 ranges",
+    "timing calibration",
+    "records.jsonl.gz",
+    "images.json",
+    "samples",
+    "fire_drill.json",
+    "operators",
+    "night",
+    "outputs",
+    "prototxt",
+    "caffemodel",
+    "onnx",
+    "jpeg",
+    "png of 16 bits",
+    "png of a palette",
 )
 
 
@@ -54,13 +90,18 @@ def test_a_damaged_file_is_refused_in_one_line(known, name):
     fuzz()
 
 
+@pytest.mark.parametrize("path", sorted(CORPUS.iterdir()), ids=lambda path: path.name)
+def test_what_once_raised_is_refused_in_one_line_or_read(known, path, tmp_path):
+    try_reader(known[path.name.rpartition("-")[0].replace("_", " ")], path.read_bytes(), tmp_path)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_sound_file_is_read(known, name, tmp_path):
     refusal = try_reader(known[name], known[name].sound, tmp_path)
     assert refusal == "" or (name == "card" and "mlp.onnx cannot be read" in refusal)
 
 
-@pytest.mark.parametrize("name", ["run.json", "record", "predictions", "times", "summary.json"])
+@pytest.mark.parametrize("name", JSON_NAMES)
 @pytest.mark.parametrize("which", range(len(HOSTILE)))
 def test_a_value_that_means_harm_is_refused_in_one_line_whatever_its_digest(known, name, which, tmp_path):
     for step in range(6):

@@ -8,8 +8,10 @@ from render_records import make_run, write_history
 
 from harness.errors import DataError
 from harness.records import Run
+from harness.report.plots import format_metric, metric_name
 from harness.report.rows import rows_from_records
 from harness.report.summary import summary_bytes
+from harness.report.trends import trends_from_history
 from harness.store.history import Metric, changed_versions, load_history
 from harness.store.runs import RunStore
 from harness.store.sealed import sealed
@@ -109,3 +111,33 @@ def test_changed_versions_names_what_came_and_went():
         "c": ("1", ""),
         "d": ("", "1"),
     }
+
+
+@pytest.mark.parametrize(("name", "higher", "fraction", "unit"), [("mAP", True, True, ""), ("MAE", False, False, "cm")])
+def test_the_leading_metric_of_samples_is_followed_as_top1_is(tmp_path, name, higher, fraction, unit):
+    """A lasting loss is found in its own direction; what was scored on other samples is left out and said."""
+    generator = np.random.default_rng(0)
+    values = 0.6 + 0.002 * generator.standard_normal(24)
+    values[14:] += -0.05 if higher else 0.05
+    for night, value in enumerate(values.tolist()):
+        metric = {"name": name, "value": value, "higher_is_better": higher, "is_fraction": fraction, "unit": unit}
+        samples = {"n_samples": 500, "fingerprint": "old" if night == 0 else "f", "metrics": [metric]}
+        case = {"id": "net-ort-int8", "samples": samples}
+        summary = {"schema": 1, "run": {"id": f"r{night:02}", "started_at": f"2026-11-{night + 1:02}T01:00:00+00:00"}}
+        (tmp_path / f"r{night:02}").mkdir()
+        data = sealed(json.dumps({**summary, "environment": {}, "cases": [case]}).encode())
+        (tmp_path / f"r{night:02}" / "summary.json").write_bytes(data)
+    history = load_history(tmp_path)
+    (step,) = history.steps
+    assert (step.metric.kind.higher_is_better, step.metric.of, step.run_index, step.is_worse) == (
+        higher,
+        name,
+        14,
+        True,
+    )
+    assert np.isnan(history.series("net-ort-int8")[step.metric][0])
+    assert history.notes[-1].startswith("1 older accuracies are left out")
+    trends = trends_from_history(history)
+    assert metric_name(trends.metrics[0]) == name
+    assert format_metric(step.metric, 0.5, 500).replace("\u00a0", " ") == ("50.0 %" if fraction else "0.500 cm")
+    assert trends.figures

@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 from comparison_records import ENVIRONMENT, accuracy_with, latency_with, record_with
 from render_records import make_run
+from sample_records import text_scores
 from typer.testing import CliRunner
 
 from harness.cli import app
 from harness.errors import ConfigError, DataError
-from harness.records import EngineFacts, PackedArray
-from harness.store.history import Metric, load_history
+from harness.records import EngineFacts, PackedArray, TensorDrift, Throughput
+from harness.report.plots import format_metric, metric_name
+from harness.specs import Precision
+from harness.store.all_series import read_changes
+from harness.store.history import Metric, Step, load_history, steps_of
 from harness.store.nights import FOLDER, read_series, values_of, write_night
 from harness.store.runs import RunStore
 
@@ -34,7 +38,7 @@ def night_of(number, *, slow=1.0, environment=ENVIRONMENT, wrong=(), n=1_000, fi
     generator = np.random.default_rng(number)
     times = latency_with(medians=1000 * slow * generator.normal(1, 0.005, 20))
     scores = replace(accuracy_with(n=n, wrong=wrong), fingerprint=fingerprint)
-    engine = EngineFacts(build_ns=1, engine_bytes=4096)
+    engine = EngineFacts(build_ns=1, engine_bytes=4096, cache="hit")
     return run, [record_with(scores, environment=environment, latencies=(times,), engine=engine)]
 
 
@@ -92,10 +96,68 @@ def test_accuracies_on_other_images_than_the_newest_are_left_out_and_told(tmp_pa
     assert "1 older accuracies are left out" in history.notes[0]
 
 
+def test_what_models_of_any_graph_score_and_all_costs_are_followed_too(tmp_path):
+    run, (record,) = night_of(1)
+    drift = TensorDrift(
+        output="y",
+        against=CASE.replace("fp32", "int8"),
+        n_samples=9,
+        max_abs=1.0,
+        rmse=0.1,
+        cosine=0.9,
+        agreement=None,
+        n_reshaped=0,
+        relative=PackedArray.of(np.full(9, 0.02)),
+    )
+    case = replace(record.case, precision=Precision.INT8, recipe="qdq-minmax")
+    engine = EngineFacts(build_ns=7, engine_bytes=4096, host_peak_bytes=10**8, device_memory_bytes=10**6, cache="hit")
+    rate = Throughput(
+        batch_size=8,
+        concurrency=2,
+        how="threads",
+        clock="host",
+        window="compute",
+        rounds_images_per_s=PackedArray.of(np.full(6, 5e3)),
+        latencies_ns=PackedArray.of(np.full(9, 2e5)),
+        n_runs=9,
+    )
+    told = replace(
+        record,
+        case=case,
+        accuracy=None,
+        samples=text_scores([1, 0, 0, 2], metric="CER"),
+        tensor_drifts=(replace(drift, against=CASE), drift),
+        throughput=(rate,),
+        engine=engine,
+    )
+    write_night(tmp_path, run, [told])
+    (history,) = read_series(tmp_path, case.id).values()
+    values = {metric_name(metric): float(table[0, 0]) for metric, table in history.values.items()}
+    del values["latency p50, batch 1"]
+    assert values == {
+        "exact match": 0.5,
+        "CER": 3 / 40,
+        "edit distance": 0.75,
+        "drift from FP32 y": 0.02,
+        "throughput, batch 8": 5e3,
+        "engine size": 4096,
+        "peak host memory": 1e8,
+        "device memory": 1e6,
+    }
+    texts = [format_metric(metric, float(table[0, 0])) for metric, table in history.values.items()]
+    assert {"0.075", "2 %", "5,000 images/s"} <= set(texts)
+
+
+@pytest.mark.parametrize(("name", "is_worse"), [("score", False), ("error", True), ("images_per_s", False)])
+def test_a_step_is_worse_by_what_its_number_is(name, is_worse):
+    step = Step(case_id=CASE, metric=Metric(name=name), run_index=1, before=1.0, after=2.0)
+    assert step.is_worse is is_worse
+
+
 def test_times_that_are_none_are_no_value():
     broken = latency_with(medians=[np.nan] * 20)
-    assert values_of(record_with(latencies=(broken,))) == ()
-    assert values_of(record_with()) == ()
+    assert values_of(record_with(latencies=(broken,), engine=None)) == ()
+    assert values_of(record_with(engine=None)) == ()
     values = {value.metric: value.value for value in values_of(night_of(0)[1][0])}
     assert values[Metric(name="top1")] == 1.0
     assert values[Metric(name="engine_bytes")] == 4096
@@ -171,6 +233,32 @@ def test_the_command_says_level_and_changes_on_every_type_of_device(nights, tmp_
     assert sum("no lasting change" in line for line in lines) == 5
 
 
+def test_all_series_are_looked_through_at_once_and_find_what_each_alone_does(nights, tmp_path):
+    found = read_changes(nights)
+    assert (found.n_series, len(found.nights)) == (6, 40)
+    (change,) = found.changes
+    assert (change.device_type, change.night, change.step.metric) == (GPU.device_type, "2026-01-26", P50)
+    (alone,) = read_series(nights, CASE)[GPU.device_type].steps
+    assert change.step == replace(alone, changed={})
+    assert change.ratio == pytest.approx(1.05, abs=0.01)
+    assert read_changes(nights, last=16).changes == (), "too few nights of the old level"
+    assert read_changes(nights, device=ENVIRONMENT.device_type).changes == ()
+    (tmp_path / FOLDER).symlink_to(nights, target_is_directory=True)
+    told = CliRunner().invoke(app, ["history", "--reports", str(tmp_path)])
+    lines = told.output.splitlines()
+    assert lines[0] == "6 series over 40 nights, 2026-01-01 to 2026-02-12: 1 lasting change"
+    assert lines[1].startswith(f"  2026-01-26 worse: {CASE} on NVIDIA H100, latency p50, batch 1: ")
+    with pytest.raises(DataError, match="holds no nights"):
+        read_changes(tmp_path)
+
+
+def test_accuracies_on_other_images_are_no_change_of_all_series(tmp_path):
+    for number in range(20):
+        early = number < 10
+        write_night(tmp_path, *night_of(number, fingerprint="ef"[early] * 64, wrong=range(5 + 200 * early)))
+    assert [one.step.metric.name for one in read_changes(tmp_path).changes] == []
+
+
 def test_a_night_says_what_may_explain_a_change(tmp_path):
     from pyarrow import parquet
 
@@ -186,3 +274,11 @@ def test_a_broken_record_costs_its_own_value_only(tmp_path):
     write_night(tmp_path, run, [replace(record, latencies=(zero,))])
     (history,) = read_series(tmp_path, CASE).values()
     assert set(history.values) == {Metric(name="top1"), Metric(name="engine_bytes")}
+
+
+@pytest.mark.parametrize(("before", "after"), [(0.0, 0.2), (0.001, 0.011)])
+@pytest.mark.parametrize("n_samples", [np.nan, 32.0])
+def test_a_drift_that_begins_at_little_or_nothing_is_a_lasting_change(before, after, n_samples):
+    drift = Metric(name="drift", of="y")
+    table = np.array([[before] * 14 + [after] * 10])
+    assert steps_of(drift, table, np.array([n_samples])) == [[14]]

@@ -102,7 +102,7 @@ def test_a_budget_of_ones_own_is_kept(store):
 def test_slowdowns_add_up_where_times_are_gated(store):
     for step, ns in enumerate((100.0, 104.0, 108.0, 112.0)):
         accept(store, night(0, ns=ns, max_slowdown=0.05), day=1 + step)
-    with pytest.raises(BaselineError, match=r"host clock, call \[ns\]: .* 16\.0 % more .* is 15\.0 %"):
+    with pytest.raises(BaselineError, match=r"host clock, call \[ns\]: .* 16\.00 % more .* is 15\.00 %"):
         accept(store, night(0, ns=116.0, max_slowdown=0.05))
     accept(store, night(0, ns=116.0, slowdown_budget=0.2))
     accept(store, night(0, ns=300.0))  # nobody asked for a limit, and the device is not calibrated
@@ -114,7 +114,7 @@ def test_a_calibrated_device_has_a_budget_too():
     name = "batch 1, compute, host clock, call [ns]"
     steps = [Accepted(at="2026-11-01", by="", costs={name: 100.0}, starts_budget=True)]
     assert not beyond_budget(record, [*steps, Accepted(at="2026-11-02", by="", costs={name: 114.0})])
-    assert "the budget is 15.0 %" in beyond_budget(record, [*steps, Accepted(at="x", by="", costs={name: 116.0})])
+    assert "the budget is 15.00 %" in beyond_budget(record, [*steps, Accepted(at="x", by="", costs={name: 116.0})])
 
 
 def test_a_change_of_images_adds_nothing_and_what_was_lost_before_still_counts(store):

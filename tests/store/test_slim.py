@@ -61,6 +61,35 @@ def test_what_is_taken_from_a_record_is_given_back(classes, dtype, n, seed, with
     assert SharedArrays(shared.arrays).given_to(taken) == record
 
 
+def test_hits_are_written_where_predictions_do_not_tell_them():
+    record = int8_of()
+    shared = SharedArrays()
+    shared.add([record])
+    assert shared.taken_from(record).accuracy.top1_hits == record.accuracy.top1_hits
+    taken = shared.taken_from(record, with_predictions=True)
+    assert taken.accuracy.top1_hits.data == b""
+    assert SharedArrays(shared.arrays).given_to(taken) == record
+    hits = PackedArray.of(~record.accuracy.top1_hits.array())
+    contradicting = replace(record, accuracy=replace(record.accuracy, top1_hits=hits))
+    taken = shared.taken_from(contradicting, with_predictions=True)
+    assert taken.accuracy.top1_hits == hits
+    assert SharedArrays(shared.arrays).given_to(taken) == contradicting
+
+
+@pytest.mark.parametrize("part", ["predictions", "top1_hits"])
+def test_what_other_labels_would_complete_is_damaged(part):
+    record = int8_of()
+    shared = SharedArrays()
+    shared.add([record])
+    taken = shared.taken_from(record, with_predictions=True)
+    (name,) = [name for name, packed in shared.arrays.items() if packed == record.accuracy.labels]
+    shared.arrays[name] = PackedArray.of(np.zeros(9_999, np.uint8))
+    if part == "top1_hits":
+        taken = replace(taken, accuracy=replace(taken.accuracy, predictions=record.accuracy.predictions))
+    with pytest.raises(DataError, match=r"10000\] is told from labels of shape \[9999\]"):
+        SharedArrays(shared.arrays).given_to(taken)
+
+
 def test_labels_are_written_once_for_all_records_of_the_same_images():
     records = [int8_of(seed=1), replace(int8_of(seed=1), case=replace(int8_of().case, backend="openvino"))]
     shared = SharedArrays()
