@@ -14,8 +14,8 @@ from harness.errors import ConfigError
 from harness.gates import _between, _judging, _upgrade
 from harness.gates._accuracy import check_accuracy
 from harness.gates._between import CaseVerdicts, RunComparison
-from harness.gates._gate import Candidate, Evidence, Gate, GateAnswer, JudgeOptions, Together, answer_of
-from harness.gates._judging import Baselines
+from harness.gates._gate import Candidate, Evidence, Gate, GateAnswer, JudgeOptions, Noted, Together, answer_of
+from harness.gates._judging import Baselines, FoundAlone, Spread, in_turn
 from harness.gates._subjects import (
     Costs,
     RoundMedians,
@@ -39,12 +39,15 @@ __all__ = [
     "CaseVerdicts",
     "Costs",
     "Evidence",
+    "FoundAlone",
     "Gate",
     "GateAnswer",
     "JudgeOptions",
+    "Noted",
     "RoundMedians",
     "RunComparison",
     "ScoredImages",
+    "Spread",
     "Subject",
     "Together",
     "UpgradeSide",
@@ -93,12 +96,14 @@ def baseline_gates() -> frozenset[str]:
     return frozenset(gate.name for gate in list_gates() if gate.reads_baseline)
 
 
-def judge_records(records: Sequence[Record], baselines: Baselines, options: JudgeOptions) -> list[Record]:
+def judge_records(
+    records: Sequence[Record], baselines: Baselines, options: JudgeOptions, *, spread: Spread = in_turn
+) -> list[Record]:
     """Return the records with their verdicts, status and reason, by all gates that the options ask.
 
     Pure: it reads nothing but its arguments. See `_judging`.
     """
-    return _judging.judge_records(records, baselines, options, list_gates())
+    return _judging.judge_records(records, baselines, options, list_gates(), spread=spread)
 
 
 def compare_runs(

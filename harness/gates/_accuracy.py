@@ -8,9 +8,9 @@ from functools import lru_cache
 import numpy as np
 
 from harness.errors import MeasurementError
-from harness.gates._paired import Changes, changes_between, check_tolerance, judge_margin, percent
+from harness.gates._paired import Changes, changes_between, check_tolerance, judge_margin, level
 from harness.gates._slices import worst_class
-from harness.records import Accuracy, LossSplit, Outcome, Verdict
+from harness.records import Accuracy, LossSplit, Outcome, Verdict, percent
 from harness.specs import REFERENCE_BACKEND, Tolerance
 from harness.stats import (
     below_floor_p,
@@ -34,7 +34,7 @@ def judge_floor(accuracy: Accuracy, floor: float, *, alpha: float) -> Verdict:
     n_right, n = int(accuracy.hits().sum()), accuracy.n_images
     p_below = below_floor_p(n_right, n, floor)
     low, high = clopper_pearson_interval(n_right, n, 1 - 2 * alpha)
-    interval = f"{100 * (1 - 2 * alpha):g} % interval {percent(low)} to {percent(high)}"
+    interval = f"{level(alpha)} interval {percent(low)} to {percent(high)}"
     advice = tail = ""
     if p_below <= alpha:
         outcome, code, relation = Outcome.REGRESSED, "below_floor", "is below"

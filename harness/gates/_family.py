@@ -67,7 +67,10 @@ def apply_rules(
             return require_baseline if verdict.gate in baseline_gates else strict
         return False
 
-    return tuple(replace(verdict, is_failure=verdict.is_failure or fails(verdict)) for verdict in verdicts)
+    return tuple(
+        replace(verdict, is_failure=True) if not verdict.is_failure and fails(verdict) else verdict
+        for verdict in verdicts
+    )
 
 
 def smallest_p_of(verdict: Verdict) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 from harness.errors import ConfigError, MeasurementError
 from harness.gates._subjects import Subject
@@ -11,10 +12,12 @@ from harness.options.names import check_name
 from harness.records import Record, Status, Verdict
 from harness.specs import NAME_PATTERN, Case, ModelSpec, Tolerance
 
+VOID = "void"  # of a verdict on a time that is none of this engine, or of wrong results
+
 # What a gate may need: measurements of the case itself, then what others it is compared with.
 MEASUREMENTS = (
     *("engine", "accuracy", "samples", "invariance", "latency"),
-    *("fp32", "reference", "emulation", "samples_fp32", "samples_reference", "layers"),
+    *("fp32", "reference", "emulation", "samples_fp32", "samples_reference", "samples_emulation", "layers"),
 )
 TOLERANCES = tuple(field.name for field in fields(Tolerance))
 
@@ -60,11 +63,19 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Noted:
+    """What a gate keeps of one case to judge it among all others."""
+
+    place: int  # of the case among all
+    note: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Together:
     """A verdict on several cases at once."""
 
     verdict: Verdict
-    places: tuple[int, ...]  # among the evidence: the cases that bear it
+    places: tuple[int, ...]  # of the cases that bear it
     smallest_p: float  # that the test could have given
     alpha: float  # false-alarm rate that its cases ask for
 
@@ -85,7 +96,8 @@ class Gate:
     order: int = 100  # its place among the gates, small first: the first that fails is named as the reason
     in_family: bool = False  # its verdicts on all cases of a run share one false-alarm rate, and so wait for the last
     family: str = ""  # whose false-alarm rate it shares; "" = its own
-    judge_together: Callable[[Sequence[Evidence]], tuple[Together, ...]] | None = None  # all cases of a run at once
+    note: Callable[[Evidence], Any] | None = None  # of a case, for `judge_together`: small, and None of one that is out
+    judge_together: Callable[[Sequence[Noted]], tuple[Together, ...]] | None = None  # all cases of a run at once
     is_exact: bool = False  # judged by the exact test, whose p-value has a smallest possible value
     reads_baseline: bool = False  # --baseline decides whether it is asked, and whether a missing baseline fails
     judges_absent: bool = False  # it judges cases that did not run, or cannot on this device; no other gate does
@@ -105,6 +117,10 @@ class Gate:
     def is_on(self, tolerance: Tolerance) -> bool:
         """Tell whether a case's tolerance asks for it."""
         return not self.tolerance or getattr(tolerance, self.tolerance) is not None
+
+    def is_due(self, candidate: Candidate, tolerance: Tolerance, options: JudgeOptions) -> bool:
+        """Tell whether a case is to be judged by it."""
+        return self.is_on(tolerance) and options.asks(self) and self.applies(candidate)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +145,7 @@ class GateAnswer:
     ok: bool
     message: str
     verdicts: tuple[Verdict, ...]
+    no_times: str = ""  # why there was no time to judge: what the case scored failed another gate
 
 
 def answer_of(record: Record, gate: str) -> GateAnswer:
@@ -142,4 +159,5 @@ def answer_of(record: Record, gate: str) -> GateAnswer:
         ok=all(verdict.ok for verdict in given),
         message=" | ".join(dict.fromkeys(v.message for v in told)),
         verdicts=given,
+        no_times=given[0].message if all(v.code == VOID and v.ok for v in given) else "",
     )

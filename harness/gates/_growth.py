@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from harness.errors import MeasurementError
 from harness.gates._accuracy import incomparable
 from harness.gates._gate import Evidence
-from harness.gates._paired import percent
 from harness.gates._stored import no_baseline
 from harness.gates._subjects import (
     Costs,
@@ -18,7 +17,7 @@ from harness.gates._subjects import (
     model_change,
     subject_from_record,
 )
-from harness.records import Outcome, Verdict
+from harness.records import Outcome, Verdict, percent
 from harness.stats.one_more import OneMore
 
 TEST = "Student's t on one build beside accepted ones"

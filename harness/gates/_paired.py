@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import MeasurementError
-from harness.records import Outcome, Verdict
+from harness.records import Outcome, Verdict, percent, points
 from harness.stats import (
     images_needed,
     loss_beyond_margin_p,
@@ -88,10 +88,7 @@ def judge_margin(gate: str, changes: Changes, *, margin: float, alpha: float, ag
     code, advice = "", ""
     if is_real and changes.loss > 0 and p_beyond <= alpha:
         outcome, code = Outcome.REGRESSED, "loss_beyond_margin"
-        advice = (
-            "look at the flipped images and the confusions that moved; --keep-float leaves nodes in float by name; "
-            "raise max_drop only if this loss is wanted"
-        )
+        advice = "look at the flipped images and the confusions that moved; raise max_drop only if this loss is wanted"
     elif is_real and changes.loss < 0:
         outcome, code = Outcome.IMPROVED, "gained_images"
     elif loss_within_margin_p(*changes.counts, margin) <= alpha:
@@ -189,15 +186,9 @@ def check_tolerance(margin: float, alpha: float) -> None:
         raise MeasurementError(f"alpha {alpha} is not a false-alarm rate between 0 and 0.5")
 
 
-def points(fraction: float) -> str:
-    """Return a difference of rates in percentage points, with at least two digits that count."""
-    value = 100 * fraction
-    return f"{value:.2f} points" if abs(value) >= 0.1 or value == 0 else f"{value:.2g} points"
-
-
-def percent(fraction: float) -> str:
-    """Return a rate in percent."""
-    return f"{100 * fraction:.2f} %"
+def level(alpha: float) -> str:
+    """Return the level of a two-sided interval whose ends are each wrong at a rate of alpha: "99.8 %"."""
+    return f"{100 * (1 - 2 * alpha):.12g} %"
 
 
 def _paired_verdict(
@@ -217,12 +208,17 @@ def _paired_verdict(
     low, high = loss_interval(*changes.counts, 1 - 2 * alpha)
     value, reference = changes.n_right / changes.n, changes.n_right_reference / changes.n
     p_any = mcnemar_p(changes.n_lost, changes.n_gained)
-    parts = [
+    told = (
         f"top-1 {percent(value)} against {percent(reference)} of {against} on {_images(changes)}: {_moved(changes)}"
-        f" (McNemar p = {p_any:.2g}, {100 * (1 - 2 * alpha):g} % interval of the loss {100 * low:+.2f} to "
-        f"{100 * high:+.2f} points)",
-        tail,
-    ]
+        f" (McNemar p = {p_any:.2g}, {level(alpha)} interval of the loss {100 * low:+.2f} to "
+        f"{100 * high:+.2f} points)"
+    )
+    if outcome is Outcome.INCONCLUSIVE and not changes.n_changed:
+        told = (
+            f"top-1 {percent(value)} on {_images(changes)}, the predictions identical to those of {against}: so few "
+            f"cannot rule out a loss of up to {points(high)} on others ({level(alpha)} interval)"
+        )
+    parts = [told, tail]
     if outcome is not Outcome.REGRESSED:
         parts.append(
             f"a net loss of {round(detectable * changes.n)} images ({points(detectable)}) would have failed"

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from harness.errors import MeasurementError
 from harness.gates._accuracy import incomparable
-from harness.gates._paired import check_tolerance, points
+from harness.gates._paired import check_tolerance, level
 from harness.gates._slices import worst_slice
-from harness.records import MetricScore, MetricSlices, Outcome, SampleScores, Verdict
+from harness.records import MetricScore, MetricSlices, Outcome, SampleScores, Verdict, percent, points
 from harness.stats import MeanChange, change_of_means, change_of_resamples
 
 Floats = NDArray[np.float64]
@@ -197,7 +197,7 @@ def _difference(value: float, metric: MetricScore) -> str:
 def _accepted_text(pair: SamplePair, accepted: float) -> str:
     if pair.ours.is_fraction:
         return points(accepted)
-    return f"{100 * accepted:g} % of {pair.against}'s value ({_difference(pair.margin(accepted), pair.ours)})"
+    return f"{percent(accepted)} of {pair.against}'s value ({_difference(pair.margin(accepted), pair.ours)})"
 
 
 def _verdict(
@@ -216,11 +216,15 @@ def _verdict(
     metric = pair.ours
     low, high = (f"{'+' if value > 0 else ''}{_difference(value, metric)}" for value in (change.low, change.high))
     values = f"{metric.in_words(metric.value)} against {metric.in_words(pair.theirs.value)} of {pair.against}"
-    level = f"{100 * (1 - 2 * alpha):g} % interval of the loss {low} to {high}"
-    parts = [
-        f"{metric.name} {values} on {change.n} samples: {_moved(pair)} (p = {change.p_any:.2g}, {level})",
-        tail,
-    ]
+    span = f"{level(alpha)} interval of the loss {low} to {high}"
+    told = f"{metric.name} {values} on {change.n} samples: {_moved(pair)} (p = {change.p_any:.2g}, {span})"
+    if outcome is Outcome.INCONCLUSIVE and pair.is_identical and np.isfinite(change.high):
+        told = (
+            f"{metric.name} {metric.in_words(metric.value)} on {change.n} samples, the same on each as {pair.against}: "
+            f"so few cannot rule out a loss of up to {_difference(change.high, metric)} on others ({level(alpha)} "
+            "interval)"
+        )
+    parts = [told, tail]
     if outcome is not Outcome.REGRESSED:
         seen = change.detectable
         parts.append(

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.gates._paired import points
-from harness.records import Accuracy, MetricSlices
+from harness.records import Accuracy, MetricSlices, percent, points
 from harness.stats import holm_p, mcnemar_p, sign_flip_p
 
 
@@ -43,7 +42,7 @@ def worst_class(ours: Accuracy, theirs: Accuracy, *, alpha: float) -> str:
     labels, hits, hits_before = ours.labels.array().astype(np.int64), ours.hits(), theirs.hits()
     if (hits == hits_before).all():
         return ""
-    kept = np.unique(ours.kinds(), return_index=True)[1]
+    kept = ours.are_first()
     labels, hits, hits_before = labels[kept], hits[kept], hits_before[kept]
     n_classes = int(labels.max()) + 1
     lost = np.bincount(labels[hits_before & ~hits], minlength=n_classes)
@@ -69,7 +68,7 @@ def _largest(losses: NDArray[np.float64], p_values: NDArray[np.float64], *, alph
 
 def _told(name: str, n: int, before: float, now: float, *, is_rate: bool, of: str) -> str:
     if is_rate:
-        moved = f"lost {points(abs(before - now))} of {of} ({100 * before:.1f} -> {100 * now:.1f} %)"
+        moved = f"lost {points(abs(before - now))} of {of} ({percent(before).removesuffix(' %')} -> {percent(now)})"
     else:
         moved = f"{of} {before:.3g} -> {now:.3g}"
     return f"class {name} {moved} on {n} samples"

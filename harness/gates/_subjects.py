@@ -13,6 +13,7 @@ from harness.gates._accuracy import check_accuracy
 from harness.records import (
     BLOCK_IMAGES,
     CPU,
+    FROM_CACHE,
     EffectivePrecision,
     Environment,
     Latency,
@@ -24,7 +25,6 @@ from harness.specs import Case, ImageRange, Precision
 from harness.stats import round_medians
 
 RANGES = "calibration ranges"
-FROM_CACHE = "hit"  # of `EngineFacts.cache`: nothing was built
 RIGHT = -1  # in `wrong_predictions`: the prediction is the label
 
 
@@ -64,7 +64,7 @@ class ScoredImages:
     hits: NDArray[np.bool_]
     wrong_predictions: NDArray[np.int64]  # int64[N]: the predicted class, or RIGHT
     outputs_sha256: str = ""
-    kinds: NDArray[np.int64] | None = None  # int64[N], as `records.Accuracy.kinds`; None: not known
+    kinds: NDArray[np.int64] | None = None  # int64[N], as `records.Accuracy.kinds`; None: no two are known to be alike
     block_digests: NDArray[np.uint64] | None = None  # uint64[blocks], as `records.Accuracy.block_digests`
 
     @property
@@ -98,11 +98,32 @@ class Subject:
     is_beside: bool = False  # measured beside ours on one machine: the other side of an upgrade
 
 
+class _This:
+    """A record as a key by what it is, not by what it holds: most of it is megabytes of arrays."""
+
+    __slots__ = ("record",)
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+
+    def __hash__(self) -> int:
+        return id(self.record)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _This) and other.record is self.record
+
+
 def subject_from_record(record: Record, name: str) -> Subject:
     """Return what a record is compared by.
 
     Raises: MeasurementError for scores or times that are not numbers.
     """
+    return _subject(_This(record), name)
+
+
+@lru_cache(maxsize=2)  # all gates of a case ask for the same
+def _subject(this: _This, name: str) -> Subject:
+    record = this.record
     artifact, engine = record.artifact, record.engine
     return Subject(
         name=name,
@@ -141,9 +162,8 @@ def costs_from_record(record: Record) -> Costs | None:
     engine = record.engine
     if engine is None:
         return None
-    was_built = engine.cache != FROM_CACHE and engine.build_ns > 0
     return Costs(
-        builds_ns=(engine.build_ns,) if was_built else (),
+        builds_ns=(engine.build_ns,) if engine.was_built else (),
         batch_sizes=engine.batch_sizes,
         engine_bytes=engine.engine_bytes,
         device_memory_bytes=engine.device_memory_bytes,

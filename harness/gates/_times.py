@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 
 from harness.errors import MeasurementError
 from harness.gates._accuracy import incomparable
-from harness.gates._paired import percent
 from harness.gates._subjects import RoundMedians
-from harness.records import CPU, Outcome, Record, Replay, TimingBasis, TimingSpread, Verdict
+from harness.records import CPU, Outcome, Record, Replay, TimingBasis, TimingSpread, Verdict, percent, percent_range
 from harness.stats.looking import Looked, LookSpread, look_once
 from harness.stats.pairs import PairsJudged, PairsOutcome, Spread, judge_pairs
 
@@ -176,7 +175,7 @@ class _Told:
         )
 
     def _change(self, found: Looked | PairsJudged | None) -> str:
-        """Return "2.1 % slower than the baseline of ... (1.8 to 2.4 %, 8 pairs of processes)"."""
+        """Return "2.10 % slower than the baseline of ... (1.80 to 2.40 %, 8 pairs of processes)"."""
         against = self.context.against
         if found is None or found.ratio is None or found.low is None or found.high is None:
             ratio = float(np.median(self.ours.medians_ns) / np.median(self.theirs.medians_ns))
@@ -189,10 +188,10 @@ class _Told:
 
 
 def change_text(ratio: float, low: float, high: float) -> tuple[str, str]:
-    """Return ("2.1 % slower", "1.8 to 2.4 %") of a ratio of times and its interval."""
+    """Return ("2.10 % slower", "1.80 to 2.40 %") of a ratio of times and its interval."""
     word, sign = ("slower", 1) if ratio >= 1 else ("faster", -1)
-    ends = sorted(sign * 100 * (bound - 1) for bound in (low, high))
-    return f"{100 * abs(ratio - 1):.1f} % {word}", f"{ends[0]:.1f} to {ends[1]:.1f} %"
+    ends = sorted(sign * (bound - 1) for bound in (low, high))
+    return f"{percent(abs(ratio - 1))} {word}", percent_range(*ends)
 
 
 def _look_spread(known: TimingSpread | None) -> LookSpread | None:

@@ -1,12 +1,12 @@
-"""Known failures: a waiver takes the failure of its gate until its last day, and says so; then it is red again."""
+"""Known failures: a waiver takes the failure of its gate, or an error, until its last day; then it is red again."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from harness.records import Verdict
-from harness.specs import Waiver
+from harness.records import Outcome, Verdict
+from harness.specs import KNOWN_ERROR, Waiver, waiver_of_error
 
 
 def waived(verdicts: Sequence[Verdict], waivers: Sequence[Waiver], *, on: str) -> tuple[Verdict, ...]:
@@ -24,5 +24,30 @@ def _waived(verdict: Verdict, waivers: Sequence[Waiver], on: str) -> Verdict:
     last = max(of_gate, key=lambda waiver: waiver.expires)
     why = f"{last.reason} ({last.link})"
     if last.holds_on(on):
-        return replace(verdict, is_failure=False, waived=f"waived until {last.expires}: {why}")
+        return replace(verdict, is_failure=False, waived=last.text)
     return replace(verdict, message=f"{verdict.message}; its waiver lapsed after {last.expires}: {why}")
+
+
+def known_error(message: str, waivers: Sequence[Waiver], *, on: str) -> Verdict | None:
+    """Return the verdict of an error that a waiver in force takes, None of any other; `on`: as `waived`."""
+    last = waiver_of_error(message, waivers)
+    if last is None or not last.holds_on(on):
+        return None
+    return Verdict(
+        gate=KNOWN_ERROR,
+        outcome=Outcome.INCOMPARABLE,
+        code="known_error",
+        message=message,
+        waived=last.text,
+    )
+
+
+def unknown_error(message: str, waivers: Sequence[Waiver], *, on: str) -> str:
+    """Return an error's message with what became of the waivers of its case: lapsed, or of another error."""
+    if not message:
+        return ""
+    last = waiver_of_error(message, waivers)
+    if last is not None and not last.holds_on(on):
+        return f"{message}; its waiver lapsed after {last.expires}: {last.reason} ({last.link})"
+    others = [waiver.error for waiver in waivers if waiver.gate == KNOWN_ERROR and last is None]
+    return f"{message}; not the error that is waived, which says {others[0]!r}" if others else message

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from harness.gates._gate import Evidence, Gate
 from harness.gates._growth import Sides, change_text, no_number, not_gated, sides_of
-from harness.gates._subjects import FROM_CACHE
-from harness.records import Outcome, Verdict
+from harness.records import FROM_CACHE, Outcome, Verdict
 from harness.stats.one_more import MIN_VALUES, OneMore, compare_one_more
 
 

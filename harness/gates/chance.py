@@ -7,8 +7,8 @@ import numpy as np
 from harness.errors import MeasurementError
 from harness.gates._accuracy import check_accuracy
 from harness.gates._gate import Evidence, Gate
-from harness.gates._paired import percent
-from harness.records import Accuracy, Outcome, Verdict
+from harness.gates._paired import level
+from harness.records import Accuracy, Outcome, Verdict, percent
 from harness.stats import confusion_matrix, kappa_interval
 
 MIN_KAPPA = 0.05  # an agreement below it is none, however many images say so
@@ -43,7 +43,7 @@ def judge_chance(accuracy: Accuracy, *, alpha: float, allows: bool = False) -> V
             return _verdict(Outcome.SAME, "all_right", f"{rate}: every one is right")
         kappa, low, told = 0.0, 0.0, str(error)
     else:
-        told = f"Cohen's kappa {kappa:.3f}, {100 * (1 - 2 * alpha):g} % interval {low:.3f} to {high:.3f}"
+        told = f"Cohen's kappa {kappa:.3f}, {level(alpha)} interval {low:.3f} to {high:.3f}"
     if low > 0 and kappa >= MIN_KAPPA:
         return _verdict(Outcome.SAME, "better_than_chance", f"{rate} ({told}) is better than chance")
     message = f"{rate} ({told}) is no better than chance"

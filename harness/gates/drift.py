@@ -9,15 +9,19 @@ Source: Conover, Practical Nonparametric Statistics, section 3.4.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from harness.gates._gate import Candidate, Evidence, Gate
-from harness.records import WORST_FIRST, Outcome, Record, SampleScores, TensorDrift, Verdict
+from harness.records import WORST_FIRST, Outcome, Record, SampleScores, TensorDrift, Verdict, percent
 from harness.stats import below_floor_p
 
 FP32_DRIFT = 0.01  # between FP32 engines: TF32 and other orders of addition stay below; another operator does not
 ROUNDINGS = 3.0  # times what roundings of its inputs do to FP32: those of all its layers add up
 HALF = 0.5
+TELLING = 0.5  # an error below this share of what samples differ by is of an engine that follows them
+RETRAIN = "are these the trained weights? Else run samples that the model knows, with --dataset"
 SHOWN_OTHERS = 2  # outputs named beside the worst
 
 
@@ -68,42 +72,85 @@ def _judge_one(record: Record, worst: TensorDrift, drifts: list[TensorDrift]) ->
     accepted = record.tolerance.max_drift
     if accepted is None and record.case.is_source:
         accepted = FP32_DRIFT
-    message = _told(worst, drifts)
-    if accepted is None:
+    message = _told(worst, drifts) + _split(record, worst)
+    silent = _silence(worst, FP32_DRIFT if accepted is None else accepted)
+    if accepted is None and not silent:
         return _verdict(worst, Outcome.SAME, "no_limit", f"{message}; --max-drift sets a limit")
+    if accepted is None:
+        return _verdict(worst, Outcome.INCONCLUSIVE, "constant_outputs", f"{message}; {silent}", advice=RETRAIN)
     if (floor := ROUNDINGS * worst.rounding) > accepted:
-        message = f"{message}; roundings alone move {worst.against} by {worst.rounding:.2%}"
+        message = f"{message}; roundings alone move {worst.against} by {percent(worst.rounding)}"
         accepted = floor
     n_beyond = int((relative > accepted).sum())
-    # The chance of so many, or so few, beyond the limit were it the median.
-    p_beyond = below_floor_p(relative.size - n_beyond, relative.size, HALF)
+    # The chance of so many, or so few, beyond the limit were it the median. That one output of several lies beyond may
+    # be chance of any of them (Bonferroni); that all lie within is said only where each does.
+    p_beyond = min(1.0, len(drifts) * below_floor_p(relative.size - n_beyond, relative.size, HALF))
     p_within = below_floor_p(n_beyond, relative.size, HALF)
-    message = f"{message}; {n_beyond} beyond the accepted {accepted:.2%}"
     alpha = record.tolerance.alpha
+    if n_beyond or not _is_identical(worst):
+        message = f"{message}; {n_beyond} beyond the accepted {percent(accepted)}"
+    if silent:
+        message = f"{message}; {silent}"
     if p_beyond <= alpha:
-        advice = "compare the layers' precisions, or keep some in float with --keep-float; --max-drift sets the limit"
+        advice = "compare the layers' precisions; --max-drift sets the limit"
+        advice = f"{advice}; {RETRAIN}" if silent else advice
         return _verdict(worst, Outcome.REGRESSED, "drift_beyond_limit", message, p=p_beyond, advice=advice)
-    if worst.is_constant:  # it may show that an engine is far off, and not that it is right
-        message = f"{message}; {worst.against} gives the same for every sample, so no more can be said"
-        advice = "are these the trained weights? Else run samples that the model knows, with --dataset"
-        return _verdict(worst, Outcome.INCONCLUSIVE, "constant_outputs", message, p=p_beyond, advice=advice)
+    if silent:  # it may show that an engine is far off, and not that it is right
+        return _verdict(worst, Outcome.INCONCLUSIVE, "constant_outputs", message, p=p_beyond, advice=RETRAIN)
     if p_within <= alpha:
         return _verdict(worst, Outcome.SAME, "within_limit", message, p=p_beyond)
+    if not n_beyond:
+        enough = math.ceil(math.log(alpha, HALF))
+        message = f"{message}; {enough} samples within {percent(accepted)} are needed to tell it from chance"
     advice = "run more samples with --score-images, or a data set's with --dataset"
     return _verdict(worst, Outcome.INCONCLUSIVE, "too_few_samples", message, p=p_beyond, advice=advice)
 
 
+def _silence(drift: TensorDrift, limit: float) -> str:
+    """Say that a reference hardly differs from sample to sample, so that no engine is proved right by it; else "".
+
+    An engine that gave every sample the same would be off by what the samples differ: within a limit that is no less.
+    """
+    if drift.spread is None or TELLING * drift.spread > min(drift.median, limit):
+        return ""
+    if drift.spread == 0:
+        return f"{drift.against} gives the same for every sample, as an engine would that ignored its inputs"
+    return f"{drift.against} differs by only {percent(drift.spread)} between samples, so no more can be said"
+
+
+def _split(record: Record, worst: TensorDrift) -> str:
+    """Say which part of an output's drift is its kernels' and not quantization's; "" where that is not known."""
+    kernels = next((drift for drift in record.kernel_drifts if drift.output == worst.output), None)
+    if kernels is None or not worst.median:
+        return ""
+    whose = "its kernels" if kernels.median > HALF * worst.median else "quantization"
+    return f", its kernels alone {percent(kernels.median)} off the float emulation of its file: {whose}"
+
+
 def _told(worst: TensorDrift, drifts: list[TensorDrift]) -> str:
-    parts = [f"median error {worst.median:.2%} of {worst.output} against {worst.against} on {worst.n_samples} samples"]
+    if all(_is_identical(drift) for drift in drifts):
+        which = "outputs identical to those" if len(drifts) > 1 else f"{worst.output} identical to that"
+        return f"{which} of {worst.against} on {_samples(worst.n_samples)}"
+    parts = [
+        f"median error {percent(worst.median)} of {worst.output} against {worst.against} on {_samples(worst.n_samples)}"
+    ]
     relative = worst.relative.array()
-    parts.append(f"largest {float(relative[worst.worst]):.2%} in sample {worst.worst}")
+    parts.append(f"largest {percent(float(relative[worst.worst]))} in sample {worst.worst}")
     if worst.agreement is not None:
-        parts.append(f"the largest along its last axis agrees in {worst.agreement:.2%}")
+        parts.append(f"the largest along its last axis agrees in {percent(worst.agreement)}")
     if worst.n_reshaped:
         parts.append(f"{worst.n_reshaped} of another shape")
     others = sorted((d for d in drifts if d is not worst), key=lambda drift: -drift.median)[:SHOWN_OTHERS]
-    parts += [f"{drift.output} {drift.median:.2%}" for drift in others]
+    parts += [f"{drift.output} {percent(drift.median)}" for drift in others]
     return ", ".join(parts)
+
+
+def _is_identical(drift: TensorDrift) -> bool:
+    return drift.max_abs == 0 and not drift.n_reshaped and not drift.relative.array().any()
+
+
+def _samples(n_samples: int) -> str:
+    return "1 sample" if n_samples == 1 else f"{n_samples} samples"
 
 
 def _verdict(
@@ -125,7 +172,7 @@ def _verdict(
 GATE = Gate(
     name="drift",
     summary="the outputs of any graph stay within --max-drift of FP32, and FP32's of the reference backend",
-    needs=("samples", "samples_fp32", "samples_reference"),
+    needs=("samples", "samples_fp32", "samples_reference", "samples_emulation"),
     applies=applies,
     judge=judge,
     order=45,

@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import MeasurementError
-from harness.gates._gate import Evidence, Gate, Together
-from harness.gates._paired import percent
+from harness.gates._gate import Evidence, Gate, Noted, Together
 from harness.gates._subjects import accuracy_differences, is_other_int8_isa, model_change, subject_from_record
-from harness.records import Outcome, Verdict
+from harness.records import Outcome, Verdict, percent
 from harness.stats import joint_loss_p, smallest_joint_p
 
 MIN_CASES = 2
@@ -22,9 +21,9 @@ MIN_CASES = 2
 class _Change:
     """What one case lost and gained of its images against what is stored of it."""
 
-    place: int  # among the evidence
-    net: NDArray[np.int8]  # int8[N]: 1 lost, -1 gained
-    kinds: NDArray[np.int64]
+    n_images: int  # of unlike pixels
+    changed: NDArray[np.int64]  # int64[M]: their places in the range
+    net: NDArray[np.int8]  # int8[M]: 1 lost, -1 gained
     margin: float
     alpha: float
     against: str
@@ -32,17 +31,17 @@ class _Change:
     images: str  # digest; only changes of the same images are added up
 
 
-def judge_together(evidence: Sequence[Evidence]) -> tuple[Together, ...]:
+def judge_together(noted: Sequence[Noted]) -> tuple[Together, ...]:
     """Judge every model and every backend of which two cases or more have predictions stored of the same file.
 
     The images' net changes over the cases are summed and judged by the sign-flip test, which holds however alike the
     cases are. The cases that lost images bear the verdict.
     """
-    changes = [change for place, one in enumerate(evidence) if (change := _change(place, one)) is not None]
-    return tuple(_judge(name, group) for name, group in _groups(changes))
+    return tuple(_judge(name, group) for name, group in _groups(noted))
 
 
-def _change(place: int, evidence: Evidence) -> _Change | None:
+def note(evidence: Evidence) -> _Change | None:
+    """Keep what a case lost and gained: the images that changed, each with unlike pixels once."""
     record, stored = evidence.record, evidence.stored
     if record.accuracy is None or stored is None or stored.scores is None:
         return None
@@ -54,10 +53,12 @@ def _change(place: int, evidence: Evidence) -> _Change | None:
         return None
     if accuracy_differences(ours, stored) or model_change(ours, stored) or is_other_int8_isa(ours, stored):
         return None  # a change is expected there
+    is_first = record.accuracy.are_first()
+    changed = np.flatnonzero((theirs.hits != ours.scores.hits) & is_first)
     return _Change(
-        place=place,
-        net=theirs.hits.astype(np.int8) - ours.scores.hits.astype(np.int8),
-        kinds=record.accuracy.kinds(),
+        n_images=int(is_first.sum()),
+        changed=changed,
+        net=np.where(theirs.hits[changed], 1, -1).astype(np.int8),
         margin=record.tolerance.max_drop_baseline,
         alpha=record.tolerance.alpha,
         against=stored.name,
@@ -66,39 +67,41 @@ def _change(place: int, evidence: Evidence) -> _Change | None:
     )
 
 
-def _groups(changes: Sequence[_Change]) -> Iterator[tuple[str, list[_Change]]]:
-    keys = dict.fromkeys((name, change.images, change.alpha) for change in changes for name in change.groups)
+def _groups(noted: Sequence[Noted]) -> Iterator[tuple[str, list[Noted]]]:
+    groups: dict[tuple[str, str, float], list[Noted]] = {}
+    for one in noted:
+        for name in one.note.groups:
+            groups.setdefault((name, one.note.images, one.note.alpha), []).append(one)
     seen: set[tuple[int, ...]] = set()
-    for name, images, alpha in keys:
-        group = [c for c in changes if name in c.groups and (c.images, c.alpha) == (images, alpha)]
-        places = tuple(change.place for change in group)
+    for (name, _, _), group in groups.items():
+        places = tuple(one.place for one in group)
         if len(group) >= MIN_CASES and places not in seen:  # of one model on one backend, the two groups are one
             seen.add(places)
             yield name, group
 
 
-def _judge(name: str, group: Sequence[_Change]) -> Together:
-    once = np.unique(group[0].kinds, return_index=True)[1]
-    nets = np.stack([change.net[once] for change in group]).astype(np.int64)
-    net = nets.sum(axis=0)
-    p_value, loss = joint_loss_p(net), float(nets.mean())
-    is_lost = p_value <= group[0].alpha and loss > max(change.margin for change in group)
+def _judge(name: str, group: Sequence[Noted]) -> Together:
+    changes: list[_Change] = [one.note for one in group]
+    changed = np.concatenate([change.changed for change in changes])
+    nets = np.concatenate([change.net for change in changes])
+    n_images, alpha = changes[0].n_images, changes[0].alpha
+    net = np.bincount(changed, weights=nets).astype(np.int64)
+    p_value, loss = joint_loss_p(net), float(nets.sum() / (len(group) * n_images))
+    is_lost = p_value <= alpha and loss > max(change.margin for change in changes)
     n_lost, n_gained = int((nets > 0).sum()), int((nets < 0).sum())
     verdict = Verdict(
         gate=GATE.name,
         outcome=Outcome.REGRESSED if is_lost else Outcome.SAME,
         code="joint_loss" if is_lost else "no_joint_loss",
         message=f"the {len(group)} cases of {name} together: {n_lost} images lost, {n_gained} gained against their "
-        f"baselines, {percent(loss)} a case (sign-flip test over {net.size} images, p = {p_value:.2g})",
+        f"baselines, {percent(loss)} a case (sign-flip test over {n_images} images, p = {p_value:.2g})",
         advice="what these cases share changed: see versions and options under what changed" if is_lost else "",
         is_failure=is_lost,
         p_value=p_value,
         p_test="sign-flip test",
     )
-    lost = tuple(c.place for c, one in zip(group, nets, strict=True) if one.sum() > 0)
-    return Together(
-        verdict=verdict, places=lost if is_lost else (), smallest_p=smallest_joint_p(net), alpha=group[0].alpha
-    )
+    lost = tuple(one.place for one, change in zip(group, changes, strict=True) if change.net.sum() > 0)
+    return Together(verdict=verdict, places=lost if is_lost else (), smallest_p=smallest_joint_p(net), alpha=alpha)
 
 
 GATE = Gate(
@@ -107,6 +110,7 @@ GATE = Gate(
     needs=("accuracy",),
     applies=lambda candidate: not candidate.timing_only,
     judge=lambda evidence: (),
+    note=note,
     judge_together=judge_together,
     order=65,
     in_family=True,

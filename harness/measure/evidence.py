@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.datasets import open_dataset
+from harness.datasets import open_dataset, open_samples
 from harness.measure.drift import DriftAccumulator
 from harness.measure.invariance import accepted_gap, largest_gap
 from harness.models.preprocess import fit_of
-from harness.records import Accuracy, Flip, OutputDrift, OutputsOfSize, PackedArray, SizeCheck
+from harness.protocols import IMAGE
+from harness.records import (
+    Accuracy,
+    Flip,
+    OutputDrift,
+    OutputsOfSize,
+    PackedArray,
+    SamplePicture,
+    SampleScores,
+    SizeCheck,
+)
 from harness.specs import Case, DatasetRequest, ModelSpec
 
 CHUNK_IMAGES = 10_000
 THUMBNAIL_SIDE = 64  # pixels: two dozen of them stand in a record
+PICTURE_PIXELS, MAX_PICTURES, PICTURE_RANK = 128 * 128, 6, 3  # of samples whose metric changed, in colours
 MAX_FLIPS = 24  # images kept in a record, those with the clearest change first
 
 
@@ -64,6 +76,31 @@ def flips_between_runs(
     return tuple(flips)
 
 
+def pictures_of_changed(
+    reference: SampleScores, scores: SampleScores, data: DatasetRequest
+) -> tuple[SamplePicture, ...]:
+    """Return the samples whose leading metric changed most, of those that are pictures, the worse ones first.
+
+    Raises: DataError for data that are gone.
+    """
+    ours, theirs = scores.leading, reference.leading
+    if ours is None or theirs is None or scores.fingerprint != reference.fingerprint or ours.name != theirs.name:
+        return ()
+    change = np.nan_to_num(ours.values.array().astype(np.float64) - theirs.values.array().astype(np.float64))
+    worse = -change if ours.higher_is_better else change
+    chosen = [int(place) for place in np.argsort(-np.abs(worse), kind="stable")[:MAX_PICTURES] if worse[place]]
+    if not chosen:
+        return ()
+    samples = open_samples(data.name, split=data.split, data_dir=data.data_dir)
+    found = []
+    for place in sorted(chosen, key=lambda place: -worse[place]):
+        sample = samples.sample(data.scored.first + place)
+        image = sample.inputs.get(IMAGE)
+        if image is not None and image.dtype == np.uint8 and image.ndim == PICTURE_RANK:
+            found.append(SamplePicture(id=sample.id, image=_picture(np.asarray(image, np.uint8))))
+    return tuple(found)
+
+
 def size_checks(
     found: Sequence[OutputsOfSize], truth: NDArray[np.float32], case: Case, *, against: str
 ) -> tuple[SizeCheck, ...]:
@@ -81,6 +118,16 @@ def size_checks(
             )
         )
     return tuple(checks)
+
+
+def _picture(image: NDArray[np.uint8]) -> PackedArray:
+    """Return uint8[H, W, C] as uint8[H, W] or uint8[3, H, W] of at most PICTURE_PIXELS: means of squares of pixels."""
+    step = math.ceil(math.sqrt(image.shape[0] * image.shape[1] / PICTURE_PIXELS))
+    height, width = (max(1, side // step) for side in image.shape[:2])
+    step_y, step_x = (max(1, side // n) for side, n in zip(image.shape[:2], (height, width), strict=True))
+    cut = image[: height * step_y, : width * step_x]
+    small = cut.reshape(height, step_y, width, step_x, -1).mean(axis=(1, 3)).astype(np.uint8)
+    return PackedArray.of(small[..., 0] if small.shape[-1] == 1 else np.moveaxis(small, -1, 0))
 
 
 def _thumbnail(pixels: NDArray[np.generic]) -> PackedArray | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +22,8 @@ from harness.records import ROUNDING_STEP, PackedArray, TensorDrift
 from harness.specs import ModelTensors
 
 ROUNDING_SEED = 7
+# RuntimeError is of an encrypted member, NotImplementedError (which is one) of an unknown compression.
+DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
 CLASSES_AXIS = -1  # on which a largest value means something, where there is any
 
 
@@ -82,7 +85,7 @@ def read_outputs(path: Path, names: Sequence[str]) -> Iterator[dict[str, NDArray
                     with file.open(_member(sample, place)) as member:
                         found[name] = npy.read_array(member, allow_pickle=False)
                 yield found
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (*DAMAGED_ZIP, OSError, ValueError, KeyError, MemoryError) as error:
         raise MeasurementError(f"{path}: the outputs that were kept are gone or damaged ({error})") from error
 
 
@@ -124,11 +127,23 @@ def run_samples(
     size, done = batch_size if tensors.is_stackable else 1, 0
     for group in _groups(samples, size):
         outputs = runner.run(state.into(stacked(tensors, group)))
+        _check_outputs(outputs, runner, tensors)
         state.keep(outputs)
         for own in unstacked(tensors, outputs, len(group)):
             each(own)
         done += len(group)
         progress(done, n_samples)
+
+
+def _check_outputs(outputs: Tensors, runner: RunsTensors, tensors: ModelTensors) -> None:
+    """Refuse outputs that are not what the engine declares. Raises: MeasurementError."""
+    if set(outputs) != set(tensors.output_names):
+        given = ", ".join(outputs) or "nothing"
+        raise MeasurementError(f"the engine gives {given}; expected {', '.join(tensors.output_names)}")
+    for spec in runner.outputs:
+        found = np.asarray(outputs[spec.name]).dtype if spec.name in outputs else spec.dtype
+        if found != spec.dtype:
+            raise MeasurementError(f"output {spec.name} is {found}; the engine declares {spec.dtype}")
 
 
 class _State:
@@ -219,9 +234,32 @@ def _moved(sample: Tensors, generator: np.random.Generator) -> dict[str, NDArray
 
 
 def _relative_error(reference: NDArray[np.generic], ours: NDArray[np.generic]) -> float:
-    drift = _Drift("", "", 0.0)
-    drift.add(reference, ours)
-    return float(drift.found().relative.array()[0])
+    """Return the norm of what differs over the reference's norm; of whole numbers the share that differs.
+
+    Another shape is an error of 1; NaN or infinity on one side alone one without bounds.
+    """
+    if reference.shape != ours.shape:
+        return 1.0
+    if reference.dtype.kind != "f":
+        return int((reference != ours).sum()) / max(1, reference.size)
+    theirs, own = reference.astype(np.float64), ours.astype(np.float64)
+    is_number = np.isfinite(theirs)
+    if not np.array_equal(is_number, np.isfinite(own)) or not np.array_equal(
+        theirs[~is_number], own[~is_number], equal_nan=True
+    ):
+        return math.inf
+    theirs, own = _numbers(reference, ours)
+    error, signal = np.linalg.norm(own - theirs), np.linalg.norm(theirs)
+    return float(error / signal) if signal else float(error > 0)
+
+
+def _numbers(
+    reference: NDArray[np.generic], ours: NDArray[np.generic]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return both as float64, with 0 where the reference is no finite number."""
+    theirs, own = reference.astype(np.float64), ours.astype(np.float64)
+    is_number = np.isfinite(theirs)
+    return np.where(is_number, theirs, 0.0), np.where(is_number, own, 0.0)
 
 
 def drift_of_outputs(
@@ -249,7 +287,7 @@ class _Drift:
     def __init__(self, name: str, against: str, rounding: float) -> None:
         self._name, self._against, self._rounding = name, against, rounding
         self._first: NDArray[np.generic] | None = None
-        self._varies = False
+        self._spread: list[float] = []
         self._relative: list[float] = []
         self._cosines: list[float] = []
         self._largest = self._squares = 0.0
@@ -259,27 +297,18 @@ class _Drift:
     def add(self, reference: NDArray[np.generic], ours: NDArray[np.generic]) -> None:
         if self._first is None:
             self._first = reference
-        self._varies = self._varies or not np.array_equal(self._first, reference)
+        else:
+            self._spread.append(min(1.0, _relative_error(self._first, reference)))
+        relative = _relative_error(reference, ours)
+        self._relative.append(relative)
         if reference.shape != ours.shape:
             self._n_reshaped += 1
-            self._relative.append(1.0)
             return
-        if reference.dtype.kind != "f":
-            n_other = int((reference != ours).sum())
-            self._relative.append(n_other / max(1, reference.size))
-            self._largest = max(self._largest, float(_gap(reference, ours)))
+        if reference.dtype.kind != "f" or not math.isfinite(relative):
+            self._largest = max(self._largest, float(_gap(reference, ours)) if math.isfinite(relative) else math.inf)
             return
-        theirs, own = reference.astype(np.float64), ours.astype(np.float64)
-        is_number = np.isfinite(theirs)
-        if not np.array_equal(is_number, np.isfinite(own)) or not np.array_equal(
-            theirs[~is_number], own[~is_number], equal_nan=True
-        ):
-            self._relative.append(math.inf)
-            self._largest = math.inf
-            return
-        theirs, own = np.where(is_number, theirs, 0.0), np.where(is_number, own, 0.0)
+        theirs, own = _numbers(reference, ours)
         error, signal = np.linalg.norm(own - theirs), np.linalg.norm(theirs)
-        self._relative.append(float(error / signal) if signal else float(error > 0))
         self._largest = max(self._largest, float(np.abs(own - theirs).max(initial=0.0)))
         self._squares += float(error**2)
         self._n_values += theirs.size
@@ -304,7 +333,7 @@ class _Drift:
             n_reshaped=self._n_reshaped,
             relative=PackedArray.of(np.asarray(self._relative, np.float64)),
             rounding=self._rounding,
-            is_constant=len(self._relative) > 1 and not self._varies,
+            spread=float(np.mean(self._spread)) if self._spread else None,
         )
 
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Generator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.datasets import RangeFingerprint
+from harness.datasets import RangeFingerprint, lasting_name
 from harness.errors import DataError, MeasurementError
 from harness.models.preprocess import images_from_pixels
 from harness.protocols import Dataset, Engine, Images, LendsBuffers, Progress, no_progress
@@ -24,20 +26,29 @@ from harness.records import Accuracy, PackedArray
 from harness.specs import ImageRange, ModelSpec
 from harness.tasks import TopK, find_task
 
-CHUNK_IMAGES = 1_000  # read and preprocessed at once
 MAX_CHUNK_BYTES = 16 << 20  # so that chunks of large images stay small; a chunk holds at least one batch
 WHITE = 255
-N_BUFFERS = 3  # of a chunk each: one read, one running, one whose last batches are still in flight
 N_WAITING = 2  # chunks that wait for their digest, or their ranks, before the engine does
 # One thread beside the engine's where there are few CPUs: more take turns with the engine on its own. Where there are
 # many, sha256 in one thread has half the rate of the fastest engines.
 MANY_CPUS, FEW_HELPERS, MANY_HELPERS = 4, 1, 4
+# Images that are read and preprocessed at once. Each call into NumPy hands Python's lock over, which the thread of a
+# fast engine waits for: with several helpers fewer and larger calls are better.
+FEW_CHUNK, MANY_CHUNK = 1_000, 5_000
+
+
+class _Chunk(NamedTuple):
+    """Images one after the other: as the model takes them, their classes, and what was stored."""
+
+    inputs: Images
+    classes: NDArray[np.int64]
+    stored: tuple[NDArray[np.generic], NDArray[np.int64]]
 
 
 class _Reader:
     """Batches of a range, with labels kept until their outputs come back.
 
-    Helpers read and preprocess the next chunk and digest the last ones while the engine runs this one: a fast engine
+    Helpers read and preprocess the next chunks and digest the last ones while the engine runs this one: a fast engine
     would otherwise wait for sha256. Chunks lie in a few buffers, the engine's own where it offers some;
     a buffer is filled again once the outputs of all its images are back.
     """
@@ -49,21 +60,24 @@ class _Reader:
         self.waiting: deque[tuple[int, NDArray[np.int64]]] = deque()
         self._dataset, self._spec, self._images, self._batch_size = dataset, spec, images, batch_size
         fitting = max(1, MAX_CHUNK_BYTES // (math.prod(spec.input_shape) * np.dtype(np.float32).itemsize))
-        n_batches = min(CHUNK_IMAGES, fitting, images.n_images) // batch_size
+        chunk, self._n_ahead = (MANY_CHUNK, 2) if _has_many_cpus() else (FEW_CHUNK, 1)
+        n_batches = min(chunk, fitting, images.n_images) // batch_size
         self._chunk_images = max(1, n_batches) * batch_size
+        # Of a chunk each: one running, one whose last batches are still in flight, and those that are read ahead.
+        self._n_buffers = 2 + self._n_ahead
         self._free = self._buffers(engine)
         self._lent: deque[tuple[int, Images]] = deque()  # first image after the buffer's, buffer
+        self._reading = threading.Lock()  # a data set need not be made for several threads
 
     def batches(self, helpers: Executor) -> Generator[Images, None, None]:
         """Yield batches; a batch stays as it is until its outputs are back. `helpers`: threads."""
         starts = range(self._images.first, self._images.stop, self._chunk_images)
         digested: deque[Future[None]] = deque()
-        pending = helpers.submit(self._chunk, starts[0], self._buffer(starts[0], starts[0]))
+        pending: deque[Future[_Chunk]] = deque()
         for index, first in enumerate(starts):
-            inputs, classes, stored = pending.result()
-            if index + 1 < len(starts):
-                following = starts[index + 1]
-                pending = helpers.submit(self._chunk, following, self._buffer(following, first))
+            for ahead in starts[index + len(pending) : index + 1 + self._n_ahead]:
+                pending.append(helpers.submit(self._chunk, ahead, self._buffer(ahead, first)))
+            inputs, classes, stored = pending.popleft().result()
             digested.append(helpers.submit(self.fingerprint.digest, self.fingerprint.cut(first, *stored)))
             if len(digested) > N_WAITING:
                 digested.popleft().result()
@@ -81,11 +95,11 @@ class _Reader:
 
     def _buffers(self, engine: Engine | None) -> deque[Images]:
         if isinstance(engine, LendsBuffers):
-            lent = engine.host_buffers(N_BUFFERS, self._chunk_images)
+            lent = engine.host_buffers(self._n_buffers, self._chunk_images)
             if lent:
                 return deque(lent)
         # One block, of which the system hands out large pages: three would cost mlp a tenth of its time in page faults.
-        return deque(np.empty((N_BUFFERS, self._chunk_images, *self._spec.input_shape), np.float32))
+        return deque(np.empty((self._n_buffers, self._chunk_images, *self._spec.input_shape), np.float32))
 
     def _buffer(self, first: int, unread: int) -> Images | None:
         """Return a buffer for the chunk from image `first` on, None while all are in use.
@@ -101,17 +115,16 @@ class _Reader:
         self._lent.append((first + self._chunk_images, buffer))
         return buffer
 
-    def _chunk(
-        self, first: int, buffer: Images | None
-    ) -> tuple[Images, NDArray[np.int64], tuple[NDArray[np.generic], NDArray[np.int64]]]:
-        pixels, labels = self._dataset.read(first, min(first + self._chunk_images, self._images.stop))
+    def _chunk(self, first: int, buffer: Images | None) -> _Chunk:
+        with self._reading:
+            pixels, labels = self._dataset.read(first, min(first + self._chunk_images, self._images.stop))
         is_scaled = pixels.dtype == np.uint8
         if is_scaled:
             self._check_card(pixels[:1])
         images = images_from_pixels(pixels, self._spec, out=None if buffer is None else buffer[: len(pixels)])
         if not is_scaled:
             self._check_finite(images, first)
-        return images, self._classes(labels, first), (pixels, labels)
+        return _Chunk(images, self._classes(labels, first), (pixels, labels))
 
     def _check_card(self, pixels: NDArray[np.generic]) -> None:
         """Refuse a card that has no finite value for black or for white; then all pixels between have one."""
@@ -197,9 +210,13 @@ def score_engine(
     return _accuracy(ranked, scores.hexdigest(), spec, images, reader, started_ns=started, batch_size=size)
 
 
+def _has_many_cpus() -> bool:
+    return (os.cpu_count() or 1) >= MANY_CPUS
+
+
 def _threads(stack: ExitStack) -> tuple[Executor, Executor]:
     """Return the helpers and the one thread that ranks, which is theirs where there are few CPUs."""
-    n_helpers = MANY_HELPERS if (os.cpu_count() or 1) >= MANY_CPUS else FEW_HELPERS
+    n_helpers = MANY_HELPERS if _has_many_cpus() else FEW_HELPERS
     helpers = stack.enter_context(ThreadPoolExecutor(max_workers=n_helpers))
     return helpers, helpers if n_helpers == 1 else stack.enter_context(ThreadPoolExecutor(max_workers=1))
 
@@ -232,7 +249,7 @@ def _accuracy(
         top1_hits_last=_packed_hits_last(tops),
         repeats=PackedArray.of(repeats) if repeats.size else None,
         block_digests=PackedArray.of(reader.fingerprint.block_digests()),
-        n_trained_on=sum(images.overlap(seen) for seen in spec.trained_on),
+        n_trained_on=sum(images.overlap(replace(seen, dataset=lasting_name(seen.dataset))) for seen in spec.trained_on),
         score_ns=time.perf_counter_ns() - started_ns,
         batch_size=batch_size,
     )
@@ -258,6 +275,7 @@ class _Scores:
     def __init__(self, spec: ModelSpec, ranker: Executor) -> None:
         """`ranker`: one thread, so that outputs are digested in order."""
         self._spec, self._task, self._ranker = spec, find_task(spec.task), ranker
+        self._chunk_images = MANY_CHUNK if _has_many_cpus() else FEW_CHUNK
         self._digest = hashlib.sha256()
         self._outputs: list[NDArray[np.float32]] = []
         self._classes: list[NDArray[np.int64]] = []
@@ -282,7 +300,7 @@ class _Scores:
         self._outputs.append(outputs)
         self._classes.append(classes)
         self._n_waiting += len(classes)
-        if self._n_waiting >= CHUNK_IMAGES:
+        if self._n_waiting >= self._chunk_images:
             self._submit()
 
     def ranked(self) -> list[_Ranked]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from harness.errors import MeasurementError
 from harness.machine.conditions import THROTTLED
-from harness.measure.arms import ARM_BUDGET_NS, RoundTimes, Seen, TimedArm, TimerFacts, WarmedUp
+from harness.measure.arms import ARM_BUDGET_NS, MIN_SAMPLES_PER_ROUND, RoundTimes, Seen, TimedArm, TimerFacts, WarmedUp
 from harness.measure.warm_up import NOT_STEADY
 from harness.records import TIMED_OTHERWISE, Latency, PackedArray
 from harness.specs import TimingPlan
@@ -22,7 +22,7 @@ COPY_WINDOWS = ("h2d", "d2h")  # nothing of the engine lies in them
 N_LOWERINGS = 3  # from a gated graph to a plain enqueue there are no more steps
 DRIFT_SHARE = 0.05
 NOISY_ROUNDS_CV = 0.10
-MIN_CLOCK_SAMPLES = 20  # so many alike to the last digit are no times
+MIN_CLOCK_SAMPLES = MIN_ROUNDS * MIN_SAMPLES_PER_ROUND  # alike to the last digit are no times; no interval has fewer
 
 
 def make_alike(arms: Sequence[TimedArm], launch: str) -> None:
@@ -111,12 +111,16 @@ def _kept_rounds(n_rounds: int, slowed: Sequence[int], plan: TimingPlan) -> tupl
 def check_clocks(facts: Sequence[TimerFacts], arms: Sequence[ArmRounds]) -> None:
     """Refuse what `time_arms` measured by a clock that gave one and the same time. Raises: MeasurementError."""
     for whose, how, arm in zip(("", "FP32 beside it: "), facts, arms, strict=False):
-        samples = arm.rounds_ns
-        if samples.size >= MIN_CLOCK_SAMPLES and np.ptp(samples) == 0:
-            raise MeasurementError(
-                f"{whose}the {how.clock} clock gave {samples.flat[0]:g} ns for each of {samples.size} samples of batch "
-                f"{how.batch_size}; it stands still, or its timer returns a constant"
-            )
+        check_clock(how, arm.rounds_ns, whose=whose)
+
+
+def check_clock(how: TimerFacts, samples: NDArray[np.float64], *, whose: str = "") -> None:
+    """Refuse samples of one timer that are all alike. `whose`: begins the message. Raises: MeasurementError."""
+    if samples.size >= MIN_CLOCK_SAMPLES and np.ptp(samples) == 0:
+        raise MeasurementError(
+            f"{whose}the {how.clock} clock gave {samples.flat[0]:g} ns for each of {samples.size} samples of batch "
+            f"{how.batch_size}; it stands still, or its timer returns a constant"
+        )
 
 
 def _rounds_within_budget(warmed: Sequence[WarmedUp], plan: TimingPlan) -> int:

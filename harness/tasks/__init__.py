@@ -67,7 +67,7 @@ def collector_of(model: ModelSpec) -> Collector:
 
     A file is looked for beside the card. What a task asks of the images' way into the model (`fit`, `input_size`) is
     what the card's [preprocess] does, unless [task] says otherwise.
-    Raises: ConfigError that names the key.
+    Raises: ConfigError that names the model and the key.
     """
     task = find_sample_task(model.task)
     known = {setting.name: setting for setting in task.settings}
@@ -75,8 +75,20 @@ def collector_of(model: ModelSpec) -> Collector:
     settings = {name: value for name, value in prepared.items() if name in known and value}
     settings |= model.task_settings
     files = {name for name, setting in known.items() if setting.is_file and isinstance(settings.get(name), str)}
-    beside = {name: str(Path(model.card_dir or Path(model.onnx_path).parent) / str(settings[name])) for name in files}
-    return task.collector({**settings, **beside})
+    folder = Path(model.card_dir or Path(model.onnx_path).parent)
+    outputs = model.tensors.output_names if model.tensors is not None else None
+    try:
+        beside = {name: _beside(folder, name, str(settings[name])) for name in files}
+        return task.collector({**settings, **beside}, outputs=outputs)
+    except ConfigError as error:
+        raise ConfigError(f"{model.name}: {error}") from error
+
+
+def _beside(folder: Path, key: str, name: str) -> str:
+    """Return where a file of a card's [task] lies. Raises: ConfigError for a name that leads out of the folder."""
+    if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
+        raise ConfigError(f"[task] {key} = {name!r} leads out of the card's folder; put the file beside its card")
+    return str(folder / name)
 
 
 def _size_shown(model: ModelSpec) -> list[int]:

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from harness.errors import ConfigError, DataError
 from harness.protocols import Tensors
-from harness.tasks._samples import OUTPUT, Settings, output_of
+from harness.tasks._samples import OUTPUT, Read, Settings, one_output, output_of
 
 NAME = "detection"
+SEPARATE = "separate"  # boxes, scores and labels are outputs of their own
 MAX_LOG = 20.0  # of a size in cells: what is beyond is no box
 MAX_CANDIDATES = 3_000  # of one sample, by score, that suppression looks at
 ROWS_WIDTH, SSD_WIDTH = 6, 7
@@ -118,14 +119,14 @@ def _from_rows(output: NDArray[np.generic]) -> Boxes:
 
 def _from_separate(outputs: Tensors, settings: Settings) -> Boxes:
     """Read boxes [M, 4], scores [M] with labels [M], or scores [M, classes]; padding has a score of 0 or class -1."""
-    raw = output_of(outputs, _named(outputs, settings, "boxes"), task=NAME, key="boxes")
+    raw = output_of(outputs, _named(settings, "boxes"), task=NAME, key="boxes")
     if raw.size % 4:
         raise DataError(f"the boxes have shape {list(raw.shape)}; expected [boxes, 4]")
     corners = raw.reshape(-1, 4).astype(np.float64)
-    scores = output_of(outputs, _named(outputs, settings, "scores"), task=NAME, key="scores").astype(np.float64)
+    scores = output_of(outputs, _named(settings, "scores"), task=NAME, key="scores").astype(np.float64)
     n_boxes = len(corners)
     if scores.size == n_boxes:
-        labels = output_of(outputs, _named(outputs, settings, "labels"), task=NAME, key="labels").reshape(-1)
+        labels = output_of(outputs, _named(settings, "labels"), task=NAME, key="labels").reshape(-1)
         if labels.size != n_boxes:
             raise DataError(f"{n_boxes} boxes have {labels.size} labels")
         return Boxes(corners=corners, scores=scores.reshape(-1), classes=labels.astype(np.int64))
@@ -139,12 +140,17 @@ def _from_separate(outputs: Tensors, settings: Settings) -> Boxes:
     return _from_matrix(corners, table, background=number, threshold=float(str(settings["score_threshold"])))
 
 
-def _named(outputs: Tensors, settings: Settings, part: str) -> str:
-    """Return the name of an output: the one given, or one of its own name. Raises: ConfigError."""
-    name = str(settings[part] or part)
-    if name not in outputs:
-        raise ConfigError(f"[task] {part} = {name!r}: the model has no such output; it has: {', '.join(outputs)}")
-    return name
+def outputs_read(settings: Settings) -> Read:
+    """Return the outputs that boxes are read from; that of labels where it is named: one score a class needs none."""
+    if settings["format"] != SEPARATE:
+        return one_output(settings)
+    parts = ("boxes", "scores", "labels") if settings["labels"] else ("boxes", "scores")
+    return tuple((part, _named(settings, part)) for part in parts)
+
+
+def _named(settings: Settings, part: str) -> str:
+    """Return the name of an output: the one given, or its own."""
+    return str(settings[part] or part)
 
 
 def _from_matrix(corners: Floats, scores: Floats, *, background: int | None, threshold: float) -> Boxes:

@@ -16,6 +16,7 @@ from harness.tasks._samples import (
     Settings,
     class_of,
     names_of_classes,
+    one_output,
     output_of,
     target_of,
     threshold,
@@ -86,6 +87,7 @@ CLASSES_OF_SAMPLES = SampleTask(
     summary="one class a sample: the largest output",
     make=ClassScores,
     metrics=(TOP1.name, TOP5.name, BALANCED.name),
+    reads=one_output,
     settings=(
         CLASSES,
         threshold("of an output of one number: class 1 is above it"),

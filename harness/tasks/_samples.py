@@ -70,11 +70,25 @@ COMMON = (
 )
 
 
+Read = tuple[tuple[str, object], ...]  # key of [task], the output that it names (None: the model's only one)
+
+
+def named_output(settings: Settings) -> Read:
+    """Return the output that a card names, if it names one."""
+    return ((OUTPUT, settings[OUTPUT]),) if settings[OUTPUT] is not None else ()
+
+
+def one_output(settings: Settings) -> Read:
+    """Return the output that is scored: named, or the only one."""
+    return ((OUTPUT, settings[OUTPUT]),)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleTask:
     """One meaning of a model's named outputs; a file of this folder offers it as TASK.
 
-    `make(settings)` returns a collector; `settings` beside COMMON are the keys that a card's [task] table may hold.
+    `make(settings)` returns a collector; `settings` beside COMMON are the keys that a card's [task] table may hold;
+    `reads(settings)` says which outputs the collector will ask for, so that a wrong name is told before anything runs.
     """
 
     name: str
@@ -82,9 +96,13 @@ class SampleTask:
     make: Callable[[Settings], Collector]
     metrics: tuple[str, ...]  # the names it may score, the leading one first; () of one that only shows drift
     settings: tuple[Setting, ...] = ()
+    reads: Callable[[Settings], Read] = named_output
 
-    def collector(self, options: Settings) -> Collector:
-        """Return a collector. `options`: a card's [task] table. Raises: ConfigError that names the key."""
+    def collector(self, options: Settings, *, outputs: Sequence[str] | None = None) -> Collector:
+        """Return a collector. `options`: a card's [task] table; `outputs`: names of the model's, None: not known.
+
+        Raises: ConfigError that names the key.
+        """
         known = {setting.name: setting for setting in (*COMMON, *self.settings)}
         unknown = [name for name in options if name not in known]
         if unknown:
@@ -93,7 +111,10 @@ class SampleTask:
         leading = given.get(METRIC)
         if leading is not None and leading not in self.metrics:
             raise ConfigError(f"[task] metric = {leading!r}: task {self.name} scores {', '.join(self.metrics)}")
-        made = self.make({name: given.get(name, setting.default) for name, setting in known.items()})
+        settings = {name: given.get(name, setting.default) for name, setting in known.items()}
+        for key, output in self.reads(settings) if outputs is not None else ():
+            name_of_output(outputs or (), output, task=self.name, key=key)
+        made = self.make(settings)
         return made if leading is None else _Led(made, str(leading))
 
 
@@ -119,15 +140,21 @@ class _Led:
         return (led, *(replace(score, slices=None) for score in scores if score is not first[0]))
 
 
-def output_of(outputs: Tensors, name: object, *, task: str, key: str = OUTPUT) -> NDArray[np.generic]:
-    """Return the output by its name, or the only one. Raises: ConfigError; MeasurementError for NaN."""
+def name_of_output(outputs: Sequence[str], name: object, *, task: str, key: str = OUTPUT) -> str:
+    """Return the name of an output that there is: the one given, or the only one. Raises: ConfigError."""
     if name is None and len(outputs) != 1:
         raise ConfigError(
             f"[task] {key}: task {task} scores one output and the model has {', '.join(outputs)}; name it"
         )
-    found = next(iter(outputs)) if name is None else str(name)
+    found = outputs[0] if name is None else str(name)
     if found not in outputs:
         raise ConfigError(f"[task] {key} = {found!r}: the model has no such output; it has: {', '.join(outputs)}")
+    return found
+
+
+def output_of(outputs: Tensors, name: object, *, task: str, key: str = OUTPUT) -> NDArray[np.generic]:
+    """Return the output by its name, or the only one. Raises: ConfigError; MeasurementError for NaN."""
+    found = name_of_output(tuple(outputs), name, task=task, key=key)
     array = np.asarray(outputs[found])
     if np.issubdtype(array.dtype, np.floating) and np.isnan(array).any():
         raise MeasurementError(f"output {found} holds NaN")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from harness.errors import ConfigError, DataError, MeasurementError
 from harness.protocols import IMAGE, Sample, Tensors
 from harness.records import MetricScore
-from harness.tasks._boxes import NAME, Boxes, Floats, boxes_of
+from harness.tasks._boxes import NAME, SEPARATE, Boxes, Floats, boxes_of, outputs_read
 from harness.tasks._metrics import Counts, Naming, Slicing, whole_scores
 from harness.tasks._precision import Ranking, coco_precision, mean_over_classes
 from harness.tasks._samples import CLASSES, SampleTask, Setting, Settings, numbers_of
@@ -239,13 +239,14 @@ TASK = SampleTask(
     summary="boxes with a class",
     make=BoxScores,
     metrics=(MAP.name, MAP50.name, MAP75.name),
+    reads=outputs_read,
     settings=(
         CLASSES,
         Setting(
             name="format",
             summary="separate (outputs boxes, scores, labels), yolo ([4 + classes, boxes]) or rows ([boxes, 6 or 7])",
-            default="separate",
-            choices=("separate", "yolo", "rows"),
+            default=SEPARATE,
+            choices=(SEPARATE, "yolo", "rows"),
         ),
         Setting(name="boxes", summary="of separate outputs: the name of that of boxes"),
         Setting(name="scores", summary="of separate outputs: the name of that of scores"),

@@ -9,7 +9,7 @@ from harness.errors import ConfigError, DataError, MeasurementError
 from harness.protocols import Sample, Tensors
 from harness.records import MetricScore
 from harness.tasks._metrics import Floats, Naming, Slicing, mean_score
-from harness.tasks._samples import OUTPUT, SampleTask, Setting, Settings, numbers_of, output_of
+from harness.tasks._samples import OUTPUT, SampleTask, Setting, Settings, numbers_of, one_output, output_of
 
 NAME = "embeddings"
 COSINE = Naming(name="cosine", summary="mean cosine of a sample's vector with the vector that it should have")
@@ -132,6 +132,7 @@ TASK = SampleTask(
     summary="a vector a sample",
     make=VectorScores,
     metrics=(*(f"recall@{k}" for k in range(1, MAX_RANKS + 1)), COSINE.name),
+    reads=one_output,
     settings=(
         Setting(name="ranks", summary="the k of recall@k", kinds=(list,), default=[1, 5]),
         Setting(

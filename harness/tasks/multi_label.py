@@ -19,6 +19,7 @@ from harness.tasks._samples import (
     Settings,
     class_of,
     names_of_classes,
+    one_output,
     output_of,
     target_of,
     threshold,
@@ -99,6 +100,7 @@ TASK = SampleTask(
     summary="any number of classes a sample",
     make=LabelScores,
     metrics=(MAP.name, F1.name, MACRO_F1.name),
+    reads=one_output,
     settings=(
         CLASSES,
         threshold("a class is found where its output is above it (of logits: 0)"),

@@ -18,6 +18,7 @@ from harness.tasks._samples import (
     Settings,
     names_of_classes,
     numbers_of,
+    one_output,
     output_of,
     target_of,
 )
@@ -111,6 +112,7 @@ TASK = SampleTask(
     summary="one or several numbers a sample",
     make=Errors,
     metrics=("MAE", "RMSE", "R2"),
+    reads=one_output,
     settings=(
         Setting(name="unit", summary="the unit of the numbers"),
         Setting(name="classes", summary="the names of the numbers, where a sample has several", kinds=(list,)),

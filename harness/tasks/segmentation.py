@@ -16,6 +16,7 @@ from harness.tasks._samples import (
     Setting,
     Settings,
     names_of_classes,
+    one_output,
     output_of,
     target_of,
     threshold,
@@ -112,6 +113,7 @@ TASK = SampleTask(
     summary="a class a pixel",
     make=PixelScores,
     metrics=(MIOU.name, PIXELS.name),
+    reads=one_output,
     settings=(
         CLASSES,
         Setting(name="layout", summary="the axes of scores", default="CHW", choices=("CHW", "HWC")),

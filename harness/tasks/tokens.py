@@ -12,7 +12,7 @@ from harness.errors import ConfigError, DataError
 from harness.protocols import Sample, Tensors
 from harness.records import MetricScore
 from harness.tasks._metrics import Naming, Ratios, mean_score, whole_score
-from harness.tasks._samples import OUTPUT, SampleTask, Setting, Settings, output_of, target_of
+from harness.tasks._samples import OUTPUT, SampleTask, Setting, Settings, one_output, output_of, target_of
 
 NAME = "tokens"
 EXACT = Naming(name="exact match", summary="samples whose tokens are all right")
@@ -154,6 +154,7 @@ TASK = SampleTask(
     summary="a sequence of tokens a sample: recognized text, or the numbers of tokens",
     make=TokenScores,
     metrics=(EXACT.name, CER.name, DISTANCE.name),
+    reads=one_output,
     settings=(
         Setting(
             name="decode",

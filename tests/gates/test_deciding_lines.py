@@ -8,9 +8,11 @@ from comparison_records import accuracy_with, latency_with, record_with
 
 from harness.errors import MeasurementError
 from harness.gates import Candidate, Evidence, JudgeOptions, find_gate, judge_records, list_gates, subject_from_record
+from harness.gates._times import _is_open
 from harness.records import EffectivePrecision, Outcome, Status
-from harness.specs import Case, Precision, Tolerance
+from harness.specs import Case, ModelSpec, ModelTensors, Precision, Tolerance
 from harness.stats import Ratio, cases_that_could_alarm, low_margin_agreement, mcnemar_p, mcnemar_power
+from harness.stats.looking import Looked
 from harness.stats.pairs import LOOKS, judge_comparisons
 from harness.stats.throughput import summarize_throughput
 
@@ -47,19 +49,41 @@ def test_a_gate_is_asked_of_the_cases_that_it_is_for(name):
     assert tuple(find_gate(name).applies(one) for one in asked) == APPLIES[name]
 
 
-FLAGS = {  # what a gate is -> which of those in APPLIES are it
-    "in_family": {"baseline", "fp32", "joint", "kernel", "latency", "reference"},
-    "is_exact": {"baseline"},
-    "judges_outputs": {"baseline", "chance", "floor", "fp32", "joint", "kernel", "reference"},
-    "judges_times": {"latency", "speedup"},
-    "judges_absent": {"presence"},
-    "reads_baseline": {"baseline", "joint", "latency", "presence"},
+ROLES = {  # in the order of judging: the reason of a red case is that of its first gate
+    "presence": (1, {"judges_absent", "reads_baseline"}),
+    "chance": (5, {"judges_outputs"}),
+    "floor": (10, {"judges_outputs"}),
+    "invariance": (20, set()),
+    "precision": (25, {"in_family", "judges_alone", "reads_baseline"}),
+    "fp32": (30, {"in_family", "judges_outputs"}),
+    "reference": (40, {"in_family", "judges_outputs"}),
+    "drift": (45, {"in_family", "judges_outputs"}),
+    "kernel": (50, {"in_family", "judges_outputs"}),
+    "metric": (55, {"in_family", "judges_outputs"}),
+    "baseline": (60, {"in_family", "is_exact", "judges_outputs", "reads_baseline"}),
+    "metric_baseline": (62, {"in_family", "judges_outputs", "reads_baseline"}),
+    "joint": (65, {"in_family", "judges_outputs", "reads_baseline"}),
+    "latency": (70, {"in_family", "judges_times", "reads_baseline"}),
+    "speedup": (75, {"judges_times"}),
+    "buildtime": (80, {"in_family", "reads_baseline"}),
+    "enginesize": (82, {"in_family", "reads_baseline"}),
+    "memory": (84, {"in_family", "reads_baseline"}),
 }
+FLAGS = (
+    "in_family",
+    "is_exact",
+    "judges_absent",
+    "judges_alone",
+    "judges_outputs",
+    "judges_times",
+    "reads_baseline",
+)
 
 
-@pytest.mark.parametrize("flag", FLAGS)
-def test_what_a_gate_says_of_itself_decides_how_it_is_judged(flag):
-    assert {name for name in APPLIES if getattr(find_gate(name), flag)} == FLAGS[flag]
+def test_what_a_gate_says_of_itself_decides_how_it_is_judged():
+    found = {gate.name: (gate.order, {flag for flag in FLAGS if getattr(gate, flag)}) for gate in list_gates()}
+    assert found == ROLES
+    assert list(found) == list(ROLES)
 
 
 def test_these_gates_read_a_baseline_and_none_of_them_is_asked_without_one_unless_it_judges_alone():
@@ -152,3 +176,34 @@ def test_an_unsure_image_agrees_only_where_the_classes_are_equal(other):
     margins, reference, now = np.linspace(0, 1, 20).astype(np.float32), np.ones(20, int), np.ones(20, int)
     now[0] = other
     assert low_margin_agreement(reference, now, margins) == 0.5
+
+
+@pytest.mark.parametrize(("high", "is_open"), [(1.0, False), (0.999, True)])
+def test_of_an_upgrade_pairs_are_timed_where_all_of_the_interval_is_faster(high, is_open):
+    looked = Looked(
+        is_suspicious=False,
+        is_relative=False,
+        ratio=0.97,
+        low=0.95,
+        high=high,
+        p_value=1.0,
+        detectable=0.05,
+        ratio_of_times=0.97,
+    )
+    assert _is_open(looked, is_beside=True) is is_open
+    assert not _is_open(looked, is_beside=False)
+    assert _is_open(replace(looked, is_suspicious=True), is_beside=False)
+
+
+def test_a_candidate_is_what_its_model_is():
+    values = {"name": "m", "onnx_path": "m.onnx", "sha256": "", "input_name": "x", "input_shape": (1, 4, 4)}
+    classifier = ModelSpec(**values, output_name="y", num_classes=10)
+    graph = replace(classifier, tensors=ModelTensors(inputs=(), outputs=()))
+    case = candidate("ort", Precision.FP32).case
+    found = [Candidate.of_model(case, one, writes="qdq", has_metrics=True) for one in (classifier, graph)]
+    assert [one.runs_samples for one in found] == [False, True]
+    assert {(one.case, one.writes, one.has_metrics, one.is_onnx, one.timing_only) for one in found} == {
+        (case, "qdq", True, True, False)
+    }
+    timed = Candidate.of_model(case, replace(classifier, timing_only=True), writes="cast", has_metrics=False)
+    assert (timed.timing_only, timed.writes, timed.has_metrics) == (True, "cast", False)

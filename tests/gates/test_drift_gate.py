@@ -31,7 +31,9 @@ def drifted(relative, *, output="y", against="m-ort-fp32", **changes):
     return TensorDrift(**{**known, **changes})
 
 
-def judged(*drifts, precision=Precision.INT8, backend="openvino", max_drift=None, n_nan=None):
+def judged(
+    *drifts, precision=Precision.INT8, backend="openvino", max_drift=None, n_nan=None, alpha=0.001, kernel_drifts=()
+):
     case = Case(
         model="m", backend=backend, precision=precision, recipe="none" if precision is Precision.FP32 else "cast"
     )
@@ -43,7 +45,8 @@ def judged(*drifts, precision=Precision.INT8, backend="openvino", max_drift=None
             task="raw", source="seeded", fingerprint="f", ids=tuple(map(str, range(N))), n_nan=n_nan or {}
         ),
         tensor_drifts=drifts,
-        tolerance=Tolerance(max_drift=max_drift),
+        kernel_drifts=kernel_drifts,
+        tolerance=Tolerance(max_drift=max_drift, alpha=alpha),
     )
     (found,) = judge_records([record], {}, JudgeOptions(gates=frozenset({"drift"})))
     return found
@@ -86,19 +89,60 @@ def test_what_roundings_alone_do_is_no_drift():
     wild = judged(drifted([0.08] * N, rounding=0.1), precision=Precision.FP32)
     assert verdicts_of(calm)[0][0] == "drift_beyond_limit"
     assert verdicts_of(wild)[0][0] == "within_limit"
-    assert "roundings alone move m-ort-fp32 by 10.00%" in wild.verdicts[0].message
+    assert "roundings alone move m-ort-fp32 by 10.00 %" in wild.verdicts[0].message
     far = judged(drifted([0.5] * N, rounding=0.1), precision=Precision.FP32)
     assert verdicts_of(far)[0][0] == "drift_beyond_limit"
 
 
-def test_a_reference_that_says_nothing_proves_no_engine_right():
-    record = judged(drifted([0.001] * N, is_constant=True), precision=Precision.FP32)
+@pytest.mark.parametrize("spread", [0.0, 1e-7, 0.0015])
+@pytest.mark.parametrize("max_drift", [None, 0.01])
+def test_a_reference_that_says_nothing_proves_no_engine_right(spread, max_drift):
+    record = judged(drifted([0.001] * N, spread=spread), max_drift=max_drift)
     assert verdicts_of(record) == [("constant_outputs", Outcome.INCONCLUSIVE)]
 
 
+@pytest.mark.parametrize("max_drift", [None, 0.01])
+def test_a_reference_that_differs_plainly_is_not_said_to_be_constant(max_drift):
+    (verdict,) = judged(drifted([0.5] * N, spread=0.6), max_drift=max_drift).verdicts
+    assert verdict.code == ("no_limit" if max_drift is None else "drift_beyond_limit")
+    assert "between samples" not in verdict.message
+
+
+@pytest.mark.parametrize(("max_drift", "code"), [(None, "no_limit"), (0.01, "within_limit")])
+def test_an_engine_that_follows_what_little_the_reference_says_is_right(max_drift, code):
+    record = judged(drifted([0.0001] * N, spread=0.0015), max_drift=max_drift)
+    assert verdicts_of(record) == [(code, Outcome.SAME)]
+
+
+@pytest.mark.parametrize(
+    ("limit", "told"), [(1e-5, "beyond the accepted 0.001 %"), (5e-8, "5e-06 %"), (0.02, "the accepted 2.00 %")]
+)
+def test_a_small_limit_is_told_with_digits_that_count(limit, told):
+    record = judged(drifted([3e-6] * N, rounding=1e-9), max_drift=limit)
+    assert told in record.verdicts[0].message
+    assert "median error 0.0003 % of y" in record.verdicts[0].message
+
+
+def test_outputs_of_a_case_share_its_false_alarm_rate():
+    # 16 of 19 beyond the limit: p = 0.0022 alone, 0.0044 and more as one of several outputs.
+    relative = [0.2] * 16 + [0.02] * 3
+    p_alone = 0.0022125244140625
+    alone = judged(drifted(relative), max_drift=0.1, alpha=0.003)
+    assert verdicts_of(alone) == [("drift_beyond_limit", Outcome.REGRESSED)]
+    assert alone.verdicts[0].p_value == pytest.approx(p_alone)
+    other = drifted([0.02] * 19, output="z")
+    both = judged(drifted(relative), other, max_drift=0.1, alpha=0.003)
+    assert verdicts_of(both) == [("too_few_samples", Outcome.INCONCLUSIVE)]
+    judged_at_more = judged(drifted(relative), other, max_drift=0.1, alpha=0.005)
+    assert verdicts_of(judged_at_more) == [("drift_beyond_limit", Outcome.REGRESSED)]
+    assert judged_at_more.verdicts[0].p_value == pytest.approx(2 * p_alone)
+
+
 def test_a_reference_that_says_nothing_hides_no_engine_that_is_far_off():
-    record = judged(drifted([0.9] * N, is_constant=True), max_drift=0.01)
+    record = judged(drifted([0.9] * N, spread=0.0), max_drift=0.01)
     assert verdicts_of(record) == [("drift_beyond_limit", Outcome.REGRESSED)]
+    assert "m-ort-fp32 gives the same for every sample" in record.verdicts[0].message
+    assert "are these the trained weights" in record.verdicts[0].advice
 
 
 def test_the_farthest_output_of_each_comparison_is_named():
@@ -140,3 +184,61 @@ def test_what_excuses_one_output_hides_no_loss_of_another():
     found = judged(noisy, lost, max_drift=0.01)
     (verdict,) = [v for v in found.verdicts if v.gate == "drift"]
     assert (verdict.code, verdict.outcome) == ("drift_beyond_limit", Outcome.REGRESSED)
+
+
+@pytest.mark.parametrize(
+    ("of_kernels", "told"),
+    [
+        (0.0001, "its kernels alone 0.01 % off the float emulation of its file: quantization"),
+        (0.19, "its kernels alone 19.00 % off the float emulation of its file: its kernels"),
+    ],
+)
+def test_drift_of_a_qdq_file_is_split_between_quantization_and_kernels(of_kernels, told):
+    kernels = (drifted([of_kernels] * N, against="m-ort-emulation-int8"),)
+    (verdict,) = judged(drifted([0.2] * N), max_drift=0.05, kernel_drifts=kernels).verdicts
+    assert told in verdict.message
+    (other,) = judged(drifted([0.2] * N, output="z"), max_drift=0.05, kernel_drifts=kernels).verdicts
+    assert "kernels" not in other.message, "of this output nothing is known"
+    (calm,) = judged(drifted([0.0] * N), max_drift=0.05, kernel_drifts=kernels).verdicts
+    assert "emulation" not in calm.message, "there is nothing to split"
+
+
+@pytest.mark.parametrize(
+    ("n", "spread", "message", "outcome"),
+    [
+        (40, 0.5, "y identical to that of m-ort-fp32 on 40 samples", Outcome.SAME),
+        (
+            1,
+            0.5,
+            "y identical to that of m-ort-fp32 on 1 sample; 10 samples within 1.00 % are needed to tell it from chance",
+            Outcome.INCONCLUSIVE,
+        ),
+        (
+            40,
+            0.0,
+            "y identical to that of m-ort-fp32 on 40 samples; m-ort-fp32 gives the same for every sample, as an engine "
+            "would that ignored its inputs",
+            Outcome.INCONCLUSIVE,
+        ),
+    ],
+)
+def test_identical_outputs_are_called_so(n, spread, message, outcome):
+    record = judged(drifted([0.0] * n, max_abs=0.0, spread=spread), precision=Precision.FP32)
+    assert [(verdict.message, verdict.outcome) for verdict in record.verdicts] == [(message, outcome)]
+
+
+def test_as_many_samples_as_are_told_to_be_needed_are_enough():
+    for n, outcome in ((9, Outcome.INCONCLUSIVE), (10, Outcome.SAME)):
+        found = judged(drifted([0.001] * n), precision=Precision.FP32).verdicts[0]
+        assert found.outcome is outcome
+        assert ("10 samples within 1.00 % are needed" in found.message) == (outcome is Outcome.INCONCLUSIVE)
+        assert "0 beyond the accepted 1.00 %" in found.message
+
+
+def test_several_identical_outputs_are_one_line():
+    drifts = [drifted([0.0] * N, output=name, max_abs=0.0) for name in ("y", "z")]
+    assert judged(*drifts, precision=Precision.FP32).verdicts[0].message == (
+        "outputs identical to those of m-ort-fp32 on 32 samples"
+    )
+    drifts[1] = drifted([0.001] * N, output="z")
+    assert "median error 0.10 % of z against" in judged(*drifts, precision=Precision.FP32).verdicts[0].message

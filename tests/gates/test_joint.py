@@ -97,6 +97,17 @@ def test_only_cases_that_lost_bear_it():
     assert [record.case.backend for record in judged if record.status is not Status.FAILED] == ["calm"]
 
 
+def test_one_image_of_a_joint_loss_is_borne_and_a_gain_is_not():
+    now = {("lenet5", BACKENDS[k]): range(k * 11 + 20, k * 11 + 31) for k in range(22)}
+    before = dict.fromkeys(now, ())
+    now |= {("lenet5", "one"): (19,), ("lenet5", "gains"): ()}
+    before |= {("lenet5", "one"): (), ("lenet5", "gains"): (0,)}
+    judged = night(now, before)
+    bearing = {record.case.backend for record in judged if verdicts([record])}
+    assert "one" in bearing
+    assert "gains" not in bearing
+
+
 def test_a_backend_is_a_group_too():
     now = {(f"model{k}", "ort"): range(k * 10, k * 10 + 10) for k in range(12)}
     together = verdicts(night(now, dict.fromkeys(now, ())))
@@ -151,3 +162,16 @@ def test_clean_nights_raise_no_more_alarms_than_alpha_allows():
         n_alarms += any(verdict.outcome is Outcome.REGRESSED for verdict in verdicts(judged))
     assert n_alarms <= 3
     assert find_gate("joint").family == "baseline"
+
+
+@pytest.mark.parametrize(("n_lost", "outcome", "code"), [(11, Outcome.REGRESSED, "joint_loss"), (0, None, "")])
+def test_a_joint_loss_is_a_regression_in_name_too(n_lost, outcome, code):
+    judged = losing(23, n_lost, shared=False)
+    assert {(verdict.outcome, verdict.code) for verdict in verdicts(judged)} == (
+        {(outcome, code)} if outcome else set()
+    )
+
+
+def test_images_lost_and_gained_by_all_are_counted_apart():
+    (verdict, *_) = verdicts(losing(23, 11, shared=False))
+    assert f"{23 * 11} images lost, 0 gained" in verdict.message

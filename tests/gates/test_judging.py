@@ -167,7 +167,8 @@ def test_a_set_up_that_cannot_be_right_fails_and_names_the_likely_causes_in_orde
     causes = ["label offset", "scale", "number of classes", "layout", "label file"]
     assert sorted(causes, key=verdict.advice.index) == causes
     assert not chance_of(shifted(1), allows_chance=True).is_failure
-    assert not chance_of(shifted(1, n=60)).is_failure
+    assert not chance_of(shifted(1, n=99)).is_failure
+    assert chance_of(shifted(1, n=100)).is_failure
 
 
 def test_a_model_that_is_better_than_chance_or_right_everywhere_holds():
@@ -203,6 +204,20 @@ def test_a_planted_victim_s_loss_is_stated_and_not_failed(expects_loss):
     judged = judge_records([fp32, ours], {}, JudgeOptions(gates=frozenset({"fp32", "reference"})))[1]
     assert {verdict.code for verdict in judged.verdicts} == {"expected_loss" if expects_loss else "loss_beyond_margin"}
     assert judged.status is (Status.PASSED if expects_loss else Status.FAILED)
+
+
+@pytest.mark.parametrize("can_keep_float", [True, False])
+def test_keeping_nodes_in_float_is_advised_where_the_recipe_lets_them_be(can_keep_float):
+    fp32 = record_with(accuracy_with(n=N), status=Status.NOT_JUDGED)
+    lossy = {"emulation": accuracy_with(n=N)}  # of the kernels alone
+    ours = int8_record(accuracy_with(n=N, wrong=range(400)), **lossy)
+    ours = replace(ours, artifact=replace(ours.artifact, can_keep_float=can_keep_float))
+    judged = judge_records([fp32, ours], {}, JudgeOptions(gates=frozenset({"fp32", "kernel"})))[1]
+    assert {verdict.code for verdict in judged.verdicts} == {"loss_beyond_margin", "kernel_loss"}
+    assert all(("--keep-float" in verdict.advice) == can_keep_float for verdict in judged.verdicts)
+    even = replace(ours, accuracy=accuracy_with(n=N))
+    judged = judge_records([fp32, even], {}, JudgeOptions(gates=frozenset({"fp32", "kernel"})))[1]
+    assert not any("--keep-float" in verdict.advice for verdict in judged.verdicts)
 
 
 def test_a_split_of_the_loss_is_part_of_judging():

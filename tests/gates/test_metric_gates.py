@@ -62,7 +62,7 @@ def test_lower_is_better_where_it_is_and_the_accepted_loss_is_a_share_of_fp32():
     errors = generator.normal(0, 1, 400)
     worse = against_fp32(number_scores(errors * 1.2), number_scores(errors))
     assert (worse.outcome, worse.is_failure) == (Outcome.REGRESSED, True)
-    assert "accepted is a loss of 0.5 % of FP32's value (0.00" in worse.message
+    assert "accepted is a loss of 0.50 % of FP32's value (0.00" in worse.message
     assert " cm against " in worse.message
     assert worse.change_high < 0, "a change is positive where it is better"
     assert against_fp32(number_scores(errors * 0.8), number_scores(errors)).outcome is Outcome.IMPROVED
@@ -89,6 +89,17 @@ def test_few_samples_cannot_tell_and_say_so():
     assert not verdict.is_failure
     strict = judged([source_record(class_scores(50)), sample_record(class_scores(50, wrong=[1]))], strict=True)[1]
     assert strict.status is Status.FAILED
+
+
+def test_few_samples_that_all_agree_are_told_without_a_test_that_compares_nothing():
+    verdict = against_fp32(class_scores(40, wrong=[1]), class_scores(40, wrong=[1]))
+    assert (verdict.outcome, verdict.code) == (Outcome.INCONCLUSIVE, "too_few_samples")
+    told = "top-1 97.50 % on 40 samples, the same on each as FP32: so few cannot rule out a loss of up to 19.27 points"
+    assert verdict.message.startswith(told)
+    assert "p = 1" not in verdict.message
+    enough = against_fp32(class_scores(3000, wrong=[1]), class_scores(3000, wrong=[1]))
+    assert (enough.outcome, enough.code) == (Outcome.SAME, "identical")
+    assert "all the same" in enough.message
 
 
 @pytest.mark.parametrize(
@@ -236,7 +247,7 @@ def test_a_class_that_breaks_is_named_though_the_whole_hardly_moves():
     broken = [i for i in range(n) if i % n_classes == 7][:47]  # of 50
     verdict = against_fp32(class_scores(n, wrong=broken, n_classes=n_classes), class_scores(n, n_classes=n_classes))
     assert verdict.outcome is not Outcome.REGRESSED
-    assert "class 7 lost 94.00 points of recall (100.0 -> 6.0 %) on 50 samples" in verdict.message
+    assert "class 7 lost 94.00 points of recall (100.00 -> 6.00 %) on 50 samples" in verdict.message
     assert verdict.worst_slice
     assert verdict.worst_slice in verdict.message
 
@@ -249,7 +260,7 @@ def test_a_class_of_images_that_breaks_is_named_too():
     ours = replace(record_with(accuracy_from(predictions, labels), precision=Precision.INT8), status=Status.NOT_JUDGED)
     fp32, ours = (replace(r, accuracy=replace(r.accuracy, num_classes=200)) for r in (fp32, ours))
     (verdict,) = judged([fp32, ours], gates={"fp32"})[1].verdicts
-    assert "class 7 lost 94.00 points of recall (100.0 -> 6.0 %) on 50 samples" in verdict.worst_slice
+    assert "class 7 lost 94.00 points of recall (100.00 -> 6.00 %) on 50 samples" in verdict.worst_slice
     assert verdict.message.endswith(verdict.worst_slice)
 
 

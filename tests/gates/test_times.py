@@ -86,7 +86,7 @@ def test_a_faster_engine_is_told():
 def test_a_slow_engine_is_confirmed_by_pairs(margin):
     verdict = judge(timed(1.08), margin=margin, replay=replay_of(1.08))
     assert (verdict.outcome, verdict.code, verdict.is_failure) == (Outcome.REGRESSED, "slower", True)
-    assert "8.0 % slower than the baseline of 2026-11-20 timed again" in verdict.message
+    assert "7.98 % slower than the baseline of 2026-11-20 timed again" in verdict.message
     assert "pairs of processes" in verdict.message
     assert verdict.p_value <= ALPHA
     assert verdict.p_test == "Student's t on pairs of processes"
@@ -100,7 +100,7 @@ def test_the_changed_layers_are_named():
 def test_a_slow_machine_is_no_slow_engine():
     verdict = judge(timed(1.05), replay=replay_of(1.0, control=1.05))
     assert (verdict.outcome, verdict.code, verdict.is_failure) == (Outcome.INCONCLUSIVE, "machine", False)
-    assert "the accepted engine takes 5.0 % longer too; cause: the machine" in verdict.message
+    assert "the accepted engine takes 5.01 % longer too; cause: the machine" in verdict.message
 
 
 def test_a_driver_that_slows_both_engines_is_the_cause():
@@ -156,7 +156,7 @@ def test_few_rounds_are_not_gated(n_rounds):
     verdict = judge(timed(28.0, n_rounds=n_rounds))
     assert (verdict.outcome, verdict.code, verdict.change_low) == (Outcome.INCONCLUSIVE, "too_few_rounds", None)
     assert f"not gated: {n_rounds} round" in verdict.message
-    assert "2701.5 % slower" in verdict.message
+    assert "2701.54 % slower" in verdict.message
 
 
 def test_without_a_calibration_nothing_is_gated_that_was_not_asked():

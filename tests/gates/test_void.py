@@ -6,7 +6,7 @@ import pytest
 from comparison_records import latency_with, pair_with, record_with
 from render_records import make_run
 
-from harness.gates import JudgeOptions, judge_records, subject_from_record
+from harness.gates import JudgeOptions, answer_of, judge_records, subject_from_record
 from harness.records import Outcome, Precision, Status
 from harness.report.rows import rows_from_records
 from harness.report.tables import frame_from_rows
@@ -49,6 +49,14 @@ def test_a_void_time_fails_its_case_whichever_gates_are_asked():
         assert not record.verdicts
 
 
+def test_a_time_that_is_void_itself_fails_beside_a_loss():
+    record, stored = regressed()
+    record = judged(replace(record, latencies=(latency_with(), VOID)), stored=stored)
+    of_times = {v.batch_size: v.is_failure for v in record.verdicts if v.gate == "latency"}
+    assert of_times == {1: False, 8: True}
+    assert answer_of(record, "latency").no_times == ""
+
+
 def test_a_void_time_has_no_speed_up():
     record = judged(record_with(precision=Precision.INT8, latencies=(VOID,)), gates=("speedup",))
     assert [(v.code, v.value, v.is_failure) for v in record.verdicts] == [("void", None, True)]
@@ -60,7 +68,9 @@ def test_a_case_whose_accuracy_regressed_has_void_times():
     assert record.times_void.startswith("what it scored is not right (baseline: ")
     assert record.valid_latencies == ()
     of_times = [v for v in record.verdicts if v.gate == "latency"]
-    assert [(v.code, v.is_failure, v.value) for v in of_times] == [("void", True, None)] * 2
+    assert [(v.code, v.is_failure, v.value) for v in of_times] == [("void", False, None)] * 2, "one loss is one failure"
+    assert [v.gate for v in record.verdicts if v.is_failure] == ["baseline"]
+    assert answer_of(record, "latency").no_times.startswith("batch 1: the time is void: what it scored is not right")
     assert record.status is Status.FAILED
     assert record.reason == next(v.message for v in record.verdicts if v.gate == "baseline"), "the cause comes first"
 

@@ -72,7 +72,83 @@ def test_a_waiver_takes_no_failure_of_another_gate(gate):
     assert judged(replace(WAIVER, gate=gate)).status is Status.FAILED
 
 
-def test_a_waiver_takes_no_error():
+ERROR = Waiver(
+    case="lenet5-*-int8",
+    gate="error",
+    error="OpenVINO cannot convert",
+    reason="fixed in its next release",
+    link="https://tracker/13",
+    expires="2026-11-21",
+)
+MESSAGE = f"{ID}: OpenVINO cannot convert lenet5.onnx: no If"
+
+
+def errored(*waivers, error=MESSAGE, lost=None):
+    record = replace(judged(*waivers), error=error, verdicts=())
+    kept = judged(*waivers, lost=lost) if lost is not None else record
+    fp32 = record_with(pair_with(lost=0, gained=0)[0])
+    bare = record if lost is not None else replace(record, accuracy=None, latencies=())
+    record = replace(bare, accuracy=kept.accuracy) if lost is not None else bare
+    return judge_records([fp32, record], {}, JudgeOptions(gates=GATES))[1]
+
+
+def test_a_known_error_is_waived_until_its_last_day():
+    record = errored(ERROR)
+    (verdict,) = record.verdicts
+    assert (record.status, verdict.gate, verdict.code) == (Status.PASSED, "error", "known_error")
+    assert verdict.waived == "waived until 2026-11-21: fixed in its next release (https://tracker/13)"
+    assert (record.known_error, standing_of(record)) == (verdict, Standing.WAIVED)
+    assert finding(record) == f"{MESSAGE}; {verdict.waived}"
+    assert not verdict.was_compared
+
+
+def test_a_known_error_that_has_lapsed_is_red_and_says_so():
+    record = errored(replace(ERROR, expires="2026-11-20"))
+    assert (record.status, standing_of(record)) == (Status.ERROR, Standing.ERROR)
+    assert record.reason == (
+        f"{MESSAGE}; its waiver lapsed after 2026-11-20: fixed in its next release (https://tracker/13)"
+    )
+    assert errored(replace(ERROR, expires="2026-11-20"), ERROR).status is Status.PASSED
+
+
+@pytest.mark.parametrize(
+    "error", [f"{ID}: crashed (SIGSEGV) during scoring", f"{ID}: OpenVINO cannot read lenet5.onnx"]
+)
+def test_an_error_of_another_kind_or_stage_stays_red(error):
+    record = errored(ERROR, error=error)
+    assert record.status is Status.ERROR
+    assert record.reason == f"{error}; not the error that is waived, which says 'OpenVINO cannot convert'"
+    assert record.known_error is None
+
+
+def test_a_case_without_an_error_needs_no_waiver_of_one():
+    assert judged(ERROR, lost=0).status is Status.PASSED
+    assert judged(ERROR, lost=200).status is Status.FAILED
+
+
+def test_a_loss_that_was_measured_before_a_known_error_stays_red():
+    record = errored(ERROR, lost=200)
+    assert record.status is Status.FAILED
+    assert standing_of(record) is Standing.REGRESSED
+
+
+def test_another_error_after_a_known_one_stays_red():
+    other = "baseline of lenet5 is damaged"
+    record = judge_records([replace(errored(ERROR), verdicts=(), later_error=other)], {}, JudgeOptions(gates=GATES))[0]
+    assert (record.status, record.known_error) == (Status.ERROR, None)
+    assert record.reason == f"{other}; not the error that is waived, which says 'OpenVINO cannot convert'"
+    again = replace(errored(ERROR), verdicts=(), later_error=f"{MESSAGE} again")
+    assert judge_records([again], {}, JudgeOptions(gates=GATES))[0].known_error is not None
+
+
+def test_a_known_error_becomes_no_baseline(tmp_path):
+    record = errored(ERROR)
+    assert not is_complete(record)
+    with pytest.raises(BaselineError, match="passed by a waiver"):
+        BaselineStore(tmp_path).queue(record, accepted_by="me", accepted_at="now")
+
+
+def test_a_waiver_of_a_gate_takes_no_error():
     record = replace(judged(WAIVER), error="the worker died", verdicts=())
     fp32 = record_with(pair_with(lost=0, gained=0)[0])
     assert judge_records([fp32, record], {}, JudgeOptions(gates=GATES))[1].status is Status.ERROR
@@ -141,3 +217,19 @@ def test_a_waiver_that_fits_no_case_is_noted_where_all_cases_were_asked(tmp_path
     (note,) = notes(tmp_path, judged(), case="lenet6-*")
     assert "fits no case of this run" in note
     assert notes(tmp_path, judged(), case="lenet6-*", models=("lenet5",)) == []
+
+
+ERROR_TOML = TOML.replace('"fp32"', '"error"\nerror = "OpenVINO cannot convert"')
+
+
+def test_a_waiver_of_an_error_is_noted_when_it_lapsed_or_nothing_needs_it(tmp_path):
+    def noted(record, day="2026-11-21"):
+        (tmp_path / "harness.toml").write_text(ERROR_TOML.format(case="lenet5-*-int8", day=day))
+        return waiver_notes(HarnessOptions(root=str(tmp_path)), [record])
+
+    assert noted(errored(ERROR)) == []
+    (lapsed,) = noted(errored(replace(ERROR, expires="2026-11-20")), day="2026-11-20")
+    assert lapsed.startswith("waiver of lenet5-*-int8, gate error: lapsed after 2026-11-20")
+    (needless,) = noted(judged(lost=0))
+    assert "no longer needed, no error there; remove it from harness.toml" in needless
+    assert noted(errored(ERROR, error=f"{ID}: crashed")) == [], "the case is red and says so itself"

@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -86,10 +87,46 @@ def test_a_fixed_batch_is_padded_and_the_padding_not_scored(spec):
     assert np.array_equal(accuracy.hits(1), free.hits(1))
 
 
-def test_reads_are_bounded(spec):
-    data = Images(n=5000)
-    score_engine(LinearEngine(), data, spec, window(0, 5000), batch_size=100)
-    assert data.largest_read == 1000
+@pytest.mark.parametrize(("n_cpus", "largest"), [(2, 1000), (16, 5000)])
+def test_reads_are_bounded(spec, monkeypatch, n_cpus, largest):
+    monkeypatch.setattr("os.cpu_count", lambda: n_cpus)
+    data = Images(n=12_000)
+    score_engine(LinearEngine(), data, spec, window(0, 12_000), batch_size=100)
+    assert data.largest_read == largest
+
+
+class ReadByOne(Images):
+    """A data set that is read by one thread at a time only."""
+
+    def __init__(self, n):
+        super().__init__(n)
+        self.n_reading = self.n_reads = 0
+
+    def read(self, first, stop):
+        self.n_reading += 1
+        self.n_reads += 1
+        time.sleep(0.002)
+        assert self.n_reading == 1
+        self.n_reading -= 1
+        return super().read(first, stop)
+
+
+@pytest.mark.parametrize("n_cpus", [2, 16])
+def test_reading_ahead_is_never_by_two_threads_at_once(spec, monkeypatch, n_cpus):
+    monkeypatch.setattr("os.cpu_count", lambda: n_cpus)
+    data = ReadByOne(n=30_000)
+    accuracy = score_engine(LinearEngine(), data, spec, window(0, 30_000), batch_size=100)
+    assert accuracy.n_images == 30_000
+    assert data.n_reads == {2: 30, 16: 6}[n_cpus]
+
+
+def test_how_many_cpus_there_are_changes_no_result(spec, monkeypatch):
+    found = []
+    for n_cpus in (1, 2, 16):
+        monkeypatch.setattr("os.cpu_count", lambda n_cpus=n_cpus: n_cpus)
+        scored = score_engine(LinearEngine(), Images(n=12_345), spec, window(17, 12_345), batch_size=64)
+        found.append(replace(scored, score_ns=0))
+    assert found[0] == found[1] == found[2]
 
 
 class SlowEngine(LinearEngine):
@@ -119,13 +156,20 @@ class SlowEngine(LinearEngine):
 
 @pytest.mark.parametrize("lends", [False, True])
 @pytest.mark.parametrize(
-    ("batch_size", "behind", "suffice"),
-    [(100, 0, True), (100, 3, True), (600, 3, False), (1000, 1, True), (1000, 9, False)],
+    ("n_cpus", "batch_size", "behind", "suffice"),
+    [
+        *((2, 100, 0, True), (2, 100, 3, True), (2, 600, 3, False), (2, 1000, 1, True), (2, 1000, 9, False)),
+        *((16, 100, 3, True), (16, 600, 3, True), (16, 2500, 1, True), (16, 1000, 9, False)),
+    ],
 )
-def test_images_stay_as_they_are_until_their_outputs_are_back(spec, lends, batch_size, behind, suffice):
-    data, engine = Images(n=9_500), SlowEngine(behind, lends)
-    accuracy = score_engine(engine, data, spec, window(0, 9_500), batch_size=batch_size)
-    plain = score_engine(LinearEngine(), data, spec, window(0, 9_500), batch_size=batch_size)
+def test_images_stay_as_they_are_until_their_outputs_are_back(
+    spec, monkeypatch, lends, n_cpus, batch_size, behind, suffice
+):
+    monkeypatch.setattr("os.cpu_count", lambda: n_cpus)
+    n = 9_500 if n_cpus == 2 else 34_500
+    data, engine = Images(n=n), SlowEngine(behind, lends)
+    accuracy = score_engine(engine, data, spec, window(0, n), batch_size=batch_size)
+    plain = score_engine(LinearEngine(), data, spec, window(0, n), batch_size=batch_size)
     assert accuracy.outputs_sha256 == plain.outputs_sha256
     assert accuracy.fingerprint == plain.fingerprint
     assert any(engine.from_lent) == lends
@@ -261,6 +305,13 @@ def test_labels_beyond_the_model_are_an_error(spec):
 def test_images_that_were_trained_on_are_counted(spec):
     seen = replace(spec, trained_on=(ImageRange(dataset="numbers", split="test", first=0, stop=20),))
     assert score_engine(LinearEngine(), Images(), seen, window(10), batch_size=10).n_trained_on == 10
+
+
+def test_a_data_set_by_its_path_is_known_as_the_one_that_was_trained_on(spec):
+    """A card says the whole path; records say its end."""
+    seen = replace(spec, trained_on=(ImageRange(dataset="/data/shop/train", split="test", first=0, stop=20),))
+    scored = replace(window(10), dataset="shop/train")
+    assert score_engine(LinearEngine(), Images(), seen, scored, batch_size=10).n_trained_on == 10
 
 
 STEADY = ArmRounds(np.full((20, 5), 100.0), np.arange(20), 3)

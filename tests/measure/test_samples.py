@@ -175,8 +175,9 @@ def test_equal_infinities_are_no_drift():
 
 
 def test_a_reference_that_gives_all_samples_the_same_is_told():
-    assert drift([[1.0, 2.0]] * 3, [[1.0, 2.1]] * 3).is_constant
-    assert not drift([[1.0, 2.0], [1.0, 3.0]], [[1.0, 2.1]] * 2).is_constant
+    assert drift([[1.0, 2.0]] * 3, [[1.0, 2.1]] * 3).spread == 0
+    assert drift([[1.0, 2.0]], [[1.0, 2.1]]).spread is None  # one sample has none
+    assert drift([[3.0, 4.0], [3.0, 4.5], [3.0, 5.0]], [[1.0, 2.1]] * 3).spread == pytest.approx((0.1 + 0.2) / 2)
 
 
 def test_nothing_compared_is_an_error():

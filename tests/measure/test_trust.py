@@ -1,5 +1,7 @@
 """What bears on a time: warm-up until steady, CPU time, throttled rounds, doubts, energy; on clocks under control."""
 
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 from timed_works import FINE, SLOWED, Clock, FakeCard, Work
@@ -11,7 +13,7 @@ from harness.measure.arms import LocalArm
 from harness.measure.audits import audit_of
 from harness.measure.energy import LOOP_NS, energy_of_arms
 from harness.measure.latency import measure_latency
-from harness.measure.timing import MIN_ROUNDS, time_arms
+from harness.measure.timing import MIN_ROUNDS, check_clock, time_arms
 from harness.measure.warm_up import BUDGET, warm_up
 from harness.records import ClockAudit
 from harness.specs import TimingPlan
@@ -119,9 +121,12 @@ def test_a_latency_carries_what_was_seen(monkeypatch):
     monkeypatch.setitem(audits._AUDITS, "host", audit)
     sources = conditions.Sources(cpu=lambda family: None, allowed=lambda: 1, load=lambda: 0.5, n_cpus=2)
     watch = conditions.Watch(FakeCard([SLOWED] + [FINE] * 20), sources=sources, spinning=("OMP_WAIT_POLICY=active",))
-    work = Work(Clock(), lambda n: 10_000 + n % 7)
+    clock = Clock()
+    work = Work(clock, lambda n: 10_000 + n % 7)
     plan = TimingPlan(n_rounds=8, round_ns=100_000, warmup_ns=0)
-    found = measure_latency([LocalArm(work, plan, watch=watch)], plan)
+    # On its own clock alone: by the machine's, calls of a sample can come to a multiple of 7, all samples alike.
+    arm = LocalArm(work, plan, watch=watch, now_ns=clock.now_ns, cpu_now_ns=clock.cpu_ns, min_ns=1)
+    found = measure_latency([arm], plan)
     assert {"pinned", "spinning_threads"} <= set(found.flags)
     assert "throttled" not in found.flags
     assert (found.n_discarded_rounds, found.conditions.card.uuid, found.audit) == (1, "GPU-1", audit)
@@ -176,3 +181,14 @@ def test_a_card_that_says_nothing_has_no_energy():
     assert energy(clock, works, FakeCard(clock=clock, has_counter=False, has_power=False)) is None
     assert energy(clock, works, None) is None
     assert energy(clock, works, FakeCard(clock=clock), n_loops=0) is None
+
+
+@pytest.mark.parametrize("shape", [(6, 3), (18,), (20, 50)])
+def test_times_that_are_all_alike_are_refused_however_few_a_verdict_may_rest_on(shape):
+    facts = Mock(clock="host", batch_size=1)
+    with pytest.raises(MeasurementError, match="it stands still, or its timer returns a constant"):
+        check_clock(facts, np.full(shape, 1_000.0))
+    check_clock(facts, np.full(17, 1_000.0))  # too few for an interval
+    samples = np.full(shape, 1_000.0)
+    samples.flat[-1] += 1
+    check_clock(facts, samples)

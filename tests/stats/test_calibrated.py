@@ -114,6 +114,7 @@ def test_what_was_not_calibrated_has_no_spread():
 def test_too_few_pairs_for_a_comparison_count_as_none():
     (spread,) = case_spreads(calibration((samples(n_pairs=15),)))
     assert spread.caught[0].n_tried == spread.caught[0].n_resampled == 0
+    assert spread.caught[0].n_called == spread.caught[0].n_resampled_called == 0
     assert most_false_alarms(spread.caught[0]) is None
 
 
@@ -122,6 +123,9 @@ def test_cases_are_counted_together_and_bounded_exactly():
     unchanged = caught_together(spreads)[0]
     assert (unchanged.n_tried, unchanged.n_called, unchanged.n_resampled) == (3, 0, 3_000)
     assert most_false_alarms(unchanged) == pytest.approx(1 - 0.05 ** (1 / 3))
+    for index, summed in enumerate(caught_together(spreads)):
+        assert summed.n_called == sum(spread.caught[index].n_called for spread in spreads)
+        assert summed.n_resampled_called == sum(spread.caught[index].n_resampled_called for spread in spreads)
     hundred = Caught(slowdown=0.0, n_tried=100, n_called=0, n_resampled=0, n_resampled_called=0)
     assert most_false_alarms(hundred) == pytest.approx(0.0295, abs=1e-4)  # the rule of three
 

@@ -1,10 +1,13 @@
 """The cheap look: what it lets pass, and what it sends on to pairs of processes."""
 
+import math
+
 import numpy as np
 import pytest
+from scipy import stats
 
 from harness.errors import MeasurementError
-from harness.stats.looking import LookSpread, look_once
+from harness.stats.looking import MISS, LookSpread, _robust_variance, look_once
 from harness.stats.pairs import Spread
 
 MARGIN, ALPHA = 0.005, 0.001
@@ -106,3 +109,39 @@ def test_rounds_that_do_not_pair_are_refused():
         look_once(
             np.ones(4), np.ones(4), ours_reference_ns=np.ones(3), theirs_reference_ns=np.ones(4), margin=0.0, alpha=0.01
         )
+
+
+@pytest.mark.parametrize("n", range(2, 14))
+def test_the_scatter_of_rounds_is_that_of_their_quartiles(n):
+    logs = np.random.default_rng(n).normal(3.0, 0.1, n)
+    low, high = np.quantile(logs, [0.25, 0.75])
+    assert _robust_variance(logs) == pytest.approx(((high - low) / 1.349) ** 2)
+
+
+def test_one_round_has_the_scatter_between_processes_alone():
+    found = look_once(np.array([100.0]), np.array([100.0]), margin=0.02, alpha=0.001)
+    assert found.ratio == 1.0
+    assert found.low < 1 < found.high
+
+
+@pytest.mark.parametrize("missing", ["ours_reference_ns", "theirs_reference_ns"])
+def test_times_are_relative_where_both_nights_have_a_reference(missing):
+    times = np.array([100.0, 101.0, 99.0, 100.5, 99.5, 100.2])
+    references = {"ours_reference_ns": times, "theirs_reference_ns": times} | {missing: None}
+    assert not look_once(2 * times, times, margin=0.02, alpha=0.001, **references).is_relative
+
+
+@pytest.mark.parametrize("n", [2, 6, 20])
+def test_the_error_of_a_look_has_the_scatter_of_both_nights_and_of_processes(n):
+    ours = np.exp(np.random.default_rng(1).normal(0.0, 0.02, n))
+    theirs = np.exp(np.random.default_rng(2).normal(0.0, 0.01, n))
+    known = LookSpread(times=Spread(sd=0.003, n=30))
+    found = look_once(ours, theirs, margin=0.02, alpha=0.001, spread=known)
+    of_median = math.pi / 2  # variance of a median over that of a mean, in a normal distribution
+    variance = 2 * 0.003**2
+    for side in (ours, theirs):
+        low, high = np.quantile(np.log(side), [0.25, 0.75])
+        variance += of_median * ((high - low) / 1.349) ** 2 / n
+    half = stats.t.isf(MISS, 29) * math.sqrt(variance)
+    assert math.log(found.high / found.ratio) == pytest.approx(half, rel=0.01)
+    assert math.log(found.ratio / found.low) == pytest.approx(half, rel=0.01)

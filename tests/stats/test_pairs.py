@@ -1,13 +1,16 @@
 """The sequential test on pairs of processes: every outcome, its two rates, and what it can see."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from harness.errors import MeasurementError
 from harness.stats.pairs import (
     LOOKS,
+    MAX_PRIOR_DF,
     PairsOutcome,
     Spread,
     _half_width,
@@ -272,3 +275,25 @@ def test_alarms_with_the_calibrated_variance_would_break_the_rate_on_a_noisier_n
         moderated |= look.mean - _half_width(with_calibration, level) > limit
     assert plain.mean() < 2 * ALPHA
     assert moderated.mean() > 10 * ALPHA
+
+
+@pytest.mark.parametrize("n", [2, 7, 8, 9, 16, 24, 33])
+def test_a_look_is_the_trimmed_mean_with_yuens_error(n):
+    values = np.random.default_rng(n).standard_t(2, (3, n))
+    found = _look(values)
+    trimmed = n // 8
+    for row in range(3):
+        winsorized = np.asarray(stats.mstats.winsorize(values[row], (trimmed / n, trimmed / n)))
+        assert found.mean[row] == pytest.approx(stats.trim_mean(values[row], trimmed / n))
+        assert found.sd[row] == pytest.approx(winsorized.std(ddof=1) * n / (n - 2 * trimmed))
+    assert found.df == n - 2 * trimmed - 1
+
+
+@pytest.mark.parametrize("n_known", [5, 1000])
+def test_a_calibrated_spread_weighs_as_its_pairs_up_to_a_bound(n_known):
+    look = _look(np.random.default_rng(4).normal(0.0, 0.01, (1, 16)))
+    found, prior = _moderated(look, Spread(sd=0.02, n=n_known)), min(n_known - 1, MAX_PRIOR_DF)
+    variance = (prior * 0.02**2 + look.df * look.sd[0] ** 2) / (prior + look.df)
+    assert found.df == prior + look.df
+    assert found.sd[0] == pytest.approx(math.sqrt(variance))
+    assert _moderated(look, None) is look

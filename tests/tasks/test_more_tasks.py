@@ -65,11 +65,19 @@ def test_labels_by_hand():
     assert scores["mAP"].slices.values.array().tolist() == [1, 1, 0, 1]
 
 
+def test_a_sample_without_labels_is_right_where_none_is_found():
+    pairs = [([0.1, 0.2], []), ([0.9, 0.2], []), ([0.9, 0.2], [0])]
+    scores = scores_of("multi-label", [(np.asarray(outputs), targets) for outputs, targets in pairs])
+    assert scores["mAP"].values.array().tolist() == [1, 0, 1]
+
+
 def test_labels_beyond_the_output_are_refused():
     with pytest.raises(DataError, match="class 3 is not one of the model's 3 classes"):
         scores_of("multi-label", [(np.zeros(3), [3])])
     with pytest.raises(DataError, match="the target has 2 classes and the output 3"):
         scores_of("multi-label", [(np.zeros(3), np.asarray([True, False]))])
+    with pytest.raises(DataError, match="the target has 4 classes and the output 3"):
+        scores_of("multi-label", [(np.zeros(3), np.asarray([True, False, False, False]))])
     with pytest.raises(MeasurementError, match="mAP is not defined on these 1 samples"):
         scores_of("multi-label", [(np.zeros(3), [])])
 
@@ -383,3 +391,28 @@ def test_detection_without_its_library_is_refused_with_what_to_install(monkeypat
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'nn-engine-harness\[detection\]'"):
         find_sample_task("detection").make({})
+
+
+@pytest.mark.parametrize("size", [[16, 24], [24, 16]])
+def test_boxes_told_from_their_cells_stand_in_pixels(size):
+    height, width = size
+    n_cells = (height // 8) * (width // 8)
+    table = np.zeros((n_cells + 1, 6))  # one more cell of the coarse grid
+    table[:, 4] = 0.01
+    place = 1 * (width // 8) + 1  # row 1, column 1 of stride 8
+    table[place] = [0.5, 0.25, np.log(2.0), np.log(0.5), 0.9, 0.0]
+    table[-1] = [0.5, 0.5, 0.0, np.log(0.5), 0.0, 0.8]  # the only cell of stride 16
+    asked = {"format": "yolo", "box_format": "cxcywh", "score_threshold": 0.25, "nms": 1, "input_size": size}
+    found = read({"out": table}, size=(height, width), strides=[8, 16], **asked)
+    centre_x, centre_y, wide, tall = (1 + 0.5) * 8, (1 + 0.25) * 8, 16.0, 4.0
+    corners = [centre_x - wide / 2, centre_y - tall / 2, centre_x + wide / 2, centre_y + tall / 2]
+    assert found.corners[0] == pytest.approx(corners)
+    assert found.corners[1] == pytest.approx([0, 4, 16, 12])
+    assert found.classes.tolist() == [0, 1]
+    with pytest.raises(DataError, match=f"{n_cells} boxes for {n_cells + 1} cells of an input of {height} x {width}"):
+        read({"out": table[1:]}, size=(height, width), strides=[8, 16], **asked)
+
+
+def test_padding_of_class_minus_one_is_dropped_whatever_its_score():
+    rows = np.asarray([[1, 2, 3, 4, 0.5, 0], [1, 2, 3, 4, 0.9, -1]])
+    assert read({"out": rows}, format="rows").classes.tolist() == [0]

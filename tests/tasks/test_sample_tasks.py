@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from harness.errors import ConfigError, DataError, MeasurementError
 from harness.models import load_card
 from harness.protocols import Sample
-from harness.specs import ModelSpec, Preprocess
+from harness.specs import ModelInput, ModelOutput, ModelSpec, ModelTensors, Preprocess
 from harness.tasks import collector_of, find_sample_task, find_task, list_tasks
 from harness.tasks._metrics import N_RESAMPLES, Ratios, resample_counts
 from harness.tasks.tokens import ctc_greedy, edit_distance
@@ -251,7 +251,7 @@ def test_recognized_text_by_hand():
 
 
 def test_classes_may_come_first_and_blank_last():
-    output = np.moveaxis(steps([0, 0, 3, 2]), 1, 2)
+    output = np.moveaxis(steps([0, 0, 3, 2, 3]), 1, 2)  # not as many steps as classes
     scores = scores_of("tokens", [(output, "ac")], layout="CT", blank=3, first_id=0, charset=["a", "b", "c"])
     assert scores["exact match"].value == 1
 
@@ -328,3 +328,42 @@ def test_a_task_knows_what_the_card_does_to_images(tmp_path, monkeypatch, change
     monkeypatch.setattr("harness.tasks.find_sample_task", lambda name: detection)
     collector_of(spec_with("detection", tmp_path, task_settings=given, **changes))
     assert (seen["fit"], seen["input_size"]) == expected
+
+
+def graph_with(task, folder, outputs, **settings):
+    tensors = ModelTensors(
+        inputs=(ModelInput(name="x", dtype="float32", shape=(1, 4)),),
+        outputs=tuple(ModelOutput(name=name) for name in outputs),
+    )
+    return spec_with(task, folder, tensors=tensors, task_settings=settings)
+
+
+@pytest.mark.parametrize("task", [name for name in list_tasks() if name not in ("raw", "detection")])
+def test_the_scored_output_is_known_before_anything_runs(tmp_path, task):
+    collector_of(graph_with(task, tmp_path, ["y"]))
+    collector_of(graph_with(task, tmp_path, ["y", "z"], output="z"))
+    with pytest.raises(ConfigError, match=r"m: \[task\] output: .* the model has y, z; name it"):
+        collector_of(graph_with(task, tmp_path, ["y", "z"]))
+    with pytest.raises(ConfigError, match=r"m: \[task\] output = 'q': the model has no such output; it has: y"):
+        collector_of(graph_with(task, tmp_path, ["y"], output="q"))
+
+
+def test_the_outputs_of_boxes_are_known_before_anything_runs(tmp_path, monkeypatch):
+    detection = replace(find_sample_task("detection"), make=dict)  # without pycocotools
+    monkeypatch.setattr("harness.tasks.find_sample_task", lambda name: detection)
+    collector_of(graph_with("detection", tmp_path, ["boxes", "scores"]))  # a score a class
+    collector_of(graph_with("detection", tmp_path, ["b", "s", "l"], boxes="b", scores="s", labels="l"))
+    collector_of(graph_with("detection", tmp_path, ["y"], format="rows"))
+    for outputs, said, told in (
+        (["y"], {}, "boxes = 'boxes'"),
+        (["boxes", "scores"], {"labels": "classes"}, "labels = 'classes'"),
+        (["boxes", "scores"], {"format": "yolo"}, "output: "),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            collector_of(graph_with("detection", tmp_path, outputs, **said))
+
+
+def test_raw_outputs_need_no_name_and_a_wrong_one_is_told(tmp_path):
+    collector_of(graph_with("raw", tmp_path, ["y", "z"]))
+    with pytest.raises(ConfigError, match="no such output"):
+        collector_of(graph_with("raw", tmp_path, ["y", "z"], output="q"))
