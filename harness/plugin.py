@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.errors import ConfigError, HarnessError, Unsupported
+from harness.errors import ConfigError, HarnessError, Unsupported, first_line
 from harness.gates import Candidate, Gate, GateAnswer, JudgeOptions, find_gate, list_gates
 from harness.options.sharing import is_brought_by_conftest, lines_of_taken, share_options
 from harness.options.values import HarnessOptions
@@ -175,12 +175,9 @@ def _wanted(case: Case, definition: pytest.Item, state: _State) -> bool:
         return False
     if gate is None:
         return not (model.timing_only and definition.get_closest_marker("accuracy"))
-    is_on = gate.is_on(state.plan.tolerance_of(case, model))
-    if not is_on or not JudgeOptions(baseline=state.options.baseline).asks(gate):
-        return False
-    writes = state.plan.writes(case)
     has_metrics = case.model in state.plan.by_metrics
-    return gate.applies(Candidate.of_model(case, model, writes=writes, has_metrics=has_metrics))
+    candidate = Candidate.of_model(case, model, writes=state.plan.writes(case), has_metrics=has_metrics)
+    return gate.is_due(candidate, state.plan.tolerance_of(case, model), JudgeOptions(baseline=state.options.baseline))
 
 
 def _gate(item: pytest.Item) -> Gate | None:
@@ -228,6 +225,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 # What is missing can only be told of a run from which nothing was deselected.
                 state.session = _new_session(state, gates=asked | (OF_WHOLE_RUNS if state.is_whole else set()))
                 INTERRUPTS.listen()
+                if not config.option.fulltrace:
+                    config.pluginmanager.register(_LastFrame())
             except HarnessError as error:
                 raise pytest.UsageError(str(error)) from error
 
@@ -272,6 +271,15 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
 
 
 # -- running
+
+
+class _LastFrame:
+    """Of an interrupt's traceback pytest shows the last frame, but first reads the source of all: half a second."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Leave that frame."""
+        excinfo.traceback = excinfo.traceback[-1:]
 
 
 class _CaseLines:
@@ -341,7 +349,10 @@ def verdict(request: pytest.FixtureRequest, harness_session: RunSession, case_ru
     gate = _gate(request.node)
     if gate is None:
         raise pytest.UsageError(f"{request.node.nodeid}: mark it with a gate")
-    return harness_session.answer(case_run.case, gate.name)
+    answer = harness_session.answer(case_run.case, gate.name)
+    if answer.no_times:
+        pytest.skip(answer.no_times)
+    return answer
 
 
 @pytest.hookimpl(optionalhook=True)  # pytest-benchmark's
@@ -397,6 +408,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     state, case_id = item.config.stash[STATE], _case_id(item)
     if isinstance(error, Unsupported):
         _skip(report, item, str(error))
+    elif isinstance(error, HarnessError) and state.session and (why := state.session.known_error(case_id, str(error))):
+        _skip(report, item, f"{why}: {error}")
     elif isinstance(error, HarnessError):
         told = f"{type(error).__name__}: {error}"
         if (case_id, told) in state.told:
@@ -405,12 +418,12 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
             state.told.add((case_id, told))
             report.longrepr = told
     elif isinstance(error, AssertionError) and item.get_closest_marker("gate") is not None:
-        report.longrepr = _first_line(error)  # the verdict; the values compared are no news
+        report.longrepr = first_line(error)  # the verdict; the values compared are no news
     session = state.session
     if session and report.when == "teardown" and item.nodeid in state.last_of_cases and item.config.option.xmlpath:
         report.user_properties += session.properties_of(case_id)  # once a case, when all of it is judged
     if session and report.failed and error is not None:
-        session.note_failure(case_id, _first_line(error))
+        session.note_failure(case_id, first_line(error))
 
 
 def _skip(report: pytest.TestReport, item: pytest.Item, reason: str) -> None:
@@ -419,17 +432,13 @@ def _skip(report: pytest.TestReport, item: pytest.Item, reason: str) -> None:
     report.longrepr = (path, line or 0, f"Skipped: {reason}")
 
 
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
-
-
 @pytest.hookimpl(trylast=True)  # after pytest tore down its fixtures: the open case is closed then
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Close the run: write records, summary, report and asked-for baselines."""
     state = session.config.stash[STATE]
     if state.session is None:
         return
+    INTERRUPTS.let_one_pass()
     try:
         if exitstatus == pytest.ExitCode.INTERRUPTED and not session.shouldstop:
             state.session.interrupt(INTERRUPTS.name or "stopped")
@@ -437,6 +446,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and not session.shouldstop
         clean = exitstatus == pytest.ExitCode.OK
         state.session.finish(clean=clean, is_whole=state.is_whole and ended, had_end=ended)
+    except KeyboardInterrupt:
+        state.session.notes.append(f"ERROR: {INTERRUPTS.name} stopped the writing of the report; go on with --resume")
+        session.exitstatus = pytest.ExitCode.INTERRUPTED
     except HarnessError as error:
         state.session.notes.append(f"ERROR: {error}")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -19,7 +19,7 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture(scope="session")
 def operator_run(request):
-    from harness.run.operators import OperatorRun
+    from harness.run.operator_lists import OperatorRun
 
     run = OperatorRun(options=request.config.stash[STATE].options)
     yield run

@@ -1,11 +1,26 @@
 """Fixtures shared by the harness's own tests."""
 
+# isort: off
+import beginning  # noqa: F401
+import contextlib
+
+# pytester forgets what a run in this process imports first: it would be loaded anew by each, and parts of NumPy load
+# once a process.
+import matplotlib.backends.backend_svg
+import matplotlib.figure  # noqa: F401
+import pandas  # noqa: F401
+import scipy.optimize
+import scipy.stats  # noqa: F401
+import harness.run.session  # noqa: F401
+
+with contextlib.suppress(ModuleNotFoundError):  # tests beside other plugins need no more than those and pytest
+    import hypothesis  # noqa: F401
+
+# isort: on
 import sys
 from pathlib import Path
 
 import pytest
-import scipy.optimize
-import scipy.stats  # noqa: F401 - pytester forgets what a run imports first, and parts of NumPy load once a process
 
 from harness import backends, datasets, gates, precision, tasks
 from harness.machine.telemetry import switch_off_telemetry

@@ -7,18 +7,18 @@ import gzip
 import io
 import json
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pyarrow.parquet
 from comparison_records import accuracy_with, latency_with, record_with
+from fuzz_more_readers import more_readers, read_picture
+from fuzz_reader import Reader
 from PIL import Image
 from render_records import make_run
 
 from harness.datasets import open_samples
-from harness.datasets._decode import read_image
 from harness.datasets._idx_format import IdxFile
 from harness.datasets.trt_batches import TrtBatches, write_batches
 from harness.errors import HarnessError
@@ -81,17 +81,6 @@ HOSTILE = (
     "NaN",
 )
 MAX_LINES = 1  # of a refusal
-
-
-@dataclass(frozen=True)
-class Reader:
-    """How a file is read, and a sound one."""
-
-    sound: bytes
-    read: object  # (path) -> anything; raises HarnessError
-    name: str  # of the file
-    beside: dict  # other files of the folder
-    is_json: bool = False
 
 
 def readers(folder):
@@ -170,6 +159,7 @@ def readers(folder):
         "batches": Reader((folder / "batches" / "batch0").read_bytes(), read_batches, "set/batch0", {}),
         "packed array": Reader(struct.pack("<2q", 3, 4) + packed.data, read_packed, "packed", {}),
         **data_readers(),
+        **more_readers(folder),
     }
 
 
@@ -188,7 +178,7 @@ def data_readers():
     }
     beside = {"a.png": png.getvalue()}
     return {
-        "image": Reader(png.getvalue(), read_image, "a.png", {}),
+        "image": Reader(png.getvalue(), read_picture, "a.png", {}),
         "npz": Reader(npz.getvalue(), read_samples, "a.npz", {}),
         "npy": Reader(npy.getvalue(), read_samples, "a.npy", {}),
         "labels.csv": Reader(b"file,label\na.png,3\n", read_samples, "labels.csv", beside),
@@ -279,17 +269,22 @@ def _places(value):
         yield from _places(inner)
 
 
+def _make(path, content, *, below):
+    """Write a file that is its owner's alone, in folders that are, as a cache wants it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for place in (below, *path.parents[: len(path.relative_to(below).parts) - 1]):
+        place.chmod(0o700)
+    path.write_bytes(content)
+    path.chmod(0o600)
+
+
 def try_reader(reader, data, folder):
     """Read a file; return its refusal, "" when it was read. Raises: what the reader should not."""
     path = folder / reader.name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for place in (folder, *path.parents[: len(Path(reader.name).parts) - 1]):
-        place.chmod(0o700)
-    for name, content in reader.beside.items():
-        (path.parent / name).write_bytes(content)
-        (path.parent / name).chmod(0o600)
+    for name, content in {**reader.beside, path.name: None}.items():
+        if not (path.parent / name).exists():  # a cache removes what is damaged
+            _make(path.parent / name, content or b"", below=folder)
     path.write_bytes(data)
-    path.chmod(0o600)
     try:
         found = reader.read(path)
     except HarnessError as error:

@@ -35,7 +35,7 @@ def call(tmp_path):
     own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
 
     def run(*words, path=(site, ROOT)):
-        environment = {**own, "PYTHONPATH": os.pathsep.join(map(str, path)), "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = {**own, "PYTHONPATH": os.pathsep.join(map(str, path))}
         environment["XDG_CACHE_HOME"] = str(tmp_path / "cache")
         end = subprocess.run(
             [sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False

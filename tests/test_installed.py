@@ -40,7 +40,7 @@ def call(site, tmp_path):
     """Return a function that runs a Python module in an empty folder with the installed package."""
     pytest.importorskip("onnxruntime", reason="needs ONNX Runtime")
     own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    environment = {**own, "PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONSAFEPATH": "1"}
+    environment = {**own, "PYTHONPATH": str(site), "PYTHONSAFEPATH": "1"}
 
     def run(*words):
         command = [sys.executable, "-m", *words]

@@ -47,6 +47,52 @@ def latest(pytester):
     return run, [record for record in records if not record.is_reference]
 
 
+KNOWN = """
+[[waiver]]
+case = "mlp-fake-segfault-*"
+gate = "error"
+error = "crashed ({signal})"
+reason = "a fault of the runtime"
+link = "https://tracker/14"
+expires = 2999-12-31
+"""
+
+
+def test_a_known_error_fails_nothing_and_is_no_success_by_itself(suites, pytester):
+    (pytester.path / "harness.toml").write_text(KNOWN.format(signal="SIGSEGV"))
+    result = suites("--backend=fake-segfault,fake-honest", "--floor=0", "-m", "accuracy", "-rs")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["*waived until 2999-12-31: a fault of the runtime (https://tracker/14): *SIGSEGV*"])
+    records = {record.case.backend: record for record in latest(pytester)[1]}
+    assert records["fake-honest"].status is Status.PASSED
+    assert records["fake-segfault"].known_error is not None
+    assert "1 with a waived failure" in (pytester.path / "reports/latest/index.html").read_text()
+    alone = suites("--backend=fake-segfault", "-m", "accuracy")
+    assert alone.ret != 0
+    alone.stdout.fnmatch_lines(["ERROR: no case ran to its end: every one ended in a known error*"])
+
+
+def test_an_error_other_than_the_known_one_is_red(suites, pytester):
+    (pytester.path / "harness.toml").write_text(KNOWN.format(signal="SIGABRT"))
+    assert suites("--backend=fake-segfault", "-m", "accuracy").ret == 1
+    (record,) = latest(pytester)[1]
+    assert record.status is Status.ERROR
+    assert record.reason.endswith("; not the error that is waived, which says 'crashed (SIGABRT)'")
+
+
+def test_a_known_error_hides_no_damaged_baseline(suites, pytester):
+    suites("--backend=fake-honest", "--update-baselines")
+    (path,) = (pytester.path / "baselines" / "predictions").glob("*/*/*.json")
+    path.with_name(path.name.replace("honest", "loses")).write_bytes(path.read_bytes()[:100])
+    known = KNOWN.replace("segfault", "loses").replace("crashed ({signal})", "the clock is broken")
+    (pytester.path / "harness.toml").write_text(known)
+    assert suites("--backend=fake-loses", "--floor=0", "-k", "test_accuracy and not against or test_latency").ret == 1
+    (record,) = latest(pytester)[1]
+    assert record.status is Status.ERROR
+    assert "the clock is broken" in record.error
+    assert "harness baseline accept" in record.later_error
+
+
 def test_throughput_is_measured_where_it_is_asked_for(suites, pytester):
     pytest.importorskip("onnxruntime")
     asked = ("-k", "throughput", "--throughput", "--concurrency=2", "--backend=ort,fake-honest")

@@ -3,6 +3,7 @@
 from harness.cli import calibration
 from harness.cli.adopting import card, comment, init
 from harness.cli.calibrating import calibrate_command
+from harness.cli.comparing import compare
 from harness.cli.exporting import export_command
 from harness.cli.importing import import_command
 from harness.cli.runs import app
@@ -17,6 +18,7 @@ app.command("demo")(demo)
 app.command("init")(init)
 app.command("card")(card)
 app.command("comment")(comment)
+app.command("compare")(compare)
 app.command("export", context_settings=PASSED_ON)(export_command)
 app.command("import")(import_command)
 app.command("time", context_settings=PASSED_ON)(time_command)

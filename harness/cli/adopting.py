@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +13,8 @@ from harness.cli.runs import BAD_FILE_STATUS, one_line_errors, run_folder
 from harness.errors import ConfigError
 from harness.options.parsing import typed_value
 from harness.options.table import INPUTS
-from harness.run.adopting import CI_FILES, init_project, write_card
+from harness.report.terminal import wrapped
+from harness.run.adopting import CI_FILES, Written, init_project, write_card
 from harness.run.posting import FORGES, comment_text, post_comment
 from harness.specs import InputsAsked
 
@@ -44,8 +46,7 @@ def card(
     Exits with 4 when the file cannot be taken, and with 2 for any other error.
     """
     asked = _asked(shapes, input_range, state)
-    for line in write_card(model, output=output, with_digest=sha256, inputs=asked).lines():
-        typer.echo(line)
+    _tell(write_card(model, output=output, with_digest=sha256, inputs=asked))
 
 
 @told
@@ -62,8 +63,7 @@ def init(
     """
     systems = () if ci == "none" else tuple(part.strip() for part in ci.split(","))
     asked = _asked(shapes, input_range, state)
-    for line in init_project(model, folder=Path.cwd(), ci=systems, inputs=asked).lines():
-        typer.echo(line)
+    _tell(init_project(model, folder=Path.cwd(), ci=systems, inputs=asked))
     typer.echo("Next: harness run, then harness baseline accept")
 
 
@@ -84,6 +84,14 @@ def comment(
         raise ConfigError("--number: give the number of the pull or merge request")
     else:
         typer.echo(f"posted {post_comment(text, forge=post, number=number)}")
+
+
+def _tell(written: Written) -> None:
+    """Print what was written; paths stay whole, notes are wrapped."""
+    width = shutil.get_terminal_size((80, 24)).columns
+    for line in written.lines():
+        for part in wrapped(line, width) if line.startswith("note: ") else (line,):
+            typer.echo(part)
 
 
 def _asked(shapes: list[str] | None, ranges: list[str] | None, states: list[str] | None) -> InputsAsked:

@@ -24,7 +24,7 @@ from harness.precision.tables import (
     read_table,
     table_text,
 )
-from harness.records import TensorCalibration
+from harness.report.quantization import calibration_lines
 from harness.run.folders import models_folder
 from harness.run.stored import load_judged_run
 from harness.specs import DatasetRequest
@@ -113,32 +113,17 @@ def show_calibration(
     run: Annotated[Path, typer.Argument(help="A run: its folder, or its name below reports/.")] = Path("latest"),
     case: Annotated[str | None, typer.Option(help="One case.")] = None,
 ) -> None:
-    """Say how the range of every tensor was chosen: its largest magnitude, the threshold, what saturates, what is lost.
+    """Say how the range of every tensor was chosen, what is lost by it, and where the signal falls.
 
-    Exits with 2 when no record of the run tells it: histograms are kept for recipes that look at them.
+    Exits with 2 when no record of the run tells it.
     """
     _, records = load_judged_run(run_folder(run))
-    told_of = [
-        (record.case.id, record.artifact.calibration)
-        for record in records
-        if case in (None, record.case.id) and record.artifact and record.artifact.calibration
-    ]
-    shown = [(name, calibration) for name, calibration in told_of if calibration.tensors]
-    if not shown:
+    asked = [record for record in records if case in (None, record.case.id)]
+    lines = [line for record in asked for line in calibration_lines(record)]
+    if not lines:
         raise ConfigError(f"{run}: no case{f' {case}' if case else ''} tells how its ranges were chosen")
-    for name, calibration in shown:
-        typer.echo(f"{name}: {calibration.method}, {calibration.images.n_images} images")
-        width = max(len(row.tensor) for row in calibration.tensors)
-        typer.echo(f"  {'':<{width}}       largest     threshold  saturated    divergence  (of the largest)")
-        for row in calibration.tensors:
-            typer.echo(f"  {_choice(row, width)}")
-
-
-def _choice(row: TensorCalibration, width: int) -> str:
-    lost = dict(zip(row.candidates, row.divergences, strict=True))
-    near = min(lost, key=lambda candidate: abs(candidate - row.threshold), default=None)
-    divergences = "" if near is None else f"  {lost[near]:12.4g}  ({row.divergences[-1]:.4g})"
-    return f"{row.tensor:<{width}}  {row.largest:12.6g}  {row.threshold:12.6g}  {row.saturated_share:9.3%}{divergences}"
+    for line in lines:
+        typer.echo(line)
 
 
 def _line(row: Drift, width: int) -> str:

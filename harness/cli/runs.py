@@ -1,11 +1,10 @@
-"""`harness doctor|report|compare|baseline`: what is here, and what a run found."""
+"""`harness doctor|report|baseline`: what is here, and what a run found."""
 
 from __future__ import annotations
 
 import datetime
 import getpass
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,8 +13,7 @@ import typer
 
 from harness import __version__, fleet
 from harness.errors import ConfigError, DataError, HarnessError
-from harness.gates import CaseVerdicts, JudgeOptions, baseline_gates, compare_runs, judge_records
-from harness.options.tolerances import value_from_text
+from harness.gates import CaseVerdicts, JudgeOptions, baseline_gates, judge_records
 from harness.options.values import HarnessOptions
 from harness.report.files import report_of_run, write_reports
 from harness.report.terminal import comparison_lines
@@ -111,50 +109,15 @@ def report(
 
 @app.command()
 @one_line_errors
-def compare(
-    run_a: Annotated[Path, typer.Argument(help="The earlier run: folder, or name below reports/.")],
-    run_b: Annotated[Path, typer.Argument(help="The later run.")],
-    max_drop: Annotated[str | None, typer.Option(help="Accepted loss of top-1, 0.005 or 0.5%.")] = None,
-    max_slowdown: Annotated[str | None, typer.Option(help="Accepted slowdown, 0.05 or 5%.")] = None,
-    alpha: Annotated[str | None, typer.Option(help="False-alarm rate of one comparison.")] = None,
-    across_devices: Annotated[
-        bool, typer.Option("--across-devices", help="Also compare predictions of unlike types of device.")
-    ] = False,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Also write the comparison's page.")] = None,
-) -> None:
-    """Judge every case of run B against the same case of run A.
-
-    Exits with 1 when something regressed or is missing, and with 2 when nothing could be compared.
-    """
-    (a, records_a), (b, records_b) = load_judged_run(run_folder(run_a)), load_judged_run(run_folder(run_b))
-    given = {
-        name: value_from_text(name, text, where=f"--{name.replace('_', '-')}")
-        for name, text in (("max_drop", max_drop), ("max_slowdown", max_slowdown), ("alpha", alpha))
-        if text is not None
-    }
-    if "max_drop" in given:
-        given["max_drop_baseline"] = given["max_drop"]  # between two runs of one engine, not between precisions
-    later = [replace(record, tolerance=replace(record.tolerance, **given)) for record in records_b]
-    found = compare_runs(records_a, later, names=(f"run {a.id}", f"run {b.id}"), across_devices=across_devices)
-    for line in comparison_lines((a, b), found.verdicts):
-        typer.echo(line)
-    if output:
-        made = report_of_run(run_folder(run_b), b, found.records, previous=(a, records_a))
-        for line in write_reports(run_folder(run_b), made, page=output):
-            typer.echo(line)
-    exit_as(found.verdicts)
-
-
-@app.command()
-@one_line_errors
 def plan(
     fleet_file: Annotated[Path, typer.Option("--fleet", help="What to run on which types of device.")] = Path(
         "fleet.toml"
     ),
     output: Annotated[Path, typer.Option("-o", "--output", help="The plan.")] = Path("shards.json"),
+    reports: Annotated[Path, typer.Option(help="Folder of merged runs: what shards took on earlier nights.")] = REPORTS,
 ) -> None:
-    """Cut a fleet's cases into shards, one for all cases of a model on a type of device."""
-    for line in fleet.write_fleet_plan(fleet_file, output):
+    """Cut a fleet's cases into shards, one for all cases of a model on a type of device, the longest first."""
+    for line in fleet.write_fleet_plan(fleet_file, output, reports=reports):
         typer.echo(line)
 
 
@@ -211,13 +174,17 @@ def merge(
 @app.command()
 @one_line_errors
 def history(
-    case: Annotated[str, typer.Argument(help="A case's id.")],
+    case: Annotated[str | None, typer.Argument(help="A case's id; without one, all that changed for good.")] = None,
     reports: Annotated[Path, typer.Option(help="The folder that runs are written to.")] = REPORTS,
     last: Annotated[int, typer.Option(help="Newest runs to look at.")] = 365,
     device: Annotated[str, typer.Option(help="Only device types whose name holds this.")] = "",
 ) -> None:
     """Say how a case did over the nights, on every type of device: levels, lasting changes, and what changed then."""
-    for line in fleet.history_lines(reports, case, last=last, device=device):
+    if case is None:
+        lines = fleet.change_lines(reports, last=last, device=device)
+    else:
+        lines = fleet.history_lines(reports, case, last=last, device=device)
+    for line in lines:
         typer.echo(line)
 
 
@@ -225,17 +192,27 @@ def history(
 @one_line_errors
 def bisect(
     case: Annotated[str, typer.Argument(help="A case's id.")],
-    good: Annotated[str, typer.Option(help="Lock file or commit of before.")],
-    bad: Annotated[str, typer.Option(help="Lock file or commit of after.")],
+    good: Annotated[str, typer.Option(help="Lock file or commit of before (default: the last good night's).")] = "",
+    bad: Annotated[str, typer.Option(help="Lock file or commit of after (default: the first bad night's).")] = "",
     run: Annotated[Path, typer.Option(help="A run that has the case; its command is repeated.")] = Path("latest"),
     top1: Annotated[bool, typer.Option("--top1", help="Look for lost images; without it for lost time.")] = False,
     batch_size: Annotated[int | None, typer.Option(help="Batch size of the time (default: the first).")] = None,
+    reports: Annotated[Path, typer.Option(help="The folder of runs whose history tells good from bad.")] = REPORTS,
+    device: Annotated[str, typer.Option(help="Only device types whose name holds this.")] = "",
 ) -> None:
     """Find which package or commit made a case worse: halving, each half a paired sequential test."""
-    metric = "top1" if top1 else "p50_ns"
-    typer.echo(
-        fleet.bisect_case(case, good, bad, run=run_folder(run), metric=metric, batch_size=batch_size, echo=typer.echo)
+    line = fleet.bisect_case(
+        case,
+        good,
+        bad,
+        run=run_folder(run),
+        metric="top1" if top1 else "p50_ns",
+        batch_size=batch_size,
+        echo=typer.echo,
+        reports=reports,
+        device=device,
     )
+    typer.echo(line)
 
 
 @app.command()

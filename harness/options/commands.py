@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from pathlib import Path
 
 from harness.options.rows import Option
 from harness.options.table import all_rows, is_changed, value_of
 from harness.options.values import HarnessOptions
-from harness.specs import DEFAULT_RECIPES, GIVEN_RECIPE, Case, Precision
+from harness.specs import DEFAULT_RECIPES, GIVEN_RECIPE, Case, Precision, model_name
 
 CASE_FIELDS = {"backends": "backend", "precisions": "precision", "models": "model", "recipes": "recipe"}
 
@@ -60,12 +59,12 @@ def _kept_flags(options: HarnessOptions) -> frozenset[str]:
 
 
 def _words_of_case(row: Option, case: Case, options: HarnessOptions) -> list[str]:
-    engines = tuple(name for name in options.engines if Path(name).stem == case.model and case.recipe == GIVEN_RECIPE)
+    engines = tuple(name for name in options.engines if model_name(name) == case.model and case.recipe == GIVEN_RECIPE)
     if row.field == "engines" or (engines and row.field in ("models", "recipes")):
         return row.words(engines, by_own_flag=row.flag in options.taken_flags) if row.field == "engines" else []
     value = getattr(case, CASE_FIELDS[row.field])
     if row.field == "models":
-        value = next((name for name in options.models if Path(name).stem == case.model), value)
+        value = next((name for name in options.models if model_name(name) == case.model), value)
     if row.field == "recipes" and row.flag not in options.set_in_file:
         is_default = case.recipe == DEFAULT_RECIPES[case.precision.value]
         if is_default and case.precision is not Precision.INT8:

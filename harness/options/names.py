@@ -20,5 +20,6 @@ def check_name(name: str, known: Iterable[str], *, where: str) -> None:
 
 def near_names(name: str, names: Sequence[str]) -> str:
     """Return a hint with the nearest known names, or all of them."""
-    near = difflib.get_close_matches(name, names, n=3)
-    return f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(names)}"
+    known = list(dict.fromkeys(names))  # several precisions may have a recipe of one name
+    near = difflib.get_close_matches(name, known, n=3)
+    return f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known)}"

@@ -344,7 +344,7 @@ MEASURING = (
         flag="--throughput",
         field="timing.throughput",
         kind=SWITCH,
-        help="measure images/s with several inferences at once, too",
+        help="measure images/s (samples/s of other graphs) with several inferences at once, too",
     ),
     _measure(
         flag="--concurrency",

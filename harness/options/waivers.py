@@ -7,7 +7,13 @@
     link = "https://tracker/1234"
     expires = 2026-12-31                 the last day that it holds
 
-All five keys are needed. A waiver takes the failure of one gate, never an error of the case.
+All five keys are needed. A waiver takes the failure of one gate, never an error of the case, unless it is of that:
+
+    [[waiver]]
+    case = "detector-openvino-*"
+    gate = "error"
+    error = "OpenVINO cannot convert"    a part of the message: an error that says otherwise stays red
+    ...
 """
 
 from __future__ import annotations
@@ -21,9 +27,11 @@ from typing import Any
 from harness.errors import ConfigError
 from harness.options.file import read_settings, table_of
 from harness.options.names import check_name
-from harness.specs import Waiver
+from harness.specs import KNOWN_ERROR, Waiver
 
+ERROR = "error"  # the key, which waivers of errors alone have
 KEYS = tuple(field.name for field in fields(Waiver))
+LEAST = 8  # characters of an error's message: fewer would take any error
 
 
 def load_waivers(root: Path, *, gates: Sequence[str]) -> tuple[Waiver, ...]:
@@ -49,14 +57,22 @@ def parse_waivers(entries: object, *, gates: Sequence[str], source: str) -> tupl
 def _waiver(table: Mapping[str, Any], gates: Sequence[str], where: str) -> Waiver:
     for key in table:
         check_name(key, KEYS, where=where)
-    missing = [key for key in KEYS if key not in table]
+    is_of_error = table.get("gate") == KNOWN_ERROR
+    if ERROR in table and not is_of_error:
+        raise ConfigError(f'{where}: {ERROR} is of a waiver with gate = "{KNOWN_ERROR}"; leave it out')
+    needed = [key for key in KEYS if key != ERROR or is_of_error]
+    missing = [key for key in needed if key not in table]
     if missing:
-        raise ConfigError(f"{where}: {' and '.join(missing)} missing; a waiver needs {', '.join(KEYS)}")
-    texts = {key: table[key] for key in KEYS if key != "expires"}
+        raise ConfigError(f"{where}: {' and '.join(missing)} missing; a waiver needs {', '.join(needed)}")
+    texts = {key: table[key] for key in needed if key != "expires"}
     for key, value in texts.items():
         if not isinstance(value, str) or not value.strip():
             raise ConfigError(f"{where}: {key} is {value!r}; expected a text")
-    check_name(table["gate"], gates, where=f"{where}: gate")
+    if is_of_error and len(texts[ERROR].strip()) < LEAST:
+        raise ConfigError(
+            f"{where}: {ERROR} is {texts[ERROR]!r}; expected a part of the message, {LEAST} characters or more"
+        )
+    check_name(table["gate"], (*gates, KNOWN_ERROR), where=f"{where}: gate")
     return Waiver(**texts, expires=_day(table["expires"], where))
 
 

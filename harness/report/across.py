@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from harness.report.plots import pareto_plot, speed_up_plot
 from harness.report.rows import Row, unpacked
+from harness.report.standing import Standing
 from harness.specs import Precision
 
 MAX_AGREEMENTS = 100
@@ -77,8 +78,18 @@ def agreements_from_rows(rows: Sequence[Row]) -> list[Agreement]:
 
 
 def overview_from_rows(rows: Sequence[Row]) -> Overview:
-    """Return the grid of a run."""
-    columns = sorted({_column(row) for row in rows}, key=lambda one: (one[0], PRECISION_ORDER.index(one[1]), one[2]))
+    """Return the grid of a run.
+
+    Of a precision that a backend ran by one recipe, the recipes that it ran for no model, another runtime's mostly, are
+    left out.
+    """
+    ran = {_column(row) for row in rows if row.standing is not Standing.UNSUPPORTED}
+    some = {column[:2] for column in ran}
+    known = {_column(row) for row in rows}
+    columns = sorted(
+        (one for one in known if one in ran or one[:2] not in some),
+        key=lambda one: (one[0], PRECISION_ORDER.index(one[1]), one[2]),
+    )
     models: dict[str, dict[tuple[str, str, str], Row]] = {}
     for row in rows:
         cells = models.setdefault(row.record.case.model, {})

@@ -13,7 +13,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from harness.records import Latency
+from harness.records import Latency, TensorCalibration
 from harness.report.format import format_time
 from harness.stats import LatencySummary
 
@@ -23,6 +23,8 @@ HISTOGRAM_LEFT, HISTOGRAM_WIDTH, N_BINS = 312, 80, 29
 SPREAD = 0.1  # a round's bar spans this quantile to one less this
 VIEW_QUANTILE = 0.995  # samples beyond are counted in the text, not drawn: one of 40 ms would flatten the rest
 SPARK_WIDTH, SPARK_HEIGHT = 120, 26
+MAGNITUDES_WIDTH, MAGNITUDES_HEIGHT = 256, 56
+SMALLEST_DIVERGENCE = 1e-12  # [nat]; drawn for 0, which has no logarithm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,50 @@ def sparkline(series: NDArray[np.float64], steps: Sequence[int] = ()) -> Markup:
         + (f'<path class="tick" d="{ticks}"/>' if ticks else "")
         + f'<path d="{path}"/><circle cx="{column[last]}" cy="{rows[last]}" r="2.2"/></svg>'
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RangeMark:
+    """Where one recipe clips a tensor."""
+
+    place: int  # of the recipe: 0 is the case's own
+    threshold: float
+
+
+def magnitudes_chart(tensor: TensorCalibration, marks: Sequence[RangeMark]) -> Markup:
+    """Draw a tensor's magnitudes (logarithm of counts), each candidate's divergence and the thresholds chosen."""
+    largest = tensor.largest or max((mark.threshold for mark in marks), default=0.0)
+    if not largest or not any(tensor.counts):
+        return Markup()
+    counts = np.log1p(np.asarray(tensor.counts, float))
+    step = MAGNITUDES_WIDTH / counts.size
+    heights = np.rint(MAGNITUDES_HEIGHT * 0.92 * counts / counts.max()).astype(int)
+    floor = MAGNITUDES_HEIGHT
+    bars = "".join(f"M{step * (k + 0.5):.1f} {floor}v-{height}" for k, height in enumerate(heights) if height)
+    lines = "".join(
+        f'<path class="clip r{mark.place}" d="M{_column(mark.threshold, largest):.1f} 0V{floor}"/>'
+        for mark in reversed(marks)
+    )
+    return Markup(
+        f'<svg class="magnitudes" viewBox="0 0 {MAGNITUDES_WIDTH} {MAGNITUDES_HEIGHT}" aria-hidden="true">'
+        f'<path class="hist" d="{bars}"/>{_divergences(tensor, largest)}{lines}</svg>'
+    )
+
+
+def _column(value: float, largest: float) -> float:
+    return min(MAGNITUDES_WIDTH * value / largest, MAGNITUDES_WIDTH - 1.0)
+
+
+def _divergences(tensor: TensorCalibration, largest: float) -> str:
+    """Return the candidates' divergences as a line, the smallest at the floor, on a logarithmic scale."""
+    lost = np.log10(np.maximum(np.asarray(tensor.divergences, float), SMALLEST_DIVERGENCE))
+    if lost.size < 2:
+        return ""
+    span = float(lost.max() - lost.min()) or 1.0
+    rows = np.rint(MAGNITUDES_HEIGHT - 2 - (MAGNITUDES_HEIGHT - 4) * (lost - lost.min()) / span).astype(int)
+    columns = (_column(value, largest) for value in tensor.candidates)
+    points = "L".join(f"{column:.1f} {row}" for column, row in zip(columns, rows, strict=True))
+    return f'<path class="lost" d="M{points}"/>'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import PurePath
@@ -11,13 +11,14 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from harness.records import Accuracy, EngineFacts, Flip, Layer, PackedArray, Record
+from harness.records import Accuracy, Calibration, EngineFacts, Flip, Layer, PackedArray, Record
 from harness.report.charts import rounds_chart
 from harness.report.drifts import DriftView, drift_views
 from harness.report.flags import flag_text
 from harness.report.format import MISSING, format_bytes, format_count, format_time, is_number, plural
 from harness.report.load import throughput_facts
-from harness.report.png import data_uri_from_pixels
+from harness.report.png import uri_of_packed
+from harness.report.quantization import QuantizationView, calibration_of, quantization_view, recipes_of_models
 from harness.report.rows import Row, Timing, unpacked
 from harness.stats import ConfusionMove, confusion_matrix, largest_confusion_moves
 
@@ -91,9 +92,11 @@ class Detail:
     lost: tuple[FlipView, ...] = ()
     gained: tuple[FlipView, ...] = ()
     n_flips_left_out: int = 0
+    pictures: dict[str, str] = field(default_factory=dict)  # sample -> data URI, of the worst cases alone
     timings: tuple[TimingView, ...] = ()
     throughput: tuple[tuple[str, str], ...] = ()
     drifts: tuple[DriftView, ...] = ()
+    quantization: QuantizationView | None = None
     layers: tuple[LayerView, ...] = ()
     n_layers_left_out: int = 0
     build: tuple[tuple[str, str], ...] = ()
@@ -105,7 +108,11 @@ def details_from_rows(rows: Sequence[Row], *, full_cases: int = FULL_CASES) -> t
     notable = sorted(range(len(rows)), key=lambda index: _notability(rows[index], index))[:full_cases]
     full = set(notable)
     inline = full if len(rows) <= max(full_cases, INLINE_CASES) else set(notable[:INLINE_CASES])
-    return tuple(_detail(row, is_full=index in full, is_inline=index in inline) for index, row in enumerate(rows))
+    recipes = recipes_of_models([row.record for row in rows])
+    return tuple(
+        _detail(row, recipes.get(row.record.case.model, {}), is_full=index in full, is_inline=index in inline)
+        for index, row in enumerate(rows)
+    )
 
 
 def _notability(row: Row, index: int) -> tuple[int, int, int]:
@@ -113,11 +120,11 @@ def _notability(row: Row, index: int) -> tuple[int, int, int]:
     return row.standing.rank, -lost, index
 
 
-def _detail(row: Row, *, is_full: bool, is_inline: bool) -> Detail:
+def _detail(row: Row, recipes: Mapping[str, Calibration], *, is_full: bool, is_inline: bool) -> Detail:
     record = row.record
     confusion, against, moves = _confusion(row, is_full=is_full)
     flips = record.flips[:MAX_FLIPS] if is_full else ()
-    views = [FlipView(flip=flip, uri=_flip_uri(flip)) for flip in flips]
+    views = [FlipView(flip=flip, uri=uri_of_packed(flip.image)) for flip in flips]
     layers = _layers(record, row.previous)
     shown = layers[: FULL_LAYERS if is_full else BRIEF_LAYERS]
     return Detail(
@@ -130,9 +137,11 @@ def _detail(row: Row, *, is_full: bool, is_inline: bool) -> Detail:
         lost=tuple(view for view in views if not view.flip.gained),
         gained=tuple(view for view in views if view.flip.gained),
         n_flips_left_out=len(record.flips) - len(flips),
+        pictures={one.id: uri for one in record.pictures if is_inline and (uri := uri_of_packed(one.image))},
         timings=tuple(_timing_view(timing, is_drawn=is_full or not index) for index, timing in enumerate(row.timings)),
         throughput=throughput_facts(record),
         drifts=drift_views(record),
+        quantization=quantization_view(record, row.previous, recipes) if is_full else None,
         layers=shown,
         n_layers_left_out=len(layers) - len(shown),
         build=_build_facts(record, row.previous),
@@ -143,16 +152,6 @@ def _detail(row: Row, *, is_full: bool, is_inline: bool) -> Detail:
 def _timing_view(timing: Timing, *, is_drawn: bool) -> TimingView:
     chart = rounds_chart(timing.latency, timing.summary) if is_drawn and timing.summary else Markup()
     return TimingView(timing=timing, chart=chart)
-
-
-def _flip_uri(flip: Flip) -> str:
-    if flip.image is None:
-        return ""
-    pixels = flip.image.array()
-    if pixels.ndim == 3 and pixels.shape[0] == 1:
-        pixels = pixels[0]
-    is_image = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[0] == 3)
-    return data_uri_from_pixels(pixels.astype(np.uint8)) if is_image else ""
 
 
 def _confusion(
@@ -237,7 +236,7 @@ def _build_facts(record: Record, previous: Record | None) -> tuple[tuple[str, st
             ("Kept in float", ", ".join(artifact.kept_float)),
         ]
         facts += [("Converter", f"{tool} {version}") for tool, version in artifact.tools.items()]
-    calibration = (engine and engine.calibration) or (artifact and artifact.calibration)
+    calibration = calibration_of(record)
     if calibration:
         images = calibration.images
         text = f"{format_count(images.n_images)} images of {images.dataset}/{images.split} from {images.first:,}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from harness.records import Record, TensorDrift
+from harness.records import Record, TensorDrift, percent
 from harness.report.format import MISSING, format_number
 
 SMALLEST = 1e-4  # of a drift told in per cent; below, its power of ten says more
@@ -26,8 +26,8 @@ class DriftView:
 
 
 def drift_views(record: Record) -> tuple[DriftView, ...]:
-    """Return every output of a case against every engine that it was compared with."""
-    return tuple(map(_view, record.tensor_drifts))
+    """Return every output of a case against every engine that it was compared with, the emulation last."""
+    return tuple(map(_view, (*record.tensor_drifts, *record.kernel_drifts)))
 
 
 def drift_text(record: Record) -> str:
@@ -57,6 +57,6 @@ def _view(drift: TensorDrift) -> DriftView:
         largest=f"{share_text(float(relative[drift.worst]))} (sample {drift.worst} of {drift.n_samples})",
         max_abs=format_number(drift.max_abs) if math.isfinite(drift.max_abs) else "not finite",
         cosine=MISSING if drift.cosine is None else f"{drift.cosine:.6f}",
-        agreement=MISSING if drift.agreement is None else f"{100 * drift.agreement:.2f}%",
+        agreement=MISSING if drift.agreement is None else percent(drift.agreement),
         rounding=share_text(drift.rounding) if drift.rounding else MISSING,
     )

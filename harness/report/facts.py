@@ -8,12 +8,13 @@ from harness.gates import preparation_of
 from harness.options.commands import shape_of
 from harness.records import Environment, Record, Run
 from harness.report.drill import drill_text, has_failed_drill
-from harness.report.format import format_decimals, format_points, moment_from_iso, plural
+from harness.report.format import format_decimals, format_number, format_points, moment_from_iso, plural
 from harness.report.rows import Row
-from harness.report.standing import BAD, Standing, has_real_loss
+from harness.report.standing import BAD, TIMES, Standing, has_real_loss
 from harness.store.history import changed_versions
 
 BY_DEFAULT = "by default"
+TOP1 = "top-1"
 DOUBTFUL = {Standing.DID_NOT_RUN, Standing.NOT_JUDGED, Standing.INCONCLUSIVE, Standing.WAIVED}
 RANGES = "calibration ranges"  # differ between recipes of one model; a case's verdict names them
 
@@ -116,16 +117,28 @@ def _images_text(records: Sequence[Record]) -> str:
 
 
 def _sensitivity_text(records: Sequence[Record]) -> str:
-    losses = [
-        verdict.detectable
-        for record in records
-        for verdict in record.verdicts
-        if verdict.detectable is not None and not verdict.is_failure
-    ]
+    """Return the smallest losses that gates of scores would have seen, by metric; times have theirs beside them."""
+    losses: dict[str, list[float]] = {}
+    units: dict[str, str | None] = {}  # None: a fraction, whose losses are points
+    for record in records:
+        leading = record.samples.leading if record.samples is not None else None
+        for verdict in record.verdicts:
+            if verdict.detectable is None or verdict.is_failure or verdict.gate in TIMES:
+                continue
+            losses.setdefault(verdict.metric or TOP1, []).append(verdict.detectable)
+            if leading is not None and verdict.metric == leading.name:
+                units[leading.name] = None if leading.is_fraction else leading.unit
     if not losses:
         return ""
+    told = (f"{_span(found, units.get(name))} of {name}" for name, found in losses.items())
+    return f"{'; '.join(told)}, in one comparison"
+
+
+def _span(losses: Sequence[float], unit: str | None) -> str:
+    """Return the smallest and the largest of some losses; `unit`: None of fractions."""
     low, high = min(losses), max(losses)
+    if unit is not None:
+        ends = [format_number(loss) for loss in ((low, high) if low < high else (high,))]
+        return f"{' to '.join(ends)} {unit}".rstrip()
     span = format_points(high, signed=False)
-    if low < high:
-        span = f"{format_decimals(100 * low, 2)} to {span}"
-    return f"{span} of top-1, in one comparison"
+    return f"{format_decimals(100 * low, 2)} to {span}" if low < high else span

@@ -16,6 +16,7 @@ MIN_DIGITS = 2  # even a wide interval leaves two: "3 ms" for 2.6 to 3.4 would h
 MAX_DIGITS = 6  # a narrow interval does not make a longer number readable
 TIME_UNITS = ((1e9, "s"), (1e6, "ms"), (1e3, "µs"), (1.0, "ns"))
 BYTE_UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
+HALF_A_TENTH = 0.05  # [per cent] below it one decimal rounds to 0
 P_FLOOR = 1e-6  # smaller probabilities are printed as "< 0.000001"
 
 
@@ -162,7 +163,10 @@ def format_change(ratio: float | None) -> str:
     if ratio is None or not math.isfinite(ratio):
         return _not_finite(ratio)
     change = 100 * (ratio - 1)
-    return format_decimals(change, 1 if abs(change) < 100 else 0, signed=True) + NO_BREAK + "%"
+    decimals = 1 if abs(change) < 100 else 0
+    if 0 < abs(change) < HALF_A_TENTH:  # it would read as no change at all
+        decimals = decimals_from_width(0.0, change) - 1
+    return format_decimals(change, decimals, signed=True) + NO_BREAK + "%"
 
 
 def format_bytes(n_bytes: float | None) -> str:

@@ -46,6 +46,7 @@ def render_html(report: Report) -> str:
         "max_named": MAX_NAMED,
         "open_anchors": {row.anchor for row in [row for row in rows if row.standing in BAD][:MAX_OPEN]},
         "has_baseline": any(row.has_baseline for row in rows),
+        "has_scores": any(row.samples or row.top1 is not None for row in rows),
         "has_metrics": any(row.samples for row in rows),
         "has_previous": any(row.against_previous or (row.samples and row.samples.against_previous) for row in rows),
         "batches": sizes if len(sizes) <= MAX_BATCHES_SHOWN else [sizes[0], sizes[len(sizes) // 2], sizes[-1]],
@@ -53,7 +54,7 @@ def render_html(report: Report) -> str:
         "modes": timing_modes(rows),
         **_stored_sections(report.details),
     }
-    text = _environment().get_template("page.html.j2").render(context)
+    text = page_environment().get_template("page.html.j2").render(context)
     # A lone surrogate in a name from a file has no UTF-8 form; the page shows its escape instead.
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
@@ -71,14 +72,15 @@ def _stored_sections(details: Sequence[Detail]) -> dict[str, Any]:
     A section is mostly what all sections are, so a thousand of them take a fifth of the room, and none of their nodes
     is made before the page's script unfolds it.
     """
-    module: Any = _environment().get_template("body.html.j2").module
+    module: Any = page_environment().get_template("body.html.j2").module
     stored = {detail.row.anchor: str(module.body(detail)) for detail in details if not detail.is_inline}
     packed = zlib.compress(json.dumps(stored).encode("ascii"), COMPRESSION) if stored else b""
     return {"stored": base64.b64encode(packed).decode("ascii"), "n_brief": sum(not x.is_full for x in details)}
 
 
 @lru_cache(maxsize=1)
-def _environment() -> jinja2.Environment:
+def page_environment() -> jinja2.Environment:
+    """Return what the templates are read and filled with."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("harness.report"),
         autoescape=True,

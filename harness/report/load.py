@@ -1,4 +1,4 @@
-"""Throughput in words and as columns: images a second, at how many inferences at once, by which clock and window."""
+"""Throughput in words and as columns: its rate, at how many inferences at once, by which clock and window."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def throughput_facts(record: Record) -> tuple[tuple[str, str], ...]:
 def throughput_line(record: Record) -> str:
     """Return the case's throughput in one short line, "" where there is none that counts."""
     told = [
-        f"batch {one.batch_size} {format_number(summary.images_per_s)} images/s ({one.concurrency} at once)"
+        f"batch {one.batch_size} {format_number(summary.images_per_s)} {record.counted}/s ({one.concurrency} at once)"
         for one in record.throughput
-        if (summary := _summary(record, one)) is not None
+        if (summary := throughput_summary(record, one)) is not None
     ]
     return f"throughput {record.case.id}: {', '.join(told)}" if told else ""
 
@@ -28,7 +28,7 @@ def throughput_line(record: Record) -> str:
 def throughput_entry(record: Record, batch_size: int) -> dict[str, Any]:
     """Return the columns of one batch size, {} where it has none that count."""
     one = next((one for one in record.throughput if one.batch_size == batch_size), None)
-    summary = None if one is None else _summary(record, one)
+    summary = None if one is None else throughput_summary(record, one)
     if one is None or summary is None:
         return {}
     return {
@@ -43,7 +43,8 @@ def throughput_entry(record: Record, batch_size: int) -> dict[str, Any]:
     }
 
 
-def _summary(record: Record, one: Throughput) -> ThroughputSummary | None:
+def throughput_summary(record: Record, one: Throughput) -> ThroughputSummary | None:
+    """Return the summary of one batch size; None where the times are void, or no rates."""
     if record.times_void:
         return None
     try:
@@ -53,12 +54,12 @@ def _summary(record: Record, one: Throughput) -> ThroughputSummary | None:
 
 
 def _sentence(record: Record, one: Throughput) -> str:
-    summary = _summary(record, one)
+    summary = throughput_summary(record, one)
     if summary is None:
         return f"void: {record.times_void}" if record.times_void else "its values are no rates"
     low, high = summary.low, summary.high
     width = 0.0 if low is None or high is None else (high - low) / 2
-    rate = f"{format_number(summary.images_per_s, half_width=width)} images/s"
+    rate = f"{format_number(summary.images_per_s, half_width=width)} {record.counted}/s"
     if low is not None and high is not None:
         rate += f" ({format_number(low, half_width=width)} to {format_number(high, half_width=width)})"
     spans = f"{format_time(summary.p50_ns)} p50"

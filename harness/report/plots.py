@@ -9,14 +9,21 @@ import datetime
 import io
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from harness.report.format import format_bytes, format_fraction, format_ratio, format_time, moment_from_iso
+from harness.report.format import (
+    format_bytes,
+    format_fraction,
+    format_number,
+    format_ratio,
+    format_time,
+    moment_from_iso,
+)
 from harness.report.rows import Row, Timing
 from harness.specs import Precision
 from harness.store.history import History, Metric, Step
@@ -206,17 +213,26 @@ def trend_plots(history: History) -> list[tuple[str, Metric, Markup]]:
 
 def metric_name(metric: Metric) -> str:
     """Return a metric in words with its unit's kind."""
-    if metric.name == "p50_ns":
-        return f"latency p50, batch {metric.batch_size}"
-    return {"top1": "top-1", "engine_bytes": "engine size"}[metric.name]
+    is_named = metric.name in ("score", "error") and metric.of
+    words = metric.of if is_named else " ".join(part for part in (metric.kind.words, metric.of) if part)
+    return f"{words}, batch {metric.batch_size}" if metric.batch_size else words
 
 
 def format_metric(metric: Metric, value: float, n_images: float | None = None) -> str:
     """Return a metric's value with its unit."""
-    if metric.name == "top1":
+    if metric.is_share:
         known = int(n_images) if n_images is not None and np.isfinite(n_images) else None
         return format_fraction(value, n=known)
-    return format_time(value) if metric.name == "p50_ns" else format_bytes(value)
+    if metric.unit:
+        return f"{format_number(value)} {metric.unit}"
+    told: dict[str, Callable[[float], str]] = {
+        "ns": format_time,
+        "bytes": format_bytes,
+        "fraction": lambda share: f"{100 * share:.3g} %",
+        "images/s": lambda rate: f"{rate:,.0f} images/s",
+        "number": lambda number: f"{number:.4g}",
+    }
+    return told[metric.kind.unit](value)
 
 
 def _trend(history: History, case_id: str, metric: Metric) -> Markup:
@@ -276,12 +292,16 @@ def _draw_version_changes(axes: Axes, history: History, days: NDArray[np.float64
 
 
 def _axis_scale(metric: Metric, series: NDArray[np.float64]) -> tuple[float, str]:
-    if metric.name == "top1":
+    if metric.is_share:
         return 100.0, "%"
+    if metric.unit:
+        return 1.0, metric.unit
     largest = float(np.nanmax(series))
-    if metric.name == "engine_bytes":
+    if metric.kind.unit == "bytes":
         return (1 / 2**20, "MiB") if largest >= 2**20 else (1 / 2**10, "KiB")
-    return (1e-6, "ms") if largest >= 1e6 else (1e-3, "µs")
+    if metric.kind.unit == "ns":
+        return (1e-6, "ms") if largest >= 1e6 else (1e-3, "µs")
+    return (100.0, "%") if metric.kind.unit == "fraction" else (1.0, metric.kind.unit)
 
 
 def _date_axis(axes: Axes, days: NDArray[np.float64]) -> None:

@@ -9,6 +9,8 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.records import PackedArray
+
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREY, RGB = 0, 2  # colour types of PNG (ISO/IEC 15948), section 11.2.2
 
@@ -32,6 +34,15 @@ def png_from_pixels(pixels: NDArray[np.uint8]) -> bytes:
 def data_uri_from_pixels(pixels: NDArray[np.uint8]) -> str:
     """Return an image as a `data:` URI. Raises: ValueError as `png_from_pixels`."""
     return "data:image/png;base64," + base64.b64encode(png_from_pixels(pixels)).decode("ascii")
+
+
+def uri_of_packed(image: PackedArray | None) -> str:
+    """Return a stored picture as a `data:` URI; "" where there is none, or what is stored is no picture."""
+    pixels = np.empty(0) if image is None else image.array()
+    if pixels.ndim == 3 and pixels.shape[0] == 1:
+        pixels = pixels[0]
+    is_image = pixels.size and (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[0] == 3))
+    return data_uri_from_pixels(pixels.astype(np.uint8)) if is_image else ""
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

@@ -235,7 +235,7 @@ def compare_hits(accuracy: Accuracy, reference: Accuracy, *, against: str) -> Ch
     ours = top1_hits(accuracy.top1_hits, accuracy.n_images)
     theirs = top1_hits(reference.top1_hits, reference.n_images)
     if accuracy.repeats is not None:  # the same image twice says no more than once
-        once = np.unique(accuracy.kinds(), return_index=True)[1]
+        once = accuracy.are_first()
         ours, theirs = ours[once], theirs[once]
     n_lost, n_gained = int(np.count_nonzero(theirs & ~ours)), int(np.count_nonzero(ours & ~theirs))
     return Change(

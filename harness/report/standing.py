@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from harness.gates.invariance import GATE as INVARIANCE
 from harness.records import WORST_FIRST, Outcome, Record, Run, Status, Verdict
 from harness.report.format import format_fraction, format_p, format_points, plural
 from harness.stats import mcnemar_p
@@ -68,7 +69,7 @@ LOOKS = {
         word="did not run", tone="warn", meaning="a baseline of it is stored, and it did not run"
     ),
     Standing.INCONCLUSIVE: _Look(word="inconclusive", tone="warn", meaning="too few images or rounds to tell"),
-    Standing.WAIVED: _Look(word="waived", tone="warn", meaning="a gate failed; harness.toml accepts it until a day"),
+    Standing.WAIVED: _Look(word="waived", tone="warn", meaning="a known failure; harness.toml accepts it until a day"),
     Standing.EXPECTED_LOSS: _Look(word="expected loss", tone="warn", meaning="a loss that the model's card expects"),
     Standing.NOT_JUDGED: _Look(word="not judged", tone="warn", meaning="it ran, but no gate compared it with anything"),
     Standing.IMPROVED: _Look(word="improved", tone="good", meaning="a gate found a real gain"),
@@ -116,7 +117,8 @@ def standing_of(record: Record) -> Standing:
     """Return the one word for a record. A case that nothing judged never reads like one that holds."""
     if record.status in ENDED:
         return ENDED[record.status]
-    if record.status is not Status.FAILED and (record.error or record.unsupported):  # of a run that ended unjudged
+    is_open = record.error and record.known_error is None
+    if record.status is not Status.FAILED and (is_open or record.unsupported):  # of a run that ended unjudged
         return Standing.ERROR if record.error else Standing.UNSUPPORTED
     outcomes = {verdict.outcome for verdict in record.verdicts if _counts(verdict)}
     failed = {verdict.outcome for verdict in record.verdicts if verdict.is_failure}
@@ -141,7 +143,8 @@ def leading_verdict(record: Record) -> Verdict | None:
             not verdict.waived,
             not _counts(verdict),
             WORST_FIRST.index(verdict.outcome) if verdict.outcome in WORST_FIRST else len(WORST_FIRST),
-            verdict.n_lost is None,
+            verdict.n_lost is None and verdict.p_value is None,  # what was compared says more than what was held
+            verdict.gate == INVARIANCE.name,  # of the case with itself
         ),
     )
     return ranked[0] if ranked else None

@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from harness.records import EffectivePrecision, Environment, FireDrill, Run, SampleScores, Status, Verdict
+from harness.records import EffectivePrecision, Environment, FireDrill, Record, Run, SampleScores, Status, Verdict
+from harness.report.load import throughput_summary
 from harness.report.rows import Row, Timing
 
 SUMMARY_SCHEMA = 1
@@ -54,6 +55,7 @@ class SummaryMetric:
     low: float | None  # at 95 %
     high: float | None
     higher_is_better: bool
+    is_fraction: bool  # of 0 to 1
     unit: str
 
 
@@ -95,8 +97,24 @@ class SummaryLatency:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SummaryThroughput:
+    """The best of several inferences at once, at one batch size; rates in images/s or samples/s."""
+
+    images_per_s: float
+    low: float | None  # of its 95 % interval
+    high: float | None
+    concurrency: int
+    how: str
+    p50_ns: float
+    p99_ns: float | None
+    clock: str
+    window: str
+    levels: dict[str, float]  # inferences at once, as text -> images/s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SummaryCase:
-    """One case; `latency`: batch size, as text, to its times."""
+    """One case; `latency`, `throughput`: batch size, as text, to what was measured at it."""
 
     id: str
     model: str
@@ -113,6 +131,7 @@ class SummaryCase:
     accuracy: SummaryAccuracy | None
     samples: SummarySamples | None
     latency: dict[str, SummaryLatency]
+    throughput: dict[str, SummaryThroughput]
     import_ns: int | None
     build_ns: float | None
     load_ns: int | None
@@ -178,6 +197,7 @@ def _case_summary(row: Row) -> SummaryCase:
         accuracy=_accuracy_summary(row),
         samples=_samples_summary(record.samples),
         latency={str(timing.latency.batch_size): _latency_summary(timing) for timing in row.timings},
+        throughput=_throughput_summaries(record),
         import_ns=engine.import_ns if engine else None,
         build_ns=engine.build_ns if engine else None,
         load_ns=engine.load_ns if engine else None,
@@ -211,6 +231,26 @@ def _accuracy_summary(row: Row) -> SummaryAccuracy | None:
     )
 
 
+def _throughput_summaries(record: Record) -> dict[str, SummaryThroughput]:
+    """Return what counts by batch size: a void one does not."""
+    return {
+        str(one.batch_size): SummaryThroughput(
+            images_per_s=summary.images_per_s,
+            low=summary.low,
+            high=summary.high,
+            concurrency=one.concurrency,
+            how=one.how,
+            p50_ns=summary.p50_ns,
+            p99_ns=summary.p99_ns,
+            clock=one.clock,
+            window=one.window,
+            levels={str(level.concurrency): level.images_per_s for level in one.levels},
+        )
+        for one in record.throughput
+        if (summary := throughput_summary(record, one)) is not None
+    }
+
+
 def _samples_summary(scores: SampleScores | None) -> SummarySamples | None:
     if scores is None:
         return None
@@ -226,6 +266,7 @@ def _samples_summary(scores: SampleScores | None) -> SummarySamples | None:
                 low=metric.low,
                 high=metric.high,
                 higher_is_better=metric.higher_is_better,
+                is_fraction=metric.is_fraction,
                 unit=metric.unit,
             )
             for metric in scores.metrics

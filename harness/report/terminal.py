@@ -18,6 +18,7 @@ from harness.report.drill import drill_text
 from harness.report.flags import ENQUEUE_BOUND, TOLD_IN_TERMINAL, latency_flag_text
 from harness.report.format import (
     MISSING,
+    NO_BREAK,
     format_bytes,
     format_fraction,
     format_fraction_interval,
@@ -338,6 +339,6 @@ def wrapped(text: str, width: int | None) -> list[str]:
     if width is None or text.count(" ") < 2:  # "report: PATH"
         return [text]
     indent = " " * (len(text) - len(text.lstrip()))
-    return textwrap.wrap(
-        text, width, subsequent_indent=f"{indent}  ", break_long_words=False, break_on_hyphens=False
-    ) or [""]
+    kept = text.replace(" %", f"{NO_BREAK}%")
+    lines = textwrap.wrap(kept, width, subsequent_indent=f"{indent}  ", break_long_words=False, break_on_hyphens=False)
+    return [line.replace(f"{NO_BREAK}%", " %") for line in lines] or [""]

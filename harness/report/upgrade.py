@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from harness.gates.baseline import GATE as BASELINE
 from harness.gates.latency import GATE as LATENCY
-from harness.records import Outcome, Record, Verdict
-from harness.report.format import MISSING, format_fraction, format_lost_gained
+from harness.records import Outcome, Record, Verdict, percent, percent_range
+from harness.report.format import MINUS, MISSING, format_fraction, format_lost_gained
 from harness.report.rows import Row
 from harness.report.standing import Standing, counted
 
@@ -21,8 +21,8 @@ class UpgradeTime:
 
     batch_size: int
     text: str  # the gate's whole sentence
-    change: str  # "-1.2 to +0.8 %", or in a word or two why there is none
-    sees: str  # "2.9 %": the slowdown that would have been seen beside a pass; "" = not told
+    change: str  # "-1.20 to +0.80 %", or in a word or two why there is none
+    sees: str  # "2.90 %": the slowdown that would have been seen beside a pass; "" = not told
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,11 +92,11 @@ def _time(verdict: Verdict) -> UpgradeTime:
     if low is None or high is None:
         change = verdict.code.replace("_", " ")
     else:
-        change = f"{100 * low:+.1f} to {100 * high:+.1f} %".replace("-", "\N{MINUS SIGN}")
+        change = percent_range(low, high, signed=True).replace("-", MINUS)
     is_told = verdict.detectable is not None and not verdict.is_failure
     return UpgradeTime(
         batch_size=verdict.batch_size or 0,
         text=verdict.message,
         change=change,
-        sees=f"{100 * (verdict.detectable or 0.0):.1f} %" if is_told else "",
+        sees=percent(verdict.detectable or 0.0) if is_told else "",
     )

@@ -8,12 +8,13 @@ from pathlib import Path
 from harness.datasets import open_dataset
 from harness.errors import ConfigError
 from harness.models.card_text import card_text
+from harness.models.guesses import guessed_task, likely_states, untold_numbers
 from harness.options.file import holds_settings
 from harness.options.template import settings_text
 from harness.options.values import HarnessOptions
 from harness.run.choosing import inspected
 from harness.run.folders import bundled_suites
-from harness.specs import DatasetRequest, InputsAsked, ModelSpec
+from harness.specs import DatasetRequest, InputsAsked, ModelSpec, ModelTensors
 
 KIT = Path(__file__).parent / "kit"
 CI_FILES = {  # system -> (file of the kit, where it belongs)
@@ -104,9 +105,11 @@ Keep them in git, or as an artifact of the night.
 def _described(model: Path, inputs: InputsAsked | None) -> tuple[ModelSpec, list[str]]:
     spec = inspected(model.resolve(), HarnessOptions(), inputs=inputs, is_scored=True)
     if spec.tensors is not None:
+        why = spec.unscored or "its inputs are given"
         return spec, [
-            f"no classifier of one image: {spec.unscored}",
+            f"taken as a model of any graph ({why})",
             "its outputs are compared, not scored, until the card names a task and harness.toml a dataset",
+            *_hints(spec.tensors),
         ]
     softmax = "a Softmax makes it" if spec.output_kind == "probabilities" else "no Softmax makes it"
     notes = [
@@ -120,6 +123,21 @@ def _described(model: Path, inputs: InputsAsked | None) -> tuple[ModelSpec, list
             "yours, remove that line"
         )
     return spec, notes
+
+
+def _hints(tensors: ModelTensors) -> list[str]:
+    """Return what the file does not tell and a person may know."""
+    hints = []
+    if names := untold_numbers(tensors):
+        hints.append(
+            f"whole numbers of {', '.join(names)} are seeded from 0 to 1: the file does not tell what they may be; "
+            f"correct input_range, as {names[0]}:0..255"
+        )
+    for one, output in likely_states(tensors):
+        hints.append(f'output {output} has the shape of input {one}: if it is fed back, add state = ["{one}={output}"]')
+    if guess := guessed_task(tensors):
+        hints.append(f"perhaps task {guess.task}, as {guess.why}: the card has it as a comment")
+    return hints
 
 
 def _fits_drawn_digits(spec: ModelSpec) -> bool:

@@ -42,7 +42,7 @@ class OpenArm:
     """A process with one engine."""
 
     def __init__(self, worker: Worker, arm: Arm) -> None:
-        self._worker, self._arm = worker, arm
+        self._worker, self._arm, self.label = worker, arm, arm.label
 
     def timed(self, batch_sizes: Sequence[int], *, slowdown: float | None = None) -> tuple[RemoteArm, ...]:
         """Make the timers of some batch sizes, anew where there are any; they are not warm yet."""
@@ -74,6 +74,11 @@ class RemoteArm:
 
     def __init__(self, process: OpenArm, facts: TimerFacts) -> None:
         self._process, self.facts = process, facts
+
+    @property
+    def label(self) -> str:
+        """Return its process's name in messages."""
+        return self._process.label
 
     def lower(self, *, graph: bool, gate: bool) -> TimerFacts:
         """Go without a graph or a gate, where the timer can."""

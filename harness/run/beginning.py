@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import __version__
+from harness.gates import Candidate, JudgeOptions, list_gates
 from harness.options.commands import changed_options
 from harness.options.values import HarnessOptions
 from harness.records import Record, Run, ShardOrigin
@@ -64,6 +65,7 @@ def header_of(
         options=changed_options(options),
         skipped=plan.left_out,
         gates=tuple(sorted(gates)),
+        due_gates=() if plan.shard is None else _due_gates(options, plan),
         strict=options.strict,
         baseline=options.baseline,
         baseline_dir=options.baseline_dir,
@@ -71,6 +73,17 @@ def header_of(
         shard=plan.shard,
         fire_drill=load_fire_drill(Path(options.report_dir), version=__version__),
     )
+
+
+def _due_gates(options: HarnessOptions, plan: Plan) -> tuple[str, ...]:
+    """Return the gates that are for a case of a plan, whether a selected test asks them or not."""
+    asked, due = JudgeOptions(baseline=options.baseline), set[str]()
+    for case in plan.cases:
+        model = plan.models[case.model]
+        candidate = Candidate.of_model(case, model, writes=plan.writes(case), has_metrics=case.model in plan.by_metrics)
+        tolerance = plan.tolerance_of(case, model)
+        due |= {gate.name for gate in list_gates() if gate.is_due(candidate, tolerance, asked)}
+    return tuple(sorted(due))
 
 
 def run_id(report_dir: Path, now: datetime.datetime, *, shard: ShardOrigin | None = None) -> str:

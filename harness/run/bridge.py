@@ -146,7 +146,7 @@ def _measure(run: CaseRun, *, has_times: bool) -> None:
     except Unsupported:
         return
     except HarnessError as error:
-        run.failure = run.failure or error
+        run.note_error(error)
     finally:
         run.close()
 

@@ -26,6 +26,7 @@ from harness.records import (
     OutputDrift,
     OutputsOfSize,
     Record,
+    SamplePicture,
     SampleScores,
     SizeCheck,
     TensorDrift,
@@ -46,7 +47,9 @@ class Comparison:
 
     drift: OutputDrift | None = None
     tensor_drifts: tuple[TensorDrift, ...] = ()
+    kernel_drifts: tuple[TensorDrift, ...] = ()
     flips: tuple[Flip, ...] = ()
+    pictures: tuple[SamplePicture, ...] = ()
     emulation: Accuracy | None = None
     sizes: tuple[SizeCheck, ...] = ()
 
@@ -67,6 +70,7 @@ class _Measured:
         self.tolerance = tolerance
         self.comparison = Comparison()
         self.failure: HarnessError | None = None
+        self.later_error = ""  # another one, after it
         self.test_failure = ""
         self.unfinished = ""  # why nothing may be concluded from what was measured
         self._request, self._progress = request, settings.progress
@@ -76,6 +80,7 @@ class _Measured:
         if known is not None:
             self._answers = dict(known.answers)
             self.failure, self.test_failure = known.failure, known.record.test_failure
+            self.later_error = known.record.later_error
             self._worker.go_on_with(known.record.engine)
 
     @property
@@ -131,8 +136,8 @@ class _Measured:
 
     def throughput(self) -> ThroughputReport:
         """Measure several inferences at once, their outputs held against those that are scored."""
-        if not self.model.timing_only:
-            self.accuracy()
+        if self.model.tensors is not None or not self.model.timing_only:
+            (self.accuracy if self.model.tensors is None else self.samples)()
         return self._prepared("throughput", ThroughputReport)
 
     def layers(self) -> LayerReport:
@@ -163,17 +168,15 @@ class _Measured:
         return not self._answers.keys().isdisjoint(("score", "run_samples"))
 
     @property
+    def has_begun(self) -> bool:
+        """Tell whether anything was found: a measurement, or why there is none."""
+        return bool(self._answers or self.failure or self.test_failure)
+
+    @property
     def is_unsupported(self) -> bool:
         """Tell whether the device cannot do this case."""
         prepared = self._answers.get("prepare")
         return isinstance(prepared, Prepared) and not prepared.support.supported
-
-    def close(self) -> None:
-        """End the worker; what it answered stays. An engine that does not close is its case's error."""
-        try:
-            self._worker.close()
-        except HarnessError as error:
-            self.failure = self.failure or error
 
     def _prepared(self, name: str, kind: type[T]) -> T:
         self.prepare()
@@ -218,9 +221,24 @@ class CaseRun(_Measured):
             **{field.name: getattr(compared, field.name) for field in fields(compared)},
             flags=_flags(self.case, measured, expects_loss=self._expects_loss),
             error=self._error(),
+            later_error=self.later_error,
             test_failure=self.test_failure,
             **measured,
         )
+
+    def close(self) -> None:
+        """End the worker; what it answered stays. An engine that does not close is its case's error."""
+        try:
+            self._worker.close()
+        except HarnessError as error:
+            self.note_error(error)
+
+    def note_error(self, error: HarnessError) -> None:
+        """Keep an error of the case; one that differs from the first beside it, for the first may be waived."""
+        if self.failure is None:
+            self.failure = error
+        elif str(error) != str(self.failure):
+            self.later_error = self.later_error or str(error)
 
     @property
     def _expects_loss(self) -> bool:
@@ -231,7 +249,7 @@ class CaseRun(_Measured):
             return str(self.failure)
         if self.unfinished:
             return self.unfinished
-        return "" if self._answers or self.test_failure else "nothing of this case was measured"
+        return "" if self.has_begun else "nothing of this case was measured"
 
 
 def _measured(answers: Mapping[str, object]) -> dict[str, Any]:

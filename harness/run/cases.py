@@ -15,8 +15,8 @@ from harness.run.case import CaseRun
 from harness.run.expected import ExpectedCases
 from harness.run.plan import Plan
 from harness.run.settings import Environments, case_request, worker_settings
-from harness.run.waiving import waivers_of
-from harness.specs import Case, Waiver
+from harness.run.waiving import night_of, waivers_of
+from harness.specs import Case, Waiver, waiver_of_error
 
 EMULATION_BACKEND = "ort-emulation"
 
@@ -91,6 +91,12 @@ class Cases:
             waivers=self._waivers_of(case),
         )
 
+    def known_error(self, case_id: str) -> str:
+        """Return until when, why and where the error of an open case is waived, "" where it is not."""
+        record = self.record_of(self.opened[case_id])
+        waiver = waiver_of_error(record.error, record.waivers)
+        return waiver.text if waiver and waiver.holds_on(night_of(record)) else ""
+
     def _waivers_of(self, case: Case) -> tuple[Waiver, ...]:
         return tuple(waiver for waiver in self._waivers if waiver.matches(case.id))
 
@@ -98,6 +104,11 @@ class Cases:
     def planned(self) -> tuple[Case, ...]:
         """Return the cases of the run's plan, in order."""
         return self._plan.cases
+
+    @property
+    def share_of_night(self) -> float:
+        """Return how many of the cases that are judged together are run here [fraction]."""
+        return self._plan.share_of_night
 
     def has_metrics(self, case: Case) -> bool:
         """Tell whether the samples of a case are scored by metrics of its task."""

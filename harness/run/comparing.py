@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from harness.errors import HarnessError
-from harness.measure.evidence import drift_between, flips_between_runs, size_checks
+from harness.measure.evidence import drift_between, flips_between_runs, pictures_of_changed, size_checks
 from harness.measure.samples import drift_of_outputs, read_outputs
 from harness.options.values import HarnessOptions
-from harness.records import CPU
+from harness.records import CPU, TensorDrift
 from harness.run.case import CaseRun
 from harness.run.cases import Cases
 from harness.specs import REFERENCE_BACKEND, Precision
+
+PICTURE_ERRORS = (HarnessError, OSError, ValueError, ArithmeticError, MemoryError)  # of files that others decode
 
 
 class Comparing:
@@ -38,22 +40,35 @@ class Comparing:
 
     def samples_with_fp32(self, run: CaseRun) -> None:
         """Compare the outputs of samples with FP32 of the same backend. Raises: HarnessError."""
-        self._add_drifts(run, self._cases.fp32_of(run.case, backend=run.case.backend, device=run.case.device))
+        fp32 = self._cases.fp32_of(run.case, backend=run.case.backend, device=run.case.device)
+        self._add_drifts(run, fp32)
+        if fp32 is not run and self._options.has_data and not run.comparison.pictures:
+            try:
+                found = pictures_of_changed(fp32.samples(), run.samples(), self._options.data)
+            except PICTURE_ERRORS:  # they show what was judged, and are no part of it
+                return
+            run.comparison = replace(run.comparison, pictures=found)
 
     def samples_with_reference(self, run: CaseRun) -> None:
         """Compare the outputs of samples with FP32 on the reference backend. Raises: HarnessError."""
         self._add_drifts(run, self._cases.fp32_of(run.case, backend=REFERENCE_BACKEND, device=CPU))
 
+    def samples_with_emulation(self, run: CaseRun) -> None:
+        """Compare the outputs of samples with the float emulation of a Q/DQ file, where that runs."""
+        artifact = run.prepare().artifact
+        if artifact is None or not artifact.is_qdq or run.comparison.kernel_drifts:
+            return
+        try:
+            found = _drifts(run, self._cases.emulation_of(run.case, artifact))
+        except HarnessError:  # it splits a drift that is judged and told all the same
+            return
+        run.comparison = replace(run.comparison, kernel_drifts=found)
+
     def _add_drifts(self, run: CaseRun, other: CaseRun) -> None:
         known = run.comparison.tensor_drifts
-        if other is run or run.model.tensors is None or any(drift.against == other.case.id for drift in known):
+        if other is run or any(drift.against == other.case.id for drift in known):
             return
-        names = run.model.tensors.output_names
-        run.samples()
-        theirs, ours = (read_outputs(side.outputs_path, names) for side in (other, run))
-        rounding = other.samples().rounding
-        found = drift_of_outputs(theirs, ours, names, against=other.case.id, rounding=rounding)
-        run.comparison = replace(run.comparison, tensor_drifts=(*known, *found))
+        run.comparison = replace(run.comparison, tensor_drifts=(*known, *_drifts(run, other)))
 
     def with_emulation(self, run: CaseRun) -> None:
         """Score the float emulation of a Q/DQ file. Raises: HarnessError."""
@@ -86,6 +101,16 @@ class Comparing:
         if truth is run or not all(check.is_kept for check in truth.invariance()):
             return None
         return truth
+
+
+def _drifts(run: CaseRun, other: CaseRun) -> tuple[TensorDrift, ...]:
+    """Return how far every output is from another case's on the same samples. Raises: HarnessError."""
+    if run.model.tensors is None:
+        return ()
+    names = run.model.tensors.output_names
+    run.samples()
+    theirs, ours = (read_outputs(side.outputs_path, names) for side in (other, run))
+    return drift_of_outputs(theirs, ours, names, against=other.case.id, rounding=other.samples().rounding)
 
 
 def _in_words(truth: CaseRun) -> str:

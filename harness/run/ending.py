@@ -16,6 +16,8 @@ from harness.run.cases import utc_now
 from harness.store.baselines import BaselineStore
 from harness.store.runs import BASELINES_FOLDER, RunStore
 
+UNJUDGED = "the run was interrupted before it was judged"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
@@ -74,7 +76,7 @@ def interrupted_run(run: Run, records: Sequence[Record], store: RunStore, *, n_p
         f"the run was interrupted ({how}) when {len(measured)} of {n_planned} cases had begun; none is judged. "
         f"Go on with the same command and --resume={run.id}"
     )
-    unjudged = [replace(record, reason="the run was interrupted before it was judged") for record in measured]
+    unjudged = [replace(record, reason=record.error or UNJUDGED) for record in measured]
     try:
         store.interrupt(run, unjudged, summary=summary_of_run(run, unjudged))
     except OSError as error:

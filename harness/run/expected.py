@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from harness.specs import Case
 from harness.store.baseline_files import Baseline
 from harness.store.baselines import BaselineStore
 from harness.store.selecting import parts_for
+
+GONE = "model {} is not among the models any more"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +46,7 @@ class ExpectedCases:
                 baseline = store.read(part.path)
             except BaselineError:
                 continue
-            if _is_asked(baseline, plan, options):
+            if is_asked(baseline, plan.models, options):
                 known = self._found.get(baseline.case.id)
                 parts = (*(known.parts if known else ()), part.kind)
                 self._found[baseline.case.id] = _Expected(baseline=baseline, parts=parts)
@@ -74,7 +76,7 @@ class ExpectedCases:
     def _reason(self, case: Case) -> str:
         plan = self._plan
         if case.model not in plan.models:
-            return f"model {case.model} is not among the models any more"
+            return GONE.format(case.model)
         if case.backend not in list_backends():
             return f"no backend is called {case.backend} here"
         if case.backend in plan.left_out:
@@ -82,9 +84,10 @@ class ExpectedCases:
         return f"backend {case.backend} has no device {case.device} here"
 
 
-def _is_asked(baseline: Baseline, plan: Plan, options: HarnessOptions) -> bool:
+def is_asked(baseline: Baseline, models: Collection[str], options: HarnessOptions) -> bool:
+    """Tell whether a run of these models and options would have the case of a baseline, if it still could."""
     case = baseline.case
-    is_model = case.model in plan.models or (not options.models and baseline.is_of_models_folder)
+    is_model = case.model in models or (not options.models and baseline.is_of_models_folder)
     is_backend = options.backends == ("auto",) or case.backend in options.backends
     is_device = options.device in ("auto", case.device)
     if not (is_model and is_backend and is_device and case.precision in options.precisions):

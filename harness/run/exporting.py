@@ -17,15 +17,17 @@ from harness.run.plan import plan_run
 from harness.run.settings import case_request, quiet_settings
 from harness.specs import Precision
 
+CARD = ".toml"
+ENDINGS = ".plan, .blob, .ort or .onnx"
+
 
 def export_case(case_id: str, target: Path, options: HarnessOptions) -> list[str]:
     """Build the engine of a case, write it to a file and its card beside it; return what was written, in lines.
 
     Raises: HarnessError: ConfigError for a case that the options do not give, Unsupported, BuildError, ...
     """
-    card = target.with_suffix(".toml")
-    if card == target or not target.suffix:
-        raise ConfigError(f"--output={target}: give a file with an ending of its own; its card gets .toml")
+    card = target.with_suffix(CARD)
+    _check_target(target)
     _check_card(card, target)
     plan = plan_run(_narrowed(case_id, options))
     cases = {case.id: case for case in plan.cases}
@@ -56,6 +58,22 @@ def export_case(case_id: str, target: Path, options: HarnessOptions) -> list[str
     option = "engine" if written.is_engine else "model"
     kind = "engine" if written.is_engine else f"prepared model ({case.backend} keeps no engine in a file)"
     return [f"wrote {target} ({kind}, sha256 {written.sha256[:12]}) and {card.name}", f"take it by --{option}={target}"]
+
+
+def _check_target(target: Path) -> None:
+    """Refuse what no engine can be written to, before one is built; make the folder. Raises: ConfigError."""
+    if target.is_dir():
+        raise ConfigError(f"--output={target}: is a folder; give a file in it: {ENDINGS}")
+    if not target.suffix:
+        raise ConfigError(f"--output={target}: has no ending; give a file: {ENDINGS}")
+    if target.suffix == CARD:
+        raise ConfigError(f"--output={target}: the card gets this name; give the file another ending")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise ConfigError(f"--output={target}: {target.parent}: is no folder") from error
+    except OSError as error:
+        raise ConfigError(f"--output={target}: {target.parent}: cannot be made ({error.strerror})") from error
 
 
 def _check_card(card: Path, target: Path) -> None:

@@ -22,7 +22,7 @@ from harness.store.baselines import BaselineStore
 
 LATENCY = "latency"  # the gate that stored times are judged by
 # They need nothing more of a scored case's own worker.
-COMPARISONS = frozenset({"fp32", "reference", "emulation", "samples_fp32", "samples_reference"})
+COMPARISONS = frozenset({"fp32", "reference", "emulation", "samples_fp32", "samples_reference", "samples_emulation"})
 
 
 class Judging:
@@ -34,7 +34,8 @@ class Judging:
         self.baselines = BaselineStore(Path(options.baseline_dir))
         self._gates = tuple(find_gate(name) for name in dict.fromkeys(gates))
         self._misses = any(gate.judges_absent for gate in self._gates)
-        self._comparing, self._replaying = Comparing(cases, options), Replaying(options)
+        self._comparing = Comparing(cases, options)
+        self._replaying = Replaying(options, share_of_night=cases.share_of_night)
         self._records: list[Record] | None = None  # judged, all together
         self._error: Exception | None = None
 
@@ -104,7 +105,7 @@ class Judging:
             for record in records:
                 if record.key in errors and record.case.id in self._cases.opened and not record.is_reference:
                     run = self._cases.opened[record.case.id]
-                    run.failure = run.failure or errors[record.key]
+                    run.note_error(errors[record.key])
             records = self._cases.records(with_absent=self._misses) if errors else records
         if LATENCY in {gate.name for gate in self._gates} and baselines:
             records = self._replaying.added_to(
@@ -140,7 +141,7 @@ class Judging:
         except Unsupported:
             return
         except HarnessError as error:
-            run.failure = run.failure or error
+            run.note_error(error)
         finally:
             run.close()
 
@@ -157,6 +158,7 @@ class Judging:
             "emulation": self._comparing.with_emulation,
             "samples_fp32": self._comparing.samples_with_fp32,
             "samples_reference": self._comparing.samples_with_reference,
+            "samples_emulation": self._comparing.samples_with_emulation,
             "layers": CaseRun.layers,  # last: profiling disturbs what is timed after it
         }
         wanted = set(needs)

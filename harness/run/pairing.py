@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from harness.errors import MeasurementError
 from harness.machine.turns import turn_on
 from harness.measure.arms import TimerFacts
+from harness.measure.timing import check_clock
 from harness.run.arms import Arm, OpenArm, RemoteArm, open_arm
 from harness.worker.interrupts import INTERRUPTS
 
@@ -99,7 +100,10 @@ def _rounds_in_turn(ours: RemoteArm, theirs: RemoteArm, n_rounds: int, *, ours_f
             samples = np.asarray(arm.round().samples_ns.array(), np.float64)
             if index >= 0:
                 rounds[id(arm)].append(samples)
-    return PairTimes(facts=ours.facts, candidate_ns=np.stack(rounds[id(ours)]), control_ns=np.stack(rounds[id(theirs)]))
+    candidate_ns, control_ns = (np.stack(rounds[id(arm)]) for arm in (ours, theirs))
+    for arm, samples in ((ours, candidate_ns), (theirs, control_ns)):
+        check_clock(arm.facts, samples, whose=f"{arm.label}: ")
+    return PairTimes(facts=ours.facts, candidate_ns=candidate_ns, control_ns=control_ns)
 
 
 def _check_alike(ours: TimerFacts, theirs: TimerFacts) -> None:

@@ -33,6 +33,7 @@ class Plan:
     by_metrics: frozenset[str] = frozenset()  # models whose samples a task scores by metrics
     tolerance_of: Callable[[Case, ModelSpec], Tolerance] = lambda case, model: Tolerance()
     shard: ShardOrigin | None = None  # where the cases are one of a plan's shards
+    share_of_night: float = 1.0  # of the cases that are judged together, those that are run here [fraction]
 
     def lines_left_out(self) -> tuple[str, ...]:
         """Return why backends are left out, for a reader: all that are not installed on one line."""
@@ -73,19 +74,20 @@ def plan_run(
 
     `models_dir`: whose models a run without --model takes (default: that of the options' root, or the bundled ones);
     `probe=False` (for listing tests) trusts that a backend whose modules are installed can run, and that the images are
-    there; `progress`: of their download; `is_scored=False`: every model is only timed, on noise.
+    there; `progress`: of their download; `is_scored=False`: every model is only timed, on noise or, where the options
+    name a data set, on its first images.
     Raises: ConfigError for unknown names; BackendUnavailable for a backend asked for by name that cannot run.
     """
     models_dir = models_dir or models_dir_of(options)
     usable, unusable = choose_backends(options, probe=probe)
     check_recipes(options)
     models = choose_models(options, models_dir)
-    if not is_scored:
+    if not is_scored and not options.has_data:
         models = {name: replace(model, timing_only=True) for name, model in models.items()}
     options.check_settings(tuple(models.values()))
     _check_engines(models, usable, {a.backend: one_line(a) for a in unusable})
     if probe:
-        check_data(options, models.values(), progress)
+        check_data(options, models.values(), progress, is_scored=is_scored)
     cases = cases_of(options, models, {a.backend: device_of(options, a) for a in usable})
     accelerators = {
         name: None

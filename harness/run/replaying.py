@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -46,11 +47,16 @@ class Replaying:
         *,
         find_control: FindControl | None = None,
         note: Callable[[str], None] = lambda text: None,
+        share_of_night: float = 1.0,
     ) -> None:
-        """`find_control`: default: the accepted engine that the cache keeps. `note`: is told what is timed again."""
+        """`find_control`: default: the accepted engine that the cache keeps. `note`: is told what is timed again.
+
+        `share_of_night`: of the cases that are judged together, those that are measured here: pairs go on until they
+        tell among all of them.
+        """
         self._bases = TimingBases(options.baseline_dir)
         self._find_control = find_control or AcceptedEngines(options).find
-        self._note = note
+        self._note, self._share_of_night = note, share_of_night
         self._replays: dict[str, tuple[Replay, ...]] = {}  # by case id
         self._planted: dict[str, tuple[float | None, float | None]] = {}  # by device
 
@@ -69,7 +75,7 @@ class Replaying:
             for record in records
             if record.case.id in arms and (sizes := _gated_sizes(record, baselines.get(record.key)))
         }
-        n_comparisons = max(1, sum(len(sizes) for sizes in gated.values()))
+        n_comparisons = max(1, math.ceil(sum(len(sizes) for sizes in gated.values()) / self._share_of_night))
         return [
             self._with_evidence(record, baselines[record.key], arms[record.case.id], gated, n_comparisons)
             if record.case.id in gated

@@ -71,6 +71,10 @@ class RunSession:
         run = self._cases.opened.get(case_id)
         return str(run.failure) if run is not None and run.failure is not None else ""
 
+    def known_error(self, case_id: str, error: str) -> str:
+        """Return until when, why and where an error of a case is waived, "" where it is not."""
+        return self._cases.known_error(case_id) if error and error == self.failure_of(case_id) else ""
+
     @property
     def records(self) -> list[Record]:
         """Return the records of all cases that were opened, in the order they ran, judged as far as they can be."""
@@ -89,8 +93,11 @@ class RunSession:
     def problem(self) -> str:
         """Return why a run whose tests all passed is no success; "" when it is one."""
         records = self.records
-        if all(record.status in (Status.UNSUPPORTED, Status.ABSENT) for record in records):
+        idle = (Status.UNSUPPORTED, Status.ABSENT)
+        if all(record.status in idle for record in records):
             return "no case ran: every one was unsupported or skipped"
+        if all(record.status in idle or record.known_error is not None for record in records):
+            return "no case ran to its end: every one ended in a known error, was unsupported or skipped"
         bad = [record for record in records if record.status in (Status.FAILED, Status.ERROR)]
         if not bad:
             return ""
@@ -131,6 +138,7 @@ class RunSession:
         `how`: the signal. Raises: ConfigError when a file cannot be written.
         """
         self._cases.close()
-        self._ended = interrupted_run(
-            self.run, self._cases.records(), self._store, n_planned=len(self.plan.cases), how=how
-        )
+        # A case that was only being prepared has found nothing; with a record it would not be measured by `--resume`.
+        empty = {name for name, run in self._cases.opened.items() if not run.has_begun}
+        records = [record for record in self._cases.records() if record.is_reference or record.case.id not in empty]
+        self._ended = interrupted_run(self.run, records, self._store, n_planned=len(self.plan.cases), how=how)

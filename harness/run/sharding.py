@@ -65,7 +65,8 @@ def shard_of(options: HarnessOptions, plan: Plan) -> Plan:
             if device != CPU and uuid
         },
     )
-    return replace(plan, shard=origin)
+    n_night = sum(len(shard.cases) for shard in planned.shards)
+    return replace(plan, shard=origin, share_of_night=len(plan.cases) / n_night)
 
 
 def _check(options: HarnessOptions, planned: ShardPlan, plan: Plan, environments: Environments) -> None:

@@ -57,7 +57,7 @@ def time_model(
 
 
 def plan_alone(options: HarnessOptions) -> Plan:
-    """Return the cases of models of which nothing is scored. Raises: as `plan_run`."""
+    """Return the cases of models of which nothing is scored; a data set gives the inputs. Raises: as `plan_run`."""
     return plan_run(options, is_scored=False)
 
 

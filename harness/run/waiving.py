@@ -8,8 +8,8 @@ from pathlib import Path
 from harness.gates import list_gates
 from harness.options.values import HarnessOptions
 from harness.options.waivers import load_waivers
-from harness.records import Outcome, Record
-from harness.specs import Waiver
+from harness.records import Outcome, Record, Status
+from harness.specs import KNOWN_ERROR, Waiver
 
 HOLDS = (Outcome.SAME, Outcome.IMPROVED)
 FILE = "harness.toml"
@@ -38,11 +38,22 @@ def waiver_notes(options: HarnessOptions, records: Sequence[Record]) -> list[str
 
 
 def _told(waiver: Waiver, records: Sequence[Record]) -> str:
+    if waiver.gate == KNOWN_ERROR:
+        return _told_of_error(waiver, records)
     verdicts = [(record, verdict) for record in records for verdict in record.verdicts if verdict.gate == waiver.gate]
     if any(verdict.is_failure and not waiver.holds_on(night_of(record)) for record, verdict in verdicts):
         return f"lapsed after {waiver.expires}: {waiver.reason} ({waiver.link}); fix it, or give it another date"
     if verdicts and all(verdict.outcome in HOLDS and not verdict.waived for _, verdict in verdicts):
         return f"no longer needed, nothing fails there; remove it from {FILE}"
+    return ""
+
+
+def _told_of_error(waiver: Waiver, records: Sequence[Record]) -> str:
+    if any(waiver.takes_error(record.error) and not waiver.holds_on(night_of(record)) for record in records):
+        return f"lapsed after {waiver.expires}: {waiver.reason} ({waiver.link}); fix it, or give it another date"
+    ran = [record for record in records if record.status not in (Status.UNSUPPORTED, Status.ABSENT)]
+    if ran and not any(record.error for record in ran):
+        return f"no longer needed, no error there; remove it from {FILE}"
     return ""
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -14,7 +15,17 @@ import pytest
 from harness.errors import BuildError, ConfigError, DataError, MeasurementError
 from harness.models.feeds import seeded_feeds
 from harness.precision.effective import effective_precision
-from harness.protocols import Backend, Engine, KeepsOutputs, RunsConcurrently, RunsTensors, Tensors
+from harness.protocols import (
+    Backend,
+    Context,
+    Engine,
+    KeepsOutputs,
+    QueuedContext,
+    RunsConcurrently,
+    RunsTensors,
+    RunsTensorsConcurrently,
+    Tensors,
+)
 from harness.records import Artifact
 from harness.specs import BuildOptions, Case, Precision
 from harness.testing.nets import (
@@ -89,6 +100,19 @@ def _agree(found: Tensors, feeds: Tensors) -> None:
     assert found.keys() == expected.keys()
     for name, array in expected.items():
         np.testing.assert_allclose(np.asarray(found[name], np.float64), array, rtol=1e-5, atol=1e-6)
+
+
+def _run_at_once(contexts: Sequence[Context]) -> None:
+    """Run all contexts at once, 20 times."""
+    queued = [context for context in contexts if isinstance(context, QueuedContext)]
+    with ThreadPoolExecutor(len(contexts)) as pool:
+        for _ in range(20):
+            for one in queued:
+                one.begin()
+            for one in queued:
+                one.wait()
+            if not queued:
+                list(pool.map(lambda context: context.run(), contexts))
 
 
 def _refuses(engine: Engine, batch: np.ndarray) -> None:
@@ -307,13 +331,31 @@ def contexts_give_the_outputs_of_infer(backend: Backend, nets: Nets) -> None:
             return
         assert engine.concurrency
         contexts = engine.contexts(batch, 2)
-        with ThreadPoolExecutor(2) as pool:
-            for _ in range(20):
-                list(pool.map(lambda context: context.run(), contexts))
+        assert engine.most_contexts is None or engine.most_contexts >= 2
+        _run_at_once(contexts)
         for context in contexts:
             if (outputs := context.outputs()) is not None:
                 assert isinstance(outputs, np.ndarray)
                 np.testing.assert_allclose(outputs, engine.infer(batch), rtol=1e-3, atol=1e-5)
+
+
+def named_contexts_give_the_outputs_of_run(backend: Backend, nets: Nets) -> None:
+    with _graph(backend, nets) as engine:
+        if not isinstance(engine, RunsTensorsConcurrently):
+            return
+        assert engine.concurrency
+        feeds = seeded_feeds(graph_tensors(), 1)
+        contexts = engine.bind_contexts(feeds, 2, batch_size=1)
+        for _ in range(2):  # what was read is spoiled, so the runs in between wrote it anew
+            _run_at_once(contexts)
+            for context in contexts:
+                outputs = context.outputs()
+                assert outputs is not None
+                assert not isinstance(outputs, np.ndarray)
+                _agree(outputs, feeds)
+        for bad in ({**feeds, "scale": np.array(np.nan, np.float32)}, {"ids": feeds["ids"]}):
+            with pytest.raises(MeasurementError):
+                engine.bind_contexts(bad, 2, batch_size=1)
 
 
 def named_tensors_run(backend: Backend, nets: Nets) -> None:
@@ -325,6 +367,12 @@ def named_tensors_run(backend: Backend, nets: Nets) -> None:
         for first in range(3):
             feeds = seeded_feeds(graph_tensors(), 1, first=first)
             _agree(engine.run(feeds), feeds)
+
+
+def named_tensors_have_layers(backend: Backend, nets: Nets) -> None:
+    with _graph(backend, nets) as engine:
+        if engine is not None:
+            assert cast("Engine", engine).layers()  # profiled on inputs that the engine makes up, a scalar among them
 
 
 def named_outputs_are_fresh(backend: Backend, nets: Nets) -> None:

@@ -15,11 +15,23 @@ from harness.measure.arms import AFTER
 from harness.measure.invariance import GRAPH_TOLERANCE, accepted_gap, largest_gap
 from harness.measure.samples import first_outputs, tensors_engine
 from harness.measure.throughput import levels_up_to, measure_throughput
-from harness.protocols import Batch, Engine, KeepsOutputs, Outputs, Progress, RunsConcurrently, Tensors, Timer
+from harness.protocols import (
+    Batch,
+    Engine,
+    KeepsOutputs,
+    Outputs,
+    Progress,
+    RunsConcurrently,
+    RunsTensorsConcurrently,
+    Tensors,
+    Timer,
+)
 from harness.specs import Precision
-from harness.worker.images import timing_images
 from harness.worker.opening import OpenCase
 from harness.worker.requests import CaseRequest, ThroughputReport
+from harness.worker.sample_sets import timing_batch
+
+THE_SCORED = "those that were scored"
 
 
 class AsScored:
@@ -28,9 +40,15 @@ class AsScored:
     def __init__(self, request: CaseRequest, batch_size: int) -> None:
         """Read what was scored of the batch's images; where nothing was, nothing is wrong."""
         self.void = ""  # what was wrong first
+        self._of = THE_SCORED
         self._precision = request.case.precision
         self._expected = _scored_outputs(request, batch_size)
         self._was_read = False
+
+    def or_of_a_single_run(self, engine: Engine, batch: Batch) -> None:
+        """Run the batch alone for outputs to compare with, where none were scored. Raises: MeasurementError."""
+        if self._expected is None:
+            self._expected, self._of = by_name(ran(engine, batch)), "those of a single run"
 
     def look(self, timer: Timer, when: str) -> None:
         """Look at what a timer's calls computed, where it keeps that; runs nothing."""
@@ -46,6 +64,8 @@ class AsScored:
         found = keeps.outputs()
         if found is not None:
             self._compare(found, which)
+            if hidden := sorted(set(self._expected or {}) - set(by_name(found))):
+                raise MeasurementError(f"its outputs {which} lack {', '.join(hidden)}")
         if self.void:
             raise MeasurementError(self.void)
 
@@ -61,7 +81,7 @@ class AsScored:
     def _compare(self, found: Outputs | Tensors, when: str) -> None:
         if self._expected is not None and not self.void:
             problem = _difference(by_name(found), self._expected, self._precision)
-            self.void = f"its outputs {when} are not those that were scored: {problem}" if problem else ""
+            self.void = f"its outputs {when} are not {self._of}: {problem}" if problem else ""
 
 
 def by_name(outputs: Outputs | Tensors) -> Tensors:
@@ -113,21 +133,25 @@ def _difference_of(found: NDArray[np.generic], expected: NDArray[np.generic], pr
 
 
 def throughput_of(case: OpenCase, progress: Progress) -> ThroughputReport:
-    """Measure every timed batch size. Raises: MeasurementError where a context gives other outputs than were scored."""
+    """Measure every timed batch size.
+
+    Raises: MeasurementError where a context gives other outputs than were scored, or, where nothing was, than one run.
+    """
     request, engine = case.request, case.engine
-    if request.model.tensors is not None:
-        return ThroughputReport(why_not="throughput is measured of image classifiers")
-    if not isinstance(engine, RunsConcurrently):
+    offered = RunsConcurrently if request.model.tensors is None else RunsTensorsConcurrently
+    if not isinstance(engine, offered):
         return ThroughputReport(why_not=f"{request.case.backend} does not say how its engines run at once")
     case.stage("time")
-    levels = request.timing.concurrency or levels_up_to(_n_cpus() // max(1, request.build.num_threads))
+    most = engine.most_contexts or _n_cpus() // max(1, request.build.num_threads)
+    levels = request.timing.concurrency or levels_up_to(most)
     found = []
     for index, batch_size in enumerate(request.timing.batch_sizes):
-        images = timing_images(request.model, request.data, batch_size)
+        batch = timing_batch(request, batch_size)
         outputs = AsScored(request, batch_size)
         with case.turn(partial(progress, index, len(request.timing.batch_sizes))):
             try:
-                found.append(measure_throughput(engine, images, levels, look=outputs.check))
+                outputs.or_of_a_single_run(engine, batch)
+                found.append(measure_throughput(engine, batch, levels, batch_size=batch_size, look=outputs.check))
             except MeasurementError as error:
                 raise MeasurementError(f"throughput at batch {batch_size}: {error}") from error
         progress(index + 1, len(request.timing.batch_sizes))

@@ -7,7 +7,7 @@ from harness.precision.effective import effective_precision
 from harness.protocols import BoundsBatches, Images, Progress
 from harness.records import InvarianceCheck, OutputsOfSize, PackedArray
 from harness.worker import samples
-from harness.worker.images import timing_images
+from harness.worker.images import pictures_of, timing_images
 from harness.worker.opening import OpenCase
 from harness.worker.requests import LayerReport
 
@@ -44,7 +44,7 @@ def _tried(case: OpenCase) -> tuple[Images, tuple[int, ...]]:
     own = case.backend.batch_bounds(request.build) if isinstance(case.backend, BoundsBatches) else ()
     bounds = set(own or case.batch_sizes)
     largest = max(bounds)
-    images = timing_images(request.model, request.data, max(2, min(INVARIANCE_IMAGES, largest)))
+    images = timing_images(request.model, request.data, max(2, min(INVARIANCE_IMAGES, largest)), pictures_of(request))
     # Where a backend names the bounds of what its engine takes, those are the sizes to try; else small ones as well.
     small = set() if own else {1, min(2, largest), min(INVARIANCE_IMAGES, largest)}
     return images, tuple(sorted(small | bounds))

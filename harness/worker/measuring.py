@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from harness.measure.scoring import score_engine
@@ -12,7 +11,7 @@ from harness.records import Accuracy
 from harness.worker import inspecting, samples
 from harness.worker.as_scored import throughput_of
 from harness.worker.exporting import exported
-from harness.worker.images import scored_dataset
+from harness.worker.images import pictures_of, scored_dataset, scored_range
 from harness.worker.opening import OpenCase
 from harness.worker.timers import time_engine
 
@@ -22,7 +21,7 @@ __all__ = ["MEASUREMENTS", "exported", "score"]
 def score(case: OpenCase, progress: Progress) -> Accuracy:
     """Score the asked images."""
     request = case.request
-    dataset = scored_dataset(request.model, request.data)
+    dataset = scored_dataset(request.model, request.data, pictures_of(request))
     outputs = Path(request.outputs_path) if request.outputs_path else None
     if outputs is not None:
         outputs.parent.mkdir(parents=True, exist_ok=True)  # somebody removed the run's folder meanwhile
@@ -30,8 +29,7 @@ def score(case: OpenCase, progress: Progress) -> Accuracy:
         case.engine,
         dataset,
         request.model,
-        # A path's data set knows better than the request what it is: its name decides what was trained on.
-        replace(request.data.scored, dataset=dataset.name, split=dataset.split),
+        scored_range(dataset, request.data),  # its name decides what was trained on
         batch_size=request.score_batch,
         outputs_path=outputs,
         progress=progress,

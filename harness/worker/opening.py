@@ -199,6 +199,11 @@ class _ToldCalibration:
         if hasattr(images, "images"):
             self.images = images.images
 
+    def tell(self, done: int, total: int) -> None:
+        """Say how far whoever reads the images is; see `protocols.TellsProgress`."""
+        self._stage(self._during)
+        self._progress(done, total)
+
     def feeds(self, batch_size: int) -> Iterator[Tensors]:
         """Yield the inputs of one run after the other, of a model of any graph. Raises: Unsupported."""
         if not isinstance(self._images, TensorCalibrationSet):

@@ -6,6 +6,7 @@ A worker is another interpreter (this one, or another venv's) that runs `service
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import re
@@ -26,6 +27,7 @@ from harness import errors
 from harness.errors import HarnessError, WorkerDied
 from harness.protocols import Progress, no_progress
 from harness.specs import STAGE_LIMITS_S, StageLimits
+from harness.store.sealed import DAMAGE
 from harness.worker.endings import end_of, exit_code, last_words
 from harness.worker.interrupts import INTERRUPTS
 from harness.worker.orphans import MARK, WATCHDOG, end_worker, make_scratch
@@ -39,6 +41,8 @@ FIRST_STAGE = {
     "outputs_by_size": "invariance",
     "inspect_model": "inspect",
     "prepare": "import",
+    "run_samples": "score",
+    "export": "build",
     "probe": "import",
     "describe": "import",
     "build_reference": "build",
@@ -75,6 +79,11 @@ for folder in extension_dirs:
 from harness.worker.service import serve
 serve(channel)
 """
+
+
+def stage_of(name: str) -> str:
+    """Return the stage that a call begins with, "" for one that belongs to the stage before it."""
+    return FIRST_STAGE.get(name, name if name in STAGE_LIMITS_S else "")
 
 
 class Worker:
@@ -119,7 +128,7 @@ class Worker:
         Raises: the HarnessError that the worker raised; WorkerDied when it crashed, was killed, was silent for longer
         than its stage may be, or sent something that is no answer.
         """
-        self._stage = FIRST_STAGE.get(name, name if name in STAGE_LIMITS_S else self._stage)
+        self._stage = stage_of(name) or self._stage
         self._is_busy = True
         try:
             self._channel.send(msgspec.json.encode({"call": name, "value": value}).decode())
@@ -128,7 +137,7 @@ class Worker:
             raise self._given_up() from error
         except (EOFError, OSError, self._channel.RemoteError) as error:
             raise self._died(error) from error
-        except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, TypeError) as error:
+        except (*DAMAGE, KeyError) as error:
             words = last_words(self._log)
             self._end()
             raise WorkerDied(
@@ -223,6 +232,8 @@ class Worker:
         end_worker(self._pid, self._mark)
         WATCHDOG.drop(self._pid, self._mark)
         self._group.terminate(timeout=KILL_AFTER_S)  # its pipe is closed by now: nothing to wait for
+        # A group asks to be ended with this process, and is kept until then, with all that its worker sent.
+        atexit.unregister(self._group._cleanup_atexit)
 
 
 class _Silence(Exception):

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.datasets import open_samples
+from harness.datasets import StoresPictures, lasting_name, open_samples
 from harness.errors import DataError, Unsupported
-from harness.models.feeds import prepared_sample, seeded_sample, stacked
-from harness.protocols import Batch, CalibrationSet, Images, Sample, SampleSet, Tensors
-from harness.specs import ImageRange, ModelSpec, ModelTensors
-from harness.worker.images import calibration_set, timing_images
+from harness.models.feeds import picture_fit, prepared_sample, seeded_sample, stacked
+from harness.protocols import IMAGE, Batch, CalibrationSet, Images, Sample, SampleSet, Tensors
+from harness.specs import DatasetRequest, ImageRange, ModelSpec, ModelTensors
+from harness.store.pictures import PictureStore
+from harness.worker.images import calibration_set, pictures_of, timing_images
 from harness.worker.requests import CaseRequest
 
 SEEDED = "seeded"
@@ -52,26 +54,62 @@ class PreparedSamples:
 
     is_seeded = False
 
-    def __init__(self, found: SampleSet, model: ModelSpec, tensors: ModelTensors, data: ImageRange) -> None:
-        """`data`: as asked; it ends where the set does. Raises: DataError for a range without samples."""
+    def __init__(
+        self,
+        found: SampleSet,
+        model: ModelSpec,
+        tensors: ModelTensors,
+        data: ImageRange,
+        pictures: PictureStore | None = None,
+    ) -> None:
+        """`data`: as asked; it ends where the set does. `pictures`: keeps what the card made of them.
+
+        Raises: DataError for a range without samples.
+        """
         self.n_samples = min(data.stop, found.n_samples) - data.first
         if self.n_samples < 1:
             raise DataError(f"{found.name}/{found.split}: has {found.n_samples} samples; none from {data.first} on")
         self._found, self._model, self._tensors, self._first = found, model, tensors, data.first
-        self.source = f"{found.name}/{found.split}"
+        self._pictures, self._fit = pictures, picture_fit(model, tensors)
+        self.source = f"{lasting_name(found.name)}/{found.split}"
 
     def sample(self, index: int) -> Sample:
-        """Return one sample. Raises: DataError for inputs that the model does not take."""
-        return prepared_sample(self._found.sample(self._first + index), self._model, self._tensors)
+        """Return one sample. Raises: DataError for inputs that the model does not take, with the set's name."""
+        picture = self._found.stored(self._first + index) if isinstance(self._found, StoresPictures) else None
+        is_fitted = picture is not None and self._fit is not None
+        try:
+            if picture is not None and self._fit is not None:
+                shown = picture.fitted(self._fit, self._pictures, "image")
+                stored = Sample(id=picture.id, inputs={IMAGE: shown}, target=picture.target)
+            else:
+                stored = self._found.sample(self._first + index)
+            return prepared_sample(stored, self._model, self._tensors, is_fitted=is_fitted)
+        except DataError as error:
+            raise DataError(f"{self._found.name}: {error}") from error
 
 
 def samples_of(request: CaseRequest) -> Samples:
     """Return the samples that a model of any graph is run on. Raises: DataError."""
-    tensors, data = tensors_of(request.model), request.data
-    if not request.has_data:
+    return scored_samples(request.model, request.data, has_data=request.has_data, pictures=pictures_of(request))
+
+
+def scored_samples(
+    model: ModelSpec, data: DatasetRequest, *, has_data: bool, pictures: PictureStore | None = None
+) -> Samples:
+    """Return the samples that a model of any graph is run on: of a data set, or seeded. Raises: DataError."""
+    tensors = tensors_of(model)
+    if not has_data:
         return SeededSamples(tensors, min(N_SEEDED, data.score_images))
     found = open_samples(data.name, split=data.split, data_dir=data.data_dir)
-    return PreparedSamples(found, request.model, tensors, data.scored)
+    return PreparedSamples(found, model, tensors, data.scored, pictures)
+
+
+def fingerprint_of(samples: Samples) -> str:
+    """Return what `SampleScores.fingerprint` of these samples is: they are read for that. Raises: DataError."""
+    digest = hashlib.sha256()
+    for index in range(samples.n_samples):
+        digest_sample(digest, samples.sample(index))
+    return digest.hexdigest()
 
 
 def tensors_of(model: ModelSpec) -> ModelTensors:
@@ -91,7 +129,7 @@ def timing_batch(request: CaseRequest, batch_size: int) -> Batch:
     """Return a batch of images to time, or of a model of any graph its inputs by name. Raises: DataError."""
     if request.model.tensors is not None:
         return feeds_of(request, batch_size)
-    return timing_images(request.model, request.data, batch_size)
+    return timing_images(request.model, request.data, batch_size, pictures_of(request))
 
 
 class SampleCalibration:
@@ -105,13 +143,10 @@ class SampleCalibration:
         if request.has_data:
             wanted = data.calibration
             found = open_samples(wanted.dataset, split=data.calibration_split, data_dir=data.data_dir)
-            self._samples = PreparedSamples(found, request.model, tensors, wanted)
-            self.images = wanted
+            self._samples = PreparedSamples(found, request.model, tensors, wanted, pictures_of(request))
+            self.images = replace(wanted, dataset=lasting_name(found.name))
         self.n_images = self._samples.n_samples
-        digest = hashlib.sha256()
-        for index in range(self.n_images):
-            digest_sample(digest, self._samples.sample(index))
-        self.fingerprint = digest.hexdigest()
+        self.fingerprint = fingerprint_of(self._samples)
 
     def batches(self, batch_size: int) -> Iterator[Images]:
         """Refuse: there is no batch of images. Raises: Unsupported."""
@@ -154,4 +189,4 @@ def calibration_of(request: CaseRequest) -> CalibrationSet:
     """Open what calibrates a case: images, samples, or noise for a model without data. Raises: DataError."""
     if request.model.tensors is not None:
         return SampleCalibration(request)
-    return calibration_set(request.model, request.data)
+    return calibration_set(request.model, request.data, pictures_of(request))

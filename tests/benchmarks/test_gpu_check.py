@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,24 @@ GOOD = {
 
 def test_what_is_as_it_should_be_has_no_fault(gpu_check):
     assert list(gpu_check.faults(GOOD)) == []
+
+
+def test_the_modes_of_pytorch_are_told_apart(gpu_check, monkeypatch, tmp_path):
+    asked = types.SimpleNamespace(backend="torch-cuda", quick=False, out=tmp_path)
+    monkeypatch.setattr(
+        gpu_check,
+        "run_suite",
+        lambda asked, name, *more: {"exit": int("aoti" in name), "seconds": 1.0, "rows": [row(reason=more[0])]},
+    )
+    found = gpu_check.run_stage(asked, "modes")
+    assert (found["exit"], found["seconds"]) == (1, 3.0)
+    assert [(one["id"], one["reason"]) for one in found["rows"]] == [
+        (f"mlp-trt-fp32 ({mode})", f"--torch-mode={mode}") for mode in gpu_check.TORCH_MODES
+    ]
+    monkeypatch.setattr(gpu_check, "run_suite", lambda asked, name, *more: {"exit": 4, "error": "no summary.json"})
+    assert "modes: script: no summary.json" in list(gpu_check.faults({"modes": gpu_check.run_stage(asked, "modes")}))
+    asked.backend = "trt"
+    assert "skipped" in gpu_check.run_stage(asked, "modes")
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,16 @@ def judge(loss: float | None, margin: int = 0) -> bool | None:
         message = "a" + "b"
         raise ValueError(1 + 1)
     return Verdict(code=1 + 2, message=f"{loss + 1}")
+
+
+def weigh(loss, *, share=2):
+    noun = "1 image" if loss == 1 else f"{loss} images"
+    code = "kept" if loss == 3 else "lost"
+    return noun, code, loss * share
+
+
+def points(loss):
+    return loss * 100
 """
 
 
@@ -41,9 +51,23 @@ def test_annotations_and_words_are_left_out_and_decisions_are_not(mutants):
         return any(first <= place < last for first, last in spans)
 
     assert [
-        is_quiet(text) for text in ("@cache", "7)", "float | None", "bool | None", '"a" + "b"', "1 + 1", "loss + 1")
-    ] == [True] * 7
-    assert [is_quiet(text) for text in ("0)", "loss > margin", "1 + 2")] == [False] * 3
+        is_quiet(text)
+        for text in (
+            "@cache",
+            "7)",
+            "float | None",
+            "bool | None",
+            '"a" + "b"',
+            "1 + 1",
+            "loss + 1",
+            "*, share",
+            "loss == 1",
+            "loss * 100",
+        )
+    ] == [True] * 10
+    assert [is_quiet(text) for text in ("0)", "loss > margin", "1 + 2", "loss == 3", "2):", "loss * share")] == (
+        [False] * 6
+    )
 
 
 def test_a_larger_sample_begins_with_a_smaller_one(mutants, monkeypatch):
@@ -87,3 +111,23 @@ def test_the_table_counts_what_survived(mutants, monkeypatch):
     text = mutants.table(fates, 1234, 0)
     assert text.startswith("5 mutants of 1,234 places (seed 0), 3 killed: 60.0%.")
     assert "| gates | 5 | 3 | 1 | 1 |" in text
+
+
+def test_lines_that_run_at_import_meet_all_tests_of_the_room(mutants):
+    source = """LIMIT = 3
+
+
+def judge(loss, margin=LIMIT):
+    return (
+        loss > margin
+    )
+
+
+GATE = Gate(
+    order=80)
+"""
+    assert mutants.lines_at_import(source) == {1, 2, 3, 4, 8, 9, 10, 11}
+    of_file, of_room = {0: ["b", "a"], 1: ["b"], 6: ["a"]}, ["c", "a", "b"]
+    assert mutants.tests_of_mutant(of_file, of_room, 1, at_import=True) == ["b", "a", "c"]
+    assert mutants.tests_of_mutant(of_file, of_room, 6, at_import=False) == ["a"]
+    assert mutants.tests_of_mutant(of_file, of_room, 5, at_import=False) == ["b", "a"]

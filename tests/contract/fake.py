@@ -92,6 +92,12 @@ class FakeEngine:
             outputs = {name: array + 1 for name, array in outputs.items()}
         return HostTimer(lambda: self.run(feeds), batch_size=batch_size, window=window, outputs=lambda: outputs)
 
+    def bind_contexts(self, feeds, n_contexts, *, batch_size):
+        outputs = self.run(feeds)
+        if self.fault == "named_contexts_give_the_outputs_of_run":
+            outputs = {name: array + 1 for name, array in outputs.items()}
+        return [BoundContext(run=lambda: self.run(feeds), outputs=lambda: outputs) for _ in range(n_contexts)]
+
     def infer(self, images):
         if self.closed and self.fault != "closed_engine_refuses":
             raise MeasurementError("the engine is closed")
@@ -136,7 +142,7 @@ class FakeEngine:
         outputs = [self.infer(images) for images in batches]
         return iter(outputs[::-1] if self.fault == "stream_keeps_order" else outputs)
 
-    concurrency = "threads"
+    concurrency, most_contexts = "threads", None
 
     def contexts(self, images, n_contexts):
         is_mixed = self.fault == "contexts_give_the_outputs_of_infer"
@@ -161,7 +167,7 @@ class FakeEngine:
         precision = "fp16" if self.fault == "precision_is_as_asked" else "fp32"
         if self.fault == "layers_name_onnx_nodes":
             return (Layer(name="main", kind="Gemm", precision=precision),)
-        if self.fault == "layers_are_read_back":
+        if self.fault in ("layers_are_read_back", "named_tensors_have_layers"):
             return ()
         return (Layer(name="main", kind="Gemm", precision=precision, onnx_nodes=("/fc/Gemm",), time_ns=1.0),)
 

@@ -8,7 +8,8 @@ from fake import FakeBackend
 from harness.backends import list_backends, load_backend
 from harness.testing import CLAUSES, Nets
 
-EXTRAS = ("litert", "mnn", "ncnn", "opencv", "tensorflow", "torch", "tract", "tvm")  # each needs a package of its own
+# Each needs a package of its own.
+EXTRAS = ("executorch", "litert", "mnn", "ncnn", "opencv", "tensorflow", "torch", "tract", "tvm")
 CPU_BACKENDS = ("fake", "openvino", "ort", "ort-emulation", *EXTRAS)
 REQUIRED = os.environ.get("HARNESS_REQUIRE_BACKENDS", "").split(",")  # those that may not be skipped
 

@@ -93,7 +93,7 @@ def environment_with(path):
     known = [str(path)] if path else []
     known += [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
     own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    return dict(own, PYTHONPATH=os.pathsep.join(known), PYTHONDONTWRITEBYTECODE="1")
+    return dict(own, PYTHONPATH=os.pathsep.join(known))
 
 
 def test_the_samples_of_the_page_are_samples():

@@ -79,6 +79,7 @@ EVERY = {
     "--openvino-hint": (["--openvino-hint=throughput"], "throughput"),
     "--openvino-streams": (["--openvino-streams=2"], 2),
     "--openvino-pinning": (["--openvino-pinning=off"], "off"),
+    "--openvino-snippets": (["--openvino-snippets=off"], "off"),
     "--tensorflow-mode": (["--tensorflow-mode=xla"], "xla"),
     "--torch-mode": (["--torch-mode=script"], "script"),
     "--trt-workspace": (["--trt-workspace=256"], 256),
@@ -98,6 +99,7 @@ EVERY = {
     "--trt-ranges": (["--trt-ranges=/data/ranges.json"], "/data/ranges.json"),
     "--trt-quantile": (["--trt-quantile=99.99%"], "99.99%"),
     "--trt-cutoff": (["--trt-cutoff=0"], 0),
+    "--calibration-batch": (["--calibration-batch=50"], 50),
 }
 # Neither what the case itself says, nor what no result depends on.
 NOT_REPEATED = {

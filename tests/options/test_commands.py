@@ -111,3 +111,9 @@ def test_words_are_made_of_fields():
         "--report-dir=/runs",
         "--baseline=ignore",
     ]
+
+
+def test_the_command_has_the_path_of_a_file_whose_name_no_case_may_have(tmp_path):
+    options = options_of("--model=/models/PP-OCR v4.onnx", root=tmp_path)
+    case = replace(CASE, model="PP_OCR_v4")
+    assert "--model=/models/PP-OCR v4.onnx" in repeated(options, tmp_path, case)[0]

@@ -197,6 +197,7 @@ def test_paths_mean_the_same_from_the_root_and_from_here(tmp_path, monkeypatch):
         (["--trt-quantile=0"], "--trt-quantile=0.0: expected a fraction above 0"),
         (["--trt-quantile=nan"], "--trt-quantile=nan: expected a fraction above 0"),
         (["--trt-quantile=much"], "--trt-quantile=much: 'much' is neither a fraction"),
+        (["--calibration-batch=0"], "--calibration-batch=0: expected 1 to"),
         (["--trt-cutoff=-1"], "--trt-cutoff=-1.0: expected a fraction"),
         (["--backend-option=streams=4"], "--backend-option=streams=4: expected NAME.KEY=VALUE"),
         (["--backend-option=trt.tf32=1"], "--backend-option=trt.tf32=1: use an option of its own: --trt-workspace"),

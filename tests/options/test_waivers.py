@@ -48,6 +48,14 @@ def test_without_settings_there_are_none(tmp_path):
     assert load_waivers(tmp_path, gates=GATES) == ()
 
 
+def test_a_waiver_of_an_error_says_which(tmp_path):
+    (waiver,) = load(tmp_path, entry(gate='"error"', error='"OpenVINO cannot convert"'))
+    assert waiver.takes_error("lenet5-openvino-int8: OpenVINO cannot convert lenet5.onnx")
+    assert not waiver.takes_error("lenet5-openvino-int8: crashed (SIGSEGV)")
+    (other,) = load(tmp_path, entry())
+    assert not other.takes_error("")
+
+
 @pytest.mark.parametrize("key", GOOD)
 def test_a_missing_key_is_refused_by_name(key, tmp_path):
     with pytest.raises(ConfigError, match=rf"\[\[waiver\]\] 2: {key} missing"):
@@ -57,6 +65,10 @@ def test_a_missing_key_is_refused_by_name(key, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
+        ({"gate": '"error"'}, "error missing; a waiver needs case, gate, reason, link, expires, error"),
+        ({"gate": '"error"', "error": '"a"'}, "error is 'a'; expected a part of the message, 8 characters or more"),
+        ({"gate": '"error"', "error": "3"}, "error is 3; expected a text"),
+        ({"error": '"cannot convert"'}, 'error is of a waiver with gate = "error"; leave it out'),
         ({"gate": '"fp23"'}, r"gate: unknown name 'fp23'; did you mean 'fp32'\?"),
         ({"until": '"x"'}, "unknown name 'until'"),
         ({"expires": '"soon"'}, "expires is 'soon'; expected a day like 2026-12-31"),

@@ -48,6 +48,8 @@ def test_times_carry_the_digits_of_their_interval(value, interval, text):
         (f.format_change(1.034), "+3.4~%"),
         (f.format_change(0.9), "−10.0~%"),
         (f.format_change(12.0), "+1,100~%"),
+        (f.format_change(1.00012), "+0.012~%"),
+        (f.format_change(1.0), "0.0~%"),
         (f.format_bytes(1_700_000), "1.62~MiB"),
         (f.format_bytes(0), "0~bytes"),
         (f.format_bytes(2**30), "1.00~GiB"),

@@ -3,11 +3,15 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from comparison_records import latency_with, record_with
+from render_records import make_run
+from sample_records import class_scores
 
 from harness.records import PackedArray, Throughput, ThroughputLevel
 from harness.report.load import throughput_facts, throughput_line
 from harness.report.rows import rows_from_records
+from harness.report.summary import summary_from_rows
 from harness.report.tables import frame_from_rows
 
 FOUND = Throughput(
@@ -38,6 +42,13 @@ def test_it_names_all_that_a_rate_depends_on():
     assert throughput_line(RECORD) == "throughput lenet5-ort-fp32: batch 8 1,000 images/s (2 at once)"
 
 
+def test_a_model_of_any_graph_has_samples_not_images():
+    scores = class_scores()
+    record = replace(RECORD, samples=scores)
+    assert throughput_line(record) == "throughput lenet5-ort-fp32: batch 8 1,000 samples/s (2 at once)"
+    assert " samples/s (99" in throughput_facts(record)[0][1]
+
+
 def test_too_few_samples_have_no_intervals():
     few = replace(FOUND, rounds_images_per_s=PackedArray.of(np.full(5, 10.0)), latencies_ns=PackedArray.of(np.ones(9)))
     text = throughput_facts(record_with(throughput=(few,)))[0][1]
@@ -50,6 +61,27 @@ def test_it_stands_in_the_table_beside_its_batch_size():
     assert frame.throughput_images_per_s.fillna(0).tolist() == [0, 1000.0]
     assert frame.throughput_concurrency.tolist()[1] == 2
     assert (frame.throughput_clock[1], frame.throughput_window[1]) == ("host", "compute")
+
+
+def test_it_stands_in_the_summary_by_batch_size():
+    run, records = make_run(18, n_images=500)[:2]
+    first = replace(records[0], throughput=(FOUND,))
+    cases = summary_from_rows(run, rows_from_records([first, *records[1:]]))["cases"]
+    assert cases[0]["throughput"]["8"] | {"p99_ns": 0} == {
+        "images_per_s": 1000.0,
+        "low": pytest.approx(992, abs=3),
+        "high": pytest.approx(1008, abs=3),
+        "concurrency": 2,
+        "how": "threads over one session",
+        "p50_ns": 16e6,
+        "p99_ns": 0,
+        "clock": "host",
+        "window": "compute",
+        "levels": {"1": 600.0, "2": 1000.0},
+    }
+    assert cases[1]["throughput"] == {}
+    void = replace(first, times_void="what it scored is not right")
+    assert summary_from_rows(run, rows_from_records([void]))["cases"][0]["throughput"] == {}
 
 
 def test_where_the_times_are_void_so_is_the_throughput():

@@ -11,7 +11,7 @@ from comparison_records import ENVIRONMENT
 from sample_records import class_scores, number_scores, sample_record, source_record, text_scores
 
 from harness.gates import JudgeOptions, judge_records, subject_from_record
-from harness.records import Run
+from harness.records import PackedArray, Run, SamplePicture
 from harness.report.html import render_html
 from harness.report.junit import junit_properties
 from harness.report.markdown import render_markdown
@@ -69,7 +69,7 @@ def test_the_leading_metric_stands_where_top1_does(broken):
 
 
 def test_the_worst_class_is_named_by_all(broken):
-    told = "class 3 lost 50.00 points of recall (100.0 -> 50.0 %) on 200 samples"
+    told = "class 3 lost 50.00 points of recall (100.00 -> 50.00 %) on 200 samples"
     assert all(
         told in plain(text) for text in ("\n".join(summary_lines(broken)), render_html(broken), render_markdown(broken))
     )
@@ -133,3 +133,40 @@ def test_one_sample_has_no_interval_and_still_prints():
     report = report_of(number_scores([0.1]), number_scores([0.2]))
     for text in (render_html(report), render_markdown(report), "\n".join(summary_lines(report))):
         assert "MAE" in text
+
+
+def test_samples_that_changed_stand_with_their_pictures_on_the_page():
+    before, now = class_scores(40), class_scores(40, wrong=[3, 7])
+    colour = PackedArray.of(np.full((3, 4, 6), 200, np.uint8))
+    odd = PackedArray.of(np.zeros((2, 2, 2, 2), np.uint8))
+    pictures = (SamplePicture(id="s3", image=colour), SamplePicture(id="s7", image=odd))
+    records = [source_record(before), sample_record(now, pictures=pictures)]
+    page = render_html(build_report(RUN, judge_records(records, {}, JudgeOptions(baseline="auto"))))
+    assert re.search(r'<img class="sample" src="data:image/png;base64,[^"]+" alt="">s3</th>', page)
+    assert '<th scope="row">s7</th>' in page, "what is no picture is left out, and the page is made all the same"
+
+
+def test_a_run_that_scores_nothing_has_no_column_of_scores():
+    unscored = replace(source_record(class_scores(40)), samples=None)
+    for records, has_column in (([unscored], False), ([unscored, source_record(class_scores(40))], True)):
+        page = render_html(build_report(RUN, judge_records(records, {}, JudgeOptions(baseline="auto"))))
+        (head,) = re.findall(r'<table class="matrix">.*?</thead>', page, re.DOTALL)
+        assert ("Metric" in head or "Top-1" in head) == has_column
+        for row in re.findall(r'<tr class="[^"]*" data-standing.*?</tr>', page, re.DOTALL):
+            spans = [int(n) for n in re.findall(r'colspan="([0-9]+)"', row)]
+            n_cells = len(re.findall("<t[dh][ >]", row)) - len(spans) + sum(spans)
+            assert n_cells == len(re.findall("<th ", head)), "every row fills every column"
+
+
+def test_the_smallest_loss_that_gates_would_catch_is_told_by_metric():
+    pairs = [
+        (class_scores(900), "top-1"),
+        (number_scores(np.linspace(-1, 1, 90)), "MAE"),
+        (text_scores([1] * 90), "exact match"),
+    ]
+    for scores, name in pairs:
+        facts = dict(report_of(scores, scores).machine)
+        told = plain(next(text for label, text in facts.items() if label.startswith("Smallest loss")))
+        assert re.fullmatch(rf"[0-9. to]+ {'cm' if name == 'MAE' else 'points'} of {name}, in one comparison", told), (
+            told
+        )

@@ -8,7 +8,7 @@ from render_records import make_environment, make_run
 from harness.records import Outcome, Record, Run, Status, Verdict
 from harness.report.facts import tone_of_run
 from harness.report.rows import rows_from_records
-from harness.report.standing import Standing, finding, standing_of, verdict_sentence
+from harness.report.standing import Standing, finding, leading_verdict, standing_of, verdict_sentence
 from harness.specs import Case, Precision
 
 ENVIRONMENT = make_environment()
@@ -165,3 +165,12 @@ def test_a_case_that_only_a_test_failed_names_no_gate_and_says_what_the_test_sai
     (row,) = rows_from_records([judged])
     assert row.word == "failed"
     assert finding(judged) == "assert 0 > 0"
+
+
+def test_what_was_compared_with_another_engine_explains_a_pass():
+    held = verdict(Outcome.SAME, gate="invariance", value=0.0)
+    drift = verdict(Outcome.SAME, gate="drift", code="no_limit", value=0.1)
+    judged = verdict(Outcome.SAME, gate="metric", value=0.1, p_value=0.2)
+    assert leading_verdict(record(held, drift)).gate == "drift"
+    assert leading_verdict(record(held, drift, judged)).gate == "metric"
+    assert leading_verdict(record(held)).gate == "invariance"

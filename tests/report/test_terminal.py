@@ -90,3 +90,9 @@ def test_a_case_is_a_line_with_what_it_took_and_what_is_left():
     now[0] = 70.0
     last = progress.line("mlp-ort-fp32", "the worker crashed")
     assert last == "case 2 of 2  mlp-ort-fp32        5.0 s  (1:10 elapsed)  error: the worker crashed"
+
+
+def test_a_number_stays_beside_its_per_cent():
+    for width in range(10, 40):
+        told = wrapped("the largest along its last axis agrees in 90.81 % of them", width)
+        assert "90.81 %" in "\n".join(told), width

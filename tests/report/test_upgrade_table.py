@@ -54,8 +54,8 @@ def test_a_case_has_two_lines_where_one_is_too_short_and_names_both_versions(wid
         assert row.record.case.id in first
         assert UPGRADE in second
         assert second.startswith("identical")
-    assert table[2].split(maxsplit=2)[2] == "+7.1 to +8.9 %  +7.1 to +8.9 %"
-    assert table[5].endswith("sees 6.1 %      sees 6.1 %")
+    assert table[2].split(maxsplit=2)[2] == "+7.10 to +8.90 %  +7.10 to +8.90 %"
+    assert table[5].endswith("sees 6.10 %       sees 6.10 %")
 
 
 @pytest.mark.parametrize("width", [160, None])
@@ -66,13 +66,21 @@ def test_a_case_is_one_line_where_there_is_room(width):
     for row, line in zip(report.rows, lines[: len(report.rows)], strict=True):
         assert f" {row.record.case.id} " in line
         assert f" {UPGRADE}  identical  " in line
-    assert lines[0].rstrip().endswith("+7.1 to +8.9 %")
-    assert lines[1].endswith("  −1.2 to +0.8 %, sees 6.1 %")
+    assert lines[0].rstrip().endswith("+7.10 to +8.90 %")
+    assert lines[1].endswith("  −1.20 to +0.80 %, sees 6.10 %")
 
 
 def test_a_failure_is_told_no_slowdown_that_would_have_been_seen():
     lines = upgrade_table(report_with())
     assert "sees" not in lines[1]
+
+
+def test_small_changes_do_not_vanish():
+    run, records = make_run(9, n_images=300)
+    same, first, _ = verdicts()
+    small = replace(first, change_low=-0.0004, change_high=0.00003, detectable=0.00002)
+    report = build_report(run, [replace(one, verdicts=(same, small)) for one in records])
+    assert upgrade_table(report)[1].endswith("  −0.04 to +0.003 %, sees 0.002 %")
 
 
 def test_what_is_to_look_at_stands_below_in_whole_sentences():

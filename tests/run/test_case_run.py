@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import Unsupported
+from harness.errors import HarnessError, Unsupported
 from harness.gates import JudgeOptions, judge_records
 from harness.machine.environment import collect_environment
 from harness.options.values import HarnessOptions
@@ -53,6 +53,13 @@ def facts_of(case):
 def test_before_it_runs_only_the_build_is_known(case):
     case.prepare()
     assert facts_of(case).notes == ("built",)
+
+
+def test_an_error_that_differs_from_the_first_is_kept_beside_it(case):
+    for text in ("the times are void", "the times are void", "its baseline is damaged", "it does not close"):
+        case.note_error(HarnessError(text))
+    record = case.record(environment=collect_environment(), recorded_at="", command="")
+    assert (record.error, record.later_error) == ("the times are void", "its baseline is damaged")
 
 
 @pytest.mark.parametrize("ask", [CaseRun.accuracy, CaseRun.latencies, CaseRun.invariance, CaseRun.layers])

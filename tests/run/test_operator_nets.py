@@ -6,13 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from harness.cli import app
 from harness.errors import DataError
 from harness.options.values import HarnessOptions
 from harness.records import OperatorOutcome
-from harness.report.operators import operators_markdown
-from harness.run.operators import OperatorCell, OperatorList, OperatorRun, complaints, run_cell
+from harness.report.operators import comparison_of_operators, complaints, operators_markdown, operators_view
+from harness.report.operators_page import render_operators
+from harness.run.operator_lists import OperatorRun
+from harness.run.operators import OperatorCell, run_cell
 from harness.specs import Precision
+from harness.store.operator_lists import OperatorList, write_list
 
 onnx = pytest.importorskip("onnx", reason="nets are ONNX files")
 pytest.importorskip("onnxruntime", reason="the fake backend runs ONNX Runtime")
@@ -105,6 +110,7 @@ def test_lists_are_accepted_when_asked_and_never_a_worse_one_by_update(tmp_path)
         worse = run.verdict(cell, found)
         lines = run.finish()
         assert lines[-1].startswith("lists: ")
+        assert Path(lines[-2].removeprefix("report: ")).read_text().startswith("<!doctype html>")
         return worse
 
     assert night(good) == []
@@ -122,15 +128,107 @@ def test_lists_are_accepted_when_asked_and_never_a_worse_one_by_update(tmp_path)
 
 
 def test_the_table_shows_what_is_not_sound_everywhere():
-    table = operators_markdown(
-        {
-            "ort-fp32": (outcome("Add/same@14"), outcome("Elu/a@6"), outcome("Elu/b@6", "wrong", 0.25)),
-            "openvino-fp32": (outcome("Add/same@14"), outcome("Elu/a@6", "unsupported", None)),
-        }
-    )
+    lists = {
+        "ort-fp32": listed(outcome("Add/same@14"), outcome("Elu/a@6"), outcome("Elu/b@6", "wrong", 0.25)),
+        "openvino-fp32": listed(outcome("Add/same@14"), outcome("Elu/a@6", "unsupported", None)),
+    }
+    table = operators_markdown(operators_view(lists, {}, against="the accepted lists"))
     assert "1 of 2 operators agree" in table
     assert "| Elu | wrong 1 of 2, error 0.25 | unsupported 1 of 1 |" in table
     assert "| Add" not in table
+
+
+BEFORE = {
+    "ort-fp32": replace(
+        listed(outcome("Add/same@14"), outcome("Elu/a@6", "wrong", 0.3, "off"), outcome("Tan/a@7"), outcome("Tan/b@7")),
+        versions={"onnxruntime": "1.31.0"},
+    ),
+    "ort-int8": listed(outcome("Conv/a@13")),
+}
+NOW = {
+    "ort-fp32": replace(
+        listed(
+            outcome("Add/same@14", "wrong", 0.5, "differs by <0.5>"),
+            outcome("Elu/a@6"),
+            outcome("Tan/a@7"),
+            *(outcome(f"New/{i}@7", "unsupported", None, "no New") for i in range(20)),
+        ),
+        versions={"onnxruntime": "1.32.0"},
+    ),
+    "openvino-fp32": listed(outcome("Add/same@14")),
+}
+
+
+def test_two_runs_are_compared_operator_by_operator():
+    view = operators_view(NOW, BEFORE, against="run A")
+    assert comparison_of_operators(view) == [
+        "ort-fp32: onnxruntime 1.31.0 -> 1.32.0",
+        "worse: ort-fp32: Add: Add/same@14 wrong, was ok: differs by <0.5>",
+        "better: ort-fp32: Elu: Elu/a@6 ok, was wrong",
+        "gone: ort-int8: no list; it had 1 net",
+        "gone: ort-fp32: 1 net did not run: Tan/b@7",
+        "not compared: openvino-fp32: it is not in run A",
+        "1 operator is worse than run A: Add.",
+    ]
+    same = operators_view(BEFORE, BEFORE, against="run A")
+    assert comparison_of_operators(same) == ["ort-fp32: onnxruntime 1.31.0", "No operator is worse than run A."]
+    assert (view.tone, same.tone, operators_view(NOW, {}, against="it").tone) == ("bad", "good", "bad")
+
+
+def test_what_nothing_is_known_of_is_worse_than_nothing():
+    view = operators_view(NOW, {}, against="the accepted lists")
+    assert view.sentence == "1 operator is wrong or in error: Add"
+    assert "worse than" not in render_operators(view, title="run B")
+    sound = operators_view({"ort-int8": BEFORE["ort-int8"]}, {}, against="the accepted lists")
+    assert sound.sentence == "No operator is wrong or in error; nothing of it is in the accepted lists"
+    assert (view.tone, sound.tone) == ("bad", "warn")
+
+
+def test_what_is_missing_is_never_good_news():
+    view = operators_view({"ort-int8": BEFORE["ort-int8"]}, BEFORE, against="run A")
+    assert (view.tone, view.worse) == ("bad", ())
+    assert view.sentence == "Something is missing that is in run A; no operator that ran is worse"
+
+
+def test_the_page_has_what_changed_the_table_and_the_nets_behind_it():
+    page = render_operators(operators_view(NOW, BEFORE, against="run A"), title="run B")
+    assert "<title>1 operator is worse than run A: Add</title>" in page
+    for told in (
+        "Add: Add/same@14 wrong, was ok: differs by &lt;0.5&gt;",
+        "Elu: Elu/a@6 ok, was wrong",
+        "1 net did not run: Tan/b@7",
+        "wrong 1 of 1, error 0.5",
+        "unsupported 20 of 20",
+        "<code>New/11@7</code> no New",
+        "ort-fp32: 8 more nets",
+        "onnxruntime 1.31.0 -&gt; 1.32.0",
+        "not in run A",
+    ):
+        assert told in page
+    assert "New/12@7" not in page
+    assert "<script" not in page
+
+
+def test_the_command_compares_two_runs_of_the_suite(tmp_path):
+    def night(name, lists):
+        folder = tmp_path / name
+        folder.mkdir()
+        for cell, found in lists.items():
+            write_list(folder / f"{cell}.json", replace(found, cell=cell))
+        (folder / "operators.md").write_text("a table")
+        return str(folder)
+
+    a, b, other = night("A", BEFORE), night("B", NOW), night("C", {"openvino-fp32": NOW["openvino-fp32"]})
+    page = tmp_path / "page.html"
+    found = CliRunner().invoke(app, ["compare", a, b, "-o", str(page)])
+    assert found.exit_code == 1
+    assert "worse: ort-fp32: Add: Add/same@14 wrong, was ok" in found.output
+    assert "worse than run A: Add" in page.read_text()
+    assert CliRunner().invoke(app, ["compare", a, a]).exit_code == 0
+    assert CliRunner().invoke(app, ["compare", other, night("D", {"ort-fp32": NOW["ort-fp32"]})]).exit_code == 2
+    mixed = CliRunner().invoke(app, ["compare", a, str(tmp_path)])
+    assert mixed.exit_code == 2
+    assert "holds no lists of operators, as a folder below reports/operators does" in mixed.output
 
 
 @pytest.mark.parametrize("precision", [Precision.FP32, Precision.INT8])

@@ -87,6 +87,13 @@ def test_a_recipe_of_no_asked_precision_is_refused():
         planned(backends=("fake-honest",), recipes=("runtime",))
     with pytest.raises(ConfigError, match="unknown BF16 recipe; did you mean runtime"):
         planned(backends=("fake-honest",), precisions=(Precision.BF16,), recipes=("run-time",))
+    with pytest.raises(ConfigError) as far:
+        planned(backends=("fake-honest",), precisions=tuple(Precision), recipes=("zzz",))
+    named = str(far.value).partition("there are: ")[2].split(", ")
+    assert {"given", "cast", "none"} <= set(named)
+    assert len(named) == len(set(named)), "a name that several precisions have is named once"
+    with pytest.raises(ConfigError, match=r"did you mean cast\?"):
+        planned(backends=("fake-honest",), precisions=tuple(Precision), recipes=("casts",))
 
 
 def test_a_probe_that_kills_its_worker_costs_one_backend(tmp_path):

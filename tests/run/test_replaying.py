@@ -96,7 +96,7 @@ def pairs(monkeypatch):
 
 @pytest.fixture
 def replay(tmp_path, accepted, bundled):
-    def run(record, *, stored=None, **options):
+    def run(record, *, stored=None, share_of_night=1.0, **options):
         options = HarnessOptions(
             engine_cache=str(tmp_path / "cache"), baseline_dir=str(tmp_path / "baselines"), **options
         )
@@ -109,7 +109,7 @@ def replay(tmp_path, accepted, bundled):
         )
         arms = {record.case.id: FakeArm(request=request, settings=Settings(), name="case")}
         baselines = {record.key: subject_from_record(stored or accepted, "the baseline")}
-        return Replaying(options).added_to([record], baselines, arms)[0]
+        return Replaying(options, share_of_night=share_of_night).added_to([record], baselines, arms)[0]
 
     return run
 
@@ -124,6 +124,13 @@ def test_an_unsuspicious_case_costs_no_pairs_but_the_gate_is_tried(pairs, replay
     assert (record.replays, real(asked)) == ((), [])
     assert record.timing_basis.planted_slower == pytest.approx(np.log(1.25))
     assert record.timing_basis.planted_faster == pytest.approx(-np.log(1.25))
+
+
+def test_pairs_of_a_shard_go_on_until_they_tell_among_all_cases_of_the_night(pairs, replay):
+    pairs({1: 1.5}, sd=0.01)
+    alone, of_fleet = (replay(timed_record(1.5), share_of_night=share) for share in (1.0, 0.001))
+    assert of_fleet.replays[0].alpha == alone.replays[0].alpha / 1000
+    assert of_fleet.replays[0].log_ratios.shape > alone.replays[0].log_ratios.shape
 
 
 def test_only_what_is_suspicious_and_open_is_timed_again_in_turn(pairs, replay, accepted):

@@ -167,37 +167,96 @@ def test_an_interrupted_run_is_not_judged_cannot_be_accepted_and_goes_on(begin, 
     assert len(finish(resumed)) == 4
 
 
+def test_a_case_that_was_interrupted_while_it_was_prepared_is_measured_by_resume(begin, tmp_path):
+    session = begin(FEWER)
+    measure(session, session.plan.cases[:1])
+    session.close_case(session.open_case(session.plan.cases[1]))  # as a signal leaves it: nothing was asked yet
+    session.interrupt("SIGINT")
+    folder = tmp_path / "reports" / session.run.id
+    assert [record.case for record in load_run(folder)[1]] == [*session.plan.cases[:1]]
+    assert "when 1 of 4 cases had begun" in (folder / "index.html").read_text()
+    resumed = begin(FEWER, resume="latest")
+    measure(resumed, resumed.plan.cases[:2])
+    assert [record.error for record in resumed.records] == ["", ""]
+    resumed.abandon()
+
+
+def test_a_case_in_error_says_so_in_a_partial_report(begin, tmp_path):
+    session = begin(FEWER)
+    measure(session, session.plan.cases)
+    session.interrupt("SIGINT")
+    reasons = {record.case.id: record.reason for record in load_run(tmp_path / "reports" / session.run.id)[1]}
+    assert "nan as an output" in reasons["mlp-fake-nan-fp32"]
+    assert reasons["mlp-fake-honest-fp32"] == "the run was interrupted before it was judged"
+
+
 SUITE = """
 pytest_plugins = ("harness.plugin",)
 """
+SIGNALLED = """
+import os, signal
+from harness.run import ending
+pytest_plugins = ("harness.plugin",)
+write = ending.write_reports
+
+
+def signalled(*given, **named):
+    for _ in range({n}):
+        os.kill(os.getpid(), signal.SIGTERM)
+    return write(*given, **named)
+
+
+ending.write_reports = signalled
+"""
+
+
+def start_suite(folder, out, *options):
+    """Start the suites in a folder with a conftest file."""
+    for name in ("suites", "models"):
+        (folder / name).symlink_to(ROOT / name, target_is_directory=True)
+    command = [sys.executable, "-m", "pytest", "suites/", "-p", "no:cacheprovider", "--import-mode=importlib", "-s"]
+    command += ["--precision=fp32", "--model=mlp", "--score-images=300", *options]
+    command += ["--batch-size=1", "--timing-rounds=6", f"--extension-dir={FAKES}", "--baseline-dir=b"]
+    command += ["--engine-cache=cache", "--floor=0", "-c", "/dev/null", f"--rootdir={folder}"]
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        stdout=out,
+        stderr=out,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - a shell's background
+    )  # jobs ignore it
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_signal_while_the_report_is_written_lets_it_be_written_and_a_second_one_does_not(tmp_path, n):
+    (tmp_path / "conftest.py").write_text(SIGNALLED.format(n=n))
+    with open(tmp_path / "out", "w") as out:
+        status = start_suite(tmp_path, out, "--backend=fake-honest", "-m", "accuracy").wait()
+    told = (tmp_path / "out").read_text()
+    (folder,) = (tmp_path / "reports").glob("2*")
+    assert (status == pytest.ExitCode.INTERRUPTED) == (n == 2), told
+    assert (folder / "index.html").exists() == (n == 1), told
+    assert ("SIGTERM stopped the writing of the report" in told) == (n == 2)
+    assert "Traceback" not in told
+    assert load_run(folder)[1]
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_in_time_with_a_partial_report(tmp_path, signum):
     (tmp_path / "conftest.py").write_text(SUITE)
-    for name in ("suites", "models"):
-        (tmp_path / name).symlink_to(ROOT / name, target_is_directory=True)
-    command = [sys.executable, "-m", "pytest", "suites/", "-p", "no:cacheprovider", "--import-mode=importlib", "-s"]
-    command += ["--backend=fake-honest,fake-hang", "--precision=fp32", "--model=mlp", "--score-images=300"]
-    command += ["--batch-size=1", "--timing-rounds=6", f"--extension-dir={FAKES}", "--baseline-dir=b"]
-    command += ["--engine-cache=cache", "--floor=0", "-c", "/dev/null", f"--rootdir={tmp_path}"]
     with open(tmp_path / "out", "w") as out:
-        process = subprocess.Popen(
-            command,
-            cwd=tmp_path,
-            stdout=out,
-            stderr=out,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - a shell's background
-        )  # jobs ignore it
+        process = start_suite(tmp_path, out, "--backend=fake-honest,fake-hang")
         reports, ends = tmp_path / "reports", time.monotonic() + 60
         hung = "*/logs/mlp-fake-hang-fp32.log"
         while not any("prepare" in log.read_text() for log in reports.glob(hung)) and time.monotonic() < ends:
             time.sleep(0.05)
-        used_s = sum(psutil.Process(process.pid).cpu_times()[:2])
+        suite = psutil.Process(process.pid)
+        used_s = sum(sum(one.cpu_times()[:4]) for one in (suite, *suite.children(recursive=True)))
         process.send_signal(signum)
         _, status, usage = os.wait4(process.pid, 0)
     assert os.waitstatus_to_exitcode(status) == pytest.ExitCode.INTERRUPTED, (tmp_path / "out").read_text()
-    assert usage.ru_utime + usage.ru_stime - used_s < IN_TIME_S  # of a processor: others may be busy on this machine
+    # Of a processor, with what its workers took: others may be busy on this machine.
+    assert usage.ru_utime + usage.ru_stime - used_s < IN_TIME_S
     (folder,) = reports.glob("2*")
     assert (folder / "index.html").exists()
     assert f"interrupted ({signum.name})" in (tmp_path / "out").read_text()

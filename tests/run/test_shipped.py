@@ -11,11 +11,12 @@ from graph_nets import graph_spec, write_net
 from typer.testing import CliRunner
 
 from harness.cli import app
-from harness.errors import BackendUnavailable, BuildError, DataError
+from harness.errors import BackendUnavailable, BuildError, ConfigError, DataError
 from harness.models import load_card, load_engine
 from harness.models.card_text import card_text, engine_spec
 from harness.models.feeds import seeded_feeds
 from harness.options.values import HarnessOptions
+from harness.run.exporting import export_case
 from harness.run.plan import plan_run
 from harness.specs import BuildOptions, Case, DatasetRequest, ModelSpec, Precision, ShippedEngine, TimingPlan
 from harness.store.runs import load_run
@@ -149,7 +150,6 @@ def test_the_command_writes_what_a_run_takes_back(pytester, monkeypatch):
     options = f"-p no:cacheprovider --import-mode=importlib --baseline-dir=baselines {words}"
     pytester.makeini(f"[pytest]\naddopts = {options}")
     path = pytester.path / "out" / "mine.ort"
-    path.parent.mkdir()
     call = CliRunner().invoke(app, ["export", "mlp-ort-fp32", "-o", str(path), "--model=mlp", "--engine-cache=cache"])
     assert call.exit_code == 0, call.output
     assert f"take it by --engine={path}" in call.output
@@ -275,3 +275,21 @@ def test_a_card_keeps_what_its_model_was_trained_on(tmp_path):
     for name in ("trained_on", "floors", "accuracy", "scale", "input_shape", "label_offset", "expects_int8_loss"):
         assert getattr(again, name) == getattr(model, name), name
     assert again.max_drop == {"int8": 0.01}
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ("out", "--output=out: has no ending; give a file: .plan, .blob, .ort or .onnx"),
+        ("there", "--output=there: is a folder; give a file in it: .plan, .blob, .ort or .onnx"),
+        ("mine.toml", "--output=mine.toml: the card gets this name; give the file another ending"),
+        ("file/mlp.ort", "file: is no folder"),
+    ],
+)
+def test_a_target_that_cannot_be_written_is_told_before_anything_is_built(tmp_path, monkeypatch, target, told):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("harness.run.exporting.plan_run", lambda options: pytest.fail("planned"))
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        export_case("mlp-ort-fp32", Path(target), HarnessOptions(root=tmp_path))

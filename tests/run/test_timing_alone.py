@@ -65,6 +65,35 @@ def test_a_bundled_classifier_is_timed_beside_its_fp32(folder):
     assert re.search(r"^ort +fp16 +1 .* ~?[\d.]+× \([\d.]+–[\d.]+\) +\S+", told, re.MULTILINE)
 
 
+def test_samples_of_a_data_set_are_timed_where_it_is_typed(folder):
+    pytest.importorskip("onnxruntime")
+    path = write_net(folder, "text")
+    words = (path, "--backend=ort", "--precision=fp32", "--shapes=ids:1x7,mask:1x7", *FAST)
+    # The table has 5 rows: what is timed are these ids, and no id of 900 is looked up.
+    np.savez(folder / "rows.npz", ids=np.full((3, 7), 900), mask=np.ones((3, 7), np.int64))
+    code, told = call(*words, "--dataset=rows.npz")
+    assert code == 1, told
+    assert "error: text-ort-fp32: " in told
+    (folder / "harness.toml").write_text('[run]\ndataset = "./rows.npz"\n')
+    code, told = call(*words)
+    assert code == 0, told
+    np.savez(folder / "rows.npz", ids=np.full((3, 7), 4), mask=np.ones((3, 7), np.int64))
+    code, told = call(*words, "--dataset=./rows.npz", "--batch-size=1,4")
+    assert code == 0, told
+    np.savez(folder / "rows.npz", ids=np.full((3, 7), 4))
+    code, told = call(*words, "--dataset=./rows.npz")
+    assert (code, "rows.npz: sample 0: holds no mask" in told) == (2, True), told
+
+
+def test_a_classifier_is_timed_on_images_where_a_data_set_is_typed(folder):
+    pytest.importorskip("onnxruntime")
+    code, told = call("mlp", "--backend=ort", "--precision=fp32,int8", "--dataset=strokes", *FAST)
+    assert code == 0, told
+    code, told = call("mlp", "--backend=ort", "--precision=fp32", "--dataset=./nowhere/", *FAST)
+    assert code == 2
+    assert "no data set is called 'nowhere'" in told
+
+
 def test_an_error_of_a_case_costs_that_case_and_the_exit_code(folder):
     pytest.importorskip("onnxruntime")
     path = write_net(folder, "text")
@@ -80,7 +109,8 @@ def test_an_error_of_a_case_costs_that_case_and_the_exit_code(folder):
     [
         ((), 2, "Missing argument"),
         (("--backend=ort",), 2, "give an ONNX file"),
-        (("mlp", "--dataset=digits"), 2, "--dataset means nothing where a model is only timed"),
+        (("mlp", "--score-images=9"), 2, "--score-images means nothing where a model is only timed"),
+        (("mlp", "--dataset=digits"), 2, "no data set is called 'digits'"),
         (("mlp", "--max-drop=1%"), 2, "--max-drop means nothing"),
         (("mlp", "--bogus"), 2, "--bogus: no option of a run"),
         (("absent.onnx",), 2, "no such model file"),
@@ -119,5 +149,5 @@ def test_python_times_any_graph_too(folder):
     path = write_net(folder, "sized")
     (latency,) = harness.time_model(path, shapes={"x": (1, 1, 9, 9)}, n_rounds=6)
     assert latency.rounds_ns.array().shape[0] == 6
-    with pytest.raises(DataError, match="say its free sizes"):
+    with pytest.raises(DataError, match="for example --shapes=x:1x1x224x224"):
         harness.time_model(path, n_rounds=6)

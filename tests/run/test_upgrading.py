@@ -98,7 +98,7 @@ def test_lost_images_regress(ab, tmp_path):
 
 def test_a_slower_runtime_regresses_by_pairs_of_processes(ab, tmp_path):
     """What is slow beyond all noise is confirmed at the first look at pairs, each with the other version's process."""
-    result = ab(OLD, f"{NEW}\nSLOWDOWN_S = 0.002", "--max-slowdown=50%", "--timing-rounds=6")
+    result = ab(OLD, f"{NEW}\nTIMES_SLOWER = 3", "--max-slowdown=50%", "--timing-rounds=6")
     assert result.exit_code == 1, result.output
     assert "mlp-fake-versioned-fp32: batch 1 may have changed: timed in pairs of processes" in result.output
     assert re.search(

@@ -26,6 +26,7 @@ def request_of(tmp_path, *, rows=30, n_images=30, plan=PLAN):
         data=SimpleNamespace(scored=SimpleNamespace(n_images=n_images)),
         case=Case(model="net", backend="ort", precision=Precision.FP32, recipe="none", device="cpu"),
         timing=plan,
+        build=SimpleNamespace(cache_dir=""),
     )
 
 

@@ -34,7 +34,9 @@ def test_a_backend_may_name_the_batches_to_try(spec, monkeypatch, backend, bound
     monkeypatch.setattr(
         inspecting, "check_invariance", lambda *args, batch_sizes, **rest: tried.append(batch_sizes) or ()
     )
-    monkeypatch.setattr(inspecting, "timing_images", lambda model, data, size: np.zeros((size, 1), np.float32))
+    monkeypatch.setattr(
+        inspecting, "timing_images", lambda model, data, size, pictures: np.zeros((size, 1), np.float32)
+    )
     request = CaseRequest(
         case=Case(model="tiny", backend="mine", precision=Precision.FP32, recipe="none"),
         model=spec,

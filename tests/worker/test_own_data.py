@@ -13,17 +13,18 @@ import numpy as np
 import pytest
 from comparison_records import accuracy_with
 from picture_files import strokes, write_folder
+from sample_records import number_scores
 
 from harness.datasets._idx_format import write_idx
 from harness.datasets.trt_batches import write_batches
 from harness.errors import ConfigError, DataError
-from harness.measure.evidence import flips_between_runs
+from harness.measure.evidence import flips_between_runs, pictures_of_changed
 from harness.models import load_card
 from harness.models.preprocess import fit_of, images_from_pixels
 from harness.options.values import HarnessOptions, data_request
 from harness.protocols import no_progress
 from harness.records import PackedArray
-from harness.run.data import check_data, scored_fingerprint
+from harness.run.data import Fingerprints, check_data
 from harness.specs import BuildOptions, Case, DatasetRequest, Precision, Preprocess, TimingPlan
 from harness.worker import measuring
 from harness.worker.images import calibration_set
@@ -164,7 +165,7 @@ def test_a_folder_by_class_gives_the_same_hits_in_its_own_order(score, images, t
     assert found.hits().sum() == expected.hits().sum()
     of_class = [np.bincount(one.labels.array()[one.hits()], minlength=10) for one in (expected, found)]
     np.testing.assert_array_equal(*of_class)
-    assert found.images.dataset == str(tmp_path / "digits")
+    assert found.images.dataset == "digits"
 
 
 def test_images_twice_as_large_are_sized_by_the_card(score, images, tmp_path, lenet):
@@ -222,7 +223,7 @@ def test_calibration_images_may_be_of_another_data_set(images, tmp_path, lenet):
     data = data_request(name="strokes", score_images=50, calibration_name=str(folder), calibration_images=40)
     check_data(options_for(data), [lenet], no_progress)
     calibration = calibration_set(lenet, data)
-    assert (calibration.images.dataset, calibration.n_images) == (str(folder), 40)
+    assert (calibration.images.dataset, calibration.n_images) == ("digits", 40)
     batch = next(calibration.batches(40))
     assert batch.shape == (40, 1, 28, 28)
     own = calibration_set(lenet, data_request(name="strokes", score_images=50, calibration_images=40))
@@ -234,7 +235,7 @@ def test_images_that_are_scored_may_not_calibrate_however_their_folder_is_spelle
     monkeypatch.chdir(tmp_path)
     for other in (str(folder), "./digits", "digits/../digits"):
         data = data_request(name=str(folder), score_images=50, calibration_name=other, calibration_images=40)
-        with pytest.raises(ConfigError, match=r"40 calibration images .* would also be scored"):
+        with pytest.raises(ConfigError, match=r"40 calibration images .* would also be scored; .*-from=50"):
             check_data(options_for(data), [lenet], no_progress)
         check_data(options_for(data, (Precision.FP32,)), [lenet], no_progress)
         check_data(options_for(replace(data, calibration_first=50)), [lenet], no_progress)
@@ -256,14 +257,15 @@ def test_too_few_calibration_images_are_told_by_their_own_data_set(images, tmp_p
         check_data(options_for(data), [lenet], no_progress)
 
 
-def test_a_fleet_is_scored_on_one_set_of_pixels(images, tmp_path, lenet):
+def test_each_model_of_a_fleet_has_the_fingerprint_of_the_pixels_that_it_scores(images, tmp_path, lenet):
     folder = write_folder(tmp_path / "digits", *images)
     data = DatasetRequest(name=str(folder), score_images=50)
     flat = load_card(ROOT / "models" / "mlp.toml")
     assert fit_of(flat) == fit_of(lenet)
-    assert scored_fingerprint(data, [lenet, flat]) == scored_fingerprint(data, [lenet])
-    with pytest.raises(ConfigError, match="plan those models apart"):
-        scored_fingerprint(data, [lenet, replace(flat, preprocess=Preprocess(resize=(27, 27)))])
+    fingerprints = Fingerprints(options_for(data))
+    assert fingerprints.of(lenet) == fingerprints.of(flat) != ""
+    assert fingerprints.of(replace(flat, preprocess=Preprocess(resize=(27, 27)))) != fingerprints.of(flat)
+    assert fingerprints.of(replace(flat, timing_only=True)) == ""
 
 
 # -- the whole run
@@ -295,3 +297,19 @@ def test_the_suites_run_on_a_folder_of_images(images, tmp_path):
     records = [json.loads(line) for line in (summary.parent / "records.jsonl").read_text().splitlines()]
     (calibration,) = (r["artifact"]["calibration"] for r in records if r["artifact"] and r["artifact"]["calibration"])
     assert (calibration["images"]["dataset"], calibration["images"]["first"]) == (str(folder), 200)
+
+
+def test_samples_whose_metric_changed_are_kept_as_pictures(tmp_path):
+    """The worst first, in colours and small; what did not change, and what is no picture, is left out."""
+    colour = np.zeros((9, 200, 300, 3), np.uint8)
+    colour[5], colour[7] = [10, 60, 90], [200, 0, 1]
+    np.savez(tmp_path / "a.npz", images=colour, labels=np.arange(9))
+    before, now = number_scores(np.zeros(8)), number_scores([0, 0, 0, 0, 2, 0, 9, 0])
+    data = DatasetRequest(name=str(tmp_path / "a.npz"), score_first=1, score_images=8)
+    found = pictures_of_changed(before, now, data)
+    assert [one.id for one in found] == ["7", "5"]
+    np.testing.assert_array_equal(found[0].image.array(), np.full((3, 100, 150), [[[200]], [[0]], [[1]]], np.uint8))
+    assert pictures_of_changed(before, before, data) == ()
+    assert pictures_of_changed(replace(before, fingerprint="other"), now, data) == ()
+    np.savez(tmp_path / "b.npz", ids=np.zeros((9, 4), np.int64), labels=np.arange(9))
+    assert pictures_of_changed(before, now, replace(data, name=str(tmp_path / "b.npz"))) == ()

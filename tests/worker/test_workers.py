@@ -1,5 +1,7 @@
 """Workers survive their engines: crash, hang, and errors come back as one reason each."""
 
+import gc
+import weakref
 from contextlib import closing
 from pathlib import Path
 
@@ -127,3 +129,14 @@ def test_probing_tells_why_a_backend_is_absent(worker):
 def test_an_interpreter_that_is_not_there_is_an_error():
     with pytest.raises(ConfigError, match="no worker could be started"):
         Worker(python="/nowhere/python")
+
+
+def test_nothing_is_kept_of_a_worker_that_has_ended():
+    kept = []
+    for _ in range(2):
+        with closing(Worker(label="case")) as worker:
+            worker.call("probe", (), tuple[()])
+            kept += [weakref.ref(worker._group), weakref.ref(worker._gateway)]
+    del worker
+    gc.collect()
+    assert [reference() for reference in kept] == [None] * len(kept)

@@ -1,7 +1,7 @@
 """A fake backend that fails at one stage in one way; see `_faults`."""
 
 from harness.backends._faults import happen
-from harness.backends._numpy_engine import FaultyBackend
+from harness.backends._tensor_engine import FaultyGraphs
 
 happen("import")
-BACKEND = FaultyBackend("fake-fault")
+BACKEND = FaultyGraphs("fake-fault")
