@@ -37,7 +37,16 @@ from harness.precision.catalog import list_recipes
 from harness.precision.effective import counted_layers
 from harness.protocols import Engine, Images, Outputs
 from harness.records import CPU
-from harness.specs import REFERENCE_BACKEND, BuildOptions, Case, DatasetRequest, ModelSpec, Precision, TimingPlan
+from harness.specs import (
+    GIVEN_RECIPE,
+    REFERENCE_BACKEND,
+    BuildOptions,
+    Case,
+    DatasetRequest,
+    ModelSpec,
+    Precision,
+    TimingPlan,
+)
 from harness.worker.images import calibration_set, timing_images
 
 ROOT = Path(__file__).parents[1]
@@ -46,7 +55,7 @@ BATCH = 100
 MAX_DISTANCE = 1e-4
 PLAN = TimingPlan(batch_sizes=(1,), n_rounds=9, round_ns=10_000_000, warmup_ns=20_000_000)
 # What pip cannot be told by an extra: a package whose declared dependencies are not needed.
-WITHOUT_DEPENDENCIES = {"ncnn": ("pnnx",)}
+WITHOUT_DEPENDENCIES = {"executorch": ("executorch>=1.5.1,<1.6",), "ncnn": ("pnnx",)}
 
 
 def main() -> int:
@@ -125,6 +134,7 @@ def cases_of(names: list[str], model: str, precisions: Sequence[Precision]) -> I
             case = Case(model=model, backend=name, precision=recipe.precision, recipe=recipe.name)
             if (
                 recipe.precision in precisions
+                and recipe.name != GIVEN_RECIPE  # of files that were quantized before they came
                 and backend.supports(case).supported
                 and "nncf" not in recipe.required_modules
             ):

@@ -13,10 +13,15 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import gzip
+import html
+import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,6 +45,9 @@ from harness.store.runs import BASELINES_FOLDER, RunStore, load_run  # noqa: E40
 from harness.store.shard_plans import PlannedShard, ShardPlan, read_plan, write_plan  # noqa: E402
 
 N_VARIANTS = 24
+CAPABILITIES = ("8.0", "8.9", "9.0", "10.0")
+PLANTED_CAPABILITY, PLANTED_SLOWDOWN = "9.0", 1.04
+PLANTED_CASE, PLANTED_LOST = ("model0003-ort-int8", "Synthetic GPU 7"), 60
 GATES = tuple(gate.name for gate in list_gates())
 MERGE = """
 import resource, sys, time
@@ -49,6 +57,7 @@ from harness.fleet import merge_folders
 began = time.perf_counter()
 merged = merge_folders([Path(sys.argv[2]) / "shards"], Path(sys.argv[2]) / "shards.json", Path(sys.argv[3]))
 took, cpu = time.perf_counter() - began, time.process_time()
+others = resource.getrusage(resource.RUSAGE_CHILDREN)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 from harness.store.nights import write_night
 began, spent = time.perf_counter(), time.process_time()
@@ -59,7 +68,18 @@ began, spent = time.perf_counter(), time.process_time()
 write_fleet_pages(Path(sys.argv[3]), merged.run, merged.records)
 page = time.perf_counter() - began, time.process_time() - spent
 red = sum(record.status.value in ("failed", "error") for record in merged.records)
-print(took, cpu, peak, len(merged.records), red, *night, path.stat().st_size, *page)
+print(took, cpu, others.ru_utime + others.ru_stime, peak, len(merged.records), red, *night, path.stat().st_size, *page)
+"""
+STEPS = """
+import resource, sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from harness.store.all_series import read_changes
+began, spent = time.perf_counter(), time.process_time()
+found = read_changes(Path(sys.argv[2]))
+took, cpu = time.perf_counter() - began, time.process_time() - spent
+others = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(took, cpu, others.ru_utime + others.ru_stime, found.n_series, len(found.changes))
 """
 SERIES = """
 import sys, time
@@ -124,13 +144,31 @@ def variant_of(records, seed):
     ]
 
 
-def moved_to(records: list[Record], *, model: str, cpu: str) -> list[Record]:
-    """The records of one model as those of another, on another CPU; a baseline of predictions serves all CPUs."""
+def environment_on(environment, device: int):
+    """The environment of a type of device of the fleet: half are CPUs, the others GPUs of four architectures."""
+    if device % 2 == 0:
+        name = f"Synthetic CPU {device}"
+        return replace(environment, cpu_model=name, device_name=name)
+    capability = CAPABILITIES[device // 2 % len(CAPABILITIES)]
+    return replace(
+        environment,
+        device="cuda:0",
+        device_name=f"Synthetic GPU {device}",
+        compute_capability=capability,
+        driver="580.65.06",
+        fast_precisions=("fp16", "int8"),
+    )
+
+
+def moved_to(records: list[Record], *, model: str, device: int) -> list[Record]:
+    """The records of one model as those of another, on another device; a baseline of predictions serves all CPUs."""
+    environment = environment_on(records[0].environment, device)
     return [
         replace(
             record,
-            case=replace(record.case, model=model),
-            environment=replace(record.environment, cpu_model=cpu, device_name=cpu),
+            case=replace(record.case, model=model, device=environment.device),
+            artifact=replace(record.artifact, model=model),
+            environment=environment,
             latencies=tuple(
                 replace(x, reference_case=x.reference_case.replace(record.case.model, model)) for x in record.latencies
             ),
@@ -139,49 +177,72 @@ def moved_to(records: list[Record], *, model: str, cpu: str) -> list[Record]:
     ]
 
 
-def write_fleet(run: Run, records: list[Record], folder: Path, *, n_cases: int, n_devices: int) -> int:
-    """Write the plan and the shards of a fleet, and return the number of its cases."""
+def planted(record: Record) -> Record:
+    """A record of the night: one case has lost images, and one architecture is slower with a new driver."""
+    if record.environment.compute_capability == PLANTED_CAPABILITY:
+        slower = tuple(
+            replace(x, rounds_ns=PackedArray.of(x.rounds_ns.array() * PLANTED_SLOWDOWN)) for x in record.latencies
+        )
+        environment = replace(record.environment, driver="580.82.07")
+        record = replace(record, latencies=slower, environment=environment)
+    if (record.case.id, record.environment.device_name) == PLANTED_CASE:
+        labels, predictions = record.accuracy.labels.array(), record.accuracy.predictions.array().copy()
+        lost = np.flatnonzero(labels == predictions)[:PLANTED_LOST]
+        predictions[lost] = (predictions[lost] + 1) % record.accuracy.num_classes
+        hits = PackedArray.of(np.packbits(labels == predictions))
+        scores = replace(record.accuracy, predictions=PackedArray.of(predictions), top1_hits=hits)
+        record = replace(record, accuracy=replace(scores, outputs_sha256="0" * 64))
+    return record
+
+
+def variants_of(records: list[Record]) -> list[list[Record]]:
     by_model: dict[str, list[Record]] = {}
     for record in records:
         if record.case.backend == "ort" and not record.is_reference:
             by_model.setdefault(record.case.model, []).append(record)
     models = list(by_model)
-    variants = [variant_of(by_model[models[seed % len(models)]], seed) for seed in range(N_VARIANTS)]
-    n_each = len(variants[0])
-    n_models = max(1, n_cases // (n_devices * n_each))
+    return [variant_of(by_model[models[seed % len(models)]], seed) for seed in range(N_VARIANTS)]
+
+
+def write_fleet(run: Run, records: list[Record], folder: Path, *, n_cases: int, n_devices: int) -> int:
+    """Write the plan and the shards of a fleet, and return the number of its cases."""
+    os.fsync = lambda descriptor: None  # of a hundred thousand small files; what is measured runs in other processes
+    variants = variants_of(records)
+    n_models = max(1, n_cases // (n_devices * len(variants[0])))
     shards, parts = [], []
     for device in range(n_devices):
         for model in range(n_models):
-            name, kind = f"model{model:04}", f"Synthetic CPU {device}"
-            moved = moved_to(variants[model % len(variants)], model=name, cpu=kind)
+            name = f"model{model:04}"
+            moved = moved_to(variants[model % len(variants)], model=name, device=device)
             shards.append(
                 PlannedShard(
                     number=len(shards),
-                    device=f"cpu{device}",
+                    device=f"device{device}",
                     device_type=moved[0].environment.device_type,
                     model=name,
                     run={},
                     cases=tuple(record.case for record in moved),
+                    fingerprint=moved[0].accuracy.fingerprint,
                 )
             )
             parts.append(moved)
-    fingerprint = records[0].accuracy.fingerprint
-    write_plan(
-        ShardPlan(commit=run.environment.commit, fingerprint=fingerprint, shards=tuple(shards), baseline="auto"),
-        folder / "shards.json",
-    )
+    write_plan(ShardPlan(commit=run.environment.commit, shards=tuple(shards), baseline="auto"), folder / "shards.json")
     digest = read_plan(folder / "shards.json").digest
     accepted = BaselineStore(folder / "accepted")
     for moved in parts:
         passed = [replace(record, status=Status.PASSED) for record in moved]
         accepted.accept(passed, accepted_by="benchmark", accepted_at="2026-11-20T00:00:00+00:00")
-    for shard, moved in zip(shards, parts, strict=True):
-        origin = ShardOrigin(plan=digest, number=shard.number, host=f"node{shard.number % 97}", is_whole=True)
+    for shard, before in zip(shards, parts, strict=True):
+        moved = [planted(record) for record in before]
+        host, number = f"node{shard.number % 97}", shard.number
+        cards = {"cuda:0": f"GPU-{number % 40:04}"} if moved[0].case.device != "cpu" else {}
+        origin = ShardOrigin(plan=digest, number=number, host=host, device_uuids=cards, is_whole=True)
         header = replace(
             run,
             baseline="auto",
             gates=GATES,
-            id=f"{shard.number:05}",
+            due_gates=GATES,
+            id=f"{number:05}",
             shard=origin,
             environment=replace(moved[0].environment, versions=run.environment.versions),
         )
@@ -211,11 +272,12 @@ def write_nights(one: Path, folder: Path, n_nights: int) -> None:
 
     (path,) = one.glob("*/*.parquet")
     table = parquet.read_table(path)
+    first = table.column("value").to_numpy()
     start = datetime.date(2025, 1, 1)
     for number in range(n_nights):
         day = (start + datetime.timedelta(days=number)).isoformat()
         generator = np.random.default_rng(number)
-        values = table.column("value").to_numpy() * generator.normal(1, 0.01, table.num_rows)
+        values = first * generator.normal(1, 0.01, table.num_rows)  # noise of its own, no random walk
         changed = {
             "value": pyarrow.array(values),
             "run_id": pyarrow.array([f"run{number}"] * table.num_rows),
@@ -238,6 +300,30 @@ def false_red_nights(n_nights: int, n_cases: int, *, alpha: float = 0.001, moved
         adjusted = np.asarray(holm_p(p_values[could].tolist()))
         n_red += bool(((adjusted <= alpha) & (lost > gained)[could]).any())
     return n_red
+
+
+def int8_bytes(folder: Path) -> float:
+    """The bytes on disk of a case in INT8: its part of the packed records, by the size of its line packed alone."""
+    sizes: dict[bool, list[int]] = {True: [], False: []}
+    with gzip.open(folder / "records.jsonl.gz") as lines:
+        for line in lines:
+            sizes[b'"precision":"int8","recipe"' in line[:200]].append(len(zlib.compress(line, 1)))
+    return sum(sizes[True]) / len(sizes[True])
+
+
+def loaded_ms(page: Path) -> float:
+    """How long Chromium takes until the page answers: read, laid out, its scripts run; NaN without Chromium."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        return float("nan")
+    probe = "<script>addEventListener('load',()=>setTimeout(()=>{document.title='ms='+performance.now()}))</script>"
+    with tempfile.TemporaryDirectory() as name:
+        copy = Path(name) / "page.html"
+        copy.write_text(page.read_text() + probe)
+        command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", f"file://{copy}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = re.search(r"ms=([\d.]+)", done.stdout)
+    return float(found[1]) if found else float("nan")
 
 
 def size_of(folder: Path) -> int:
@@ -267,20 +353,28 @@ def main() -> None:
             print(f"{n_cases} cases in {len(list((folder / 'shards').iterdir()))} shards", flush=True)
         shutil.rmtree(folder / "night", ignore_errors=True)
         merged = in_process(MERGE, folder, folder / "night")
-        seconds, cpu, peak, n_records, n_red, night_s, night_cpu_s, n_bytes, page_s, page_cpu_s = merged
-        print(f"merge: {seconds:.1f} s ({cpu:.1f} s of CPU), {peak / 1e9:.2f} GB")
-        print(f"       {n_records:.0f} records, {n_red:.0f} red", flush=True)
+        seconds, cpu, others, peak, n_records, n_red, night_s, night_cpu_s, n_bytes, page_s, page_cpu_s = merged
+        print(f"merge: {seconds:.1f} s ({cpu:.1f} s of CPU in one process, {others:.1f} s on all), {peak / 1e9:.2f} GB")
+        print(f"       {n_records:.0f} records, {n_red:.0f} red; planted: 1", flush=True)
         print(f"run folder: {size_of(folder / 'night') / n_records / 1e3:.1f} kB a case")
+        print(f"an INT8 case: {int8_bytes(folder / 'night') / 1e3:.1f} kB")
         print(
             f"one night into history: {night_s:.1f} s ({night_cpu_s:.1f} s of CPU), {n_bytes / 1e6:.1f} MB", flush=True
         )
         page = folder / "night" / "index.html"
         print(f"page: {page_s:.1f} s ({page_cpu_s:.1f} s of CPU), {page.stat().st_size / 1e6:.2f} MB", flush=True)
+        text = html.unescape(page.read_text())
+        named = [PLANTED_CASE[0] in text, f"compute capability {PLANTED_CAPABILITY} since driver 580.65.06 -> " in text]
+        print(f"the planted case and the planted architecture are named: {named}")
+        print(f"ready to be used in Chromium after {loaded_ms(page):.0f} ms", flush=True)
         write_nights(folder / "one-night", folder / "nights", options.nights)
         took = [in_process(SERIES, folder / "nights", "model0003-ort-int8") for _ in range(3)]
         seconds, cpu, n_devices, n_runs = sorted(took)[1]
         print(f"one case over {options.nights} nights on {n_devices:.0f} device types: {seconds:.2f} s", end="")
-        print(f" ({cpu:.2f} s of CPU), {n_runs:.0f} runs")
+        print(f" ({cpu:.2f} s of CPU), {n_runs:.0f} runs", flush=True)
+        seconds, cpu, others, n_series, n_changes = in_process(STEPS, folder / "nights")
+        print(f"the steps of all {n_series:.0f} series: {seconds:.0f} s ({cpu:.0f} s of CPU in one process, ", end="")
+        print(f"{others:.0f} s on all), {n_changes:.0f} found")
     finally:
         if options.folder is None:
             shutil.rmtree(folder, ignore_errors=True)

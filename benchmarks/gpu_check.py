@@ -1,11 +1,13 @@
 """Verify a GPU backend end to end and write what was found: suite runs, direct checks, scoring rate.
 
     PYTHONPATH=. python benchmarks/gpu_check.py --backend=trt --out=OUT [--mnist-dir=DIR] [--stages=suite,direct,...]
+    PYTHONPATH=. python benchmarks/gpu_check.py --backend=torch-cuda --out=OUT
 
 Stages: suite (all bundled models on strokes), again (the same from the engine cache), int8only
 (TensorRT without its FP16 flag), minmax (mobilenet_digits by
 TensorRT's min-max calibrator), mnist (400 batches of 100 from image 10,000 of the training set, as sampleINT8), direct
-(one process a check, so that a crash costs one check), scoring, resnet. It ends with exit code 1 and names what is
+(one process a check, so that a crash costs one check), scoring, resnet, modes
+(torch-cuda's other ways to run a graph). It ends with exit code 1 and names what is
 wrong when a check failed, a case has no result, the second run built an engine again or scoring is too slow. OUT gets
 gpu_check.json, gpu_check.md and the runs' report folders; the table is printed last. It runs on CPU backends too
 (`--backend=ort`), where what needs CUDA is left out by name.
@@ -23,7 +25,8 @@ from gpu_checks import CHECKS
 from gpu_scoring import ROOT, tactic_sources
 
 CPU_BACKENDS = ("ort", "openvino")
-STAGES = ("suite", "again", "int8only", "minmax", "mnist", "direct", "scoring", "resnet")
+STAGES = ("suite", "again", "int8only", "minmax", "throughput", "mnist", "direct", "scoring", "resnet", "modes")
+TORCH_MODES = ("script", "compile", "aoti")  # besides eager, which every other stage runs
 CHECK_TIMEOUT_S = 300
 # TensorRT 8.6's entropy calibrator ruins this net (docs/results/h200.md): its run fails, as it should.
 KNOWN_LOSSES = ("mobilenet_digits-trt-int8-trt-entropy2",)
@@ -81,6 +84,7 @@ def suite_row(case, engine):
         "top1": accuracy.get("top1"),
         "top5": accuracy.get("top5"),
         "n_images": accuracy.get("n_images"),
+        "throughput": case.get("throughput") or {},
         "latency": {
             batch: {name: found.get(name) for name in ("p50_ns", "p99_ns", "launch", "gated", "speedup", "flags")}
             for batch, found in latency.items()
@@ -167,6 +171,8 @@ def run_stage(asked, stage):
         if asked.backend != "trt":
             return {"skipped": "TensorRT only"}
         return run_suite(asked, "minmax", "--recipe=trt-minmax", "--model=mobilenet_digits", *quick[:2])
+    if stage == "throughput":
+        return run_suite(asked, "throughput", "--throughput", "-m", "accuracy or throughput", *quick)
     if stage == "mnist":
         if asked.mnist_dir is None:
             return {"skipped": "--mnist-dir was not given"}
@@ -174,7 +180,24 @@ def run_stage(asked, stage):
         return run_suite(asked, "mnist", f"--recipe={recipes}", *where, *(quick or ["--score-images=40000"]))
     if stage == "resnet":
         return run_suite(asked, "resnet", "--model=resnet101_112", "--batch-size=1,10", "--score-batch=10")
+    if stage == "modes":
+        if asked.backend != "torch-cuda":
+            return {"skipped": "PyTorch only"}
+        short = ["--timing-rounds=6", *(quick[:1] or ["--score-images=1000"]), "--model=lenet5,mobilenet_digits"]
+        return joined({mode: run_suite(asked, f"modes-{mode}", f"--torch-mode={mode}", *short) for mode in TORCH_MODES})
     return run_direct(asked) if stage == "direct" else run_scoring(asked)
+
+
+def joined(runs):
+    """Return several runs of the suite as one whose cases are named by the runs, too; an error of one is all's."""
+    for name, run in runs.items():
+        if "error" in run:
+            return {**run, "error": f"{name}: {run['error']}"}
+    return {
+        "exit": max(run["exit"] for run in runs.values()),
+        "seconds": sum(run["seconds"] for run in runs.values()),
+        "rows": [{**row, "id": f"{row['id']} ({name})"} for name, run in runs.items() for row in run["rows"]],
+    }
 
 
 def as_text(value, scale=1.0, form="{:.2f}"):
@@ -204,12 +227,32 @@ def suite_lines(name, result):
     return [*lines, ""]
 
 
+def throughput_lines(result):
+    """Return a table of images/s by how many inferences ran at once."""
+    if "rows" not in result:
+        return suite_lines("throughput", result)
+    lines = [f"**throughput** ({result['seconds']:.0f} s, exit {result['exit']})", ""]
+    lines += ["| case | batch | best, images/s (95 %) | at once | p50, p99 us under that load | tried |"]
+    lines += ["| --- | --- | --- | --- | --- | --- |"]
+    for row in result["rows"]:
+        for batch, one in row["throughput"].items():
+            span = f"{as_text(one['low'], 1, '{:,.0f}')} to {as_text(one['high'], 1, '{:,.0f}')}"
+            tried = ", ".join(f"{level}: {rate:,.0f}" for level, rate in one["levels"].items())
+            lines.append(
+                f"| {row['id']} | {batch} | {one['images_per_s']:,.0f} ({span}) | {one['concurrency']} | "
+                f"{as_text(one['p50_ns'], 1e-3)}, {as_text(one['p99_ns'], 1e-3)} | {tried} |"
+            )
+    return [*lines, ""]
+
+
 def report(results):
     lines = []
     for stage, result in results.items():
         if stage == "direct":
             lines += ["**direct checks**", "", "| check | outcome | found |", "| --- | --- | --- |"]
             lines += [f"| {name} | {one['outcome']} | {one['detail']} |" for name, one in result.items()] + [""]
+        elif stage == "throughput":
+            lines += throughput_lines(result)
         elif stage == "scoring":
             lines += [
                 "**scoring rate** (batch 100)",
@@ -254,6 +297,8 @@ def faults(results):
         elif "rows" in result:
             wrong = (row for row in result["rows"] if row["status"] not in ("passed", "unsupported"))
             yield from (f"{stage} {row['id']}: {row['reason']}" for row in wrong if row["id"] not in KNOWN_LOSSES)
+            if stage == "throughput":
+                yield from (f"{row['id']}: no throughput" for row in result["rows"] if not row["throughput"])
             if stage == "again":
                 yield from (f"again: {case} was not taken from the cache" for case in not_cached(result["rows"]))
         elif "error" in result:
@@ -265,7 +310,7 @@ def main():
     parser.add_argument("--backend", default="trt")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--mnist-dir", default=None)
-    parser.add_argument("--stages", default="suite,again,mnist,direct,scoring,resnet")
+    parser.add_argument("--stages", default="suite,again,mnist,direct,scoring,resnet,modes")
     parser.add_argument("--checks", default="", help=f"direct checks, comma list: {', '.join(CHECKS)}")
     parser.add_argument("--cache", type=Path, default=Path("/tmp/harness-gpu-cache"))
     parser.add_argument("--quick", action="store_true", help="few images and one small model, to try the script itself")

@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 import gpu_plugin
+import gpu_torch
 import numpy as np
 from gpu_scoring import RECIPES, ROOT, build_engine, real_batches, tactic_sources
 
@@ -326,6 +327,21 @@ def tf32(place):
     return "; ".join(said)
 
 
+def own_graph(place):
+    """A call takes as long as in PyTorch's own CUDA graph of the same module, timed by its own events."""
+    if place.backend != "torch-cuda":
+        raise NotHere("PyTorch only")
+    said = []
+    for precision in ("fp32", "fp16", "int8"):
+        spec, artifact, engine = place.engine(precision)
+        with engine:
+            found = gpu_torch.ratios(engine, artifact.onnx_path, spec)
+        for n_images, ratio in found.items():
+            assert abs(ratio - 1) <= gpu_torch.MAX_DIFFERENCE, f"{precision} batch {n_images}: {ratio:.3f}"
+            said.append(f"{precision} batch {n_images}: {ratio:.3f}")
+    return f"ours / PyTorch's own: {', '.join(said)}"
+
+
 def vendor_recipes(place):
     """The calibrators of this TensorRT and dynamic ranges from a file, scored."""
     if place.backend != "trt":
@@ -334,7 +350,7 @@ def vendor_recipes(place):
 
     found = []
     with tempfile.TemporaryDirectory() as folder:
-        for recipe in ("trt-entropy2", "trt-minmax", "trt-legacy", "trt-ranges"):
+        for recipe in ("trt-entropy", "trt-entropy2", "trt-minmax", "trt-legacy", "trt-ranges"):
             options = {}
             if recipe == "trt-ranges":
                 cache = next(
@@ -399,7 +415,7 @@ def containment(place):
     broken = {
         "trt-crash": "crashed (SIGSEGV)",
         "trt-hang": "no sign of life",
-        "trt-fault": "crashed (SIGABRT)",  # TensorRT throws where nobody catches
+        "trt-fault": "illegal memory access",
         "trt-out-of-memory": "built no engine",
     }
     with tempfile.TemporaryDirectory() as folder:
@@ -438,6 +454,7 @@ CHECKS = {
         timing,
         windows,
         tf32,
+        own_graph,
         vendor_recipes,
         device_fault,
         containment,

@@ -5,10 +5,12 @@
     python benchmarks/mutants.py --n 300 --results mutants.jsonl --write     # also into docs/reliability.md
 
 Mutants are Cosmic Ray's. A sample is drawn by place, then by operator at that place, with a seed; a larger one begins
-with a smaller one. Each mutant meets the tests that run its line (coverage's contexts, the quickest first), in a fork
-of a process that has the libraries loaded. Left out are annotations, which nothing evaluates, decorators (whether a
-value is frozen), and lines that only say something: what a message reads is no decision. A mutant that runs for too
-long counts as killed.
+with a smaller one. Each mutant meets the tests that run its line (coverage's contexts; those of a file named after the
+module first, then the quickest), in a fork of a process that has the libraries loaded. A line that runs when its module
+is imported (a constant, a table, a default) is seen to run in one test alone, whichever came first: its mutants meet
+those that run anything of the file, then all others of the room. Left out are annotations, which
+nothing evaluates, decorators (whether a value is frozen), the stars of signatures, and what only says something: what a
+message reads is no decision. A mutant that runs for too long counts as killed.
 """
 
 import argparse
@@ -18,6 +20,7 @@ import importlib.util
 import json
 import os
 import random
+import re
 import signal
 import sys
 import time
@@ -37,7 +40,8 @@ ROOMS = {  # what is mutated -> the tests near it
 SKIPPED = ("VariableInserter", "VariableReplacer")  # Cosmic Ray's that need names of one's own
 TALKING = {"message", "advice", "summary", "told", "note", "text"}  # assigned or given: words for a reader
 LIMIT_S = 180  # of one mutant's tests
-MAX_TESTS = 60  # of one mutant, the quickest that run its line
+TALKERS = re.compile(r"_?(points|percent|in_words|.*told|.*_text)$")  # functions that only word what was decided
+MAX_TESTS = 300  # of one mutant, where its line tells them
 # Assertions are left as they are: pytest's rewriting would load our modules past the mutant.
 PYTEST = (
     "-q",
@@ -71,6 +75,12 @@ def quiet_spans(source):
             quiet.append(node.value)
         if isinstance(node, ast.JoinedStr | ast.Raise):
             quiet.append(node)
+        if isinstance(node, ast.IfExp) and all(map(is_wording, (node.body, node.orelse))):
+            quiet.append(node)
+        if isinstance(node, ast.FunctionDef) and TALKERS.match(node.name):
+            quiet += node.body
+        if isinstance(node, ast.FunctionDef):
+            spans += stars_of(node)
         if isinstance(node, ast.Assign) and all(getattr(t, "id", "") in TALKING for t in node.targets):
             quiet.append(node)
         if isinstance(node, ast.AugAssign) and getattr(node.target, "id", "") in TALKING:
@@ -79,6 +89,25 @@ def quiet_spans(source):
         # A decorator's own place is its "@", a column before the name.
         spans += [((q.lineno, max(0, q.col_offset - 1)), (q.end_lineno, q.end_col_offset)) for q in parts]
     return spans
+
+
+def is_wording(node):
+    """Tell whether an expression is a text for a reader: with a space in it, or with values put in."""
+    if isinstance(node, ast.Constant):
+        return isinstance(node.value, str) and " " in node.value
+    return isinstance(node, ast.JoinedStr) and any(
+        isinstance(part, ast.Constant) and " " in part.value for part in node.values
+    )
+
+
+def stars_of(function):
+    """Return the spans of a signature in which its star lies; Cosmic Ray takes it for a product."""
+    if not function.args.kwonlyargs or function.args.vararg:
+        return []
+    first = function.args.kwonlyargs[0]
+    before = [*function.args.posonlyargs, *function.args.args]
+    begin = (before[-1].end_lineno, before[-1].end_col_offset) if before else (function.lineno, function.col_offset)
+    return [(begin, (first.lineno, first.col_offset))]
 
 
 def places_of(path):
@@ -136,7 +165,10 @@ class Contexts:
 
 
 def tests_of_lines(room):
-    """Return file -> line -> the tests that run it, the quickest first; 0: those that run any line of the file."""
+    """Return file -> line -> the tests that run it, the quickest first.
+
+    Line 0: those that run any line of the file; file "": all tests.
+    """
     import coverage
     import pytest
 
@@ -150,16 +182,35 @@ def tests_of_lines(room):
     if status:
         print(f"left out: the tests of {room} that fail without a mutant", file=sys.stderr)
     data = measured.get_data()
-    found = {}
+    known = plugin.seconds
+    found = {"": {0: sorted(known, key=lambda name: known[name])}}
     for file in data.measured_files():
+        stem = Path(file).stem.strip("_")
         lines = {int(line): sorted(filter(None, names)) for line, names in data.contexts_by_lineno(file).items()}
         lines[0] = sorted({name for names in lines.values() for name in names})
-        known = plugin.seconds
         found[file] = {
-            line: sorted((n for n in names if n in known), key=lambda name: known[name])[:MAX_TESTS]
+            line: sorted((n for n in names if n in known), key=lambda n: (stem not in n.partition("::")[0], known[n]))[
+                :MAX_TESTS
+            ]
             for line, names in lines.items()
         }
     return found
+
+
+def lines_at_import(source):
+    """Return the lines that run when a module is imported: all but the bodies of functions."""
+    inside = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef):
+            inside.update(range(node.body[0].lineno, node.end_lineno + 1))
+    return set(range(1, len(source.splitlines()) + 1)) - inside
+
+
+def tests_of_mutant(of_file, of_room, line, *, at_import):
+    """Return the tests that a mutant of a line meets; see the module's text."""
+    if at_import:
+        return list(dict.fromkeys([*of_file.get(0, []), *of_room]))
+    return of_file.get(line) or of_file.get(0, [])
 
 
 # -- one mutant
@@ -243,8 +294,11 @@ def preload():
 
 
 def contexts(folder, rooms):
-    """Return the tests of every line of some rooms; made once, in a child whose modules are not ours."""
-    found = {}
+    """Return the tests of every line of some rooms, and all of each room.
+
+    Made once, in a child whose modules are not ours.
+    """
+    found, of_room = {}, {}
     for room in rooms:
         file = folder / f"mutants-{room}.json"
         if not file.exists():
@@ -257,7 +311,8 @@ def contexts(folder, rooms):
                 raise SystemExit(f"the tests of {room} cannot be run under coverage")
         for path, lines in json.loads(file.read_text()).items():
             found[path] = {int(line): names for line, names in lines.items()}
-    return found
+        of_room[room] = found.pop("")[0]
+    return found, of_room
 
 
 def in_child_of_an_hour(work):
@@ -283,7 +338,7 @@ def run(n, seed, results, *, until=None):
             entry = json.loads(line)
             known[entry["path"], tuple(entry["place"]), entry["operator"], entry["occurrence"]] = entry
     preload()
-    lines = contexts(results.resolve().parent, {room for room, *_ in chosen})
+    lines, of_room = contexts(results.resolve().parent, {room for room, *_ in chosen})
     check_that_mutants_are_met(lines)
     fates = []
     for number, (room, path, place, operator, occurrence) in enumerate(chosen, 1):
@@ -292,8 +347,8 @@ def run(n, seed, results, *, until=None):
         if entry is None:
             if until is not None and time.time() > until:
                 break
-            of_file = lines.get(str(path), {})
-            tests = of_file.get(place[0]) or of_file.get(0, [])
+            is_early = place[0] in lines_at_import(path.read_text())
+            tests = tests_of_mutant(lines.get(str(path), {}), of_room[room], place[0], at_import=is_early)
             entry = {"room": room, "path": name, "place": place, "operator": operator, "occurrence": occurrence}
             entry["fate"] = fate_of(path, mutated(path, operator, occurrence), tests)
             with results.open("a") as file:

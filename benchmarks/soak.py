@@ -126,8 +126,9 @@ def main():
     parser.add_argument("--write", action="store_true", help="write the result into docs/reliability.md")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
+        os.environ["TMPDIR"] = tempfile.tempdir = folder  # of our workers: others may run on this machine
         readings, n_crashed = soak(given.cases, Path(folder), lambda line: print(line, flush=True))
-        left = list(workers_below(tempfile.gettempdir()))
+        left = list(workers_below(folder))
     text, flat = as_markdown(readings, n_crashed)
     print(text)
     if left:
