@@ -207,7 +207,7 @@ def test_a_planted_slowdown_is_as_large_as_asked(build, images, launch):
             timer.slow_down(fraction)
             found[fraction] = float(np.median(timer.sample(5)))
             timer.close()
-    assert found[0.0] == pytest.approx(51_000)  # the kernel that waits for nothing takes 1 us
+    assert found[0.0] == pytest.approx(51_000, rel=2e-5)  # the kernel that waits for nothing takes 1 us
     assert found[0.01] - found[0.0] == pytest.approx(0.01 * 50_000, rel=0.01)
     assert found[0.5] - found[0.0] == pytest.approx(0.5 * 50_000, rel=0.01)
 

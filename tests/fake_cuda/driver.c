@@ -44,6 +44,7 @@ static void put_value(void *at, int type, int i, double value) {
   if (type == FLOATS) ((float *)at)[i] = (float)value;
   else if (type == INTS) ((int32_t *)at)[i] = (int32_t)value;
   else ((uint8_t *)at)[i] = type == BOOLS ? value != 0 : (uint8_t)value; }
+static double kernel_us(void) { return 50 + calls[0]++ * 2654435761u % 1000 * 5e-7; }  /* no card takes one time twice */
 static void run(Op *op, Stream *s) {
   if (op->kind == SPIN) s->clock_us += 1 + op->bytes / 1e3;
   if (op->kind == COPY) { memcpy(op->to, op->from, op->bytes); s->clock_us += 10; }
@@ -53,14 +54,14 @@ static void run(Op *op, Stream *s) {
       double sum = *op->shape == op->version ? 0 : NAN; for (int j = 0; j < op->m; j++) sum += in[(size_t)i * op->m + j];
       for (int c = 0; c < op->k; c++) out[i * op->k + c] = (float)((c + 1) * (sum / op->m) + c);
     }
-    s->clock_us += 50; calls[0]++;
+    s->clock_us += kernel_us();
   }
   if (op->kind == ADD) {  /* out[i] = in[i] + other[i % k], of any types; -1 if the context's shape has changed since */
     for (int i = 0; i < op->n; i++) {
       double sum = value_of(op->from, op->types[0], i) + value_of(op->other, op->types[1], i % op->k);
       put_value(op->to, op->types[2], i, *op->shape == op->version ? sum : -1);
     }
-    s->clock_us += 50; calls[0]++;
+    s->clock_us += kernel_us();
   }
   if (op->kind == CALL) { ((void (*)(int))op->from)(op->n); s->clock_us += op->m; calls[0]++; }
   if (op->kind == RECORD) { op->event->done = op->ticket; op->event->at_us = s->clock_us; }
