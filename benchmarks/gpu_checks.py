@@ -331,15 +331,17 @@ def own_graph(place):
     """A call takes as long as in PyTorch's own CUDA graph of the same module, timed by its own events."""
     if place.backend != "torch-cuda":
         raise NotHere("PyTorch only")
-    said = []
+    said, wrong = [], False
     for precision in ("fp32", "fp16", "int8"):
         spec, artifact, engine = place.engine(precision)
         with engine:
             found = gpu_torch.ratios(engine, artifact.onnx_path, spec)
-        for n_images, ratio in found.items():
-            assert abs(ratio - 1) <= gpu_torch.MAX_DIFFERENCE, f"{precision} batch {n_images}: {ratio:.3f}"
-            said.append(f"{precision} batch {n_images}: {ratio:.3f}")
-    return f"ours / PyTorch's own: {', '.join(said)}"
+        for n_images, (ours, again) in found.items():
+            wrong |= abs(ours - 1) > gpu_torch.MAX_DIFFERENCE
+            said.append(f"{precision} batch {n_images}: {ours:.3f} ({again:.3f})")
+    text = f"ours / PyTorch's own (its second graph / its own): {', '.join(said)}"
+    assert not wrong, text
+    return text
 
 
 def vendor_recipes(place):

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from harness.errors import ConfigError, HarnessError
 from harness.protocols import Progress
@@ -164,7 +165,7 @@ def _answer(service: Service, name: str, value: msgspec.Raw, progress: Progress)
     try:
         argument = msgspec.json.decode(value, type=ARGUMENTS.get(name, CaseRequest))
         called = partial(service.measure, name) if name in MEASUREMENTS else getattr(service, name)
-        result = msgspec.Raw(msgspec.json.encode(called(argument, progress)))
+        result = msgspec.Raw(msgspec.json.encode(called(argument, progress), enc_hook=_plain))
         SWALLOWED.refuse()
     except HarnessError as error:
         SWALLOWED.forget()
@@ -176,6 +177,17 @@ def _answer(service: Service, name: str, value: msgspec.Raw, progress: Progress)
     if name not in UNTOLD:
         print(f"{name}: {time.perf_counter() - started:.3f} s", flush=True)
     return {"result": result}
+
+
+def _plain(value: Any) -> str | int | float:
+    """Return what a backend told in a type of PyTorch or NumPy as one of Python. Raises: TypeError."""
+    if isinstance(value, np.generic):
+        plain: str | int | float = value.item()
+        return plain
+    for kind in (str, int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    raise TypeError(f"a backend's answer holds a {type(value).__name__}, which cannot be sent")
 
 
 def _sentence(error: BaseException) -> str:

@@ -116,6 +116,7 @@ def test_tf32_is_as_asked_and_read_back(engine, tf32, read):
         found = ours.facts.options
         assert (found["matmul_allow_tf32"], found["cudnn_allow_tf32"]) == (read, read)
         assert ours.facts.versions == {"torch": fake_torch.__version__, "cuda": "13.0", "cudnn": "91000"}
+        assert {type(version) for version in ours.facts.versions.values()} == {str}  # nothing else can be sent
 
 
 def test_nodes_tell_what_they_made_and_no_times(engine):

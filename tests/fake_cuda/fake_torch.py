@@ -11,7 +11,12 @@ import types
 
 import numpy as np
 
-__version__ = "2.13.0+fake"
+
+class TorchVersion(str):
+    """As PyTorch's: a str that msgspec does not take for one."""
+
+
+__version__ = TorchVersion("2.13.0+fake")
 version = types.SimpleNamespace(cuda="13.0")
 OPERATION_US, COPY_US = 20, 10
 driver = ctypes.CDLL("libcuda.so.1")

@@ -55,6 +55,13 @@ def test_before_it_runs_only_the_build_is_known(case):
     assert facts_of(case).notes == ("built",)
 
 
+def test_what_a_backend_tells_in_types_of_its_own_arrives(case):
+    """PyTorch's version is a str of a class of its own, and a number may be NumPy's: neither is JSON's."""
+    case.prepare()
+    assert (facts_of(case).versions, facts_of(case).build_ns) == ({"runtime": "2.11.0+cu130"}, 1_000)
+    assert [layer.time_ns for layer in case.layers().layers] == [1_000.0]
+
+
 def test_an_error_that_differs_from_the_first_is_kept_beside_it(case):
     for text in ("the times are void", "the times are void", "its baseline is damaged", "it does not close"):
         case.note_error(HarnessError(text))

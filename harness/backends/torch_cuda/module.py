@@ -66,7 +66,8 @@ class CudaModule:
         """Return the versions of PyTorch and of what it brings along."""
         torch = self._torch
         cudnn = torch.backends.cudnn.version()
-        return {"torch": torch.__version__, "cuda": str(torch.version.cuda), **({"cudnn": str(cudnn)} if cudnn else {})}
+        told = {"torch": torch.__version__, "cuda": torch.version.cuda, **({"cudnn": cudnn} if cudnn else {})}
+        return {name: str(version) for name, version in told.items()}
 
     def read_back(self) -> dict[str, str]:
         """Return what decides the arithmetic, as PyTorch has it."""

@@ -26,7 +26,7 @@ class TrtModule(CudaModule):
     def versions(self) -> dict[str, str]:
         """Return the versions of PyTorch, Torch-TensorRT and TensorRT."""
         others = (PACKAGE, "tensorrt")
-        return {**super().versions(), **{name: import_runtime(name).__version__ for name in others}}
+        return {**super().versions(), **{name: str(import_runtime(name).__version__) for name in others}}
 
     def read_back(self) -> dict[str, str]:
         """Return what decides the arithmetic of what PyTorch runs, and what was asked of Torch-TensorRT."""

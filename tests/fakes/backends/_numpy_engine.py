@@ -14,6 +14,10 @@ from harness.machine.clocks import HostTimer
 from harness.records import Availability, EngineFacts, Layer, Support, TensorSpec
 
 
+class TorchVersion(str):
+    """As PyTorch tells its version: a str, and yet of a type of its own."""
+
+
 class NumpyEngine:
     """Evaluates the artifact node by node."""
 
@@ -34,7 +38,8 @@ class NumpyEngine:
         cache.mkdir(parents=True, exist_ok=True)
         mark.touch()
         self.facts = EngineFacts(
-            build_ns=1 if known else 1_000,
+            build_ns=np.int64(1 if known else 1_000),
+            versions={"runtime": TorchVersion("2.11.0+cu130")},
             cache="hit" if known else "miss",
             notes=("loaded",) if known else ("built",),
             warnings=() if known else ("the cached plan was damaged",),
@@ -70,7 +75,7 @@ class NumpyEngine:
 
     def layers(self):
         self.infer(np.zeros((1, 1, 28, 28), np.float32))
-        return (Layer(name="classifier", kind="Gemm", precision="fp32", time_ns=1_000.0),)
+        return (Layer(name="classifier", kind="Gemm", precision="fp32", time_ns=np.float32(1_000)),)
 
     def close(self):
         self.closed = True
