@@ -205,6 +205,8 @@ def test_a_calibrator_reads_every_image_once(build, small, recipe):
         assert engine.facts.calibration.batch_size == 40
         assert engine.facts.calibration.fingerprint == "f" * 64
         assert engine.facts.calibration.method == recipe.removeprefix("trt-")
+        assert [one.tensor for one in engine.facts.calibration.tensors] == ["in", "out"]
+        assert engine.facts.warnings == ()
     assert images.read == 40
     again = Images()
     with build(artifact, calibration=again, tf32=True) as engine:  # another plan, the same calibration cache
@@ -423,6 +425,16 @@ def test_a_fixed_batch_is_what_calibration_was_fed_with(build, make_artifact):
         with build(artifact, calibration=Images(), batch_sizes=(8,)) as engine:
             assert engine.facts.cache == state
             assert engine.facts.calibration.batch_size == 8
+
+
+def test_a_table_that_only_tensorrt_can_read_costs_the_ranges_and_not_the_engine(build, small, monkeypatch):
+    monkeypatch.setattr(fake_tensorrt.Builder, "table_header", "TensorRT 99 #7")
+    for cache in ("miss", "hit"):
+        with build(small(precision="int8", recipe="trt-entropy2"), calibration=Images()) as engine:
+            assert (engine.facts.cache, engine.facts.calibration.tensors) == (cache, ())
+            (warning,) = engine.facts.warnings
+            assert "the ranges of TensorRT's calibration are not told" in warning
+            assert "its first line is 'TensorRT 99 #7'" in warning
 
 
 def test_what_shaped_an_engine_is_in_its_options(build, small, tmp_path):

@@ -318,6 +318,7 @@ class IBuilderConfig:
 
 class Builder:
     refuses_tables = False  # calibrates though there is a calibration cache
+    table_header = "TRT-8600-Fake"  # of calibrators other than the legacy one
     n_batches_read = None  # ends calibration after so many batches
     overlooked = None  # (quantile, cutoff) -> pixels that a calibrated engine overlooks
 
@@ -385,7 +386,11 @@ class Builder:
             values = np.ctypeslib.as_array((ctypes.c_float * (batch * size)).from_address(addresses[0]))
             largest = max(largest, float(np.abs(values).max()))
         scale = np.array([largest / 127], ">f4").tobytes().hex()
-        calibrator.write_calibration_cache(memoryview(f"TRT-8600-Fake\nin: {scale}\nout: 3f800000\n".encode()))
+        header = self.table_header
+        if isinstance(calibrator, IInt8LegacyCalibrator):  # as TensorRT 8.6.0 does
+            numbers = calibrator.get_regression_cutoff(), calibrator.get_quantile()
+            header = f"0 {' '.join(np.array([number], '>f8').tobytes().hex() for number in numbers)}"
+        calibrator.write_calibration_cache(memoryview(f"{header}\nin: {scale}\nout: 3f800000\n".encode()))
 
 
 class _Freed:

@@ -23,10 +23,16 @@ def test_tensorrts_text_is_read_and_written_back_byte_for_byte():
     assert table_text(table) == TABLE.replace("never: 0\n", "never: 00000000\n")
 
 
-def test_the_table_of_an_early_tensorrt_says_its_quantile_and_cutoff():
-    table = table_from_text(LEGACY, "t")
-    assert table.made_by == "legacy calibrator, quantile 0.999999, cutoff 1"
-    assert table_text(table) == LEGACY
+SPACED = "0 3fe0000000000000 3fefae147ae147ae\npool1: 3cdb9660\n"  # of TensorRT 8.6.0, as read on a GPU
+
+
+@pytest.mark.parametrize(
+    ("text", "made_by"), [(LEGACY, "quantile 0.999999, cutoff 1"), (SPACED, "quantile 0.99, cutoff 0.5")]
+)
+def test_the_legacy_calibrators_table_says_its_quantile_and_cutoff(text, made_by):
+    table = table_from_text(text, "t")
+    assert table.made_by == f"legacy calibrator, {made_by}"
+    assert table_text(table) == text
 
 
 @given(st.dictionaries(st.text(min_size=1).filter(lambda name: name.isprintable()), st.floats(0, 2.0**100, width=32)))

@@ -92,19 +92,23 @@ class Calibrating:
         data = (self._store.written or self._store.cached) if self._store else None
         return (data or b"").decode(errors="replace")
 
-    def note(self, images: CalibrationSet | None, *, batch_size: int, table: str, method: str) -> Calibration | None:
-        """Return which images calibrated an engine, and the ranges they led to. Raises: BuildError for a bad table."""
+    def note(
+        self, images: CalibrationSet | None, *, batch_size: int, table: str, method: str
+    ) -> tuple[Calibration | None, tuple[str, ...]]:
+        """Return which images calibrated an engine and the ranges they led to, and a warning where these are unread."""
         if not self.is_asked or images is None:
-            return self._artifact.calibration
+            return self._artifact.calibration, ()
         unnamed = ImageRange(dataset="unnamed", split="", first=0, stop=images.n_images)
         known = getattr(images, "images", None)  # not in the protocol: sets of the worker know their range
-        return Calibration(
+        ranges, warnings = ranges_of_table(table)
+        noted = Calibration(
             images=known if isinstance(known, ImageRange) else unnamed,
             fingerprint=images.fingerprint,
             batch_size=batch_size,
-            tensors=ranges_of_table(table, self._label),
+            tensors=ranges,
             method=method or METHODS[self._artifact.recipe],
         )
+        return noted, warnings
 
     def _fed(self, api: TrtApi, shape: tuple[int, ...], images: CalibrationSet, gpu: Gpu) -> Fed:
         recipe, trt, n_images = self._artifact.recipe, self._trt, images.n_images
@@ -131,17 +135,17 @@ class Calibrating:
         return Fed(calibrator, batch_size, feed, self._store, n_images)
 
 
-def ranges_of_table(table: str, label: str) -> tuple[TensorCalibration, ...]:
-    """Return the ranges of a calibration table; () without one, and of more than MAX_TENSORS tensors.
+def ranges_of_table(table: str) -> tuple[tuple[TensorCalibration, ...], tuple[str, ...]]:
+    """Return the ranges of a calibration table; none without one, and of more than MAX_TENSORS tensors.
 
-    Raises: BuildError for a table that cannot be read.
+    TensorRT took the table, whatever we make of it: one that cannot be read is a warning, the second that is returned.
     """
     if not table:
-        return ()
+        return (), ()
     try:
         ranges = ranges_from_calibration_cache(table.encode())
     except DataError as error:
-        raise BuildError(f"{label}: TensorRT's table: {error}") from error
+        return (), (f"the ranges of TensorRT's calibration are not told: {error}",)
     if len(ranges) > MAX_TENSORS:
-        return ()
-    return tuple(TensorCalibration(tensor=name, threshold=value) for name, value in ranges.items())
+        return (), ()
+    return tuple(TensorCalibration(tensor=name, threshold=value) for name, value in ranges.items()), ()

@@ -44,14 +44,14 @@ def load_engine(
             )
             state = "none" if cache is None else "rebuilt" if refused or builder.caches.rebuild else "miss"
     plan = engine.loaded.plan
-    note = builder.calibrating.note(
+    note, unread = builder.calibrating.note(
         calibration,
         batch_size=plan.calibration_batch,
         table=plan.calibration_table,
         method=plan.calibration_method,
     )
     facts = facts_of_engine(engine.loaded, gpu, builder.artifact, builder.trt, state=state)
-    engine.facts = replace(facts, file=file, calibration=note, warnings=(*refused, *facts.warnings))
+    engine.facts = replace(facts, file=file, calibration=note, warnings=(*refused, *unread, *facts.warnings))
     return engine
 
 
