@@ -6,9 +6,8 @@ pytestmark = pytest.mark.build
 
 
 def test_effective_precision(case_run):
-    report = case_run.layers()
-    assert report.layers, f"{case_run.case.id}: the runtime named no layer, so what ran is unknown"
-    assert report.effective_precision.main != "unknown"
+    """What a runtime does not tell is said to be unknown in the case's row; `--require-precision` makes that red."""
+    assert case_run.layers().layers, f"{case_run.case.id}: the runtime named no layer, so what ran is unknown"
 
 
 @pytest.mark.gate("precision")

@@ -20,7 +20,7 @@ from harness.errors import DataError
 INT8_MAX = 127.0
 DEFAULT_HEADER = "TRT-8601-EntropyCalibration2"
 HEADER = re.compile(r"TRT-(?P<version>\d+)-(?P<algorithm>\w+)\Z")
-# The legacy calibrator writes a flag and the bits of two float64, cutoff and quantile; TensorRT 8.6 puts spaces between.
+# The legacy calibrator writes a flag and the bits of two float64, cutoff and quantile; 8.6 with blanks between.
 LEGACY_HEADER = re.compile(r"\d(?P<gap> ?)(?P<cutoff>[0-9a-f]{16})(?P=gap)(?P<quantile>[0-9a-f]{16})\Z")
 SCALE = re.compile(r"[0-9a-fA-F]{1,8}\Z")  # leading zeros are left out
 EXPECTED = "expected a calibration table of TensorRT's, or JSON that maps tensor names to magnitudes"

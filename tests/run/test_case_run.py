@@ -1,5 +1,6 @@
 """What an engine says of itself while it runs reaches the record, whichever tests were selected."""
 
+import runpy
 import sys
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from harness.specs import BuildOptions, Case, DatasetRequest, Precision, StageLi
 from harness.worker.requests import CaseRequest
 
 FAKES = str(Path(__file__).parents[1] / "fakes")
+SUITES = Path(__file__).parents[2] / "suites"
 
 
 @pytest.fixture
@@ -60,6 +62,14 @@ def test_what_a_backend_tells_in_types_of_its_own_arrives(case):
     case.prepare()
     assert (facts_of(case).versions, facts_of(case).build_ns) == ({"runtime": "2.11.0+cu130"}, 1_000)
     assert [layer.time_ns for layer in case.layers().layers] == [1_000.0]
+
+
+@pytest.mark.parametrize("case", ["fake-untold"], indirect=True)
+def test_a_runtime_that_does_not_tell_its_types_has_them_said_to_be_unknown(case):
+    runpy.run_path(str(SUITES / "test_precision.py"))["test_effective_precision"](case)
+    record = case.record(environment=collect_environment(), recorded_at="", command="")
+    assert record.effective_precision.main == "unknown"
+    assert "100% in unknown" in record.effective_precision.note
 
 
 def test_an_error_that_differs_from_the_first_is_kept_beside_it(case):
