@@ -1,5 +1,8 @@
 """`harness merge` on shards that lie on disk: what it writes, prints and returns."""
 
+import errno
+import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -58,6 +61,26 @@ def test_a_night_in_which_all_came_and_held_is_green_and_judged_with_its_baselin
     assert all("the baseline of 2026-11-20" in message for message in told)
     again = merge(tmp_path, tmp_path / "shards")
     assert (again.exit_code, "exists already" in again.output) == (2, True)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_merged_run_keeps_its_baselines_when_its_shards_are_gone(tmp_path, monkeypatch, links):
+    """They are second names of the shards' files where the disk has such, else copies."""
+
+    def no_links(source, target):
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    records = night()
+    shards = write_shards(tmp_path, records, stored=records)
+    assert merge(tmp_path, tmp_path / "shards").exit_code == 0
+    (kept,) = (shards[3] / BASELINES_FOLDER).glob("times/*/mlp-ort-int8.json")
+    merged = tmp_path / "reports" / "night" / BASELINES_FOLDER / kept.relative_to(shards[3] / BASELINES_FOLDER)
+    assert kept.samefile(merged) is links
+    shutil.rmtree(tmp_path / "shards")
+    _, judged = load_judged_run(tmp_path / "reports" / "night")
+    assert {record.status for record in judged} == {Status.PASSED}
 
 
 def test_a_loss_against_a_baseline_that_a_shard_kept_fails_the_night(tmp_path):
