@@ -75,9 +75,9 @@ def test_a_merged_run_keeps_its_baselines_when_its_shards_are_gone(tmp_path, mon
     records = night()
     shards = write_shards(tmp_path, records, stored=records)
     assert merge(tmp_path, tmp_path / "shards").exit_code == 0
-    (kept,) = (shards[3] / BASELINES_FOLDER).glob("times/*/mlp-ort-int8.json")
+    (kept,) = (shards[3] / BASELINES_FOLDER).glob("predictions/*/*/mlp-ort-int8.json")
     merged = tmp_path / "reports" / "night" / BASELINES_FOLDER / kept.relative_to(shards[3] / BASELINES_FOLDER)
-    assert kept.samefile(merged) is links
+    assert (merged.stat().st_nlink > 1) is links
     shutil.rmtree(tmp_path / "shards")
     _, judged = load_judged_run(tmp_path / "reports" / "night")
     assert {record.status for record in judged} == {Status.PASSED}
