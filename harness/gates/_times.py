@@ -63,15 +63,15 @@ def look_at(
 
     Raises: MeasurementError for times that are no numbers.
     """
-    has_arms = is_relative and bool(ours.reference_medians_ns and theirs.reference_medians_ns)
-    same_arm = ours.reference_case == theirs.reference_case
+    has_arms = bool(ours.reference_medians_ns and theirs.reference_medians_ns)
+    is_paired = is_relative and has_arms and ours.reference_case == theirs.reference_case
     return look_once(
         np.asarray(ours.medians_ns),
         np.asarray(theirs.medians_ns),
         margin=margin,
         alpha=alpha,
-        ours_reference_ns=np.asarray(ours.reference_medians_ns) if has_arms and same_arm else None,
-        theirs_reference_ns=np.asarray(theirs.reference_medians_ns) if has_arms and same_arm else None,
+        ours_reference_ns=np.asarray(ours.reference_medians_ns) if is_paired else None,
+        theirs_reference_ns=np.asarray(theirs.reference_medians_ns) if is_paired else None,
         spread=_look_spread(basis.of_batch(ours.batch_size)),
     )
 

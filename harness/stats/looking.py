@@ -65,12 +65,11 @@ def look_once(
     detectable = detectable_slowdown(spread.pairs, margin=margin, alpha=alpha)
     limit, seen = math.log1p(margin), math.log1p(detectable)
     times = _difference(_logs(ours_ns), _logs(theirs_ns), spread.times)
-    is_relative = ours_reference_ns is not None and theirs_reference_ns is not None
-    if ours_reference_ns is not None and theirs_reference_ns is not None:
+    is_relative = not (ours_reference_ns is None or theirs_reference_ns is None)
+    judged = times
+    if is_relative:
         shares = _logs(ours_ns, ours_reference_ns), _logs(theirs_ns, theirs_reference_ns)
         judged = _difference(*shares, spread.relative)
-    else:
-        judged = times
     low, high = judged.interval(MISS)
     is_common = is_relative and times.interval(MISS)[0] > limit
     return Looked(

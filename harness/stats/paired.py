@@ -207,6 +207,6 @@ def images_needed(margin: float, *, alpha: float, change_rate: float = 0.0) -> i
     for _ in range(60):  # with changes on both sides, grow until the interval fits
         changed = math.ceil(n * change_rate / 2)
         if loss_interval(changed, changed, math.ceil(n), 1 - 2 * alpha)[1] < margin:
-            break
+            return math.ceil(n)
         n *= 1.1
     return math.ceil(n)

@@ -14,6 +14,7 @@ from harness.gates._accuracy import _with_ties, accuracy_changes
 from harness.gates._family import smallest_p_of
 from harness.gates._growth import Sides
 from harness.gates._images import shared_images
+from harness.gates._judging import FoundAlone, _adjusted, _loss_split
 from harness.gates._paired import changes_between, check_tolerance, judge_identity, judge_margin, smallest_loss_beyond
 from harness.gates._samples import SamplePair, judge_same_samples, pair_of, sample_differences
 from harness.gates._slices import worst_slice
@@ -287,6 +288,32 @@ def test_images_wrong_in_another_way_are_told():
     assert (changes.n_changed, changes.n_lost, changes.n_gained) == (2, 0, 0)
     verdict = judge_identity("baseline", changes, margin=0.0, margin_same=0.001, alpha=0.01, against="it")
     assert "2 wrong in another way" in verdict.message
+    both = accuracy_changes(accuracy_with(n=100, wrong=(3, 4, 5)), accuracy_with(n=100, other=(3, 4), wrong=(6,)))
+    assert (both.n_changed, both.n_lost, both.n_gained) == (4, 1, 1)
+    verdict = judge_identity("baseline", both, margin=0.0, margin_same=0.001, alpha=0.01, against="it")
+    assert "1 lost, 1 gained, 2 wrong in another way" in verdict.message
+
+
+@pytest.mark.parametrize("missing", ["accuracy", "emulation", "fp32", "its accuracy"])
+def test_a_loss_is_split_where_all_three_were_scored(missing):
+    scores = accuracy_with(n=10)
+    record = record_with(
+        None if missing == "accuracy" else scores,
+        precision=Precision.INT8,
+        emulation=None if missing == "emulation" else scores,
+    )
+    fp32 = None if missing == "fp32" else record_with(None if missing == "its accuracy" else scores)
+    assert _loss_split(Evidence(record=record, fp32=fp32)) == (None, "")
+
+
+def test_gates_share_a_rate_of_false_alarms_with_their_family_alone():
+    """Two gates without a family of their own do not pay for each other."""
+    names = ("fp32", "reference", "baseline", "joint")
+    gates = [find_gate(name) for name in names]
+    slower = [Verdict(gate=name, outcome=Outcome.REGRESSED, code="x", message="m", p_value=0.004) for name in names[:3]]
+    found = [FoundAlone(verdicts=tuple(slower))] * 2
+    adjusted = {verdict.gate: verdict.p_adjusted for _, verdict in _adjusted(found, [], gates, alpha=0.01)}
+    assert adjusted == dict.fromkeys(names[:3], 0.008)
 
 
 @pytest.mark.parametrize(("n_lost", "n_gained"), [(3, None), (None, 3)])

@@ -7,7 +7,8 @@ import pytest
 from comparison_records import ENVIRONMENT, latency_with, record_with
 
 from harness.gates import JudgeOptions, judge_records, subject_from_record
-from harness.gates._times import accepted_slowdown
+from harness.gates._subjects import round_medians_from_latency
+from harness.gates._times import accepted_slowdown, look_at
 from harness.records import CPU, Layer, Outcome, PackedArray, Replay, Status, TimingBasis, TimingSpread
 from harness.specs import Precision, Tolerance
 
@@ -101,6 +102,21 @@ def test_a_slow_machine_is_no_slow_engine():
     verdict = judge(timed(1.05), replay=replay_of(1.0, control=1.05))
     assert (verdict.outcome, verdict.code, verdict.is_failure) == (Outcome.INCONCLUSIVE, "machine", False)
     assert "the accepted engine takes 5.01 % longer too; cause: the machine" in verdict.message
+
+
+def test_an_accepted_engine_that_is_slower_by_less_than_the_margin_blames_no_machine():
+    assert judge(timed(1.05), replay=replay_of(1.0, control=1.01)).code == "same_speed"
+
+
+@pytest.mark.parametrize(
+    ("is_relative", "case", "expected"),
+    [(True, "lenet5-ort-fp32", 1.0), (False, "lenet5-ort-fp32", 1.05), (True, "a", 1.05)],
+)
+def test_times_are_looked_at_relative_to_one_and_the_same_arm(is_relative, case, expected):
+    ours = round_medians_from_latency(replace(timed(1.05, relative=1.05), reference_case=case))
+    theirs = round_medians_from_latency(timed(relative=1.0))
+    found = look_at(ours, theirs, margin=0.02, alpha=ALPHA, basis=CALIBRATED, is_relative=is_relative)
+    assert found.ratio == pytest.approx(expected, rel=1e-3)
 
 
 def test_a_driver_that_slows_both_engines_is_the_cause():

@@ -13,11 +13,12 @@ from harness.stats.changes import KEPT, KEPT_MEAN, KEPT_SIGMA, find_steps
 from harness.stats.confusion import flips_between
 from harness.stats.joint import MAX_EXACT
 from harness.stats.latency import ratio_of_runs, summarize_latency
+from harness.stats.looking import look_once
 from harness.stats.multiple import holm_p
 from harness.stats.paired import images_needed, loss_beyond_margin_p, loss_interval, mcnemar_p
 from harness.stats.pairs import LOOKS
 from harness.stats.quantiles import _median_depth, _order_statistics, n_needed_for_quantile
-from harness.stats.samples import change_of_means, change_of_resamples, mean_interval
+from harness.stats.samples import _saddlepoint_p, change_of_means, change_of_resamples, mean_interval
 from harness.stats.sequential import SignTest
 from harness.stats.throughput import summarize_throughput
 
@@ -284,3 +285,45 @@ def test_no_p_value_outside_of_0_to_1_is_adjusted(p):
 def test_comparisons_are_drawn_from_as_many_pairs_as_one_takes():
     assert _resampled(np.zeros(LOOKS[-1] - 1), is_null=True).shape == (0, LOOKS[-1])
     assert _resampled(np.zeros(LOOKS[-1]), is_null=True).shape == (N_RESAMPLED, LOOKS[-1])
+
+
+def test_pairs_of_unchanged_engines_are_drawn_with_either_of_two_as_the_control():
+    ratios = np.linspace(0.1, 1.6, LOOKS[-1])
+    drawn = _resampled(ratios, is_null=True)
+    assert np.isin(np.abs(drawn), ratios).all()
+    assert (drawn > 0).mean() == pytest.approx(0.5, abs=0.02)
+    assert (_resampled(ratios, is_null=False) > 0).all()
+
+
+@pytest.mark.parametrize(("n_lost", "n_gained"), [(5, 2), (2, 5), (1, 0), (4, 4)])
+@pytest.mark.parametrize("mid_p", [False, True])
+def test_a_loss_alone_has_the_upper_tail_of_the_binomial(n_lost, n_gained, mid_p):
+    n = n_lost + n_gained
+    pmf = [math.comb(n, k) / 2**n for k in range(n + 1)]
+    expected = sum(pmf[n_lost:]) - (pmf[n_lost] / 2 if mid_p else 0)
+    assert mcnemar_p(n_lost, n_gained, mid_p=mid_p, two_sided=False) == pytest.approx(expected)
+
+
+def test_the_tail_of_a_sum_is_whole_where_it_hardly_differs_from_none():
+    sizes = np.ones(100)
+    total = 1e-6
+    assert _saddlepoint_p(sizes, total) == pytest.approx(2 * stats.norm.sf(total / 10))
+    assert _saddlepoint_p(sizes, 0.0) == 1.0
+
+
+@pytest.mark.parametrize("arms", ["none", "ours", "theirs"])
+def test_times_are_relative_where_both_sides_have_an_arm(arms):
+    ours, theirs = np.array([110.0, 111, 112, 113, 114, 115]), np.array([100.0, 101, 102, 103, 104, 105])
+    alone = look_once(ours, theirs, margin=0.02, alpha=0.001)
+    given = (
+        {"ours_reference_ns": ours} if arms == "ours" else {"theirs_reference_ns": theirs} if arms == "theirs" else {}
+    )
+    assert look_once(ours, theirs, margin=0.02, alpha=0.001, **given) == alone
+    both = look_once(ours, theirs, margin=0.02, alpha=0.001, ours_reference_ns=ours, theirs_reference_ns=theirs)
+    assert both.ratio == 1.0 != alone.ratio
+
+
+def test_a_series_of_two_shortest_levels_has_a_step_and_one_run_less_has_none():
+    short = np.array([0.0, 0.1, 0.05, 50.0, 50.1, 50.05])
+    assert find_steps(short[None], resolution=np.array([1e-3])) == [[3]]
+    assert find_steps(short[None, :5], resolution=np.array([1e-3])) == [[]]

@@ -10,9 +10,10 @@ from harness.errors import ConfigError, DataError, MeasurementError
 from harness.protocols import IMAGE, Sample
 from harness.specs import ModelSpec
 from harness.tasks import collector_of, find_sample_task
-from harness.tasks._boxes import _matrix, _placed
+from harness.tasks._boxes import Boxes, _matrix, _placed, suppress
 from harness.tasks._metrics import N_RESAMPLES, Naming, mean_score
 from harness.tasks._precision import Ranking, _needed, coco_precision, mean_over_classes, ranked_precision
+from harness.tasks._samples import _short
 from harness.tasks.classification import score_top_k
 from harness.tasks.detection import OWN_SCORE, BoxScores, _Matches, _own, _size_of, _there_of
 from harness.tasks.embeddings import _cosine
@@ -221,6 +222,34 @@ def test_classes_go_by_name_where_both_sides_have_names(boxes):
     assert list(scored._found[0].classes) == [3]
     with pytest.raises(DataError, match=r"class 2 has no name; \[task\] classes has 2"):
         scored.add(found_boxes(labels=(2,)), sample(THERE))
+
+
+def test_a_class_that_the_data_does_not_know_is_of_none_of_its_categories(boxes):
+    known = {**THERE, "labels": [0], "categories": {0: "cat", 5: "dog"}}
+    scored = boxes(classes=["bird", "cat"])
+    scored.add(found_boxes(labels=(0,)), sample(known))
+    assert list(scored._found[0].classes) == [-1]
+
+
+def test_categories_without_names_take_those_of_the_card_from_its_offset_on(boxes):
+    scored = boxes(classes=["cat", "dog"], label_offset=3)
+    scored.add(found_boxes(labels=(1,)), sample({**THERE, "categories": {}}))
+    assert scored._names_of_all([3, 4, 7]) == ["cat", "dog", "7"]
+
+
+def test_boxes_smaller_than_a_pixel_have_their_areas_and_none_has_less_than_nothing():
+    """Of two that overlap by a third, and of one whose corners are in reverse order."""
+    corners = np.array([[0, 0, 0.2, 0.2], [0.1, 0, 0.3, 0.2], [0.9, 0.9, 0.8, 0.8]])
+    found = Boxes(corners=corners, scores=np.array([0.9, 0.8, 0.7]), classes=np.zeros(3, np.int64))
+    assert list(suppress(found, 0.3)) == [0, 2]
+    assert list(suppress(found, 0.35)) == [0, 1, 2]
+    around = Boxes(corners=np.array([[2, 2, 1, 1], [0, 0, 4, 4.0]]), scores=np.ones(2), classes=np.zeros(2, np.int64))
+    assert list(suppress(around, 0.0)) == [0, 1]
+
+
+def test_a_long_value_is_shortened_to_sixty_characters_and_a_short_one_is_not():
+    assert _short("x" * 58) == repr("x" * 58)
+    assert _short("x" * 59) == f"'{'x' * 56}..."
 
 
 def test_classes_are_labels_unless_an_offset_is_given(boxes):
