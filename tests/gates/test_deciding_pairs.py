@@ -10,7 +10,7 @@ from sample_records import class_scores, number_scores, sample_record, source_re
 
 from harness.errors import MeasurementError
 from harness.gates import Candidate, Evidence, JudgeOptions, find_gate, judge_records, subject_from_record
-from harness.gates._accuracy import _with_ties, accuracy_changes
+from harness.gates._accuracy import _with_ties, accuracy_changes, check_accuracy
 from harness.gates._family import smallest_p_of
 from harness.gates._growth import Sides
 from harness.gates._images import shared_images
@@ -304,6 +304,12 @@ def test_a_loss_is_split_where_all_three_were_scored(missing):
     )
     fp32 = None if missing == "fp32" else record_with(None if missing == "its accuracy" else scores)
     assert _loss_split(Evidence(record=record, fp32=fp32)) == (None, "")
+
+
+def test_scores_of_one_image_are_whole_and_of_none_are_not():
+    check_accuracy(accuracy_with(n=1))
+    with pytest.raises(MeasurementError, match="scores of 0 images"):
+        check_accuracy(accuracy_with(n=0))
 
 
 def test_gates_share_a_rate_of_false_alarms_with_their_family_alone():

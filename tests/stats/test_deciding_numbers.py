@@ -9,7 +9,7 @@ from scipy import integrate, stats
 from harness.errors import MeasurementError
 from harness.stats import changes, joint, low_margin_images
 from harness.stats.calibrated import N_RESAMPLED, _resampled
-from harness.stats.changes import KEPT, KEPT_MEAN, KEPT_SIGMA, find_steps
+from harness.stats.changes import KEPT, KEPT_MEAN, KEPT_SIGMA, _clip_outliers, find_steps
 from harness.stats.confusion import flips_between
 from harness.stats.joint import MAX_EXACT
 from harness.stats.latency import ratio_of_runs, summarize_latency
@@ -327,3 +327,12 @@ def test_a_series_of_two_shortest_levels_has_a_step_and_one_run_less_has_none():
     short = np.array([0.0, 0.1, 0.05, 50.0, 50.1, 50.05])
     assert find_steps(short[None], resolution=np.array([1e-3])) == [[3]]
     assert find_steps(short[None, :5], resolution=np.array([1e-3])) == [[]]
+
+
+@pytest.mark.parametrize("n_odd", [1, 2])
+@pytest.mark.parametrize("last", [50, -50])
+def test_odd_nights_at_the_end_are_clipped_to_what_came_before_them(n_odd, last):
+    series = np.random.default_rng(2).normal(0, 0.1, 30)
+    series[:5] += 9  # what stands at the other end is none of theirs
+    series[-n_odd:] = last
+    assert np.abs(_clip_outliers(series, 0.1)[-n_odd:]).max() < 1

@@ -91,6 +91,14 @@ def test_average_precision_is_cocos(seed):
     assert found[0, 0] == pytest.approx(coco_by_hand(is_right, n), abs=1e-9)
 
 
+@pytest.mark.parametrize("n_there", [1, 2])
+def test_one_box_alone_has_its_average_precision(n_there):
+    """All of one, found second; and half of two, found first."""
+    is_right = [False, True] if n_there == 1 else [True, False]
+    found = coco_precision(ranking(is_right, np.arange(2) < n_there), np.ones((1, 2)))
+    assert found[0, 0] == pytest.approx(coco_by_hand(is_right, n_there), abs=1e-9)
+
+
 def test_a_box_that_does_not_count_is_neither_right_nor_wrong():
     counted = coco_precision(ranking([1, 0, 1], [1, 1, 0], counts=[1, 0, 1]), np.ones((1, 3)))
     assert counted[0, 0] == pytest.approx(1.0)
@@ -159,6 +167,14 @@ def test_vectors_of_other_lengths_than_the_first_are_refused(sizes):
     scored.add({"out": np.ones(sizes[0])}, sample("a"))
     with pytest.raises(DataError, match=f"has {sizes[1]} numbers, that of the first {sizes[0]}"):
         scored.add({"out": np.ones(sizes[1])}, sample("a"))
+
+
+@pytest.mark.parametrize("targets", [("a", {"vector": [1, 1]}), ({"vector": [1, 1]}, "a")])
+def test_all_vectors_have_a_label_or_none_has(targets):
+    scored = collector("embeddings")
+    scored.add({"out": np.ones(2)}, sample(targets[0]))
+    with pytest.raises(DataError, match="some samples have a label and some have none"):
+        scored.add({"out": np.ones(2)}, sample(targets[1]))
 
 
 def test_a_vector_of_zeros_is_like_none():
