@@ -3,7 +3,8 @@
 It needs no labels. The unit is the sample: each has one relative error an output, the norm of what differs over the
 norm of the reference. What is judged is their median, by a sign test against the accepted drift: the share of samples
 that lie beyond it is above one half, or below it. Where roundings of its inputs alone move FP32 by more than is
-accepted, as they do on noise that a model has no answer to, that much is accepted.
+accepted, as they do on noise that a model has no answer to, that much is accepted. Without a limit a lower precision is
+shown alone, up to an error as large as the outputs themselves: such an engine does not compute the model.
 Source: Conover, Practical Nonparametric Statistics, section 3.4.
 """
 
@@ -18,6 +19,7 @@ from harness.records import WORST_FIRST, Outcome, Record, SampleScores, TensorDr
 from harness.stats import below_floor_p
 
 FP32_DRIFT = 0.01  # between FP32 engines: TF32 and other orders of addition stay below; another operator does not
+UNLIKE = 1.0  # where nobody set a limit: zeros for all outputs would be as near
 ROUNDINGS = 3.0  # times what roundings of its inputs do to FP32: those of all its layers add up
 HALF = 0.5
 TELLING = 0.5  # an error below this share of what samples differ by is of an engine that follows them
@@ -74,34 +76,36 @@ def _judge_one(record: Record, worst: TensorDrift, drifts: list[TensorDrift]) ->
         accepted = FP32_DRIFT
     message = _told(worst, drifts) + _split(record, worst)
     silent = _silence(worst, FP32_DRIFT if accepted is None else accepted)
-    if accepted is None and not silent:
-        return _verdict(worst, Outcome.SAME, "no_limit", f"{message}; --max-drift sets a limit")
-    if accepted is None:
-        return _verdict(worst, Outcome.INCONCLUSIVE, "constant_outputs", f"{message}; {silent}", advice=RETRAIN)
-    if (floor := ROUNDINGS * worst.rounding) > accepted:
+    limit = UNLIKE if accepted is None else accepted
+    if (floor := ROUNDINGS * worst.rounding) > limit:
         message = f"{message}; roundings alone move {worst.against} by {percent(worst.rounding)}"
-        accepted = floor
-    n_beyond = int((relative > accepted).sum())
+        limit = floor
+    n_beyond = int((relative > limit).sum())
     # The chance of so many, or so few, beyond the limit were it the median. That one output of several lies beyond may
     # be chance of any of them (Bonferroni); that all lie within is said only where each does.
     p_beyond = min(1.0, len(drifts) * below_floor_p(relative.size - n_beyond, relative.size, HALF))
     p_within = below_floor_p(n_beyond, relative.size, HALF)
     alpha = record.tolerance.alpha
-    if n_beyond or not _is_identical(worst):
-        message = f"{message}; {n_beyond} beyond the accepted {percent(accepted)}"
+    if accepted is not None and (n_beyond or not _is_identical(worst)):
+        message = f"{message}; {n_beyond} beyond the accepted {percent(limit)}"
+    if accepted is None and worst.median > limit:
+        message = f"{message}; the error of {n_beyond} is larger than the outputs themselves"
     if silent:
         message = f"{message}; {silent}"
     if p_beyond <= alpha:
+        code = "unlike_reference" if accepted is None else "drift_beyond_limit"
         advice = "compare the layers' precisions; --max-drift sets the limit"
         advice = f"{advice}; {RETRAIN}" if silent else advice
-        return _verdict(worst, Outcome.REGRESSED, "drift_beyond_limit", message, p=p_beyond, advice=advice)
+        return _verdict(worst, Outcome.REGRESSED, code, message, p=p_beyond, advice=advice)
     if silent:  # it may show that an engine is far off, and not that it is right
         return _verdict(worst, Outcome.INCONCLUSIVE, "constant_outputs", message, p=p_beyond, advice=RETRAIN)
+    if accepted is None and worst.median <= limit:
+        return _verdict(worst, Outcome.SAME, "no_limit", f"{message}; --max-drift sets a limit")
     if p_within <= alpha:
         return _verdict(worst, Outcome.SAME, "within_limit", message, p=p_beyond)
     if not n_beyond:
         enough = math.ceil(math.log(alpha, HALF))
-        message = f"{message}; {enough} samples within {percent(accepted)} are needed to tell it from chance"
+        message = f"{message}; {enough} samples within {percent(limit)} are needed to tell it from chance"
     advice = "run more samples with --score-images, or a data set's with --dataset"
     return _verdict(worst, Outcome.INCONCLUSIVE, "too_few_samples", message, p=p_beyond, advice=advice)
 

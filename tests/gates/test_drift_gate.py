@@ -79,6 +79,27 @@ def test_without_a_limit_a_lower_precision_is_shown_alone():
     assert "--max-drift sets a limit" in record.verdicts[0].message
 
 
+@pytest.mark.parametrize(
+    ("relative", "more", "code", "outcome"),
+    [
+        ([1.5] * N, {}, "unlike_reference", Outcome.REGRESSED),
+        ([np.inf] * N, {}, "unlike_reference", Outcome.REGRESSED),
+        ([1.5] * N, {"spread": 0.0}, "unlike_reference", Outcome.REGRESSED),
+        ([1.5] * N, {"rounding": 0.6}, "no_limit", Outcome.SAME),  # roundings of the inputs do as much
+        ([1.5] * 3, {}, "too_few_samples", Outcome.INCONCLUSIVE),
+        ([1.5] * 18 + [0.5] * 14, {}, "too_few_samples", Outcome.INCONCLUSIVE),
+        ([1.5] * 4 + [0.5] * 28, {}, "no_limit", Outcome.SAME),
+    ],
+)
+def test_an_error_larger_than_the_outputs_needs_no_limit_to_be_red(relative, more, code, outcome):
+    record = judged(drifted(relative, **more))
+    assert verdicts_of(record) == [(code, outcome)]
+    assert (record.status is Status.FAILED) == (outcome is Outcome.REGRESSED)
+    assert ("larger than the outputs themselves" in record.verdicts[0].message) == (outcome is not Outcome.SAME)
+    asked = judged(drifted(relative, **more), max_drift=100.0)
+    assert asked.status is not Status.FAILED or np.isinf(relative[0])
+
+
 @pytest.mark.parametrize(("error", "code"), [(0.5, "drift_beyond_limit"), (0.001, "within_limit")])
 def test_fp32_engines_are_held_against_each_other_without_being_asked(error, code):
     assert verdicts_of(judged(drifted([error] * N), precision=Precision.FP32))[0][0] == code
