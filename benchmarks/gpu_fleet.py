@@ -22,9 +22,10 @@ sys.path.insert(0, str(ROOT))
 
 from gpu_scoring import tactic_sources  # noqa: E402
 
+from harness.errors import DataError  # noqa: E402
 from harness.machine.environment import collect_environment  # noqa: E402
 from harness.options.values import HarnessOptions  # noqa: E402
-from harness.records import CPU  # noqa: E402
+from harness.records import CPU, Status  # noqa: E402
 from harness.run.probing import probe_backends  # noqa: E402
 from harness.store.runs import load_header, load_run  # noqa: E402
 
@@ -84,15 +85,22 @@ def night(out, name, cards):
 
 def problems_of(out, name, cards, *, has_cards):
     """What is wrong with a night: a case that broke, a card that ran nothing or two shards at a time."""
-    _, records = load_run(out / "reports" / name)
+    try:
+        _, records = load_run(out / "reports" / name)
+    except DataError as error:
+        return [str(error)], {}
     cases = [record for record in records if not record.is_reference]
-    found = [f"{record.case.id}: {record.error}" for record in cases if record.error]
+    red = (Status.FAILED, Status.ERROR, Status.NOT_JUDGED)
+    found = [f"{record.case.id}: {record.error or record.reason}" for record in cases if record.status in red]
     found += [f"{record.case.id}: no time" for record in cases if not record.latencies and not record.unsupported]
     found += [f"{record.case.id} has a card in its name" for record in cases if "cuda" in record.case.id.split("-")[-1]]
     spans = {}
     for header in sorted((out / f"shards-{name}").glob("*/run.json")):
         run = load_header(header.parent)
         card = "".join(run.shard.device_uuids.values())
+        if not run.finished_at:
+            found.append(f"{run.id} did not finish")
+            continue
         spans.setdefault(card, []).append(tuple(map(datetime.fromisoformat, (run.started_at, run.finished_at))))
     if has_cards and len(spans) != len(cards):
         found.append(f"{len(cards)} cards were given and {len(spans)} ran shards: {', '.join(spans)}")

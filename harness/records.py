@@ -35,6 +35,7 @@ MAX_NAME = 40  # characters of a foreign name in a message
 CPU = "cpu"  # the device that is no accelerator
 FROM_CACHE = "hit"  # of `EngineFacts.cache`: nothing was built
 INJECTED = (0.0, 0.01, 0.02, 0.05)  # slowdowns that a calibration injects into the timed region [fraction]
+UNKNOWN = "unknown"  # precision of a layer whose runtime does not tell it
 TIMED_OTHERWISE = "reference_timed_otherwise"  # of a latency: one arm as a graph or gated, the other not
 
 
@@ -50,7 +51,10 @@ def _unpacked(packed: PackedArray) -> NDArray[np.generic]:
         raise DataError(f"a packed array of shape {list(packed.shape)} does not hold {n_bytes} bytes of {dtype}")
     if packed.dtype.startswith(SHUFFLED):
         found = _transposed(found, n_bytes // dtype.itemsize)
-    return np.frombuffer(found, dtype=dtype).reshape(packed.shape)
+    try:
+        return np.frombuffer(found, dtype=dtype).reshape(packed.shape)
+    except (ValueError, OverflowError) as error:  # nothing at all, told as more than there can be of it
+        raise DataError(f"a packed array has the shape {str(packed.shape)[:MAX_NAME]}: {error}") from error
 
 
 def _transposed(data: bytes, n_columns: int) -> bytes:

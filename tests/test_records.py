@@ -1,8 +1,11 @@
-"""What records say in words."""
+"""What records say in words, and what they refuse to unpack."""
+
+import zlib
 
 import pytest
 
-from harness.records import percent, points
+from harness.errors import DataError
+from harness.records import PackedArray, percent, points
 
 
 @pytest.mark.parametrize(
@@ -32,3 +35,10 @@ def test_a_fraction_that_is_neither_0_nor_1_is_not_told_as_one(fraction, text):
 )
 def test_points_have_two_digits_that_count(fraction, text):
     assert points(fraction) == text
+
+
+@pytest.mark.parametrize("shape", [(0, 10**30), (0, 2**62, 2**62), (1,) * 70])
+def test_an_array_of_nothing_cannot_be_told_as_more_than_there_can_be_of_it(shape):
+    data = b"" if 0 in shape else b"x"
+    with pytest.raises(DataError, match="a packed array"):
+        PackedArray(dtype="|u1", shape=shape, data=zlib.compress(data)).array()

@@ -72,7 +72,7 @@ def _copy_baselines(merged: Merged, target: Path) -> None:
     def copy(number: int) -> None:
         place, path = pairs[number]
         try:  # a baseline is replaced as a whole, never changed in place: a second name costs a seventh of a copy
-            os.link(path, place)
+            os.link(path.resolve(), place)  # not a symbolic link itself, which may point beside itself there
         except OSError:  # another disk, another owner, or one that has no such names
             shutil.copyfile(path, place)  # not forced to disk file by file: its digest tells a torn one
 

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from harness.errors import BaselineError
+from harness.errors import BaselineError, ConfigError
 from harness.options.values import HarnessOptions
 from harness.run.expected import GONE, is_asked
-from harness.specs import Case
+from harness.specs import Case, ModelSpec
 from harness.store.baseline_files import TIMES
 from harness.store.baselines import BaselineStore, slug
 from harness.store.shard_plans import UnplannedCase
 
 
 def unplanned_cases(
-    options: HarnessOptions, *, device_type: str, models: Collection[str], planned: Collection[Case]
+    options: HarnessOptions, *, device_type: str, models: Mapping[str, ModelSpec], planned: Collection[Case]
 ) -> tuple[UnplannedCase, ...]:
     """Return the cases that a device's options ask for, that times are accepted of, and that are not planned.
 
-    A damaged file is passed over here: it is named where its own case runs.
+    Raises: ConfigError for a damaged file of a case that no shard runs: nothing else would name it.
     """
     if options.baseline == "ignore":
         return ()
@@ -30,8 +30,8 @@ def unplanned_cases(
             continue
         try:
             baseline = store.read(path)
-        except BaselineError:
-            continue
+        except BaselineError as error:
+            raise ConfigError(f"{error}: no shard runs its case, and whether one should cannot be told") from error
         if is_asked(baseline, models, options):
             case = baseline.case
             reason = GONE.format(case.model) if case.model not in models else "no shard of the plan has it"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.gates._gate import Evidence, Gate
 from harness.gates._subjects import Subject, machine_differences, subject_from_record
-from harness.records import EffectivePrecision, Outcome, Record, Verdict
+from harness.records import UNKNOWN, EffectivePrecision, Outcome, Record, Verdict
 
 # TensorRT chooses kernels by time, so one layer of many may change its precision from build to build.
 MAX_SHARE_DROP = 0.05
@@ -14,7 +14,7 @@ def judge(evidence: Evidence) -> tuple[Verdict, ...]:
     """Judge the share of compute layers that ran as asked, against the baseline's and what is required."""
     record = evidence.record
     effective = record.effective_precision
-    if effective is None or not effective.by_layer:
+    if effective is None:
         return ()
     return (_judge(record, effective, _share_before(evidence), evidence.stored),)
 
@@ -31,8 +31,8 @@ def _share_before(evidence: Evidence) -> float | None:
 
 def _judge(record: Record, effective: EffectivePrecision, before: float | None, stored: Subject | None) -> Verdict:
     share, asked = _share(effective, record), record.case.precision.value
-    message = _told(effective, asked)
-    if share < 1 and record.environment.fast_precisions:
+    message, is_told = _told(effective, asked), bool(effective.by_layer.keys() - {UNKNOWN})
+    if share < 1 and is_told and record.environment.fast_precisions:
         message += f"; this device has fast kernels for {', '.join(record.environment.fast_precisions)}"
     outcome, code, advice, failed = Outcome.SAME, "as_asked" if share >= 1 else "not_as_asked", "", False
     if stored is not None and before is not None and share < before - MAX_SHARE_DROP:
@@ -44,6 +44,7 @@ def _judge(record: Record, effective: EffectivePrecision, before: float | None, 
         # Nothing was lost against anything: the request was not met.
         outcome, code, failed = Outcome.INCOMPARABLE, "not_as_required", True
         advice = "choose a recipe or options that quantize these layers, or leave out --require-precision"
+        advice = advice if is_told else "the runtime does not tell what it ran in; leave out --require-precision"
     return Verdict(
         gate=GATE.name,
         outcome=outcome,
@@ -58,6 +59,8 @@ def _judge(record: Record, effective: EffectivePrecision, before: float | None, 
 
 def _told(effective: EffectivePrecision, asked: str) -> str:
     share = effective.by_layer.get(asked, 0.0)
+    if not effective.by_layer:
+        return f"requested {asked}; no compute layer was told"
     if share >= 1:
         return f"requested {asked}; all compute layers ran in {asked}"
     parts = sorted(effective.by_layer.items(), key=lambda part: -part[1])

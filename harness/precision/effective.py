@@ -7,10 +7,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 
-from harness.records import EffectivePrecision, Layer
+from harness.records import UNKNOWN, EffectivePrecision, Layer
 from harness.specs import Precision
 
-UNKNOWN = "unknown"
 ROUNDING = ("fp16", "bf16")  # precisions whose cast files round the weights even where the arithmetic stays FP32
 # Layers that multiply and accumulate, by the runtimes' own type names; "conversion" and "convert" are not among them.
 MULTIPLYING = re.compile(

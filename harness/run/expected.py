@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from harness.options.values import HarnessOptions
 from harness.records import CPU, Record
 from harness.run.plan import Plan, chosen_recipes
 from harness.run.settings import Environments
-from harness.specs import Case
+from harness.specs import GIVEN_RECIPE, Case, ModelSpec
 from harness.store.baseline_files import Baseline
 from harness.store.baselines import BaselineStore
 from harness.store.selecting import parts_for
@@ -77,6 +77,8 @@ class ExpectedCases:
         plan = self._plan
         if case.model not in plan.models:
             return GONE.format(case.model)
+        if plan.models[case.model].is_quantized and case.recipe != GIVEN_RECIPE:
+            return f"model {case.model} is a quantized file now, which runs as given alone"
         if case.backend not in list_backends():
             return f"no backend is called {case.backend} here"
         if case.backend in plan.left_out:
@@ -84,12 +86,21 @@ class ExpectedCases:
         return f"backend {case.backend} has no device {case.device} here"
 
 
-def is_asked(baseline: Baseline, models: Collection[str], options: HarnessOptions) -> bool:
-    """Tell whether a run of these models and options would have the case of a baseline, if it still could."""
-    case = baseline.case
-    is_model = case.model in models or (not options.models and baseline.is_of_models_folder)
+def is_asked(baseline: Baseline, models: Mapping[str, ModelSpec], options: HarnessOptions) -> bool:
+    """Tell whether a run of these models and options would have the case of a baseline, if it still could.
+
+    A built engine has one case; that it bears a model's name asks for none of the model's.
+    """
+    case, spec = baseline.case, models.get(baseline.case.model)
+    asks_for_all = not (options.models or options.engines)
+    is_model = spec is not None or (asks_for_all and baseline.is_of_models_folder)
     is_backend = options.backends == ("auto",) or case.backend in options.backends
     is_device = options.device in ("auto", case.device)
-    if not (is_model and is_backend and is_device and case.precision in options.precisions):
+    if not (is_model and is_backend and is_device):
         return False
-    return case.recipe in chosen_recipes(options, case.precision)
+    if spec is not None and spec.engine is not None:
+        engine = spec.engine.backend, spec.engine.precision, GIVEN_RECIPE
+        return (case.backend, case.precision, case.recipe) == engine
+    if case.recipe == GIVEN_RECIPE and (spec is None or spec.is_quantized):
+        return case.precision in options.precisions
+    return case.precision in options.precisions and case.recipe in chosen_recipes(options, case.precision)

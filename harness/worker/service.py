@@ -121,7 +121,7 @@ class Service:
         """Free the open case."""
         if self._open:
             self._open.close()
-        self._open = self._timers = None
+        self._open = self._arms = None
 
     def _opened(self, request: CaseRequest) -> OpenCase:
         if self._open is None or self._open.request.case != request.case:
@@ -181,6 +181,8 @@ def _answer(service: Service, name: str, value: msgspec.Raw, progress: Progress)
 
 def _plain(value: Any) -> str | int | float:
     """Return what a backend told in a type of PyTorch or NumPy as one of Python. Raises: TypeError."""
+    if isinstance(value, np.longdouble):  # its item is itself
+        return float(value)
     if isinstance(value, np.generic):
         plain: str | int | float = value.item()
         return plain

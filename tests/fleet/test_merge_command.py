@@ -83,6 +83,20 @@ def test_a_merged_run_keeps_its_baselines_when_its_shards_are_gone(tmp_path, mon
     assert {record.status for record in judged} == {Status.PASSED}
 
 
+def test_a_shards_baselines_may_be_symbolic_links(tmp_path):
+    """As a store of artifacts by content keeps them; what they lead to is linked, wherever the merged run lies."""
+    shards = write_shards(tmp_path, night(wrong=lambda model, device: range(40)), stored=night())
+    (tmp_path / "objects").mkdir()
+    for number, path in enumerate(sorted((tmp_path / "shards").rglob(f"{BASELINES_FOLDER}/**/*.json"))):
+        kept = tmp_path / "objects" / str(number)
+        path.rename(kept)
+        path.symlink_to(os.path.relpath(kept, path.parent))
+    (tmp_path / "reports" / "2026").mkdir(parents=True)
+    assert merge(tmp_path, *shards, name="2026/night").exit_code == 1
+    _, judged = load_judged_run(tmp_path / "reports" / "2026" / "night")
+    assert {v.code for record in judged for v in record.verdicts if v.gate == "baseline"} == {"lost_images", "identical"}
+
+
 def test_a_loss_against_a_baseline_that_a_shard_kept_fails_the_night(tmp_path):
     before = night()
     shards = write_shards(tmp_path, night(wrong=lambda model, device: range(40 * (device == "large"))), stored=before)

@@ -206,8 +206,9 @@ def test_what_the_fleet_does_not_ask_for_is_not_expected(tmp_path, run):
     assert not planned(tmp_path, text.replace("[run]\n", f"[run]\n{run}\n")).unplanned
 
 
-def test_a_damaged_baseline_of_an_unplanned_case_is_passed_over(tmp_path):
+def test_a_damaged_baseline_of_an_unplanned_case_is_no_way_out(tmp_path):
     case_id = accepted(tmp_path, "resnet9", device_type=None)
     for path in (tmp_path / "suites" / "baselines").rglob(f"{case_id}.json"):
         path.write_text("{")
-    assert not planned(tmp_path, FOLDER_FLEET).unplanned
+    with pytest.raises(ConfigError, match=rf"{case_id}.json.*no shard runs its case"):
+        planned(tmp_path, FOLDER_FLEET)

@@ -73,6 +73,15 @@ def test_a_baseline_of_another_type_of_device_says_nothing():
     assert (verdict.code, verdict.is_failure) == ("not_as_asked", False)
 
 
+@pytest.mark.parametrize(("shares", "told"), [({}, "no compute layer was told"), ({"unknown": 1.0}, "100% in unknown")])
+def test_what_a_runtime_does_not_tell_is_not_as_required(shares, told):
+    verdict = verdict_of(shares, requires_precision=True)
+    assert (verdict.code, verdict.is_failure) == ("not_as_required", True)
+    assert told in verdict.message
+    assert verdict.advice == "the runtime does not tell what it ran in; leave out --require-precision"
+    assert not verdict_of(shares).is_failure
+    assert verdict_of(shares, {"int8": 1.0}).code == "fewer_as_asked"
+
+
 def test_layers_that_were_not_read_back_give_no_verdict():
     assert verdicts_of(int8_that_ran(None)) == ()
-    assert verdicts_of(int8_that_ran({})) == ()

@@ -12,7 +12,7 @@ from harness.report.model import build_report
 from harness.report.standing import Standing
 from harness.run.expected import ExpectedCases
 from harness.run.plan import Plan
-from harness.specs import DatasetRequest, ModelSpec, Precision
+from harness.specs import DatasetRequest, ModelSpec, Precision, ShippedEngine
 from harness.store.baselines import BaselineStore
 from harness.store.selecting import prune_baselines
 from tests.render_records import make_run
@@ -121,6 +121,38 @@ def test_a_model_that_is_gone_is_missed_by_those_who_ask_for_all(store):
     assert list(missed) == ["mlp-ort-fp32"], "a model that was given by its path is not part of a run of all"
     assert "model mlp is not among the models any more" in missed["mlp-ort-fp32"].reason
     assert not absent(night(store, [here], plan_of(here), models=("lenet5",)))
+
+
+def given(name):
+    """A record of a file that was quantized, or built, before it came."""
+    record = measured(precision=Precision.INT8)
+    return replace(record, case=replace(record.case, model=name, recipe="given"))
+
+
+def test_a_quantized_model_that_is_gone_is_missed_as_given(store):
+    here = measured()
+    accept(store, here, given("mlp"))
+    assert list(absent(night(store, [here], plan_of(here)))) == ["mlp-ort-int8-given"]
+
+
+def test_of_a_quantized_model_what_is_given_is_missed_and_its_earlier_float_file_too(store):
+    fp32, int8 = measured(), given("lenet5")
+    accept(store, fp32, int8)
+    plan = plan_of()
+    plan = replace(plan, models={"lenet5": replace(plan.models["lenet5"], is_quantized=True)})
+    missed = absent(night(store, [], plan))
+    assert list(missed) == ["lenet5-ort-fp32", "lenet5-ort-int8-given"]
+    assert "lenet5 is a quantized file now, which runs as given alone" in missed["lenet5-ort-fp32"].reason
+
+
+def test_an_engine_named_like_a_model_asks_for_none_of_the_models_cases(store):
+    fp32, other, engine = measured(), measured(), given("lenet5")
+    other = replace(other, case=replace(other.case, model="mlp"))
+    accept(store, fp32, other, engine)
+    plan = plan_of()
+    shipped = ShippedEngine(backend="ort", precision=Precision.INT8)
+    plan = replace(plan, models={"lenet5": replace(plan.models["lenet5"], engine=shipped)})
+    assert list(absent(night(store, [], plan, engines=("x/lenet5.ort",)))) == ["lenet5-ort-int8-given"]
 
 
 @pytest.mark.parametrize(
