@@ -443,7 +443,7 @@ VERDICTS = (
         field="max_drift",
         kind=tolerance("max_drift"),
         help="fail when the median error of an output of any graph lies beyond, as a share of its norm, 0.05 or 5%",
-        default="harness.toml, or 1% between FP32 engines alone",
+        default="harness.toml, or 1% between FP32 engines and 100% for lower precisions",
         belongs_in="[tolerance]",
     ),
     _verdict(

@@ -94,7 +94,10 @@ def test_a_shards_baselines_may_be_symbolic_links(tmp_path):
     (tmp_path / "reports" / "2026").mkdir(parents=True)
     assert merge(tmp_path, *shards, name="2026/night").exit_code == 1
     _, judged = load_judged_run(tmp_path / "reports" / "2026" / "night")
-    assert {v.code for record in judged for v in record.verdicts if v.gate == "baseline"} == {"lost_images", "identical"}
+    assert {v.code for record in judged for v in record.verdicts if v.gate == "baseline"} == {
+        "lost_images",
+        "identical",
+    }
 
 
 def test_a_loss_against_a_baseline_that_a_shard_kept_fails_the_night(tmp_path):

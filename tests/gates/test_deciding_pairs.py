@@ -15,7 +15,14 @@ from harness.gates._family import smallest_p_of
 from harness.gates._growth import Sides
 from harness.gates._images import shared_images
 from harness.gates._judging import FoundAlone, _adjusted, _loss_split
-from harness.gates._paired import changes_between, check_tolerance, judge_identity, judge_margin, smallest_loss_beyond
+from harness.gates._paired import (
+    Changes,
+    changes_between,
+    check_tolerance,
+    judge_identity,
+    judge_margin,
+    smallest_loss_beyond,
+)
 from harness.gates._samples import SamplePair, judge_same_samples, pair_of, sample_differences
 from harness.gates._slices import worst_slice
 from harness.gates._subjects import RANGES, changes_of_machine, changes_of_preparation, is_other_int8_isa, model_change
@@ -24,7 +31,7 @@ from harness.gates.chance import judge_chance
 from harness.gates.precision import _share
 from harness.records import EffectivePrecision, InvarianceCheck, MetricSlices, Outcome, PackedArray, Status, Verdict
 from harness.specs import Case, Precision
-from harness.stats import loss_interval
+from harness.stats import loss_interval, smallest_flagged_loss
 
 OK = np.ones(100, bool)
 
@@ -304,6 +311,22 @@ def test_a_loss_is_split_where_all_three_were_scored(missing):
     )
     fp32 = None if missing == "fp32" else record_with(None if missing == "its accuracy" else scores)
     assert _loss_split(Evidence(record=record, fp32=fp32)) == (None, "")
+
+
+@pytest.mark.parametrize("n_gained", [0, 5, 20])
+def test_a_loss_that_would_be_flagged_must_fit_beside_what_was_gained(n_gained):
+    """Lost are the net loss and as many as were gained, each of another image."""
+    least = smallest_flagged_loss(n_gained, 0.001)
+    fits = least + 2 * n_gained
+    found = [
+        smallest_loss_beyond(
+            Changes(n=n, n_right=n, n_right_reference=n - n_gained, n_lost=0, n_gained=n_gained, n_changed=n_gained),
+            margin=0.0,
+            alpha=0.001,
+        )
+        for n in (fits - 1, fits)
+    ]
+    assert found == [None, least / fits]
 
 
 def test_scores_of_one_image_are_whole_and_of_none_are_not():

@@ -336,3 +336,17 @@ def test_odd_nights_at_the_end_are_clipped_to_what_came_before_them(n_odd, last)
     series[:5] += 9  # what stands at the other end is none of theirs
     series[-n_odd:] = last
     assert np.abs(_clip_outliers(series, 0.1)[-n_odd:]).max() < 1
+
+
+@pytest.mark.parametrize("is_fraction", [True, False])
+@pytest.mark.parametrize("loss", [0.02, 0.1])
+def test_a_gain_on_resamples_is_as_sure_as_a_loss_of_its_size(loss, is_fraction):
+    resamples = np.random.default_rng(3).normal(0.0, 0.03, 500)
+    found = [
+        change_of_resamples(
+            sign * loss, sign * (loss + resamples), n=40, margin=0.0, alpha=0.05, is_fraction=is_fraction
+        )
+        for sign in (1, -1)
+    ]
+    assert found[1].p_any == pytest.approx(found[0].p_any, rel=1e-6)
+    assert (found[0].p_any < 0.05) == (loss == 0.1)

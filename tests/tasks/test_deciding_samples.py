@@ -232,6 +232,13 @@ def test_a_box_that_is_no_number_is_refused(boxes, harm):
     boxes().add(found_boxes(), sample(THERE))
 
 
+def test_each_box_has_its_own_label(boxes):
+    scored = boxes()
+    two = found_boxes(scores=(0.9, 0.8), labels=(3, 5), corners=((0, 0, 2, 2), (4, 4, 6, 6)))
+    scored.add({**two, "labels": two["labels"][None]}, sample(THERE))
+    assert list(scored._found[0].classes) == [3, 5]
+
+
 def test_classes_go_by_name_where_both_sides_have_names(boxes):
     scored = boxes(classes=["dog", "cat"])
     scored.add(found_boxes(labels=(1,)), sample(THERE))
