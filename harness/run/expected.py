@@ -101,6 +101,5 @@ def is_asked(baseline: Baseline, models: Mapping[str, ModelSpec], options: Harne
     if spec is not None and spec.engine is not None:
         engine = spec.engine.backend, spec.engine.precision, GIVEN_RECIPE
         return (case.backend, case.precision, case.recipe) == engine
-    if case.recipe == GIVEN_RECIPE and (spec is None or spec.is_quantized):
-        return case.precision in options.precisions
-    return case.precision in options.precisions and case.recipe in chosen_recipes(options, case.precision)
+    is_given = case.recipe == GIVEN_RECIPE and (spec is None or spec.is_quantized)
+    return case.precision in options.precisions and (is_given or case.recipe in chosen_recipes(options, case.precision))

@@ -15,6 +15,7 @@ from harness.backends._cuda.ring import N_SLOTS, Ring, Slot
 from harness.backends._cuda.timer import CudaTimer
 from harness.errors import MeasurementError
 from harness.protocols import Images, Outputs
+from harness.records import TensorSpec
 
 __all__ = ["CudaEngine", "TimedWork"]
 
@@ -30,10 +31,18 @@ class CudaEngine(CudaBase):
     def __init__(self, gpu: Gpu, *, label: str) -> None:
         super().__init__(gpu, label=label)
         self._ring: Ring
+        self.input: TensorSpec
+        self.output: TensorSpec
 
-    @abstractmethod
     def _make_slot(self, n_images: int, *, stream: Any = None, index: int = 0) -> Slot:
-        """Return buffers of one batch; with a `stream` of their own for copies, or none."""
+        """Return buffers of one batch; with a `stream` of their own for copies, or none.
+
+        Of float32, and run on the engine's one stream, whatever the slot's index, where a subclass says nothing else.
+        """
+        del index
+        in_shape = (n_images, *(size or 0 for size in self.input.shape[1:]))
+        out_shape = (n_images, self.output.shape[1] or 0)
+        return Slot(self._gpu, in_shape, out_shape, ("float32", "float32"), compute=self._compute, stream=stream)
 
     @abstractmethod
     def _timed_work(self, slot: Slot, n_images: int, launch: str) -> TimedWork:

@@ -73,12 +73,6 @@ class OrtCudaEngine(CudaEngine):
         self._bindings.clear()
         del self._session
 
-    def _make_slot(self, n_images: int, *, stream: Any = None, index: int = 0) -> Slot:
-        del index  # all slots run on the session's one stream
-        in_shape = (n_images, *(size or 0 for size in self.input.shape[1:]))
-        out_shape = (n_images, self.output.shape[1] or 0)
-        return Slot(self._gpu, in_shape, out_shape, ("float32", "float32"), compute=self._compute, stream=stream)
-
     def _timed_work(self, slot: Slot, n_images: int, launch: str) -> TimedWork:
         """Return what a timer repeats: a session with nodes on the CPU waits in a run, so it can only be enqueued.
 

@@ -69,12 +69,6 @@ class TorchCudaEngine(CudaEngine):
         self._module.close()
         del self._module
 
-    def _make_slot(self, n_images: int, *, stream: Any = None, index: int = 0) -> Slot:
-        del index  # all slots run on the module's one stream
-        in_shape = (n_images, *(size or 0 for size in self.input.shape[1:]))
-        out_shape = (n_images, self.output.shape[1] or 0)
-        return Slot(self._gpu, in_shape, out_shape, ("float32", "float32"), compute=self._compute, stream=stream)
-
     def _timed_work(self, slot: Slot, n_images: int, launch: str) -> TimedWork:
         del n_images
 
